@@ -1,0 +1,52 @@
+"""What every benchmark shares: paired timing, so that a noisy machine disturbs all alike."""
+
+import ctypes
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+PEERS = Path(__file__).parent / "peers"
+
+
+def paired_medians(
+    work: dict[str, Callable[[int], object]], rounds: int, warm_up: int = 2
+) -> dict[str, float]:
+    """Median seconds of each function; in each round every one runs once, one after the other.
+
+    A function is called with the number of the round, to rotate its buffers by.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(-warm_up, rounds):
+        for name, function in work.items():
+            start = time.perf_counter()
+            function(turn)
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def compile_peer(source: str) -> ctypes.CDLL:
+    """Build benchmarks/peers/<source> with g++ -O3 and load it."""
+    folder = tempfile.mkdtemp(prefix="dsa-peer-")
+    library = Path(folder) / "peer.so"
+    command = ["g++", "-std=c++20", "-O3", "-shared", "-fPIC", str(PEERS / source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(library))
+
+
+def describe_machine() -> str:
+    processor = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"

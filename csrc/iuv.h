@@ -1,0 +1,36 @@
+// One pixel of an IUV map: which part it belongs to and which cell of the part image it hits.
+// The one place, on the host and on the device.
+#pragma once
+
+#include "parts.h"
+
+namespace dsa {
+
+// floor(q / 255 * size), at most size - 1, in integers: float arithmetic misses it for some q.
+DSA_HOST_DEVICE int cell_of(uint8_t q, int size) {
+  const int cell = q * size / 255;
+  return cell < size ? cell : size - 1;
+}
+
+// The same for a coordinate in [0, 1]; what lies outside is clamped.
+DSA_HOST_DEVICE int cell_of(float u, int size) {
+  const float clamped = u < 0.f ? 0.f : u > 1.f ? 1.f : u;
+  const int cell = static_cast<int>(clamped * static_cast<float>(size));
+  return cell < size ? cell : size - 1;
+}
+
+// The chart read from its other end.
+DSA_HOST_DEVICE uint8_t reversed(uint8_t q) { return static_cast<uint8_t>(255 - q); }
+DSA_HOST_DEVICE float reversed(float u) {
+  return 1.f - (u < 0.f ? 0.f : u > 1.f ? 1.f : u);
+}
+
+// The part 1..24 of a pixel, 0 for background: I = 0, I above 24 and, in floating maps, a NaN
+// in any of the three.
+DSA_HOST_DEVICE int part_of(uint8_t i, uint8_t, uint8_t) { return i <= kParts ? i : 0; }
+DSA_HOST_DEVICE int part_of(float i, float u, float v) {
+  const bool known = i >= 1.f && i < kParts + 1 && u == u && v == v;
+  return known ? static_cast<int>(i) : 0;
+}
+
+}  // namespace dsa

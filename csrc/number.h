@@ -1,0 +1,101 @@
+// The four element types and the arithmetic between them, equal bit for bit on host and device.
+// No contraction can change it: there is no product followed by a sum.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "parts.h"
+
+namespace dsa {
+
+enum class Type : int { uint8, float16, bfloat16, float32 };
+
+// float16 and bfloat16 as their bits, so that no backend depends on another's half type.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat {
+  uint16_t bits;
+};
+
+DSA_HOST_DEVICE uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+DSA_HOST_DEVICE float float_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+DSA_HOST_DEVICE float to_float(uint8_t x) { return static_cast<float>(x); }
+DSA_HOST_DEVICE float to_float(float x) { return x; }
+DSA_HOST_DEVICE float to_float(BFloat x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+DSA_HOST_DEVICE float to_float(Half x) {
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
+  const uint32_t magnitude = x.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  // Shift exponent and mantissa into place and let a multiplication by 2^112 renormalise.
+  return float_of(sign | bits_of(float_of(magnitude << 13) * 0x1p112f));
+}
+
+// Rounding to nearest, ties to even. A NaN stays a (quiet) NaN.
+template <class T>
+DSA_HOST_DEVICE T from_float(float x);
+template <>
+DSA_HOST_DEVICE float from_float<float>(float x) {
+  return x;
+}
+template <>
+DSA_HOST_DEVICE uint8_t from_float<uint8_t>(float x) {
+  return static_cast<uint8_t>(x);  // only ever called with whole numbers 0..255
+}
+template <>
+DSA_HOST_DEVICE BFloat from_float<BFloat>(float x) {
+  const uint32_t bits = bits_of(x);
+  if (x != x) return {static_cast<uint16_t>(0x7fc0u)};
+  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+}
+template <>
+DSA_HOST_DEVICE Half from_float<Half>(float x) {
+  const uint32_t bits = bits_of(x);
+  const uint32_t sign = bits >> 16 & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  uint32_t half;
+  if (magnitude > 0x7f800000u) {
+    half = 0x7e00u;
+  } else if (magnitude >= 0x477ff000u) {  // rounds to 65520 or more: infinity
+    half = 0x7c00u;
+  } else if (magnitude < 0x38800000u) {  // below the smallest normal: let an addition round
+    half = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
+  } else {
+    half = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  }
+  return {static_cast<uint16_t>(sign | half)};
+}
+
+// What an image's value becomes: uint8 is divided by 255 when the output is floating, then mean
+// and std apply; each operation is rounded to float32 in this order (ToTensor, Normalize).
+struct Normalise {
+  bool active = false;
+  float mean = 0.f, std = 1.f;
+
+  DSA_HOST_DEVICE float operator()(float x) const { return active ? (x - mean) / std : x; }
+};
+
+template <class Out, class In>
+struct Convert {
+  static DSA_HOST_DEVICE Out value(In x, Normalise n) { return from_float<Out>(n(to_float(x))); }
+};
+template <class Out>
+struct Convert<Out, uint8_t> {
+  static DSA_HOST_DEVICE Out value(uint8_t x, Normalise n) { return from_float<Out>(n(to_float(x) / 255.f)); }
+};
+template <>
+struct Convert<uint8_t, uint8_t> {
+  static DSA_HOST_DEVICE uint8_t value(uint8_t x, Normalise) { return x; }
+};
+
+}  // namespace dsa

@@ -1,0 +1,165 @@
+// From tensors to the plain structs of csrc/: shared by the CPU and the CUDA library.
+//
+// dsa_ext checks what a user passes and words the errors; the checks here only keep a direct call
+// of torch.ops.dsa_ext from touching foreign memory.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "../merge.h"
+#include "../warp.h"
+
+namespace dsa {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Type type_of(ScalarType type, const char* name) {
+  switch (type) {
+    case ScalarType::Byte: return Type::uint8;
+    case ScalarType::Half: return Type::float16;
+    case ScalarType::BFloat16: return Type::bfloat16;
+    case ScalarType::Float: return Type::float32;
+    default:
+      STD_TORCH_CHECK(false, name, " must be uint8, float16, bfloat16 or float32");
+  }
+}
+inline Type type_of(const Tensor& tensor, const char* name) {
+  return type_of(tensor.scalar_type(), name);
+}
+
+template <size_t kDimensions>
+void copy_strides(const Tensor& tensor, int64_t (&stride)[kDimensions]) {
+  for (size_t d = 0; d < kDimensions; ++d) stride[d] = tensor.stride(d);
+}
+
+// The constants per channel that a call points to; they live as long as the call does.
+struct Channels {
+  std::vector<float> fill;
+  std::vector<Normalise> normalise;
+
+  Channels(int64_t channels, const std::vector<double>& fill_, const std::vector<double>& mean,
+           const std::vector<double>& std)
+      : fill(channels), normalise(channels) {
+    STD_TORCH_CHECK(fill_.size() == fill.size(), "fill must have one value a channel");
+    STD_TORCH_CHECK(mean.size() == std.size(), "mean and std must have the same length");
+    STD_TORCH_CHECK(mean.empty() || mean.size() == fill.size(), "mean must be one a channel");
+    for (size_t c = 0; c < fill.size(); ++c) {
+      fill[c] = static_cast<float>(fill_[c]);
+      if (!mean.empty()) {
+        normalise[c] = {true, static_cast<float>(mean[c]), static_cast<float>(std[c])};
+      }
+    }
+  }
+};
+
+inline WarpImages warp_images(const Tensor& image, const Tensor& iuv, const Tensor& out,
+                              const std::optional<Tensor>& source, const Channels& channels,
+                              bool mirror) {
+  STD_TORCH_CHECK(image.dim() == 4 && iuv.dim() == 4 && out.dim() == 5, "wrong dimensions");
+  STD_TORCH_CHECK(iuv.size(0) == image.size(0) && iuv.size(1) == 3 &&
+                      iuv.size(2) == image.size(2) && iuv.size(3) == image.size(3),
+                  "iuv must be [B, 3, H, W] of the image's size");
+  const int64_t size = out.size(4), parts = out.size(1);
+  STD_TORCH_CHECK(out.size(0) == image.size(0) && out.size(2) == image.size(1) &&
+                      out.size(3) == size && size >= 1 && size <= 256,
+                  "out must be [B, P, C, S, S] with S in 1..256");
+  STD_TORCH_CHECK(parts == kParts || parts == kMirrorParts || parts == kBodyParts,
+                  "parts must be 24, 13 or 8");
+  STD_TORCH_CHECK(image.size(2) * image.size(3) <= INT32_MAX, "the image has 2^31 pixels or more");
+
+  WarpImages call{};
+  call.batch = image.size(0), call.channels = image.size(1);
+  call.height = image.size(2), call.width = image.size(3);
+  call.size = size, call.parts = parts, call.mirror = mirror;
+  call.image = image.const_data_ptr(), call.image_type = type_of(image, "image");
+  call.iuv = iuv.const_data_ptr();
+  call.iuv_is_float = iuv.scalar_type() == ScalarType::Float;
+  STD_TORCH_CHECK(call.iuv_is_float || iuv.scalar_type() == ScalarType::Byte,
+                  "iuv must be uint8 or float32");
+  call.out = out.mutable_data_ptr(), call.out_type = type_of(out, "out");
+  STD_TORCH_CHECK(call.out_type != Type::uint8 || call.image_type == Type::uint8,
+                  "uint8 output needs a uint8 image");
+  if (source) {
+    STD_TORCH_CHECK(source->scalar_type() == ScalarType::Int && source->is_contiguous() &&
+                        source->numel() == call.batch * parts * size * size,
+                    "source must be a contiguous int32 [B, P, S, S]");
+    call.source = static_cast<int32_t*>(source->mutable_data_ptr());
+  }
+  copy_strides(image, call.image_stride);
+  copy_strides(iuv, call.iuv_stride);
+  copy_strides(out, call.out_stride);
+  call.fill = channels.fill.data(), call.normalise = channels.normalise.data();
+  return call;
+}
+
+inline WarpGradient warp_gradient(const Tensor& grad, const Tensor& source,
+                                  const Tensor& grad_image, const Channels& channels) {
+  STD_TORCH_CHECK(grad.dim() == 5 && source.dim() == 4 && source.is_contiguous() &&
+                      source.scalar_type() == ScalarType::Int,
+                  "wrong gradient or source");
+  STD_TORCH_CHECK(source.size(0) == grad.size(0) && source.size(1) == grad.size(1) &&
+                      source.size(2) == grad.size(3) && source.size(3) == grad.size(4),
+                  "source and gradient differ in shape");
+  WarpGradient call{};
+  call.batch = grad.size(0), call.parts = grad.size(1), call.channels = grad.size(2);
+  call.size = grad.size(3);
+  call.height = grad_image.size(2), call.width = grad_image.size(3);
+  call.grad = grad.const_data_ptr(), call.grad_type = type_of(grad, "grad");
+  call.source = static_cast<const int32_t*>(source.const_data_ptr());
+  call.grad_image = grad_image.mutable_data_ptr();
+  call.image_type = type_of(grad_image, "image");
+  copy_strides(grad, call.grad_stride);
+  call.normalise = channels.normalise.data();
+  return call;
+}
+
+// For merge_parts (expand = false) and expand_parts (expand = true) of a contiguous `in`.
+inline MergeCall merge_call(const Tensor& in, const Tensor& out, bool front_back, bool expand) {
+  MergeCall call{};
+  call.table = merge_table(front_back);
+  const int64_t have = in.dim() >= 2 ? in.size(1) : 0;
+  const int64_t need = expand ? call.table.groups : call.table.parts;
+  STD_TORCH_CHECK(have == need, "expected [B, ", need, ", ...], got ", have, " parts");
+  STD_TORCH_CHECK(in.is_contiguous() && out.is_contiguous(), "tensors must be contiguous");
+  call.type = type_of(in, "features");
+  STD_TORCH_CHECK(call.type != Type::uint8, "features must be floating");
+  call.batch = in.size(0);
+  call.inner = call.batch ? in.numel() / call.batch / have : 0;
+  call.in = in.const_data_ptr(), call.out = out.mutable_data_ptr();
+  return call;
+}
+
+// An empty tensor of in's kind with `parts` in place of dimension 1.
+inline Tensor with_parts(const Tensor& in, int64_t parts) {
+  std::vector<int64_t> shape(in.sizes().begin(), in.sizes().end());
+  STD_TORCH_CHECK(shape.size() >= 2, "expected [B, P, ...]");
+  shape[1] = parts;
+  return torch::stable::new_empty(in, shape);
+}
+
+// The functional form of each operation, on top of a backend's in-place one.
+template <auto kWarp>
+std::tuple<Tensor, Tensor> warp_functional(const Tensor& image, const Tensor& iuv, int64_t size,
+                                           int64_t parts, bool mirror, ScalarType dtype,
+                                           bool return_source, std::vector<double> fill,
+                                           std::vector<double> mean, std::vector<double> std) {
+  STD_TORCH_CHECK(image.dim() == 4, "image must be [B, C, H, W]");
+  Tensor out = torch::stable::new_empty(
+      image, {image.size(0), parts, image.size(1), size, size}, std::make_optional(dtype));
+  std::vector<int64_t> map{0};
+  if (return_source) map = {image.size(0), parts, size, size};
+  Tensor source = torch::stable::new_empty(image, map, std::make_optional(ScalarType::Int));
+  kWarp(image, iuv, out, return_source ? std::make_optional(source) : std::nullopt, mirror, fill,
+        mean, std);
+  return {out, source};
+}
+
+}  // namespace dsa

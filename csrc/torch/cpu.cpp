@@ -1,0 +1,114 @@
+// The CPU library `dsa_ext._C`: the schemas, the CPU backend, and the part tables for Python.
+#include <Python.h>
+
+#include "calls.h"
+
+STABLE_TORCH_LIBRARY(dsa_ext, m) {
+  // source is [0] unless return_source; mean and std are empty or one a channel.
+  m.def(
+      "iuv_to_dsap(Tensor image, Tensor iuv, int size, int parts, bool mirror, ScalarType dtype, "
+      "bool return_source, float[] fill, float[] mean, float[] std) -> (Tensor, Tensor)");
+  m.def(
+      "iuv_to_dsap_out(Tensor image, Tensor iuv, Tensor(a!) out, Tensor(b!)? source, bool mirror, "
+      "float[] fill, float[] mean, float[] std) -> ()");
+  m.def(
+      "iuv_to_dsap_backward(Tensor grad, Tensor source, int height, int width, ScalarType dtype, "
+      "float[] std) -> Tensor");
+  m.def("merge_parts(Tensor features, bool front_back) -> Tensor");
+  m.def("expand_parts(Tensor merged, bool front_back) -> Tensor");
+}
+
+namespace dsa {
+namespace {
+
+void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
+                     std::optional<Tensor> source, bool mirror, std::vector<double> fill,
+                     std::vector<double> mean, std::vector<double> std) {
+  const Channels channels(image.size(1), fill, mean, std);
+  const WarpImages call = warp_images(image, iuv, out, source, channels, mirror);
+  if (out.numel() == 0) return;
+  // Units of one image each; a batch smaller than the pool is cut by parts instead.
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t cuts = call.batch >= threads ? 1 : (threads + call.batch - 1) / call.batch;
+  const int64_t parts = (call.parts + cuts - 1) / cuts;
+  torch::stable::parallel_for(0, call.batch * cuts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int first = unit % cuts * parts;
+      const int last = std::min<int64_t>(first + parts, call.parts);
+      if (first < last) warp_cpu(call, unit / cuts, first, last);
+    }
+  });
+}
+
+Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height,
+                            int64_t width, ScalarType dtype, std::vector<double> std) {
+  STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
+  Tensor image = torch::stable::new_zeros(grad, {grad.size(0), grad.size(2), height, width},
+                                          std::make_optional(dtype));
+  const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
+  const WarpGradient call = warp_gradient(grad, source, image, channels);
+  torch::stable::parallel_for(0, call.batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) warp_gradient_cpu(call, index);
+  });
+  return image;
+}
+
+// Below this many elements a thread costs more than it brings.
+constexpr int64_t kGrain = 32768;
+
+template <auto kUnit, bool kExpand>
+Tensor merge(const Tensor& features, bool front_back) {
+  const Tensor in = torch::stable::contiguous(features);
+  const MergeTable table = merge_table(front_back);
+  Tensor out = with_parts(in, kExpand ? table.parts : table.groups);
+  const MergeCall call = merge_call(in, out, front_back, kExpand);
+  if (out.numel() == 0) return out;
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, call.inner));
+  torch::stable::parallel_for(0, call.batch * table.groups, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) kUnit(call, index);
+  });
+  return out;
+}
+
+constexpr auto merge_parts = &merge<&merge_cpu, false>;
+constexpr auto expand_parts = &merge<&expand_cpu, true>;
+constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
+
+}  // namespace
+}  // namespace dsa
+
+STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CPU, m) {
+  m.impl("iuv_to_dsap", TORCH_BOX(dsa::iuv_to_dsap));
+  m.impl("iuv_to_dsap_out", TORCH_BOX(&dsa::iuv_to_dsap_out));
+  m.impl("iuv_to_dsap_backward", TORCH_BOX(&dsa::iuv_to_dsap_backward));
+  m.impl("merge_parts", TORCH_BOX(dsa::merge_parts));
+  m.impl("expand_parts", TORCH_BOX(dsa::expand_parts));
+}
+
+// `dsa_ext._C.part_tables()`: csrc/parts.h as plain tuples, for dsa_ext.parts.
+static PyObject* part_tables(PyObject*, PyObject*) {
+  using namespace dsa;
+  PyObject* parts = PyTuple_New(kParts);
+  for (int i = 0; i < kParts; ++i) {
+    const Part& part = kPart[i];
+    PyTuple_SetItem(parts, i, Py_BuildValue("(siiNN)", part.name, part.twin, part.mirror_group,
+                                            PyBool_FromLong(part.flip_u), PyBool_FromLong(part.flip_v)));
+  }
+  PyObject* mirror = PyTuple_New(kMirrorParts);
+  for (int i = 0; i < kMirrorParts; ++i) {
+    PyTuple_SetItem(mirror, i, Py_BuildValue("(si)", kMirrorGroup[i].name, kMirrorGroup[i].body_group));
+  }
+  PyObject* body = PyTuple_New(kBodyParts);
+  for (int i = 0; i < kBodyParts; ++i) PyTuple_SetItem(body, i, Py_BuildValue("s", kBodyGroupName[i]));
+  return Py_BuildValue("(NNN)", parts, mirror, body);
+}
+
+PyMODINIT_FUNC PyInit__C() {
+  static PyMethodDef methods[] = {
+      {"part_tables", part_tables, METH_NOARGS, "The tables of csrc/parts.h."},
+      {nullptr, nullptr, 0, nullptr},
+  };
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods,
+                               nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

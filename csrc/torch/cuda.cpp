@@ -1,0 +1,83 @@
+// The CUDA library `dsa_ext._C_cuda`: dispatch to the CUDA backend on the caller's device and
+// stream. A library of its own, so that one build also serves a torch without CUDA.
+#include <Python.h>
+#include <cuda_runtime.h>
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+
+#include "calls.h"
+
+namespace dsa {
+namespace {
+
+void* stream_of(const Tensor& tensor) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  return stream;
+}
+
+void check(int error) { STD_CUDA_CHECK(static_cast<cudaError_t>(error)); }
+
+void same_device(const Tensor& a, const Tensor& b) {
+  STD_TORCH_CHECK(b.is_cuda() && a.get_device_index() == b.get_device_index(),
+                  "all tensors must be on one CUDA device");
+}
+
+void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
+                     std::optional<Tensor> source, bool mirror, std::vector<double> fill,
+                     std::vector<double> mean, std::vector<double> std) {
+  same_device(image, iuv);
+  same_device(image, out);
+  if (source) same_device(image, *source);
+  const torch::stable::accelerator::DeviceGuard guard(image.get_device_index());
+  const Channels channels(image.size(1), fill, mean, std);
+  const WarpImages call = warp_images(image, iuv, out, source, channels, mirror);
+  if (out.numel() != 0) check(warp_cuda(call, stream_of(image)));
+}
+
+Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height,
+                            int64_t width, ScalarType dtype, std::vector<double> std) {
+  STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
+  same_device(grad, source);
+  const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
+  Tensor image = torch::stable::new_zeros(grad, {grad.size(0), grad.size(2), height, width},
+                                          std::make_optional(dtype));
+  const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
+  const WarpGradient call = warp_gradient(grad, source, image, channels);
+  if (grad.numel() != 0) check(warp_gradient_cuda(call, stream_of(grad)));
+  return image;
+}
+
+template <auto kLaunch, bool kExpand>
+Tensor merge(const Tensor& features, bool front_back) {
+  const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
+  const Tensor in = torch::stable::contiguous(features);
+  const MergeTable table = merge_table(front_back);
+  Tensor out = with_parts(in, kExpand ? table.parts : table.groups);
+  const MergeCall call = merge_call(in, out, front_back, kExpand);
+  if (out.numel() != 0) check(kLaunch(call, stream_of(in)));
+  return out;
+}
+
+constexpr auto merge_parts = &merge<&merge_cuda, false>;
+constexpr auto expand_parts = &merge<&expand_cuda, true>;
+constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
+
+}  // namespace
+}  // namespace dsa
+
+STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CUDA, m) {
+  m.impl("iuv_to_dsap", TORCH_BOX(dsa::iuv_to_dsap));
+  m.impl("iuv_to_dsap_out", TORCH_BOX(&dsa::iuv_to_dsap_out));
+  m.impl("iuv_to_dsap_backward", TORCH_BOX(&dsa::iuv_to_dsap_backward));
+  m.impl("merge_parts", TORCH_BOX(dsa::merge_parts));
+  m.impl("expand_parts", TORCH_BOX(dsa::expand_parts));
+}
+
+PyMODINIT_FUNC PyInit__C_cuda() {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, -1, nullptr,
+                               nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

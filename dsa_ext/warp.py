@@ -1,0 +1,231 @@
+"""The warp: images and IUV maps to part images (DSAP-images, the paper's section 3.1)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dsa_ext import parts as body
+
+_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+
+def iuv_to_dsap(
+    image: Tensor,
+    iuv: Tensor,
+    *,
+    size: int = 32,
+    fill: float | Sequence[float] = 0.0,
+    parts: int = 24,
+    mirror: bool = False,
+    dtype: torch.dtype | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    return_source: bool = False,
+    out: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Warp images into one small image per body part.
+
+    A pixel of part I at (u, v) goes to part image I - 1, row floor(u * size), column
+    floor(v * size). Where several pixels meet in one cell, the last in raster order wins, on every
+    device. I = 0 and I > 24 are background. Differentiable in `image`: a cell's gradient flows to
+    the pixel that won it.
+
+    Args:
+        image: (B, C, H, W) uint8, float16, bfloat16 or float32, any C >= 1, any strides (an
+            array [B, H, W, C] is passed as `.permute(0, 3, 1, 2)` without a copy).
+        iuv: (B, 3, H, W) = I, U, V on image's device, any strides. uint8 with U, V = 255 * u; or
+            floating with I whole and u, v in [0, 1] (clamped; a NaN is background).
+        size: side S of a part image in cells, 1..256.
+        fill: what empty cells hold, a number or one per channel, in units of the output.
+        parts: 24; or 13 (left and right share an image); or 8 (front and back as well).
+        mirror: with 13 or 8 parts, read the second of two hands, feet and head halves from the
+            other end (U -> 1 - U), so that it lies as the first does.
+        dtype: of the output; None keeps the image's. uint8 only from uint8.
+        mean, std: per channel, given together, for a floating output: a uint8 image becomes
+            ((x / 255) - mean) / std as by ToTensor and Normalize, a floating one
+            (x - mean) / std, in float32, rounded to the output's dtype at the end. Without them
+            a uint8 image becomes x / 255.
+        return_source: also return the map of winners.
+        out: write into this (B, parts, C, S, S) tensor of the output's dtype and device, any
+            strides. Reusing one is faster than fresh memory. Not differentiable.
+
+    Returns:
+        (B, parts, C, S, S). With return_source also an int32 (B, parts, S, S): the raster index
+        y * W + x of the pixel each cell came from, -1 where it is empty.
+
+    Raises:
+        TypeError: a dtype that is not listed above.
+        ValueError: a shape, size, device or combination of arguments that is not as above.
+        RuntimeError: a CUDA tensor where the CUDA kernels are missing.
+    """
+    _check_inputs(image, iuv, size, parts, mirror)
+    dtype = _output_dtype(image, dtype, out, mean, std)
+    channels = image.shape[1]
+    fill = _per_channel("fill", fill, channels)
+    if dtype == torch.uint8 and any(x != int(x) or not 0 <= x <= 255 for x in fill):
+        raise ValueError(f"fill must be whole and 0..255 for uint8 output, not {fill}")
+    mean = _per_channel("mean", mean, channels) if mean is not None else []
+    std = _per_channel("std", std, channels) if std is not None else []
+    if any(x == 0 for x in std):
+        raise ValueError(f"std must not be 0, got {std}")
+    if iuv.dtype != torch.uint8:
+        iuv = iuv.float()
+    if out is None:
+        dsap, source = torch.ops.dsa_ext.iuv_to_dsap(
+            image, iuv, size, parts, mirror, dtype, return_source or image.requires_grad,
+            fill, mean, std,
+        )  # fmt: skip
+        return (dsap, source) if return_source else dsap
+    _check_out(out, (image.shape[0], parts, channels, size, size), image)
+    source = None
+    if return_source:
+        shape = (image.shape[0], parts, size, size)
+        source = torch.empty(shape, dtype=torch.int32, device=image.device)
+    torch.ops.dsa_ext.iuv_to_dsap_out(image, iuv, out, source, mirror, fill, mean, std)
+    return (out, source) if return_source else out
+
+
+def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: bool) -> None:
+    if image.dtype not in _DTYPES:
+        raise TypeError(
+            f"image must be uint8, float16, bfloat16 or float32, not {image.dtype}"
+        )
+    if iuv.dtype != torch.uint8 and not iuv.dtype.is_floating_point:
+        raise TypeError(f"iuv must be uint8 or floating, not {iuv.dtype}")
+    if image.dim() != 4 or image.shape[1] < 1 or 0 in image.shape[2:]:
+        raise ValueError(
+            f"image must be (B, C, H, W) with C, H and W at least 1, not {tuple(image.shape)}"
+        )
+    batch, _, height, width = image.shape
+    if tuple(iuv.shape) != (batch, 3, height, width):
+        raise ValueError(
+            f"iuv must be {(batch, 3, height, width)} to go with the image, not {tuple(iuv.shape)}"
+        )
+    if iuv.device != image.device:
+        raise ValueError(f"iuv is on {iuv.device}, but image is on {image.device}")
+    if not 1 <= size <= 256:
+        raise ValueError(f"size must be 1..256, not {size}")
+    if parts not in body.GROUPS:
+        raise ValueError(f"parts must be 24, 13 or 8, not {parts}")
+    if mirror and parts == 24:
+        raise ValueError("mirror=True needs parts=13 or parts=8: with 24 nothing is merged")
+
+
+def _output_dtype(image, dtype, out, mean, std) -> torch.dtype:
+    if dtype is None:
+        dtype = image.dtype if out is None else out.dtype
+    if dtype not in _DTYPES:
+        raise TypeError(f"dtype must be uint8, float16, bfloat16 or float32, not {dtype}")
+    if out is not None and out.dtype != dtype:
+        raise TypeError(f"out must be {dtype}, not {out.dtype}")
+    if dtype == torch.uint8 and image.dtype != torch.uint8:
+        raise ValueError(f"uint8 output needs a uint8 image, not {image.dtype}")
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std must be given together")
+    if mean is not None and dtype == torch.uint8:
+        raise ValueError("mean and std need a floating output: give dtype=torch.float32")
+    return dtype
+
+
+def _check_out(out: Tensor, shape: tuple[int, ...], image: Tensor) -> None:
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out must be {shape}, not {tuple(out.shape)}")
+    if out.device != image.device:
+        raise ValueError(f"out is on {out.device}, but image is on {image.device}")
+    if torch.is_grad_enabled() and (image.requires_grad or out.requires_grad):
+        raise ValueError("out= has no gradient: leave it out, or use torch.no_grad()")
+
+
+def _per_channel(name: str, values: float | Sequence[float], channels: int) -> list[float]:
+    values = values.tolist() if isinstance(values, Tensor) else values
+    values = [float(x) for x in values] if isinstance(values, Sequence) else [float(values)]
+    if len(values) not in (1, channels):
+        raise ValueError(f"{name} must be a number or one per channel ({channels}), not {values}")
+    return values * channels if len(values) == 1 else values
+
+
+def _iuv_to_dsap(
+    image, iuv, *, size=32, fill=0.0, parts=24, mirror=False, dtype=None, mean=None, std=None
+) -> tuple[Tensor, Tensor]:
+    """The same, always with the map of winners: each step as a torch operation."""
+    batch, channels, height, width = image.shape
+    device, dtype = image.device, dtype or image.dtype
+    i, u, v = iuv.unbind(1)  # [B, H, W]
+    if iuv.dtype == torch.uint8:
+        part, cells = i.long(), torch.arange(256, device=device) * size // 255
+        cells = cells.clamp(max=size - 1)  # [256]
+        row, column = cells[u.long()], cells[v.long()]
+        row_reversed = cells[255 - u.long()]  # [B, H, W]
+    else:
+        known = (i >= 1) & (i < 25) & ~u.isnan() & ~v.isnan()
+        part = torch.where(known, i, 0).long()  # [B, H, W]
+        u, v = (x.float().nan_to_num(0).clamp(0, 1) for x in (u, v))
+        row, column, row_reversed = ((x * size).long().clamp(max=size - 1) for x in (u, v, 1 - u))
+    part = torch.where(part > 24, 0, part)  # [B, H, W], 0 is background
+    group = torch.tensor((parts, *body.GROUPS[parts]), device=device)[part]  # [B, H, W]
+    if mirror:
+        second = [flip and twin <= k for k, (flip, twin) in enumerate(zip(body.FLIP_U, body.TWIN))]
+        row = torch.where(torch.tensor([False, *second], device=device)[part], row_reversed, row)
+
+    # One extra part image collects the background and is dropped again.
+    cell = ((group * size + row) * size + column).flatten(1)  # [B, H*W]
+    pixel = torch.arange(height * width, device=device).expand(batch, -1)  # [B, H*W]
+    source = torch.full((batch, (parts + 1) * size * size), -1, device=device)
+    source = source.scatter_reduce(1, cell, pixel, "amax")[:, : parts * size * size]  # [B, P*S*S]
+
+    value = image.flatten(2)  # [B, C, H*W]
+    if dtype != torch.uint8:
+        value = value.float() / 255 if image.dtype == torch.uint8 else value.float()
+    if mean is not None:
+        mean, std = (
+            torch.tensor(_per_channel("", x, channels), device=device)[:, None] for x in (mean, std)
+        )
+        value = (value - mean) / std  # [B, C, H*W]
+    index = source.clamp(min=0)[:, None].expand(-1, channels, -1)  # [B, C, P*S*S]
+    fill = torch.tensor(_per_channel("", fill, channels), device=device)[:, None]
+    dsap = torch.where(source[:, None] < 0, fill, value.gather(2, index)).to(dtype)
+    dsap = dsap.unflatten(2, (parts, size, size)).transpose(1, 2)  # [B, P, C, S, S]
+    return dsap.contiguous(), source.unflatten(1, (parts, size, size)).int()
+
+
+@torch.library.register_fake("dsa_ext::iuv_to_dsap")
+def _(image, iuv, size, parts, mirror, dtype, return_source, fill, mean, std):
+    batch, channels = image.shape[:2]
+    out = image.new_empty((batch, parts, channels, size, size), dtype=dtype)
+    shape = (batch, parts, size, size) if return_source else (0,)
+    return out, image.new_empty(shape, dtype=torch.int32)
+
+
+@torch.library.register_fake("dsa_ext::iuv_to_dsap_out")
+def _(image, iuv, out, source, mirror, fill, mean, std):
+    return None
+
+
+@torch.library.register_fake("dsa_ext::iuv_to_dsap_backward")
+def _(grad, source, height, width, dtype, std):
+    return grad.new_empty((grad.shape[0], grad.shape[2], height, width), dtype=dtype)
+
+
+def _setup_warp(ctx, inputs, output):
+    image, std = inputs[0], inputs[-1]
+    _, source = output
+    ctx.mark_non_differentiable(source)
+    ctx.save_for_backward(source)
+    ctx.image = (image.shape[2], image.shape[3], image.dtype)
+    ctx.std = std
+
+
+def _warp_backward(ctx, grad, _):
+    if not ctx.needs_input_grad[0]:
+        return (None,) * 10
+    (source,) = ctx.saved_tensors
+    if source.dim() != 4:
+        raise RuntimeError("the gradient of iuv_to_dsap needs return_source=True")
+    image = torch.ops.dsa_ext.iuv_to_dsap_backward(grad, source, *ctx.image, ctx.std)
+    return (image,) + (None,) * 9
+
+
+torch.library.register_autograd(
+    "dsa_ext::iuv_to_dsap", _warp_backward, setup_context=_setup_warp
+)

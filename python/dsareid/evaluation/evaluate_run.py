@@ -1,0 +1,218 @@
+"""`dsareid eval`: a run's model on query and gallery, beside chance and colour histograms."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dsareid.data.batch import eval_dsap, eval_images
+from dsareid.data.market import Split, load_split
+from dsareid.engine import Run, load_run
+from dsareid.errors import DSAError
+from dsareid.evaluation.baselines import chance, colour_histograms
+from dsareid.evaluation.ranking import RankResult, rank, top_matches
+from dsareid.files import atomic_path
+
+Features = Literal["mf", "fused"]
+
+# Where in the run's folder the result for each kind of features is written.
+EVALUATION_FILES: dict[str, str] = {"mf": "evaluation.json", "fused": "evaluation-fused.json"}
+
+RANK_LISTS = 8  # queries shown, evenly over the AP range
+RANK_LIST_LENGTH = 10
+
+_MODEL_NAMES = {"dsa": "DSA-reID", "two-branch": "two-branch", "baseline": "baseline"}
+
+
+def evaluate(
+    run: Path,
+    data: Path | None = None,
+    features: Features = "mf",
+    batch_size: int = 64,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """Evaluate a run by DESIGN.md section 5, print the table and write it into the run's folder.
+
+    Args:
+        run: the run's folder.
+        data: the root that holds query/ and bounding_box_test/; the run's own where None.
+        features: "mf" matches by the features of the MF-Stream, from images alone; "fused" by z
+            of both streams, which needs a dsa model and the IUV of query and gallery.
+        batch_size: images passed through the model at once.
+        device: where the model runs and the gallery is ranked.
+
+    Returns:
+        What is written to RUN/evaluation.json (RUN/evaluation-fused.json for fused): the rows of
+        the table with their CMC, fractions of 1, and the rank lists of a few queries.
+
+    Raises:
+        DSAError: no run, a data set that cannot be read, fused features of a model that has none,
+            no query with a match, features that are not finite.
+        ValueError: features or batch_size has a wrong value.
+    """
+    if features not in EVALUATION_FILES:
+        raise ValueError(f'features must be "mf" or "fused", not {features!r}')
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    run, device = Path(run), torch.device(device)
+    loaded = load_run(run, device)
+    config = loaded.config
+    fused = features == "fused"
+    if fused and config.model != "dsa":
+        raise DSAError(
+            f"{run}: fused features need a model of kind dsa, both streams; "
+            f"this run's is {config.model}"
+        )
+    root = Path(data if data is not None else config.data)
+    query, gallery = (
+        _load(root, name, config.height, config.width, fused)
+        for name in ("query", "bounding_box_test")
+    )
+    labels = _labels(query, gallery)
+    try:
+        expected = chance(*labels)
+    except ValueError as error:
+        raise DSAError(f"{root}: {error}") from error
+    histograms = [colour_histograms(torch.from_numpy(split.images)) for split in (query, gallery)]
+    embeddings = [_extract(loaded, split, fused, batch_size, device) for split in (query, gallery)]
+    try:
+        result = rank(*embeddings, *labels)
+    except ValueError as error:
+        raise DSAError(f"{run}: the features cannot be ranked: {error}") from error
+
+    name = _MODEL_NAMES.get(config.model, config.model) + (", fused" if fused else "")
+    evaluation = {
+        "data": str(root),
+        "features": features,
+        "model": config.model,
+        "checkpoint": {"epoch": loaded.epoch, "step": loaded.step},
+        "queries": len(result.queries),
+        "skipped": result.skipped,
+        "gallery": len(gallery.names),
+        "rows": [
+            _row(name, result),
+            _row("colour histograms", rank(*histograms, *labels)),
+            _row("chance", expected),
+        ],
+        "rank_lists": _rank_lists(result, query, gallery, embeddings, labels),
+    }
+    with atomic_path(run / EVALUATION_FILES[features]) as temporary:
+        temporary.write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
+    print(format_table(evaluation["rows"]))
+    return evaluation
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of an evaluation as an aligned table, in per cent."""
+    width = max(len(row["name"]) for row in rows)
+    columns = {"mAP": "mAP", "rank-1": "rank1", "rank-5": "rank5", "rank-10": "rank10"}
+    lines = [" " * width + "".join(f"{title:>9}" for title in columns)]
+    for row in rows:
+        figures = "".join(f"{100 * row[key]:9.1f}" for key in columns.values())
+        lines.append(f"{row['name']:<{width}}{figures}")
+    return "\n".join(lines)
+
+
+def _load(root: Path, name: str, height: int, width: int, iuv: bool) -> Split:
+    """Load a split; where fused features miss an IUV map, say why it is needed."""
+    try:
+        split = load_split(root, name, height, width, iuv=iuv)
+    except DSAError as error:
+        if iuv:
+            raise DSAError(
+                f"{error} (fused features need the IUV of every query and gallery image; "
+                "--features mf needs images alone)"
+            ) from error
+        raise
+    if not split.names:
+        raise DSAError(f"{root / name}: no images to evaluate, at least one was expected")
+    return split
+
+
+def _labels(query: Split, gallery: Split) -> list[Tensor]:
+    """query_ids, gallery_ids, query_cams, gallery_cams, as `rank` takes them."""
+    return [
+        torch.from_numpy(labels)
+        for labels in (query.ids, gallery.ids, query.cams, gallery.cams)
+    ]
+
+
+@torch.inference_mode()
+def _extract(
+    run: Run, split: Split, fused: bool, batch_size: int, device: torch.device
+) -> Tensor:
+    """The embedding of every image of a split, float32 [N, D] on `device`."""
+    embed = _fused_embedding if fused else _mf_embedding
+    features: Tensor | None = None
+    with tqdm(total=len(split.names), desc=f"features of {split.name}", unit="image") as progress:
+        for start in range(0, len(split.names), batch_size):
+            part = embed(run.model, run.config, split, slice(start, start + batch_size), device)
+            if features is None:
+                features = torch.empty(len(split.names), part.shape[1], device=device)
+            features[start : start + len(part)] = part
+            progress.update(len(part))
+    return features
+
+
+def _mf_embedding(
+    model: nn.Module, config: Any, split: Split, which: slice, device: torch.device
+) -> Tensor:
+    images = torch.from_numpy(split.images[which]).to(device)
+    return model(eval_images(images))
+
+
+def _fused_embedding(
+    model: nn.Module, config: Any, split: Split, which: slice, device: torch.device
+) -> Tensor:
+    images = torch.from_numpy(split.images[which]).to(device)
+    iuv = torch.from_numpy(split.iuv[which]).to(device)
+    return model.fused(eval_images(images), eval_dsap(images, iuv, config.dsap_size))
+
+
+def _row(name: str, result: RankResult) -> dict[str, Any]:
+    cmc = result.cmc.tolist()
+    return {
+        "name": name, "mAP": result.mAP,
+        "rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "cmc": cmc,
+    }
+
+
+def _rank_lists(
+    result: RankResult, query: Split, gallery: Split, embeddings: list[Tensor], labels: list[Tensor]
+) -> list[dict[str, Any]]:
+    """Queries evenly over the AP range, best first, each with the head of its rank list."""
+    by_ap = result.ap.sort(descending=True, stable=True).indices
+    places = torch.linspace(0, len(by_ap) - 1, min(RANK_LISTS, len(by_ap))).round().long()
+    chosen = by_ap[places]
+    queries = result.queries[chosen]
+    lists = top_matches(*embeddings, *labels, queries=queries, count=RANK_LIST_LENGTH)
+    return [
+        {
+            "query": query.names[i],
+            "id": int(query.ids[i]),
+            "cam": int(query.cams[i]),
+            "ap": ap,
+            "gallery": _answers(i, matches, query, gallery, embeddings),
+        }
+        for i, ap, matches in zip(queries.tolist(), result.ap[chosen].tolist(), lists)
+    ]
+
+
+def _answers(
+    i: int, matches: Tensor, query: Split, gallery: Split, embeddings: list[Tensor]
+) -> list[dict[str, Any]]:
+    matches = matches.to(embeddings[1].device)
+    distances = (embeddings[1][matches] - embeddings[0][i]).norm(dim=1)
+    return [
+        {
+            "name": gallery.names[j],
+            "id": int(gallery.ids[j]),
+            "cam": int(gallery.cams[j]),
+            "distance": distance,
+            "right": bool(gallery.ids[j] == query.ids[i]),
+        }
+        for j, distance in zip(matches.tolist(), distances.tolist())
+    ]

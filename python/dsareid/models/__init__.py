@@ -1,0 +1,17 @@
+"""The networks (section 3 of the paper)."""
+
+from dsareid.models.dsag import DSAGStream
+from dsareid.models.features import Features
+from dsareid.models.mf import MFStream
+from dsareid.models.reid import Baseline, DSAReID, Logits, Output, TwoBranch
+
+__all__ = [
+    "Baseline",
+    "DSAGStream",
+    "DSAReID",
+    "Features",
+    "Logits",
+    "MFStream",
+    "Output",
+    "TwoBranch",
+]

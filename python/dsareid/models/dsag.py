@@ -1,0 +1,39 @@
+"""The densely semantically aligned guiding stream (DSAG-Stream), the paper's section 3.2."""
+
+from torch import Tensor, nn
+
+from dsa_ext import merge_parts
+from dsareid.models.branch import BasicBlock, ConvBlock
+from dsareid.models.features import Features
+
+
+class DSAGStream(nn.Module):
+    """24 part branches, merged to 13 and to 8; used while training only.
+
+    Args:
+        width: scales every channel count; 1 is the paper's.
+    """
+
+    def __init__(self, width: float = 1.0):
+        super().__init__()
+        c32, c64, c128, c256, c2048 = (int(c * width) for c in (32, 64, 128, 256, 2048))
+        self.conv1 = ConvBlock(24, 3, c32, 5)
+        self.conv2 = ConvBlock(24, c32, c64, 3)
+        self.conv3 = nn.Sequential(BasicBlock(24, c64, c64, 2), BasicBlock(24, c64, c64))
+        self.conv4 = nn.Sequential(BasicBlock(13, c64, c128, 2), BasicBlock(13, c128, c128))
+        self.conv5_g = nn.Sequential(BasicBlock(1, 8 * c128, c2048), BasicBlock(1, c2048, c2048))
+        self.conv5_l = nn.Sequential(BasicBlock(8, c128, c256), BasicBlock(8, c256, c256))
+
+    def forward(self, dsap: Tensor) -> Features:
+        """dsap: floating (B, 24, 3, S, S), normalised. Returns d_G (B, D) and d_L (B, 8, D / 8)."""
+        x = dsap.flatten(1, 2)  # [B, 24*3, S, S]
+        x = self.conv3(self.conv2(self.conv1(x)))  # [B, 24*64, S/2, S/2]
+        x = _merge(x, 24, "mirror")  # [B, 13*64, S/2, S/2]
+        x = self.conv4(x)  # [B, 13*128, S/4, S/4]
+        x = _merge(x, 13, "front_back")  # [B, 8*128, S/4, S/4]
+        local = self.conv5_l(x).mean((2, 3)).unflatten(1, (8, -1))  # [B, 8, 256]
+        return Features(self.conv5_g(x).mean((2, 3)), local)
+
+
+def _merge(x: Tensor, parts: int, level: str) -> Tensor:
+    return merge_parts(x.unflatten(1, (parts, -1)), level).flatten(1, 2)

@@ -1,0 +1,73 @@
+"""The main full-image stream (MF-Stream), ResNet-50 shaped: the paper's section 3.3."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dsareid.models.branch import Bottleneck
+from dsareid.models.features import Features
+
+
+class Trunk(nn.Module):
+    """ResNet-50 conv1..conv4_x with torchvision's names, so that its weights load as they are."""
+
+    def __init__(self, width: float, depths: Sequence[int]):
+        super().__init__()
+        planes = [int(c * width) for c in (64, 128, 256)]
+        self.conv1 = nn.Conv2d(3, planes[0], 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.bn1 = nn.BatchNorm2d(planes[0])
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = stage(planes[0], planes[0], depths[0])
+        self.layer2 = stage(4 * planes[0], planes[1], depths[1], stride=2)
+        self.layer3 = stage(4 * planes[1], planes[2], depths[2], stride=2)
+        self.channels = 4 * planes[2]
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(image)), inplace=True))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+
+def stage(
+    inputs: int, planes: int, depth: int, stride: int = 1, branches: int = 1
+) -> nn.Sequential:
+    """A stage of ResNet-50; with several branches each of them reads the whole input."""
+    blocks = [Bottleneck(branches, inputs, planes, stride, shared=branches > 1)]
+    blocks += [Bottleneck(branches, 4 * planes, planes) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks)
+
+
+class MFStream(nn.Module):
+    """Image -> f_G and f_L: the stream that inference uses.
+
+    Args:
+        width: scales the trunk's channels; 1 is ResNet-50.
+        head_width: scales the heads' channels; 1 gives f_G in R^2048 and f_L in 8 x R^256.
+        depths: blocks in conv2_x .. conv5_x.
+        local: whether the eight local branches exist (the baseline has none).
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        head_width: float = 1.0,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        local: bool = True,
+    ):
+        super().__init__()
+        self.trunk = Trunk(width, depths)
+        channels = self.trunk.channels
+        # conv5_x without its stride; a local branch has 1/8 of the global one's channels.
+        self.head_g = stage(channels, int(512 * head_width), depths[3])
+        self.head_l = None
+        if local:
+            self.head_l = stage(channels, int(64 * head_width), depths[3], branches=8)
+
+    def forward(self, image: Tensor) -> Features:
+        """image: floating (B, 3, H, W), normalised. Returns f_G (B, D) and f_L (B, 8, D / 8)."""
+        x = self.trunk(image)  # [B, 1024, H/16, W/16]
+        whole = self.head_g(x).mean((2, 3))  # [B, 2048]
+        if self.head_l is None:
+            return Features(whole)
+        return Features(whole, self.head_l(x).mean((2, 3)).unflatten(1, (8, -1)))

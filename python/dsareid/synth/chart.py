@@ -1,0 +1,243 @@
+"""Charts of the synthetic body: from a place on the body to DensePose's part, U and V.
+
+Every group of the body is wrapped in a generalised cylinder: an axis, and at each height along it
+a centre and two radii. A place then has a position `along` the axis in [0, 1] and an `angle` around
+it, 0 at the front and growing towards the person's outer side (in torso and head: towards the
+left). The right side of the body is measured as the mirror image of the left.
+
+U and V are made of the two as real DensePose charts run: limbs and torso have a front and a back
+chart, with U along the body and V across it; hands and feet have one chart that goes all around;
+the head has a left and a right chart. Mirroring a person therefore changes only the labels of the
+limbs, but turns U of hands, feet and head, and V of the torso.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsareid.synth.body import Body, Group, Layer, load_body
+
+_SLICES = 14  # heights at which a cylinder's centre and radii are measured
+_NEVER = -1e3  # the score of a group that a place cannot belong to
+
+
+@dataclass(frozen=True)
+class LimbCharts:
+    """The two charts of a limb or the torso."""
+
+    front: tuple[int, int]  # part index on the person's right and left
+    back: tuple[int, int]
+    u_towards_end: tuple[bool, bool]  # front, back: U grows away from the head, in limb and torso
+    v_outwards: tuple[bool, bool]  # front, back: V grows towards the outer side (torso: the left)
+    turn: float = 0.0  # radians by which the middle of the front chart is turned inwards
+
+
+# The arms' front charts are turned inwards: of a hanging arm seen from the front, the back charts
+# cover the outer part, as in real DensePose maps.
+LIMBS = {
+    Group.TORSO: LimbCharts((2, 2), (1, 1), (True, True), (False, False)),
+    Group.UPPER_ARM: LimbCharts((16, 15), (18, 17), (True, True), (True, True), turn=0.6),
+    Group.LOWER_ARM: LimbCharts((20, 19), (22, 21), (False, True), (False, True), turn=1.0),
+    Group.UPPER_LEG: LimbCharts((9, 10), (7, 8), (False, True), (False, True)),
+    Group.LOWER_LEG: LimbCharts((13, 14), (11, 12), (True, False), (True, True)),
+}
+HANDS, FEET, HEAD = (3, 4), (6, 5), (23, 24)  # right, left
+
+# What becomes of a mirrored map: part p is relabelled FLIP_LABEL[p], then U of the parts FLIP_U
+# and V of the parts FLIP_V are reversed.
+FLIP_LABEL = np.array(
+    [0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23],
+    np.uint8,
+)
+FLIP_U = (3, 4, 5, 6, 23, 24)
+FLIP_V = (1, 2)
+
+
+@dataclass(frozen=True)
+class Cylinder:
+    """The wrapping of one group of the canonical body's left side."""
+
+    axis: np.ndarray  # [3] unit vector; along the body, away from its middle (head: upwards)
+    front: np.ndarray  # [3] unit vector, across the axis; angle 0
+    outward: np.ndarray  # [3] unit vector; angle pi/2
+    heights: np.ndarray  # [S] positions along the axis, metres, ascending
+    centres: np.ndarray  # [S, 2] outward, front
+    radii: np.ndarray  # [S, 2] outward, front
+
+    def coordinates(self, points: np.ndarray) -> np.ndarray:
+        """[n, 3] of points [n, 3]: outward and front in radii, along in [0, 1] (may leave it)."""
+        height = np.einsum("ni,i->n", points, self.axis)
+        across = np.stack([np.einsum("ni,i->n", points, d) for d in (self.outward, self.front)], 1)
+        centre, radius = (
+            np.stack([np.interp(height, self.heights, table[:, k]) for k in (0, 1)], 1)
+            for table in (self.centres, self.radii)
+        )
+        low, high = self.heights[0], self.heights[-1]
+        along = (height - low) / (high - low)
+        return np.concatenate([(across - centre) / radius, along[:, None]], 1)
+
+
+@dataclass(frozen=True)
+class Places:
+    """n places on the body: where they are, in the body's own terms."""
+
+    group: np.ndarray  # int64 [n]
+    is_left: np.ndarray  # bool [n]
+    along: np.ndarray  # float32 [n] in [0, 1]
+    angle: np.ndarray  # float32 [n] radians in [-pi, pi]; head: turned so that + is the left
+
+
+def group_scores(body: Body, points: np.ndarray) -> np.ndarray:
+    """Scores [V, 8] whose largest names the group of each of the V points [V, 3].
+
+    They may be interpolated linearly within a face. Skirt and hair, which hang freely, are cut at
+    the height of hip, knee and neck; everything else follows its bones.
+    """
+    scores = body.group_weights.copy()
+    height = points[:, 2]
+    skirt, hair = body.point_layer == Layer.SKIRT, body.point_layer == Layer.HAIR
+    scores[skirt | hair] = _NEVER
+    scores[skirt, Group.TORSO] = height[skirt] - (body.hip_height - 0.02)
+    scores[skirt, Group.UPPER_LEG] = 0
+    scores[skirt, Group.LOWER_LEG] = body.knee_height - height[skirt]
+    scores[hair, Group.HEAD] = height[hair] - body.neck_height
+    scores[hair, Group.TORSO] = 0
+    return scores
+
+
+def cylinder_table(points: np.ndarray) -> np.ndarray:
+    """Cylinder coordinates of points [V, 3] of the canonical body in all groups: [V, 8, 3]."""
+    table = np.empty((len(points), len(Group), 3), np.float32)
+    on_the_left = np.concatenate([np.abs(points[:, :1]), points[:, 1:]], 1)
+    for group, cylinder in _cylinders().items():
+        is_middle = group in (Group.TORSO, Group.HEAD)
+        table[:, group] = cylinder.coordinates(points if is_middle else on_the_left)
+    return table
+
+
+def locate(coordinates: np.ndarray, group: np.ndarray, x: np.ndarray) -> Places:
+    """Places from cylinder coordinates [n, 3] in the places' groups [n] and canonical x [n]."""
+    outward, front = coordinates[:, 0], coordinates[:, 1]
+    return Places(
+        group=group,
+        is_left=x > 0,
+        along=np.clip(coordinates[:, 2], 0, 1),
+        angle=np.arctan2(outward, front),
+    )
+
+
+def to_charts(places: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """DensePose's part index uint8 [n] (1..24), u and v float32 [n] in [0, 1] of n places."""
+    part = np.zeros(len(places.group), np.uint8)
+    u, v = np.zeros((2, len(part)), np.float32)
+    for group in Group:
+        at = np.flatnonzero(places.group == group)
+        if len(at):
+            left, along, angle = places.is_left[at], places.along[at], places.angle[at]
+            part[at], u[at], v[at] = _CHART_OF_GROUP[group](group, left, along, angle)
+    return part, u, v
+
+
+def _limb_charts(group: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
+    """U along, V across; the chart's far side is folded onto [0, 1] by its own half circle."""
+    charts = LIMBS[group]
+    turned = angle + np.float32(charts.turn)
+    across, front = np.sin(turned), np.cos(turned)
+    is_back = front <= 0
+    part = np.array([charts.front, charts.back], np.uint8)[is_back.astype(int), left.astype(int)]
+    outer = np.arctan2(across, np.abs(front)) / np.float32(np.pi) + np.float32(0.5)
+    u = np.where(np.array(charts.u_towards_end)[is_back.astype(int)], along, 1 - along)
+    v = np.where(np.array(charts.v_outwards)[is_back.astype(int)], outer, 1 - outer)
+    return part, u, v
+
+
+def _hand_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
+    """V towards the finger tips; U around: palm 0, thumb 1/4, back of the hand 1/2 (right hand)."""
+    around = np.float32(0.5) + angle / np.float32(2 * np.pi)  # angle 0: the back of the hand
+    return np.array(HANDS, np.uint8)[left.astype(int)], np.where(left, 1 - around, around), along
+
+
+def _foot_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
+    """U from the ankle to the toes (left foot); V around: sole 0, instep 1/2, outer side 3/4."""
+    around = np.float32(0.5) + angle / np.float32(2 * np.pi)
+    return np.array(FEET, np.uint8)[left.astype(int)], np.where(left, along, 1 - along), around
+
+
+def _head_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
+    """U from the back of the head over the right (23), then over the left side (24); V upwards."""
+    half_turn = np.abs(angle) / np.float32(np.pi)  # 0 at the face, 1 at the back
+    u = np.where(left, half_turn, 1 - half_turn)
+    latitude = np.arcsin(2 * along - 1) / np.float32(np.pi) + np.float32(0.5)
+    return np.array(HEAD, np.uint8)[left.astype(int)], u, latitude
+
+
+_CHART_OF_GROUP = {
+    **dict.fromkeys(LIMBS, _limb_charts),
+    Group.HAND: _hand_chart,
+    Group.FOOT: _foot_chart,
+    Group.HEAD: _head_chart,
+}
+
+
+@functools.cache
+def _cylinders() -> dict[Group, Cylinder]:
+    body = load_body()
+    group = group_scores(body, body.points).argmax(1)
+    fitted = np.isin(body.point_layer, (Layer.SKIN, Layer.SUIT))
+    return {g: _fit_cylinder(body, g, body.points[fitted & (group == g)]) for g in Group}
+
+
+def _directions(body: Body, group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """The axis of a group's left side and its front, not yet at right angles nor of unit length."""
+    forward, up = np.array([0.0, -1, 0]), np.array([0.0, 0, 1])
+    middle_tip, index_root, little_root = body.finger_joints.astype(np.float64)
+
+    def bone(start: str, end: str) -> np.ndarray:
+        return (body.joint(f"{end}.L") - body.joint(f"{start}.L")).astype(np.float64)
+
+    hand = middle_tip - body.joint("wrist.L")
+    back_of_hand = np.cross(index_root - little_root, hand)
+    return {
+        Group.TORSO: (-up, forward),
+        Group.HEAD: (up, forward),
+        Group.UPPER_ARM: (bone("upperarm01", "lowerarm01"), forward),
+        Group.LOWER_ARM: (bone("lowerarm01", "wrist"), forward),
+        Group.HAND: (hand, back_of_hand),
+        Group.UPPER_LEG: (bone("upperleg01", "lowerleg01"), forward),
+        Group.LOWER_LEG: (bone("lowerleg01", "foot"), forward),
+        Group.FOOT: (forward - 0.6 * up, up),
+    }[group]
+
+
+def _fit_cylinder(body: Body, group: Group, points: np.ndarray) -> Cylinder:
+    """Wrap a group's points [n, 3] of the canonical body (both sides of it) in a cylinder."""
+    axis, front = _directions(body, group)
+    axis = axis / np.linalg.norm(axis)
+    front = front - axis * (front @ axis)
+    front /= np.linalg.norm(front)
+    outward = np.cross(front, axis)
+    if group == Group.HEAD:
+        outward = -outward  # its axis points the other way, and + is the left there too
+    if group in (Group.TORSO, Group.HEAD):
+        points = np.concatenate([points, points * [-1, 1, 1]])  # exactly symmetric
+    else:
+        points = points[points[:, 0] > 0].astype(np.float64)
+    height = points @ axis
+    across = np.stack([points @ outward, points @ front], 1)
+    heights = np.linspace(height.min(), height.max(), _SLICES)
+    reach = max((height.max() - height.min()) / _SLICES, 0.012)
+    slices = [across[np.abs(height - at) < reach] for at in heights]
+    low, high = (np.array([f(s, axis=0) for s in slices]) for f in (np.min, np.max))
+    radii = (high - low) / 2
+    radii = np.maximum(radii, 0.6 * np.median(radii, 0))  # the tips are not needles
+    centres, radii = _smoothed((low + high) / 2), _smoothed(radii)
+    if group in (Group.TORSO, Group.HEAD):
+        centres[:, 0] = 0
+    return Cylinder(axis, front, outward, heights, centres, radii)
+
+
+def _smoothed(table: np.ndarray) -> np.ndarray:
+    """[S, k] smoothed along S by (1/4, 1/2, 1/4)."""
+    padded = np.pad(table, ((1, 1), (0, 0)), "edge")
+    return padded[:-2] / 4 + padded[1:-1] / 2 + padded[2:] / 4

@@ -1,0 +1,140 @@
+"""What a synthetic data set is asked to be, and what the three difficulties mean."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dsareid.errors import DSAError
+
+SMALLEST_SIDE = 16  # pixels
+MOST_IDENTITIES = 9999  # Market-1501's file names have four digits
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """A synthetic data set: people in six cameras, with their IUV maps."""
+
+    identities: int = 100
+    """People with an identity of their own; half of them train, half are for the test."""
+    images: int = 10
+    """Images of each identity, spread over up to six cameras."""
+    height: int = 128
+    """Height of the images in pixels."""
+    width: int = 64
+    """Width of the images in pixels."""
+    difficulty: Literal["easy", "default", "hard"] = "default"
+    """easy: aligned boxes, nobody looks alike. default: misaligned boxes, families of look-alikes.
+    hard: larger families, stronger colour casts, more occlusion."""
+    seed: int = 0
+    """The same seed gives the same files, whatever the number of processes."""
+    exact_iuv: bool = False
+    """Write the exact IUV maps, without the faults that a DensePose network makes."""
+    processes: int = 0
+    """Processes that render; 0: one for each core."""
+
+    def check(self) -> None:
+        """Raise DSAError for a value that no data set can be made with."""
+        lowest = {
+            "identities": 2,
+            "images": 2,
+            "height": SMALLEST_SIDE,
+            "width": SMALLEST_SIDE,
+            "seed": 0,
+            "processes": 0,
+        }
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise DSAError(
+                    f"{name} must be at least {least}, but is {getattr(self, name)}"
+                )
+        if self.identities > MOST_IDENTITIES:
+            raise DSAError(
+                f"identities must be at most {MOST_IDENTITIES} (four digits in the file names), "
+                f"but is {self.identities}"
+            )
+        if self.difficulty not in DIFFICULTIES:
+            raise DSAError(
+                f"difficulty must be one of {', '.join(DIFFICULTIES)}, but is {self.difficulty!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """Everything that a difficulty changes. Rates are probabilities per image unless said."""
+
+    family_size: int  # identities in a row that wear the same clothes and differ in details
+    # How a camera renders colours
+    cast: float  # spread of the gains of red, green and blue around 1
+    gain: tuple[float, float]  # brightness
+    ambient: tuple[float, float]  # light from everywhere
+    directed: tuple[float, float]  # light from one side
+    # How well a box fits its person
+    margin: tuple[float, float]  # space above and below, in heights of the person; < 0 cuts
+    shift: float  # spread of the sideways shift, in widths of the box
+    aspect: tuple[float, float]  # of the box, relative to the image's
+    loose_rate: float  # boxes much too large
+    cut_legs_rate: float
+    cut_head_rate: float
+    occluder_rate: float  # something stands before the person
+    # Faults of the IUV map
+    missing_person_rate: float  # no detection: the whole map is background
+    missing_part_rate: float  # per part of a person
+    border_shift: float  # pixels by which borders move, at a height of 128
+    uv_error: float  # spread of the smooth error of u and v
+
+
+DIFFICULTIES = {
+    "easy": Difficulty(
+        family_size=1,
+        cast=0.03,
+        gain=(0.85, 1.1),
+        ambient=(0.5, 0.65),
+        directed=(0.35, 0.55),
+        margin=(0.03, 0.05),
+        shift=0.0,
+        aspect=(1.0, 1.0),
+        loose_rate=0.0,
+        cut_legs_rate=0.0,
+        cut_head_rate=0.0,
+        occluder_rate=0.0,
+        missing_person_rate=0.03,
+        missing_part_rate=0.03,
+        border_shift=0.5,
+        uv_error=0.01,
+    ),
+    "default": Difficulty(
+        family_size=4,
+        cast=0.1,
+        gain=(0.6, 1.2),
+        ambient=(0.4, 0.65),
+        directed=(0.3, 0.7),
+        margin=(-0.04, 0.12),
+        shift=0.05,
+        aspect=(0.88, 1.18),
+        loose_rate=0.15,
+        cut_legs_rate=0.12,
+        cut_head_rate=0.06,
+        occluder_rate=0.15,
+        missing_person_rate=0.1,
+        missing_part_rate=0.1,
+        border_shift=1.0,
+        uv_error=0.02,
+    ),
+    "hard": Difficulty(
+        family_size=8,
+        cast=0.16,
+        gain=(0.5, 1.25),
+        ambient=(0.3, 0.6),
+        directed=(0.2, 0.85),
+        margin=(-0.07, 0.16),
+        shift=0.08,
+        aspect=(0.8, 1.25),
+        loose_rate=0.25,
+        cut_legs_rate=0.2,
+        cut_head_rate=0.1,
+        occluder_rate=0.35,
+        missing_person_rate=0.2,
+        missing_part_rate=0.15,
+        border_shift=1.5,
+        uv_error=0.035,
+    ),
+}

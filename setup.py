@@ -1,0 +1,102 @@
+"""Builds the compiled parts; everything else about the package is in pyproject.toml.
+
+    dsa_ext._C       csrc/*.cpp, csrc/torch/cpu.cpp     torch's stable ABI, limited Python API
+    dsa_ext._C_cuda  csrc/*.cu, csrc/torch/cuda.cpp     the same; only where a CUDA toolkit is found
+    dsareid._core    csrc/core/*.cpp                    pybind11, no torch
+
+DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it. TORCH_CUDA_ARCH_LIST chooses the
+architectures.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import setup
+
+try:
+    from torch.utils import cpp_extension
+except ImportError as error:
+    sys.exit(
+        f"setup.py needs torch to build against ({error}). Install torch first and build without "
+        "isolation: pip install torch && pip install --no-build-isolation ."
+    )
+
+ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # the stable ABI as of torch 2.10
+# -ffp-contract=off: a product and a sum are never fused, so that every backend gives the same bits.
+CXX = ["-std=c++20", "-O3", "-ffp-contract=off", "-Wall"]
+
+
+def find_cuda() -> Path | None:
+    """The toolkit's folder: the one with the headers, which is not always where nvcc lies."""
+    nvcc = shutil.which("nvcc")
+    candidates = [
+        os.environ.get("CUDA_HOME"),
+        os.environ.get("CUDA_PATH"),
+        Path(nvcc).resolve().parent.parent if nvcc else None,
+        "/usr/local/cuda",
+    ]
+    for folder in map(Path, filter(None, candidates)):
+        if (folder / "include/cuda_runtime.h").exists() and (folder / "bin/nvcc").exists():
+            return folder
+    return None
+
+
+def sources(pattern: str) -> list[str]:
+    return sorted(str(path) for path in Path("csrc").glob(pattern))
+
+
+def cuda_extension():
+    wanted = os.environ.get("DSA_CUDA", "auto")
+    home = None if wanted == "0" else find_cuda()
+    if home is None:
+        if wanted == "1":
+            sys.exit("DSA_CUDA=1, but no folder with include/cuda_runtime.h and bin/nvcc was found")
+        print("dsa_ext: building for the CPU only (no CUDA toolkit found, or DSA_CUDA=0)", flush=True)
+        return []
+    # torch looks these up when it builds; it would find nvcc's folder, not the toolkit's.
+    os.environ["CUDA_HOME"] = cpp_extension.CUDA_HOME = str(home)
+    architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    print(f"dsa_ext: building for the CPU and for CUDA {architectures} with {home}", flush=True)
+    return [
+        cpp_extension.CUDAExtension(
+            "dsa_ext._C_cuda",
+            [*sources("*.cu"), "csrc/torch/cuda.cpp"],
+            extra_compile_args={
+                "cxx": [*CXX, *ABI, "-DUSE_CUDA"],
+                "nvcc": ["-std=c++20", "-O3", *ABI, "-DUSE_CUDA"],
+            },
+            py_limited_api=True,
+        )
+    ]
+
+
+def extensions():
+    from pybind11.setup_helpers import Pybind11Extension
+
+    return [
+        cpp_extension.CppExtension(
+            "dsa_ext._C",
+            [*sources("*.cpp"), "csrc/torch/cpu.cpp"],
+            extra_compile_args=[*CXX, *ABI],
+            py_limited_api=True,
+        ),
+        *cuda_extension(),
+        Pybind11Extension("dsareid._core", sources("core/*.cpp"), extra_compile_args=CXX),
+    ]
+
+
+class BuildExtension(cpp_extension.BuildExtension):
+    """torch's, with an object folder for each extension: merge.cpp and merge.cu are both merge.o."""
+
+    def build_extension(self, ext):
+        shared, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
+        try:
+            super().build_extension(ext)
+        finally:
+            self.build_temp = shared
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})

@@ -1,0 +1,104 @@
+"""Chance in closed form against every order there is, and colour histograms."""
+
+import colorsys
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from .reference import literal_ap
+
+from dsareid.evaluation import chance, colour_histograms, rank
+
+
+def labels(*values):
+    return torch.tensor(values)
+
+
+@pytest.mark.parametrize(
+    "ids, cams",
+    [
+        ([1, 2, 2, 3], [1, 1, 1, 1]),
+        ([1, 1, 2, 2, 1], [0, 1, 1, 0, 2]),  # the first is junk
+        ([1, 1, 1], [1, 1, 2]),  # nothing but matches
+        ([1], [1]),
+        ([1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 0, 1]),
+    ],
+)
+def test_chance_is_the_mean_over_all_orders(ids, cams):
+    kept = [i == 1 for i, cam in zip(ids, cams) if not (i == 1 and cam == 0)]
+    orders = np.array(list(itertools.permutations(kept)))
+    ap = np.mean([literal_ap(order) for order in orders])
+    cmc = np.minimum(orders.cumsum(1), 1).mean(0)
+    cmc = np.concatenate([cmc, np.ones(8 - len(cmc))])
+    result = chance(labels(1), labels(*ids), labels(0), labels(*cams), max_rank=8)
+    assert result.mAP == pytest.approx(ap, rel=1e-12)
+    np.testing.assert_allclose(result.cmc.numpy(), cmc, atol=1e-12)
+
+
+def test_chance_is_what_random_features_reach():
+    draw = torch.Generator().manual_seed(0)
+    case = [torch.randint(0, high, (n,), generator=draw) for high in (6, 3) for n in (20, 60)]
+    runs = [
+        rank(torch.zeros(20, 1), torch.randn(60, 1, generator=draw), *case, max_rank=20)
+        for _ in range(600)
+    ]
+    expected = chance(*case, max_rank=20)
+    assert expected.mAP == pytest.approx(np.mean([run.mAP for run in runs]), abs=0.01)
+    mean = torch.stack([run.cmc for run in runs]).mean(0)
+    assert torch.allclose(expected.cmc, mean, atol=0.03)
+
+
+def test_chance_counts_the_queries_that_rank_counts():
+    draw = torch.Generator().manual_seed(1)
+    case = [torch.randint(0, high, (n,), generator=draw) for high in (40, 2) for n in (50, 30)]
+    ranked = rank(torch.randn(50, 4), torch.randn(30, 4), *case)
+    expected = chance(*case)
+    assert torch.equal(expected.queries, ranked.queries)
+    assert expected.skipped == ranked.skipped > 0
+
+
+def test_chance_needs_a_match():
+    with pytest.raises(ValueError, match="no query has a match"):
+        chance(labels(1), labels(2), labels(0), labels(0))
+
+
+def test_histograms_have_norm_one_and_are_one_per_image():
+    images = torch.randint(0, 256, (70, 40, 16, 3), dtype=torch.uint8)
+    features = colour_histograms(images)
+    assert features.shape == (70, 768) and features.dtype == torch.float32
+    assert torch.allclose(features.norm(dim=1), torch.ones(70))
+    assert torch.equal(features[65:66], colour_histograms(images[65:66]))
+
+
+def test_histogram_bins_are_those_of_hsv():
+    draw = np.random.default_rng(0)
+    for pixel in draw.integers(0, 256, (200, 3)):
+        image = torch.tensor(pixel, dtype=torch.uint8).expand(1, 6, 1, 3)
+        hue, saturation, value = colorsys.rgb_to_hsv(*(int(p) for p in pixel))
+        cell = (
+            int(hue * 8 + 0.5) % 8 * 16 + min(int(saturation * 4 + 1e-9), 3) * 4 + int(value / 64)
+        )
+        found = colour_histograms(image).view(6, 128).argmax(1)
+        assert (found == cell).all()
+
+
+def test_same_clothes_are_nearer_than_others():
+    red, blue = torch.tensor([200, 20, 30]), torch.tensor([30, 40, 190])
+    image = torch.zeros(3, 24, 8, 3)
+    image[0, :12], image[0, 12:] = red, blue
+    image[1, :12], image[1, 12:] = red, blue
+    image[2, :12], image[2, 12:] = blue, red  # the same colours in other places
+    image = (image + torch.randint(0, 12, image.shape)).to(torch.uint8)
+    first, same, swapped = colour_histograms(image)
+    assert (first - same).norm() < (first - swapped).norm()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(1, 12, 4, 3), torch.zeros(1, 3, 12, 4, dtype=torch.uint8),
+     torch.zeros(1, 5, 4, 3, dtype=torch.uint8)],
+)
+def test_histograms_name_what_they_expect(images):
+    with pytest.raises(ValueError, match="images must be"):
+        colour_histograms(images)
