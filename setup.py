@@ -4,8 +4,8 @@
     dsa_ext._C_cuda  csrc/*.cu, csrc/torch/cuda.cpp     the same; only where a CUDA toolkit is found
     dsareid._core    csrc/core/*.cpp                    pybind11, no torch
 
-DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it. TORCH_CUDA_ARCH_LIST chooses the
-architectures.
+DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it, DSA_BUILD=0 compiles nothing (the Makefile
+compiles in a step of its own). TORCH_CUDA_ARCH_LIST chooses the architectures.
 """
 
 import os
@@ -99,4 +99,7 @@ class BuildExtension(cpp_extension.BuildExtension):
             self.build_temp = shared
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})
+setup(
+    ext_modules=extensions() if os.environ.get("DSA_BUILD") != "0" else [],
+    cmdclass={"build_ext": BuildExtension},
+)

@@ -27,7 +27,8 @@ int first_centre(float low, int count) {
   return static_cast<int>(std::clamp(std::ceil(low - 0.5f), 0.0f, static_cast<float>(count)));
 }
 int last_centre(float high, int count) {
-  return static_cast<int>(std::clamp(std::floor(high - 0.5f), -1.0f, static_cast<float>(count - 1)));
+  const float last = static_cast<float>(count - 1);
+  return static_cast<int>(std::clamp(std::floor(high - 0.5f), -1.0f, last));
 }
 
 void draw_face(const RasterInput& input, const RasterOutput& output, int32_t face) {

@@ -1,4 +1,4 @@
-// Triangle rasteriser of the synthetic data set: which face covers each pixel centre, and where on it.
+// Triangle rasteriser of the synthetic data set: which face covers each pixel centre, and where.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 namespace dsareid {
 
 struct RasterInput {
-  const float* points;   // [point_count, 3]: x, y in pixels (0, 0 = the image's top left corner), depth
+  const float* points;   // [point_count, 3]: x, y in pixels from the top left corner, depth
   const int32_t* faces;  // [face_count, 3]: indices into points, either winding
   int64_t face_count;
   int height;  // pixels
@@ -19,9 +19,9 @@ struct RasterOutput {
   float* depth;    // [height, width]: interpolated depth; +infinity where none
 };
 
-// The pixel (row, column) is sampled at its centre (column + 0.5, row + 0.5). The smallest depth wins,
-// and of equal depths the face that comes first. Faces without area are skipped. Weights are linear
-// on the screen, not perspective-correct: the faces are a few pixels wide.
+// The pixel (row, column) is sampled at its centre (column + 0.5, row + 0.5). The smallest depth
+// wins, and of equal depths the face that comes first. Faces without area are skipped. Weights are
+// linear on the screen, not perspective-correct: the faces are a few pixels wide.
 void rasterize(const RasterInput& input, const RasterOutput& output);
 
 }  // namespace dsareid

@@ -31,7 +31,8 @@ def check_features(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
         wanted, came = getattr(query, attribute), getattr(gallery, attribute)
         if wanted != came:
             raise ValueError(
-                f"gallery_features must have the {attribute} of query_features, {wanted}, not {came}"
+                f"gallery_features must have the {attribute} of query_features, "
+                f"{wanted}, not {came}"
             )
     return tuple(_finite(name, features.detach()) for name, features in named.items())
 

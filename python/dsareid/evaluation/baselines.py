@@ -8,9 +8,10 @@ from dsareid.evaluation.ranking import Matches, RankResult
 
 STRIPES = 6  # horizontal bands: about head, shoulders, chest, hips, thighs, shins
 HUES, SATURATIONS, VALUES = 8, 4, 4
+_GREY = 110.0  # of 255; light enough to tell dark from bright, dark enough not to saturate
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def chance(
     query_ids: Tensor,
     gallery_ids: Tensor,
@@ -62,15 +63,19 @@ def chance(
     )
 
 
-@torch.inference_mode()
-def colour_histograms(images: Tensor) -> Tensor:
+@torch.no_grad()
+def colour_histograms(images: Tensor, *, balanced: bool = False) -> Tensor:
     """Joint HSV histograms of horizontal stripes, as features for `rank`.
 
-    The image is cut into STRIPES bands; each has a histogram of 8 hues x 4 saturations x 4 values
-    that sums to 1 / STRIPES. The square root makes the Euclidean distance the Hellinger distance.
+    The middle half of the columns, where the person is, is cut into STRIPES bands; each has a
+    histogram of 8 hues x 4 saturations x 4 values that sums to 1 / STRIPES. The square root makes
+    the Euclidean distance the Hellinger distance.
 
     Args:
         images: uint8 [N, H, W, 3], RGB, H >= STRIPES.
+        balanced: first scale the channels of each image (its middle half) to the same mean, the
+            grey-world assumption. Where cameras have colour casts, plain histograms tell cameras
+            apart rather than people, which may be worse than chance.
 
     Returns:
         float32 [N, STRIPES * 128] on the same device, each row of norm 1.
@@ -82,6 +87,8 @@ def colour_histograms(images: Tensor) -> Tensor:
         raise ValueError(
             f"images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}"
         )
+    margin = images.shape[2] // 4
+    images = images[:, :, margin : images.shape[2] - margin]
     count, height, width, _ = images.shape
     if height < STRIPES or width < 1:
         raise ValueError(f"images must be at least {STRIPES} pixels high, not {height}x{width}")
@@ -91,12 +98,19 @@ def colour_histograms(images: Tensor) -> Tensor:
     features = torch.empty(count, bins, dtype=torch.float32, device=images.device)
     for start in range(0, count, 64):  # 64 images at once: the HSV planes stay small
         part = images[start : start + 64]
+        part = _grey_world(part) if balanced else part
         index = _hsv_bin(part) + band[:, None] * (bins // STRIPES)  # [n, H, W]
         index += torch.arange(len(part), device=images.device)[:, None, None] * bins
         histogram = torch.bincount(index.flatten(), minlength=len(part) * bins)
         share = histogram.view(len(part), STRIPES, -1) / (rows[:, None] * STRIPES)
         features[start : start + 64] = share.sqrt().flatten(1).float()
     return features
+
+
+def _grey_world(images: Tensor) -> Tensor:
+    """Scale the channels of each image so that all have the mean _GREY; uint8 [N, H, W, 3]."""
+    mean = images.float().mean((1, 2), keepdim=True).clamp(min=1)
+    return (images * (_GREY / mean)).clamp(0, 255).to(torch.uint8)
 
 
 def _hsv_bin(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dsareid.data.batch import eval_dsap, eval_images
-from dsareid.data.market import Split, load_split
+from dsareid.data.market import GALLERY, QUERY, Split, load_split
 from dsareid.engine import Run, load_run
 from dsareid.errors import DSAError
 from dsareid.evaluation.baselines import chance, colour_histograms
@@ -32,7 +32,7 @@ def evaluate(
     data: Path | None = None,
     features: Features = "mf",
     batch_size: int = 64,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
 ) -> dict[str, Any]:
     """Evaluate a run by DESIGN.md section 5, print the table and write it into the run's folder.
 
@@ -42,7 +42,7 @@ def evaluate(
         features: "mf" matches by the features of the MF-Stream, from images alone; "fused" by z
             of both streams, which needs a dsa model and the IUV of query and gallery.
         batch_size: images passed through the model at once.
-        device: where the model runs and the gallery is ranked.
+        device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
 
     Returns:
         What is written to RUN/evaluation.json (RUN/evaluation-fused.json for fused): the rows of
@@ -57,7 +57,7 @@ def evaluate(
         raise ValueError(f'features must be "mf" or "fused", not {features!r}')
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    run, device = Path(run), torch.device(device)
+    run = Path(run)
     loaded = load_run(run, device)
     config = loaded.config
     fused = features == "fused"
@@ -69,15 +69,14 @@ def evaluate(
     root = Path(data if data is not None else config.data)
     query, gallery = (
         _load(root, name, config.height, config.width, fused)
-        for name in ("query", "bounding_box_test")
+        for name in (QUERY, GALLERY)
     )
     labels = _labels(query, gallery)
     try:
         expected = chance(*labels)
     except ValueError as error:
         raise DSAError(f"{root}: {error}") from error
-    histograms = [colour_histograms(torch.from_numpy(split.images)) for split in (query, gallery)]
-    embeddings = [_extract(loaded, split, fused, batch_size, device) for split in (query, gallery)]
+    embeddings = [_extract(loaded, split, fused, batch_size) for split in (query, gallery)]
     try:
         result = rank(*embeddings, *labels)
     except ValueError as error:
@@ -94,7 +93,8 @@ def evaluate(
         "gallery": len(gallery.names),
         "rows": [
             _row(name, result),
-            _row("colour histograms", rank(*histograms, *labels)),
+            _row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
+            _row("colour histograms", _rank_colours(query, gallery, labels, False)),
             _row("chance", expected),
         ],
         "rank_lists": _rank_lists(result, query, gallery, embeddings, labels),
@@ -141,10 +141,9 @@ def _labels(query: Split, gallery: Split) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def _extract(
-    run: Run, split: Split, fused: bool, batch_size: int, device: torch.device
-) -> Tensor:
-    """The embedding of every image of a split, float32 [N, D] on `device`."""
+def _extract(run: Run, split: Split, fused: bool, batch_size: int) -> Tensor:
+    """The embedding of every image of a split, float32 [N, D] on the model's device."""
+    device = next(run.model.parameters()).device
     embed = _fused_embedding if fused else _mf_embedding
     features: Tensor | None = None
     with tqdm(total=len(split.names), desc=f"features of {split.name}", unit="image") as progress:
@@ -170,6 +169,16 @@ def _fused_embedding(
     images = torch.from_numpy(split.images[which]).to(device)
     iuv = torch.from_numpy(split.iuv[which]).to(device)
     return model.fused(eval_images(images), eval_dsap(images, iuv, config.dsap_size))
+
+
+def _rank_colours(
+    query: Split, gallery: Split, labels: list[Tensor], balanced: bool
+) -> RankResult:
+    histograms = (
+        colour_histograms(torch.from_numpy(split.images), balanced=balanced)
+        for split in (query, gallery)
+    )
+    return rank(*histograms, *labels)
 
 
 def _row(name: str, result: RankResult) -> dict[str, Any]:

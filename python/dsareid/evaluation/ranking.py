@@ -46,7 +46,7 @@ class RankResult:
     skipped: int
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def rank(
     query_features: Tensor,
     gallery_features: Tensor,
@@ -109,6 +109,7 @@ def rank(
         if not positive.any():
             continue
         ranks, found = count_ranks(distances.tile(start, stop), candidates, positive, junk)
+        ranks, found = ranks.cpu(), found.cpu()  # little from here on
         has_match = found > 0
         counted.append(start + has_match.nonzero().squeeze(1))
         ranks, found = ranks[has_match], found[has_match]
@@ -180,7 +181,7 @@ def count_ranks(
     return histogram.cumsum(1)[:, :most], found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def top_matches(
     query_features: Tensor,
     gallery_features: Tensor,
@@ -223,7 +224,7 @@ def top_matches(
 
 
 class Distances:
-    """Distances of queries to the gallery, a tile of rows at a time, in a form that keeps the order.
+    """Distances of queries to the gallery, a tile of rows at a time, in a form that keeps order.
 
     A row holds |g|^2 - 2 q.g: the squared Euclidean distance without |q|^2, which is the same for
     the whole row. Leaving it out saves a rounding; the value may be negative.
@@ -287,7 +288,7 @@ class Matches:
 
 def _average_precision(ranks: Tensor, found: Tensor, rule: AveragePrecision) -> Tensor:
     """Average precision, float64 [T], of ranks [T, P] whose first found [T] entries are valid."""
-    hit = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)  # [P]
+    hit = torch.arange(1, ranks.shape[1] + 1)  # [P]
     precision = hit.double() / (ranks + 1)
     if rule == "trapezoidal":
         before = torch.where(ranks > 0, (hit - 1).double() / ranks.clamp(min=1), 1.0)
@@ -301,9 +302,7 @@ def _result(
 ) -> RankResult:
     hits = torch.bincount(first_hits.clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]
     cmc = hits.cumsum(0).double() / len(queries)
-    return RankResult(
-        float(ap.mean()), cmc.cpu(), ap.cpu(), queries.cpu(), asked - len(queries)
-    )
+    return RankResult(float(ap.mean()), cmc, ap, queries, asked - len(queries))
 
 
 def _needs_double(query: Tensor, gallery: Tensor) -> bool:

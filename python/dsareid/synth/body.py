@@ -115,31 +115,23 @@ def load_body() -> Body:
     """Read body.npz; every call returns the same object, whose arrays are not to be changed."""
     with np.load(BODY_FILE) as file:
         data = {name: file[name] for name in file.files}
-    weights = data["weights"].astype(np.float32)
+    bones = tuple(str(name) for name in data.pop("bones"))
+    weights = data.pop("bone_weights").astype(np.float32)
     weights /= weights.sum(1, keepdims=True)
-    bones = tuple(str(name) for name in data["bones"])
-    point_layer = np.zeros(len(data["canV"]), np.uint8)
-    point_layer[data["faces"].ravel()] = np.repeat(data["label"], 3)
+    point_layer = np.zeros(len(data["points"]), np.uint8)
+    point_layer[data["faces"].ravel()] = np.repeat(data["face_layer"], 3)
     return Body(
         bones=bones,
-        parents=data["parents"],
-        joints=data["canH"],
-        points=data["canV"],
-        faces=data["faces"],
-        face_layer=data["label"],
         point_layer=point_layer,
         bone_weights=weights,
         group_weights=_sum_by_group(bones, weights),
-        finger_joints=data["fingertip"],
-        shape_mean=data["mu"],
-        shape_basis=data["basis"].astype(np.float32),
-        shape_samples=data["coef"],
-        sample_is_female=data["gender"] > 0.5,
+        shape_basis=data.pop("shape_basis").astype(np.float32),
+        **data,
     )
 
 
 def point_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3] of the points [V, 3], each the area-weighted mean of its faces' [F, 3]."""
+    """Unit normals [V, 3] of points [V, 3]: area-weighted means over the faces [F, 3] around."""
     a, b, c = (points[faces[:, corner]] for corner in range(3))
     face_normals = np.cross(b - a, c - a)
     normals = np.empty_like(points)

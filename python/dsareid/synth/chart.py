@@ -21,6 +21,8 @@ from dsareid.synth.body import Body, Group, Layer, load_body
 _SLICES = 14  # heights at which a cylinder's centre and radii are measured
 _NEVER = -1e3  # the score of a group that a place cannot belong to
 
+Charted = tuple[np.ndarray, np.ndarray, np.ndarray]  # part uint8 [n], u and v float32 [n]
+
 
 @dataclass(frozen=True)
 class LimbCharts:
@@ -37,8 +39,8 @@ class LimbCharts:
 # cover the outer part, as in real DensePose maps.
 LIMBS = {
     Group.TORSO: LimbCharts((2, 2), (1, 1), (True, True), (False, False)),
-    Group.UPPER_ARM: LimbCharts((16, 15), (18, 17), (True, True), (True, True), turn=0.6),
-    Group.LOWER_ARM: LimbCharts((20, 19), (22, 21), (False, True), (False, True), turn=1.0),
+    Group.UPPER_ARM: LimbCharts((16, 15), (18, 17), (True, True), (True, True), turn=0.8),
+    Group.LOWER_ARM: LimbCharts((20, 19), (22, 21), (False, True), (False, True), turn=1.3),
     Group.UPPER_LEG: LimbCharts((9, 10), (7, 8), (False, True), (False, True)),
     Group.LOWER_LEG: LimbCharts((13, 14), (11, 12), (True, False), (True, True)),
 }
@@ -127,7 +129,7 @@ def locate(coordinates: np.ndarray, group: np.ndarray, x: np.ndarray) -> Places:
     )
 
 
-def to_charts(places: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def to_charts(places: Places) -> Charted:
     """DensePose's part index uint8 [n] (1..24), u and v float32 [n] in [0, 1] of n places."""
     part = np.zeros(len(places.group), np.uint8)
     u, v = np.zeros((2, len(part)), np.float32)
@@ -139,8 +141,8 @@ def to_charts(places: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return part, u, v
 
 
-def _limb_charts(group: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
-    """U along, V across; the chart's far side is folded onto [0, 1] by its own half circle."""
+def _limb_charts(group: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
+    """U along, V across: each half circle, front and back, fills [0, 1]."""
     charts = LIMBS[group]
     turned = angle + np.float32(charts.turn)
     across, front = np.sin(turned), np.cos(turned)
@@ -152,19 +154,19 @@ def _limb_charts(group: Group, left: np.ndarray, along: np.ndarray, angle: np.nd
     return part, u, v
 
 
-def _hand_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
+def _hand_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
     """V towards the finger tips; U around: palm 0, thumb 1/4, back of the hand 1/2 (right hand)."""
     around = np.float32(0.5) + angle / np.float32(2 * np.pi)  # angle 0: the back of the hand
     return np.array(HANDS, np.uint8)[left.astype(int)], np.where(left, 1 - around, around), along
 
 
-def _foot_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
+def _foot_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
     """U from the ankle to the toes (left foot); V around: sole 0, instep 1/2, outer side 3/4."""
     around = np.float32(0.5) + angle / np.float32(2 * np.pi)
     return np.array(FEET, np.uint8)[left.astype(int)], np.where(left, along, 1 - along), around
 
 
-def _head_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray):
+def _head_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
     """U from the back of the head over the right (23), then over the left side (24); V upwards."""
     half_turn = np.abs(angle) / np.float32(np.pi)  # 0 at the face, 1 at the back
     u = np.where(left, half_turn, 1 - half_turn)

@@ -43,9 +43,7 @@ class SynthConfig:
         }
         for name, least in lowest.items():
             if getattr(self, name) < least:
-                raise DSAError(
-                    f"{name} must be at least {least}, but is {getattr(self, name)}"
-                )
+                raise DSAError(f"{name} must be at least {least}, but is {getattr(self, name)}")
         if self.identities > MOST_IDENTITIES:
             raise DSAError(
                 f"identities must be at most {MOST_IDENTITIES} (four digits in the file names), "
@@ -67,6 +65,7 @@ class Difficulty:
     gain: tuple[float, float]  # brightness
     ambient: tuple[float, float]  # light from everywhere
     directed: tuple[float, float]  # light from one side
+    sharpness: tuple[float, float]  # resolution of the sensor in image heights; < 1 loses details
     # How well a box fits its person
     margin: tuple[float, float]  # space above and below, in heights of the person; < 0 cuts
     shift: float  # spread of the sideways shift, in widths of the box
@@ -89,6 +88,7 @@ DIFFICULTIES = {
         gain=(0.85, 1.1),
         ambient=(0.5, 0.65),
         directed=(0.35, 0.55),
+        sharpness=(0.75, 1.1),
         margin=(0.03, 0.05),
         shift=0.0,
         aspect=(1.0, 1.0),
@@ -103,10 +103,11 @@ DIFFICULTIES = {
     ),
     "default": Difficulty(
         family_size=4,
-        cast=0.1,
-        gain=(0.6, 1.2),
-        ambient=(0.4, 0.65),
+        cast=0.08,
+        gain=(0.7, 1.25),
+        ambient=(0.45, 0.65),
         directed=(0.3, 0.7),
+        sharpness=(0.65, 1.05),
         margin=(-0.04, 0.12),
         shift=0.05,
         aspect=(0.88, 1.18),
@@ -125,6 +126,7 @@ DIFFICULTIES = {
         gain=(0.5, 1.25),
         ambient=(0.3, 0.6),
         directed=(0.2, 0.85),
+        sharpness=(0.5, 1.0),
         margin=(-0.07, 0.16),
         shift=0.08,
         aspect=(0.8, 1.25),

@@ -1,8 +1,8 @@
 """A synthetic data set on disk: Market-1501's folders, with an IUV map beside every image.
 
-    OUT/bounding_box_train/0001_c3s1_045210_00.jpg     OUT/iuv/bounding_box_train/0001_c3s1_045210_00.png
-    OUT/query/..., OUT/bounding_box_test/...           OUT/iuv/query/..., OUT/iuv/bounding_box_test/...
-    OUT/synth.json                                     what it was made with
+    OUT/bounding_box_train/0001_c3s1_045210_00.jpg   and query/, bounding_box_test/
+    OUT/iuv/bounding_box_train/0001_c3s1_045210_00.png   and so on
+    OUT/synth.json   what it was made with
 
 Identities 1..N//2 train, the rest are for the test. The images of an identity go round the
 min(6, images) cameras that see it. Of a test identity, the first image from the first half of its
@@ -43,7 +43,7 @@ TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_t
 DISTRACTOR_IMAGES = 2
 
 # The first number after the seed says what the random numbers are for.
-_FOR_CAMERA, _FOR_FAMILY, _FOR_PERSON, _FOR_CAMERAS_SEEN, _FOR_IMAGE = range(5)
+_FOR_CAMERA, _FOR_FAMILY, _FOR_PERSON, _FOR_SHADE, _FOR_CAMERAS_SEEN, _FOR_IMAGE = range(6)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def plan_shots(config: SynthConfig, person: int) -> list[Shot]:
         number = k + (person - config.identities) * DISTRACTOR_IMAGES if is_distractor else k
         identity = 0 if is_distractor else person + 1
         frame = rng.integers(1, 120_000)
-        shots.append(Shot(split, camera, f"{identity:04d}_c{camera + 1}s1_{frame:06d}_{number:02d}"))
+        stem = f"{identity:04d}_c{camera + 1}s1_{frame:06d}_{number:02d}"
+        shots.append(Shot(split, camera, stem))
     return shots
 
 
@@ -128,12 +129,12 @@ def make_person(config: SynthConfig, person: int) -> Person:
         test = config.identities - config.identities // 2
         like = config.identities // 2 + (person - config.identities) * size % test
     family = random_person(np.random.default_rng([config.seed, _FOR_FAMILY, like // size]))
-    rng = np.random.default_rng([config.seed, _FOR_FAMILY, like // size, person])
+    rng = np.random.default_rng([config.seed, _FOR_SHADE, person])
     return look_alike(own, family, rng)
 
 
 def _render_person(folder: Path, config: SynthConfig, person: int) -> int:
-    """Render all images of one person; returns their number."""
+    """Render all images of one person; returns how many."""
     difficulty = DIFFICULTIES[config.difficulty]
     cameras = _cameras(config.seed, difficulty)
     dressed = dress(make_person(config, person))
@@ -160,7 +161,7 @@ def _cameras(seed: int, difficulty: Difficulty) -> list[Camera]:
 
 def _render_all(folder: Path, config: SynthConfig) -> None:
     people = range(people_count(config))
-    processes = min(config.processes or len(os.sched_getaffinity(0)), len(people))
+    processes = min(config.processes or _cores(), len(people))
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(_workers(processes)) if processes > 1 else None
         bar = stack.enter_context(
@@ -178,9 +179,7 @@ def _render_all(folder: Path, config: SynthConfig) -> None:
 @contextlib.contextmanager
 def _workers(processes: int) -> Iterator[Executor]:
     """Processes to submit work to. What is not yet begun is cancelled on the first failure."""
-    # fork starts at once, but must not be used where other threads may hold locks, as torch's do.
-    may_fork = sys.platform == "linux" and "torch" not in sys.modules
-    context = multiprocessing.get_context("fork" if may_fork else "spawn")
+    context = multiprocessing.get_context(_start_method())
     executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_ignore_interrupt)
     try:
         yield executor
@@ -188,6 +187,19 @@ def _workers(processes: int) -> Iterator[Executor]:
         raise DSAError("a process that renders was killed (perhaps memory ran out)") from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start_method() -> str:
+    """fork starts at once, but not where other threads may hold locks, as those of torch do."""
+    may_fork = sys.platform == "linux" and "torch" not in sys.modules
+    return "fork" if may_fork else "spawn"
 
 
 def _ignore_interrupt() -> None:

@@ -29,14 +29,14 @@ def drop_parts(iuv: np.ndarray, rate: float, rng: np.random.Generator) -> np.nda
 def shift_borders(iuv: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
     """Borders wander: every pixel takes the value found at a smoothly varying, small distance.
 
-    pixels: the distance's spread. Half of the maps also lose the person's outermost pixels.
+    pixels: the distance's spread. Some of the maps also lose the person's outermost pixels.
     """
     height, width = iuv.shape[:2]
     rows, columns = np.mgrid[:height, :width]
     rows = rows + np.rint(pixels * _smooth_field(height, width, 10, rng)).astype(int)
     columns = columns + np.rint(pixels * _smooth_field(height, width, 10, rng)).astype(int)
     moved = iuv[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
-    if pixels > 0 and rng.random() < 0.5:
+    if pixels > 0 and rng.random() < 0.3:
         moved = _eroded(moved)
     return moved
 

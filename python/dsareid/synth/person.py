@@ -10,7 +10,7 @@ from dsareid.synth import chart
 from dsareid.synth.body import Body, Group, Layer, Skin, load_body, point_normals
 
 PATTERNS = ("plain", "plain", "stripes", "bars", "check", "dots", "sleeves", "halves")
-LOGOS = ("none", "blocks", "circle", "square", "band")
+LOGOS = ("none", "blocks", "blocks", "circle", "square", "band")
 HAIR_COLOURS = (
     (0.45, (0.07, 0.06, 0.06)),
     (0.25, (0.22, 0.14, 0.09)),
@@ -47,6 +47,7 @@ class Person:
 
     clothes: Clothes
     shape: np.ndarray  # [K] coefficients of the body's shape
+    is_female: bool
     skin: np.ndarray
     hair: np.ndarray
     hair_style: str  # short, long, bald
@@ -58,7 +59,7 @@ class Person:
     logo_colour: np.ndarray
     logo_place: tuple[float, float, float]  # across, along, size: fractions of the torso
     logo_blocks: np.ndarray  # bool [5, 6]
-    back_print: np.ndarray | None  # bool [4, 8], in the top's second colour
+    back_print: np.ndarray | None  # bool [4, 8], in the logo's colour
     backpack: np.ndarray | None  # its colour
     side_stripe: np.ndarray | None  # colour of stripes down the legs
     has_belt: bool
@@ -98,6 +99,7 @@ def random_person(rng: np.random.Generator) -> Person:
     return Person(
         clothes=clothes,
         shape=shape,
+        is_female=is_female,
         skin=skin,
         hair=np.array(colours[rng.choice(len(shares), p=shares)]),
         hair_style=style,
@@ -109,7 +111,7 @@ def random_person(rng: np.random.Generator) -> Person:
         logo_colour=_contrasting(rng, clothes.top),
         logo_place=(rng.uniform(0.35, 0.65), rng.uniform(0.22, 0.42), rng.uniform(0.14, 0.3)),
         logo_blocks=rng.random((5, 6)) < 0.5,
-        back_print=rng.random((4, 8)) < 0.5 if rng.random() < 0.4 else None,
+        back_print=rng.random((4, 8)) < 0.5 if rng.random() < 0.55 else None,
         backpack=_maybe(rng, 0.3),
         side_stripe=_maybe(rng, 0.25),
         has_belt=bool(rng.random() < 0.4),
@@ -126,6 +128,9 @@ def look_alike(person: Person, family: Person, rng: np.random.Generator) -> Pers
     def shade(colour: np.ndarray) -> np.ndarray:
         return np.clip(colour * rng.uniform(0.92, 1.08) + rng.normal(0, 0.015, 3), 0.02, 0.98)
 
+    if clothes.bottom_kind == "skirt" and not person.is_female:
+        length = min(clothes.bottom_length, 0.95)
+        clothes = replace(clothes, bottom_kind="shorts", bottom_length=length)
     clothes = replace(
         clothes,
         top=shade(clothes.top),
@@ -310,6 +315,7 @@ def cap_cover(places: chart.Places) -> np.ndarray:
 
 
 def is_back(places: chart.Places) -> np.ndarray:
+    """Which places of the torso are on its back, bool [n]."""
     return np.cos(places.angle) <= 0
 
 

@@ -196,7 +196,8 @@ def light_up(
     colours = paint(dressed.person, spots)
     normal = np.einsum("ni,ji->nj", hits.interpolate(posed.normals), projection.rotation)
     normal /= np.sqrt(np.einsum("ni,ni->n", normal, normal) + np.float32(1e-9))[:, None]
-    normal *= np.where(normal[:, 1:2] > 0, np.float32(-1), np.float32(1))  # inner sides are seen too
+    from_inside = normal[:, 1:2] > 0  # of a skirt, of hair
+    normal *= np.where(from_inside, np.float32(-1), np.float32(1))
     lit = np.clip(np.einsum("ni,i->n", normal, camera.light.astype(np.float32)), 0, 1)
     from_above = 0.62 + 0.38 * (0.5 + 0.5 * normal[:, 2])
     is_cloth = (layer == Layer.SUIT) | (layer == Layer.SKIRT)

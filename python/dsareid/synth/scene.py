@@ -1,5 +1,6 @@
 """Cameras of the synthetic data set: what stands behind the people, light, colours, occluders."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,10 @@ from dsareid.synth.person import cloth_colour
 CAMERAS = 6
 _WIDTH, _HEIGHT = 700, 420  # pixels of a camera's whole view
 
+_DARK_TO_FAIR = np.array([[0.1, 0.08, 0.07], [0.3, 0.2, 0.12], [0.6, 0.5, 0.35]])  # hair
+
 Colour = tuple[int, int, int]
+Draw = ImageDraw.ImageDraw
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def random_camera(difficulty: Difficulty, rng: np.random.Generator) -> Camera:
         directed=rng.uniform(*difficulty.directed),
         cast=(1 + rng.normal(0, difficulty.cast, 3)) * rng.uniform(*difficulty.gain),
         blur=rng.uniform(0.2, 0.9),
-        sharpness=rng.uniform(0.5, 1.0),
+        sharpness=rng.uniform(*difficulty.sharpness),
     )
 
 
@@ -48,7 +52,7 @@ def random_backdrop(
 ) -> np.ndarray:
     """A cut-out of the camera's view, scaled to float32 [height, width, 3] in [0, 1]."""
     tall = int(rng.uniform(0.6, 0.95) * _HEIGHT)
-    wide = min(int(tall * width / height), _WIDTH)
+    wide = min(max(1, int(tall * width / height)), _WIDTH)
     top, left = rng.integers(_HEIGHT - tall + 1), rng.integers(_WIDTH - wide + 1)
     crop = Image.fromarray(camera.view[top : top + tall, left : left + wide])
     return np.asarray(crop.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
@@ -80,8 +84,8 @@ def random_occluder(
         _draw_both(draw_mask.rectangle, draw_paint.rectangle, box, colour)
         draw_paint.rectangle((box[0], top, box[2], top + 0.03 * size[1]), fill=_lighter(colour))
     elif kind == "shrub":
-        for _ in range(40):
-            x, y = left + rng.normal(0, 0.18) * size[0], top + rng.uniform(0, 0.6) * size[1]
+        for _ in range(60):
+            x, y = left + rng.normal(0, 0.13) * size[0], top + rng.uniform(0, 0.6) * size[1]
             radius = rng.uniform(0.03, 0.1) * size[0]
             box = (x - radius, y - radius, x + radius, y + radius)
             _draw_both(draw_mask.ellipse, draw_paint.ellipse, box, _leaf(rng))
@@ -95,19 +99,23 @@ def random_occluder(
     return np.clip(colours + grain, 0, 1), covered
 
 
-def _draw_passer_by(draw_mask, draw_paint, size, left: float, rng: np.random.Generator) -> None:
+def _draw_passer_by(
+    draw_mask: Draw, draw_paint: Draw, size: tuple[int, int], left: float, rng: np.random.Generator
+) -> None:
     """Head and shoulders of somebody nearer to the camera, cut by the image's lower border."""
     wide, top = rng.uniform(0.35, 0.6) * size[0], rng.uniform(0.35, 0.6) * size[1]
-    head = 0.42 * wide
-    shirt, hair = _shade(cloth_colour(rng), 0.9), _shade(cloth_colour(rng), 0.5)
-    shoulders = (left, top + head, left + wide, size[1] + wide)
-    _draw_both(draw_mask.ellipse, draw_paint.ellipse, shoulders, shirt)
-    middle = left + wide / 2
-    face = (middle - head / 2, top, middle + head / 2, top + 1.35 * head)
+    shirt, hair = _shade(cloth_colour(rng), 0.9), _shade(rng.choice(_DARK_TO_FAIR), 1)
+    head, middle = 0.36 * wide, left + wide / 2
+    face = (middle - head / 2, top, middle + head / 2, top + 1.3 * head)
+    neck = (middle - head / 4, top + head, middle + head / 4, top + 1.7 * head)
+    shoulders = (left, top + 1.45 * head, left + wide, size[1] + wide)
+    _draw_both(draw_mask.rectangle, draw_paint.rectangle, neck, hair)
+    for draw, fill in ((draw_mask, 255), (draw_paint, shirt)):
+        draw.rounded_rectangle(shoulders, radius=0.32 * wide, fill=fill)
     _draw_both(draw_mask.ellipse, draw_paint.ellipse, face, hair)
 
 
-def _draw_both(on_mask, on_paint, box: tuple, colour: Colour) -> None:
+def _draw_both(on_mask: Callable, on_paint: Callable, box: tuple, colour: Colour) -> None:
     on_mask(box, fill=255)
     on_paint(box, fill=colour)
 
@@ -135,7 +143,7 @@ def _draw_view(rng: np.random.Generator) -> np.ndarray:
     return _roughened(np.asarray(blurred, np.float32), rng)
 
 
-def _draw_skyline(draw: ImageDraw.ImageDraw, horizon: int, rng: np.random.Generator) -> None:
+def _draw_skyline(draw: Draw, horizon: int, rng: np.random.Generator) -> None:
     """Houses with windows, and trees, side by side."""
     left = 0
     while left < _WIDTH:
@@ -155,7 +163,15 @@ def _draw_skyline(draw: ImageDraw.ImageDraw, horizon: int, rng: np.random.Genera
         left += wide
 
 
-def _draw_windows(draw, left, wide, top, horizon, wall, rng: np.random.Generator) -> None:
+def _draw_windows(
+    draw: Draw,
+    left: int,
+    wide: int,
+    top: int,
+    horizon: int,
+    wall: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
     step_x, step_y = int(rng.uniform(12, 34)), int(rng.uniform(14, 40))
     glass = wall * rng.uniform(0.45, 0.8)
     for x in range(left + 5, left + wide - 8, step_x):
@@ -164,21 +180,21 @@ def _draw_windows(draw, left, wide, top, horizon, wall, rng: np.random.Generator
             draw.rectangle(box, fill=_shade(glass, rng.uniform(0.85, 1.1)))
 
 
-def _draw_street(draw: ImageDraw.ImageDraw, ground: Colour) -> None:
+def _draw_street(draw: Draw, ground: Colour) -> None:
     h, w = _HEIGHT, _WIDTH
     road = [(0, int(0.55 * h)), (w, int(0.4 * h)), (w, int(0.7 * h)), (0, h)]
     draw.polygon(road, fill=_shade(np.array(ground) / 255, 0.6))
     draw.line([(0, int(0.8 * h)), (w, int(0.55 * h))], fill=(225, 225, 215), width=4)
 
 
-def _draw_lawn(draw: ImageDraw.ImageDraw, horizon: int, rng: np.random.Generator) -> None:
+def _draw_lawn(draw: Draw, horizon: int, rng: np.random.Generator) -> None:
     right = horizon + int(_HEIGHT * rng.uniform(0.15, 0.4))
     left = horizon + int(_HEIGHT * rng.uniform(0.1, 0.4))
-    grass = _shade(rng.uniform((0.2, 0.35, 0.12), (0.4, 0.55, 0.3)), 1)
+    grass = _shade(rng.uniform((0.25, 0.33, 0.17), (0.42, 0.5, 0.3)), 1)
     draw.polygon([(0, horizon), (_WIDTH, horizon), (_WIDTH, right), (0, left)], fill=grass)
 
 
-def _draw_tiles(draw: ImageDraw.ImageDraw, horizon: int, ground: Colour) -> None:
+def _draw_tiles(draw: Draw, horizon: int, ground: Colour) -> None:
     joint = _shade(np.array(ground) / 255, 0.83)
     for i in range(-40, 50):
         far, near = _WIDTH / 2 + 8 * i, _WIDTH / 2 + 55 * i
@@ -189,7 +205,7 @@ def _draw_tiles(draw: ImageDraw.ImageDraw, horizon: int, ground: Colour) -> None
         y, step = y + step, step * 1.12
 
 
-def _draw_thing(draw: ImageDraw.ImageDraw, horizon: int, rng: np.random.Generator) -> None:
+def _draw_thing(draw: Draw, horizon: int, rng: np.random.Generator) -> None:
     """A post, a shrub, a car or a bicycle somewhere on the ground; larger when nearer."""
     x, depth = rng.uniform(0, _WIDTH), rng.uniform(0, 0.5)
     y, scale = horizon + depth * (_HEIGHT - horizon), 0.4 + 1.2 * depth

@@ -12,7 +12,8 @@ def literal_rank(
     ids, cams = gallery_ids.numpy(), gallery_cams.numpy()
     curves, aps, counted = [], [], []
     for i in range(len(query)):
-        hits = hits_in_order(query[i], gallery, query_ids[i].item(), ids, query_cams[i].item(), cams)
+        identity, camera = query_ids[i].item(), query_cams[i].item()
+        hits = hits_in_order(query[i], gallery, identity, ids, camera, cams)
         if not hits.any():
             continue
         counted.append(i)

@@ -41,12 +41,12 @@ def test_chance_is_what_random_features_reach():
     case = [torch.randint(0, high, (n,), generator=draw) for high in (6, 3) for n in (20, 60)]
     runs = [
         rank(torch.zeros(20, 1), torch.randn(60, 1, generator=draw), *case, max_rank=20)
-        for _ in range(600)
+        for _ in range(200)
     ]
     expected = chance(*case, max_rank=20)
-    assert expected.mAP == pytest.approx(np.mean([run.mAP for run in runs]), abs=0.01)
+    assert expected.mAP == pytest.approx(np.mean([run.mAP for run in runs]), abs=0.02)
     mean = torch.stack([run.cmc for run in runs]).mean(0)
-    assert torch.allclose(expected.cmc, mean, atol=0.03)
+    assert torch.allclose(expected.cmc, mean, atol=0.05)
 
 
 def test_chance_counts_the_queries_that_rank_counts():
@@ -92,6 +92,29 @@ def test_same_clothes_are_nearer_than_others():
     image = (image + torch.randint(0, 12, image.shape)).to(torch.uint8)
     first, same, swapped = colour_histograms(image)
     assert (first - same).norm() < (first - swapped).norm()
+
+
+def test_balanced_histograms_see_through_a_colour_cast():
+    draw = torch.Generator().manual_seed(0)
+    people = torch.randint(40, 180, (20, 24, 1, 3), generator=draw).expand(20, 24, 8, 3)
+    cast = torch.tensor([[1.0, 0.7, 0.8], [0.7, 1.0, 0.9]])[:, None, None, None]
+    query, gallery = (people * cast).to(torch.uint8)
+    ids, cams = torch.arange(20), torch.zeros(20, dtype=torch.int64)
+
+    def mean_ap(balanced):
+        features = (colour_histograms(x, balanced=balanced) for x in (query, gallery))
+        return rank(*features, ids, ids, cams, cams + 1).mAP
+
+    assert mean_ap(balanced=True) > 0.95 > 0.8 > mean_ap(balanced=False)
+
+
+def test_the_margins_do_not_count():
+    images = torch.randint(0, 256, (2, 24, 8, 3), dtype=torch.uint8)
+    other = images.clone()
+    other[:, :, :2], other[:, :, 6:] = 0, 255
+    for balanced in (False, True):
+        first, second = (colour_histograms(x, balanced=balanced) for x in (images, other))
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize(

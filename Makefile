@@ -1,0 +1,71 @@
+# The commands a developer types. All of them can be run again and skip what is done.
+#
+#   make demo    install, build, make the synthetic data set, train, evaluate, write a report
+#   make test    install, build, run every test
+#   make setup   install and build alone (make build is the same: it compiles what changed)
+#   make bench   the benchmarks of the README (minutes)
+#   make clean   remove what build and demo made; the installed packages stay
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DSAREID := $(VENV)/bin/dsareid
+# One pair that is known to go together; a bare "torch" would take whatever is newest.
+TORCH := torch==2.14.1 torchvision==0.29.1
+TOOLS := setuptools wheel ninja pybind11
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+SOURCES := $(shell find csrc -type f)
+DEMO := demo
+DEMO_DATA := --identities 150 --images 10
+
+.PHONY: demo test setup build bench clean
+
+demo: $(DEMO)/run/evaluation.json
+	@$(DSAREID) report $(DEMO)/run
+
+test: build
+	$(PY) -m pytest
+
+setup build: $(VENV)/.built
+
+bench: build
+	$(PIP) numba
+	$(PY) benchmarks/bench_warp.py
+	$(PY) benchmarks/bench_dsag.py
+	$(PY) benchmarks/bench_rank.py
+
+clean:
+	rm -rf build $(DEMO) $(VENV)/.built dsa_ext/*.so python/dsareid/*.so
+
+$(VENV)/.torch: scripts/prerequisites.sh
+	@sh scripts/prerequisites.sh $(PYTHON)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch (5.5 GB with its CUDA libraries; a minute or two)"
+	$(PIP) $(TORCH) $(TOOLS)
+	@touch $@
+
+# --no-build-isolation: setup.py needs the torch that is installed, and would not see it otherwise.
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml setup.py
+	@echo "installing dsareid and what it needs"
+	DSA_BUILD=0 $(PIP) --no-build-isolation --editable ".[test]"
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	@mkdir -p build
+	@echo "compiling csrc/ (a minute; the log is build/build.log)"
+	@$(PY) setup.py build_ext --inplace > build/build.log 2>&1 || \
+	  { tail -n 40 build/build.log; echo "error: csrc/ did not compile, see build/build.log"; exit 1; }
+	@grep '^dsa_ext:' build/build.log
+	@touch $@
+
+$(DEMO)/data/synth.json: | build
+	$(DSAREID) synth $(DEMO)/data $(DEMO_DATA)
+
+$(DEMO)/run/.trained: $(DEMO)/data/synth.json
+	$(DSAREID) train --preset demo --data $(DEMO)/data --out $(DEMO)/run \
+	  $$(test -e $(DEMO)/run/checkpoint.pt && echo --resume)
+	@touch $@
+
+$(DEMO)/run/evaluation.json: $(DEMO)/run/.trained
+	$(DSAREID) eval $(DEMO)/run

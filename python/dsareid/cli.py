@@ -1,0 +1,214 @@
+"""The command `dsareid`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dsareid.errors import DSAError
+
+USAGE = """\
+usage: dsareid COMMAND [OPTIONS]        (dsareid COMMAND --help shows the options)
+
+  warp     the 24 part images of a photograph and its DensePose map, as one picture
+  synth    make the synthetic data set
+  train    train a network
+  eval     mAP and rank-1/5/10 of a trained network
+  report   one HTML page about a run, with plots, rank lists and DSAP-images
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 for an error, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"dsareid: error: no command {name!r}\n\n{USAGE}", end="", file=sys.stderr)
+        return 2
+    try:
+        import tyro
+
+        tyro.cli(COMMANDS[name](rest), prog=f"dsareid {name}", args=rest)
+    except DSAError as error:
+        print(f"dsareid {name}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(f"\ndsareid {name}: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+# Each command is built when it is called, so that none pays for another's imports.
+
+
+def _warp(_: list[str]) -> Callable:
+    import tyro
+
+    def warp(
+        image: tyro.conf.Positional[Path],
+        iuv: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        box: str | None = None,
+        size: int = 32,
+        scale: int = 0,
+    ) -> None:
+        """Draw the 24 part images of a photograph as one labelled picture.
+
+        Down the rows of a part U grows, along its columns V. Holes show as a grey checkerboard.
+
+        Args:
+            image: The photograph.
+            iuv: Its classic NAME_IUV.png (Pillow sees R=V, G=U, B=I), of the same size.
+            out: The picture to write (.png).
+            box: x0,y0,x1,y1 in pixels, to pick one of several people.
+            size: Cells on each side of a part image, 1..256.
+            scale: Pixels that a cell becomes on each side; 0 makes a part about 160 wide.
+        """
+        from dsareid.files import atomic_path
+        from dsareid.textures import draw_part_images, part_images
+
+        if not 1 <= size <= 256:
+            raise DSAError(f"--size must be 1..256, not {size}")
+        if scale < 0:
+            raise DSAError(f"--scale must be 0 or more, not {scale}")
+        colours, filled = part_images(image, iuv, size, box=_parse_box(box))
+        picture = draw_part_images(colours, filled, scale or max(1, 160 // size))
+        with atomic_path(out) as temporary:
+            try:
+                picture.save(temporary)
+            except ValueError as error:
+                raise DSAError(f"{out}: the name must end in .png or another image type") from error
+        print(f"{out}: {int(filled.any((1, 2)).sum())} of 24 parts visible")
+
+    return warp
+
+
+def _parse_box(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        x0, y0, x1, y1 = map(int, text.split(","))
+    except ValueError as error:
+        raise DSAError(f"--box must be x0,y0,x1,y1 in whole pixels, not {text!r}") from error
+    return x0, y0, x1, y1
+
+
+def _synth(_: list[str]) -> Callable:
+    import tyro
+
+    from dsareid.synth import SynthConfig, generate
+
+    def synth(
+        out: tyro.conf.Positional[Path],
+        config: Annotated[SynthConfig, tyro.conf.arg(name="")] = SynthConfig(),
+    ) -> None:
+        """Make the synthetic data set: rendered people with IUV maps, in Market-1501's layout.
+
+        Args:
+            out: The folder to create.
+        """
+        generate(out, config)
+
+    return synth
+
+
+def _train(arguments: list[str]) -> Callable:
+    import tyro
+
+    from dsareid.engine import PRESETS, TrainConfig, train
+    from dsareid.engine.config import load_config
+    from dsareid.engine.run import CONFIG
+
+    chosen, resuming, run = _peek(arguments)
+    default = PRESETS.get(chosen, PRESETS["paper"])
+    if resuming and run:
+        default = load_config(Path(run) / CONFIG)  # a resumed run keeps its settings
+
+    def command(
+        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
+        preset: Literal["paper", "demo"] = "paper",
+        resume: bool = False,
+    ) -> None:
+        """Train a network. The DSAP-images are warped on the fly; nothing is cached on disk.
+
+        Args:
+            preset: Where the other settings start: the paper's recipe, or a small network that
+                learns from random weights on two CPU cores in minutes. The defaults below are
+                those of the chosen preset.
+            resume: Go on with the run in --out, with its settings.
+        """
+        train(config, resume=resume)
+
+    return command
+
+
+def _peek(arguments: list[str]) -> tuple[str, bool, str | None]:
+    """The options that decide about the defaults of all others: --preset, --resume and --out."""
+    import argparse
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out")
+    known, _ = parser.parse_known_args(arguments)
+    return known.preset, known.resume, known.out
+
+
+def _eval(_: list[str]) -> Callable:
+    import tyro
+
+    def command(
+        run: tyro.conf.Positional[Path],
+        data: Path | None = None,
+        features: Literal["mf", "fused"] = "mf",
+        batch_size: int = 64,
+        device: str = "auto",
+    ) -> None:
+        """mAP and rank-1/5/10 on query and gallery, beside colour histograms and chance.
+
+        Args:
+            run: The folder that train wrote.
+            data: The data set; by default the one the run was trained on.
+            features: mf: the MF-Stream's, from the images alone. fused: z = f + d, which needs the
+                IUV maps of query and gallery.
+            batch_size: Images at a time.
+            device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        """
+        from dsareid.engine.run import choose_device
+        from dsareid.evaluation import evaluate
+
+        evaluate(run, data, features, batch_size, choose_device(device))
+
+    return command
+
+
+def _report(_: list[str]) -> Callable:
+    import tyro
+
+    def command(run: tyro.conf.Positional[Path], data: Path | None = None) -> None:
+        """Write RUN/report.html: one self-contained page.
+
+        Args:
+            run: The folder that train wrote.
+            data: The data set; by default the one the run was trained on.
+        """
+        from dsareid.report import write_report
+
+        print(f"report: {write_report(run, data)}")
+
+    return command
+
+
+COMMANDS: dict[str, Callable[[list[str]], Callable]] = {
+    "warp": _warp,
+    "synth": _synth,
+    "train": _train,
+    "eval": _eval,
+    "report": _report,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

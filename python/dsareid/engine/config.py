@@ -1,0 +1,163 @@
+"""All settings of a training run, as typed dataclasses, and the two presets."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from pydantic import TypeAdapter, ValidationError
+
+from dsareid.data.augment import AugmentConfig
+from dsareid.errors import DSAError
+from dsareid.files import atomic_path
+from dsareid.losses import LossConfig
+from dsareid.models.reid import ClassifierKind
+
+ModelName = Literal["dsa", "two-branch", "baseline"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the network; the defaults are the paper's."""
+
+    width: float = 1.0
+    """Scales the channels of the MF-Stream's trunk; 1 is ResNet-50."""
+    head_width: float = 1.0
+    """Scales the channels of the heads and of the DSAG-Stream."""
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    """Blocks in conv2_x .. conv5_x of the MF-Stream."""
+    classifier: ClassifierKind = "two-layer"
+    """ID classifiers: two fully connected layers (the paper's), or BatchNorm and a single one."""
+    zero_init: bool = False
+    """Start every residual block as its shortcut (for small networks without ImageNet weights)."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam and its learning rate."""
+
+    rate: float = 8e-4
+    """Learning rate after the warm-up."""
+    warm_up_from: float = 8e-6
+    """Learning rate of the first step; it rises linearly from step to step."""
+    warm_up_epochs: float = 20
+    """Length of the warm-up."""
+    schedule: Literal["step", "cosine"] = "step"
+    """After the warm-up: halved every `halve_every` epochs, or down to 0 along a cosine."""
+    halve_every: int = 40
+    """For schedule "step": first at warm-up + this many epochs, then again and again."""
+    weight_decay: float = 5e-4
+    """Adam's weight decay."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    data: Path
+    """The data set: a folder with bounding_box_train, query, bounding_box_test and iuv."""
+    out: Path
+    """The run's folder; it is created."""
+    model: ModelName = "dsa"
+    """dsa: both streams. two-branch: the MF-Stream alone. baseline: ResNet-50, global feature."""
+    epochs: int = 320
+    """Passes over the training set."""
+    seed: int = 0
+    """Of initial weights, batches and augmentation."""
+    height: int = 256
+    """Rows of the network's input."""
+    width: int = 128
+    """Columns of the network's input."""
+    dsap_size: int = 32
+    """Rows and columns S of a part image."""
+    identities: int = 16
+    """P: identities in a batch."""
+    images: int = 4
+    """K: images of each identity in a batch."""
+    weights: str = "imagenet"
+    """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file with torchvision's
+    ResNet-50 (.pth or .safetensors)."""
+    device: str = "auto"
+    """auto (CUDA if there is one), cpu, cuda or cuda:N."""
+    precision: Precision = "auto"
+    """auto: bfloat16 or float16 on CUDA, float32 on the CPU."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self):
+        limits = {"epochs": 1, "height": 32, "width": 32, "dsap_size": 4, "identities": 2, "images": 2}
+        for name, least in limits.items():
+            if getattr(self, name) < least:
+                flag = "--" + name.replace("_", "-")
+                raise DSAError(f"{flag} must be at least {least}, not {getattr(self, name)}")
+        if self.dsap_size > 256 or self.dsap_size % 4:
+            raise DSAError(
+                f"--dsap-size must be a multiple of 4 up to 256, not {self.dsap_size}"
+            )
+
+    @property
+    def needs_iuv(self) -> bool:
+        return self.model == "dsa"
+
+
+# The paper's recipe (section 4.1); every default above is its own.
+PAPER = TrainConfig(data=tyro.MISSING, out=tyro.MISSING)
+
+# A network for two CPU cores that learns from random weights in minutes. Where it departs from the
+# paper (initialisation, classifier, learning rate, IUV dropping) it does so because so small a
+# network on so little data needs it; the losses, the streams and the merging are the paper's.
+DEMO = TrainConfig(
+    data=tyro.MISSING,
+    out=tyro.MISSING,
+    epochs=20,
+    height=96,
+    width=48,
+    dsap_size=16,
+    identities=12,
+    images=4,
+    weights="none",
+    network=NetworkConfig(
+        width=1 / 4, head_width=1 / 8, depths=(2, 2, 3, 2), classifier="batchnorm", zero_init=True
+    ),
+    optim=OptimConfig(
+        rate=1.2e-2, warm_up_from=1.2e-4, warm_up_epochs=20 / 12, schedule="cosine", weight_decay=1e-5
+    ),
+    augment=AugmentConfig(pad=5, drop_person=0.3, drop_part=0.2),
+)
+
+PRESETS: dict[str, TrainConfig] = {"paper": PAPER, "demo": DEMO}
+
+_ADAPTER = TypeAdapter(TrainConfig)
+
+
+def save_config(config: TrainConfig, path: str | os.PathLike) -> None:
+    """Write the settings as JSON.
+
+    Raises:
+        DSAError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_ADAPTER.dump_json(config, indent=2))
+
+
+def load_config(path: str | os.PathLike) -> TrainConfig:
+    """Read settings that save_config wrote.
+
+    Raises:
+        DSAError: the file is missing, or is not the settings of a run.
+    """
+    path = Path(path)
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DSAError(f"{path.parent}: not a run's folder (no {path.name} in it)") from error
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DSAError(f"{path}: not the settings of a run: {where}: {first['msg']}") from error

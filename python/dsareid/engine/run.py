@@ -1,0 +1,189 @@
+"""A run's folder: its settings, its checkpoint, its log.
+
+    RUN/config.json      the settings
+    RUN/checkpoint.pt    model, optimizer and position, as of the last epoch (or of Ctrl-C)
+    RUN/log.jsonl        one JSON object for each step
+    RUN/tensorboard/     the same for tensorboard
+"""
+
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dsareid.engine.config import TrainConfig, load_config
+from dsareid.errors import DSAError
+from dsareid.files import atomic_path
+from dsareid.models import Baseline, DSAReID, TwoBranch
+
+CONFIG, CHECKPOINT, LOG = "config.json", "checkpoint.pt", "log.jsonl"
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Batches of the next epoch that are done already (after Ctrl-C)."""
+    step: int = 0
+    """Optimizer steps in all."""
+
+
+@dataclass
+class Run:
+    """A trained network, ready to be used."""
+
+    config: TrainConfig
+    model: DSAReID
+    """On the device, in eval mode."""
+    epoch: int
+    step: int
+
+
+def build_model(config: TrainConfig, identities: int) -> DSAReID:
+    """The network of a run, with random weights drawn from its seed."""
+    torch.manual_seed(config.seed)
+    kind = {"dsa": DSAReID, "two-branch": TwoBranch, "baseline": Baseline}[config.model]
+    network = config.network
+    return kind(
+        identities,
+        width=network.width,
+        head_width=network.head_width,
+        depths=network.depths,
+        classifier_kind=network.classifier,
+        zero_init=network.zero_init,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a setting names; "auto" is CUDA where there is one.
+
+    Raises:
+        DSAError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DSAError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DSAError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type not in ("cpu", "cuda"):
+        raise DSAError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
+    return device
+
+
+def save_checkpoint(
+    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler, position: Position
+) -> None:
+    """Write RUN/checkpoint.pt; a reader sees the old one or the new one.
+
+    Raises:
+        DSAError: it cannot be written (a full disk); the old one is still there.
+    """
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "position": vars(position),
+        "identities": model.classify_f_global[-1].out_features,
+    }
+    with atomic_path(run / CHECKPOINT) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # what torch's writer raises when the disk is full
+            raise OSError(f"{error}") from error
+
+
+def load_checkpoint(run: Path, device: torch.device) -> dict:
+    """Read RUN/checkpoint.pt, as save_checkpoint wrote it.
+
+    Raises:
+        DSAError: it is missing, truncated, or something else.
+    """
+    path = run / CHECKPOINT
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise DSAError(f"{path}: no checkpoint yet; train first: dsareid train") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise DSAError(f"{path}: not a readable checkpoint: {error}") from error
+    expected = {"model", "optimizer", "scaler", "position", "identities"}
+    if not isinstance(state, dict) or not expected <= state.keys():
+        raise DSAError(f"{path}: not a checkpoint of dsareid (expected {sorted(expected)})")
+    return state
+
+
+def load_model_state(run: Path, model: nn.Module, state: dict) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        DSAError: they belong to another model.
+    """
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise DSAError(
+            f"{run / CHECKPOINT}: the checkpoint of another model than {run / CONFIG} describes: "
+            f"{error}"
+        ) from error
+
+
+def load_run(run: str | os.PathLike, device: torch.device | str = "auto") -> Run:
+    """Load a run's network for inference.
+
+    Raises:
+        DSAError: no run, no checkpoint, or one of another model.
+    """
+    run = Path(run)
+    device = choose_device(device) if isinstance(device, str) else device
+    config = load_config(run / CONFIG)
+    state = load_checkpoint(run, device)
+    model = build_model(config, state["identities"])
+    load_model_state(run, model, state)
+    position = state["position"]
+    return Run(config, model.to(device).eval(), position["epoch"], position["step"])
+
+
+class Log:
+    """RUN/log.jsonl and tensorboard. A resumed run goes on where its checkpoint stands."""
+
+    def __init__(self, run: Path, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = run / LOG
+        kept = []
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _step_of(line) <= step]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(kept))
+        self.file = path.open("a")
+        self.board = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        self.file.flush()
+        self.board.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the torn last line of a run that was killed

@@ -1,0 +1,288 @@
+"""The training loop."""
+
+import dataclasses
+import signal
+import time
+
+import torch
+from tqdm import tqdm
+
+from dsa_ext import CUDA_ERROR
+from dsareid.data.batch import TrainData
+from dsareid.data.market import TRAIN, load_split
+from dsareid.data.sampler import PKSampler
+from dsareid.engine.config import TrainConfig, load_config, save_config
+from dsareid.engine.run import (
+    CHECKPOINT,
+    CONFIG,
+    Log,
+    Position,
+    build_model,
+    choose_device,
+    load_checkpoint,
+    load_model_state,
+    save_checkpoint,
+)
+from dsareid.engine.schedule import learning_rate
+from dsareid.errors import DSAError
+from dsareid.files import make_folder
+from dsareid.losses import losses
+from dsareid.models import Output
+from dsareid.models.weights import load_initial_weights
+
+# May differ between a run and its continuation; everything else must be the same.
+_FREE_ON_RESUME = ("data", "out", "device")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed and the checkpoint is written."""
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> None:
+    """Train a network into the folder config.out.
+
+    On the CPU a resumed run computes the same numbers, bit for bit, as an uninterrupted one with
+    the same number of threads.
+
+    Raises:
+        DSAError: settings or data that cannot be trained on, a loss that is not finite.
+        Interrupted: after Ctrl-C.
+    """
+    device = choose_device(config.device)
+    if device.type == "cuda" and config.needs_iuv and CUDA_ERROR:
+        raise DSAError(f"--device {device}: {CUDA_ERROR}; use --device cpu, or rebuild")
+    _check_out(config, resume)
+    split = load_split(config.data, TRAIN, config.height, config.width, iuv=config.needs_iuv)
+    dsap_size = config.dsap_size if config.needs_iuv else None
+    data = TrainData(split, config.augment, dsap_size, config.seed, device)
+    sampler = PKSampler(split.ids, config.identities, config.images, config.seed)
+    trainer = Trainer(config, data, sampler, device)
+    if resume:
+        trainer.restore()
+    else:
+        load_initial_weights(trainer.model, config.weights)
+        make_folder(config.out)
+        save_config(config, config.out / CONFIG)
+    trainer.run()
+
+
+def _check_out(config: TrainConfig, resume: bool) -> None:
+    has_checkpoint = (config.out / CHECKPOINT).exists()
+    if has_checkpoint and not resume:
+        raise DSAError(
+            f"--out {config.out}: this run exists; add --resume to go on, or choose another folder"
+        )
+    if resume and not has_checkpoint:
+        raise DSAError(f"--resume: {config.out / CHECKPOINT} does not exist; nothing to resume")
+    if resume:
+        saved = load_config(config.out / CONFIG)
+        for field in dataclasses.fields(TrainConfig):
+            before, now = getattr(saved, field.name), getattr(config, field.name)
+            if field.name not in _FREE_ON_RESUME and before != now:
+                raise DSAError(
+                    f"--resume: {field.name} was {before} when the run began and is now {now}"
+                )
+
+
+class Trainer:
+    """A model, its optimizer and their position in the run."""
+
+    def __init__(
+        self, config: TrainConfig, data: TrainData, sampler: PKSampler, device: torch.device
+    ):
+        self.config, self.data, self.sampler, self.device = config, data, sampler, device
+        self.model = build_model(config, data.identities).to(device)
+        if device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=0.0, weight_decay=config.optim.weight_decay
+        )
+        self.dtype = _precision(config, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.position = Position()
+
+    def restore(self) -> None:
+        """Go back to the run's checkpoint.
+
+        Raises:
+            DSAError: it is unreadable, or of another model or training set.
+        """
+        run = self.config.out
+        state = load_checkpoint(run, self.device)
+        if state["identities"] != self.data.identities:
+            raise DSAError(
+                f"--resume: {run / CHECKPOINT} was trained on {state['identities']} identities, but "
+                f"{self.config.data} has {self.data.identities}"
+            )
+        load_model_state(run, self.model, state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.position = Position(**state["position"])
+
+    def save(self) -> None:
+        save_checkpoint(self.config.out, self.model, self.optimizer, self.scaler, self.position)
+
+    def run(self) -> None:
+        """All epochs that are left; a checkpoint after each, and on Ctrl-C after the step."""
+        log = Log(self.config.out, self.position.step)
+        try:
+            with _InterruptFlag() as interrupted:
+                while self.position.epoch < self.config.epochs:
+                    self._epoch(log, interrupted)
+        finally:
+            log.close()
+
+    def _epoch(self, log: Log, interrupted: "_InterruptFlag") -> None:
+        position, config = self.position, self.config
+        draws = self.sampler.epoch(position.epoch)
+        self.model.train()
+        mean = _Mean()
+        bar = tqdm(
+            total=len(draws), initial=position.batch, unit="step", leave=False, disable=None,
+            desc=f"epoch {position.epoch + 1}/{config.epochs}",
+        )  # fmt: skip
+        start = time.monotonic()
+        for draw in draws[position.batch :]:
+            began = time.monotonic()
+            rate = learning_rate(
+                config.optim, position.epoch + position.batch / len(draws), config.epochs
+            )
+            values = self._step(self.data.batch(position.epoch, draw), rate)
+            position.step += 1
+            position.batch += 1
+            speed = len(draw.index) / (time.monotonic() - began)
+            values |= {"epoch": position.epoch, "learning_rate": rate, "images_per_second": speed}
+            log.write(position.step, values)
+            mean.add(values)
+            bar.set_postfix(loss=f"{values['loss']:.3f}", images_per_second=f"{speed:.0f}")
+            bar.update()
+            if interrupted and position.batch < len(draws):
+                self._stop(log, bar)
+        bar.close()
+        position.epoch, position.batch = position.epoch + 1, 0
+        log.flush()
+        self.save()
+        left = (time.monotonic() - start) * (config.epochs - position.epoch)
+        tqdm.write(_epoch_line(position.epoch, config.epochs, mean.values(), left))
+        if interrupted and position.epoch < config.epochs:
+            self._stop(log, bar)
+
+    def _stop(self, log: Log, bar: tqdm) -> None:
+        bar.close()
+        log.flush()
+        self.save()
+        raise Interrupted(
+            f"stopped after step {self.position.step}; go on with: dsareid train --resume "
+            f"--out {self.config.out}"
+        )
+
+    def _step(self, batch, rate: float) -> dict[str, float]:
+        """One optimizer step; returns what is logged.
+
+        Raises:
+            DSAError: the loss is not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        autocast = torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32
+        )
+        with autocast:
+            output = self.model(batch.image, batch.dsap)
+        terms = losses(output, batch.label, self.config.loss)
+        total = sum(terms.values())
+        if not torch.isfinite(total):
+            self._not_finite(terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        values = {"loss": total.item()}
+        values |= {f"loss/{name}": term.item() for name, term in terms.items()}
+        return values | _diagnostics(output, batch.label)
+
+    def _not_finite(self, terms: dict[str, torch.Tensor]) -> None:
+        shown = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
+        position = self.position
+        raise DSAError(
+            f"the loss is not finite in epoch {position.epoch + 1}, batch {position.batch + 1} "
+            f"(step {position.step + 1}): {shown}. The checkpoint of the last epoch is kept; a lower "
+            "--optim.rate or --precision float32 may help"
+        )
+
+
+def _precision(config: TrainConfig, device: torch.device) -> torch.dtype:
+    if config.precision != "auto":
+        return getattr(torch, config.precision)
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+@torch.no_grad()
+def _diagnostics(output: Output, label: torch.Tensor) -> dict[str, float]:
+    """|f| and |d| tell whether one stream starves the other; so does the accuracy of each."""
+
+    def accuracy(logits: torch.Tensor) -> float:
+        return (logits.argmax(1) == label).float().mean().item()
+
+    def norm(x: torch.Tensor) -> float:
+        return x.float().norm(dim=1).mean().item()
+
+    values = {
+        "norm/f": norm(output.f.global_),
+        "accuracy/f": accuracy(output.logits.f_global),
+        "accuracy/fused": accuracy(output.logits.z_global),
+    }
+    if output.d is not None:
+        values["norm/d"] = norm(output.d.global_)
+    return values
+
+
+class _Mean:
+    """Mean of each logged value over an epoch."""
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, values: dict[str, float]) -> None:
+        self.count += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def values(self) -> dict[str, float]:
+        return {name: value / max(self.count, 1) for name, value in self.sums.items()}
+
+
+def _epoch_line(epoch: int, epochs: int, mean: dict[str, float], left: float) -> str:
+    minutes, seconds = divmod(int(left), 60)
+    accuracy = f"fused accuracy {mean['accuracy/fused']:.2f}"
+    return (
+        f"epoch {epoch:{len(str(epochs))}}/{epochs}  loss {mean['loss']:6.3f}  {accuracy}  "
+        f"rate {mean['learning_rate']:.1e}  {mean['images_per_second']:.0f} images/s  "
+        f"{minutes}:{seconds:02d} left"
+    )
+
+
+class _InterruptFlag:
+    """Turns the first Ctrl-C into a flag, so that a step is never cut in half; the second one kills."""
+
+    def __enter__(self):
+        self.pressed = False
+        try:
+            self.before = signal.signal(signal.SIGINT, self._press)
+        except ValueError:  # not in the main thread: Ctrl-C is somebody else's business
+            self.before = None
+        return self
+
+    def _press(self, *_) -> None:
+        self.pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __bool__(self) -> bool:
+        return self.pressed
+
+    def __exit__(self, *exception) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)

@@ -1,0 +1,69 @@
+"""Initial weights of the MF-Stream: torchvision's ResNet-50."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dsareid.errors import DSAError
+from dsareid.models.reid import DSAReID
+
+
+def load_initial_weights(model: DSAReID, source: str) -> None:
+    """Fill the trunk (conv1..conv4_x), and for the baseline conv5_x too, from `source`.
+
+    Heads and DSAG-Stream stay random (section 4.1).
+
+    Args:
+        source: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none" (all stays
+            random), or a .pth or .safetensors file with a ResNet-50 state dict.
+
+    Raises:
+        DSAError: the download fails, the file is missing or no state dict, or it does not fit.
+    """
+    if source == "none":
+        return
+    state = _imagenet() if source == "imagenet" else _read(Path(source))
+    targets = [(model.mf.trunk, "", ("conv1.", "bn1.", "layer1.", "layer2.", "layer3."))]
+    if model.mf.head_l is None:
+        targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
+    for module, prefix, wanted in targets:
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
+        try:
+            module.load_state_dict(part)
+        except RuntimeError as error:
+            raise DSAError(
+                f"--weights {source}: these are not the weights of a ResNet-50 of this width: {error}"
+            ) from error
+
+
+def _imagenet() -> dict[str, Tensor]:
+    from torchvision.models import ResNet50_Weights
+
+    weights = ResNet50_Weights.IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise DSAError(
+            f"--weights imagenet: cannot download {weights.url} ({error}). Give --weights FILE with "
+            "that file copied from elsewhere, or --weights none to start from random weights"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DSAError(f"--weights {path}: no such file") from error
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise DSAError(f"--weights {path}: not readable as weights: {error}") from error
+    except Exception as error:  # safetensors has an exception type of its own
+        raise DSAError(f"--weights {path}: not readable as weights: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DSAError(f"--weights {path}: expected a state dict, names with tensors")
+    return state

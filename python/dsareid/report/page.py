@@ -1,0 +1,174 @@
+"""Puts a run's files, its data set's pictures and the curves into one HTML page."""
+
+import platform
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from dsareid.errors import DSAError
+from dsareid.files import atomic_path
+from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
+from dsareid.report.plots import cmc_plot, training_plots
+from dsareid.report.runfiles import RunFiles, read_run
+
+_MODELS = {
+    "dsa": "DSA-reID: both streams in training, the MF-Stream alone for matching",
+    "two-branch": "the MF-Stream alone (two branches)",
+    "baseline": "ResNet-50 with a global feature (baseline)",
+}
+
+
+def write_report(run: Path, data: Path | None = None) -> Path:
+    """Write RUN/report.html: one page that needs no other file, no model and no network.
+
+    It shows the table of the evaluation beside chance and colour histograms, CMC, training curves,
+    rank lists, DSAP sheets, settings and environment. What the run does not have yet is named in
+    the page with the command that brings it.
+
+    Args:
+        run: the run's folder.
+        data: the data set's root, for the pictures; that of the evaluation, else of the training,
+            where None.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DSAError: `run` is no run folder, one of its files is damaged, or the page cannot be
+            written.
+    """
+    run = Path(run)
+    files = read_run(run)
+    root = _data_root(files, data)
+    page = _environment().get_template("template.html").render(_content(files, root))
+    path = run / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _content(files: RunFiles, root: Path | None) -> dict[str, Any]:
+    """What the template is given."""
+    rows = _rows(files)
+    sheets, sheets_missing = _sheets(files, root)
+    size = files.setting("dsap_size", 32)
+    return {
+        "title": files.run.resolve().name,
+        "model": _MODELS.get(files.setting("model"), files.setting("model", "unknown model")),
+        "root": root,
+        "synthetic": root is not None and (root / "synth.json").exists(),
+        "evaluation": files.evaluation or files.fused,
+        "rows": rows,
+        "stale": _stale(files),
+        "cmc": cmc_plot(rows) if rows else None,
+        "curves": training_plots(files.log),
+        "rank_lists": list(_rank_lists(files, root)),
+        "pictures_missing": _pictures_missing(root),
+        "sheets": sheets,
+        "sheets_missing": sheets_missing,
+        "size": size,
+        "settings": files.settings,
+        "environment": _machine(),
+        "eval_command": _command("eval", files.run, root),
+        "report_command": _command("report", files.run, "ROOT"),
+    }
+
+
+def _data_root(files: RunFiles, data: Path | None) -> Path | None:
+    if data is not None:
+        return Path(data)
+    evaluated = (files.evaluation or files.fused or {}).get("data")
+    root = evaluated or files.setting("data")
+    return Path(root) if root else None
+
+
+def _rows(files: RunFiles) -> list[dict[str, Any]]:
+    """The model, matched by f and by z, then what it is compared with.
+
+    A fused evaluation of another data set or checkpoint does not belong into the same table.
+    """
+    if files.evaluation is None or files.fused is None:
+        return list((files.evaluation or files.fused or {"rows": []})["rows"])
+    first, *others = files.evaluation["rows"]
+    same = all(
+        files.evaluation.get(key) == files.fused.get(key) for key in ("data", "checkpoint")
+    )
+    return [first, *(files.fused["rows"][:1] if same else []), *others]
+
+
+def _stale(files: RunFiles) -> str | None:
+    """A sentence where the training has gone on since the evaluation."""
+    evaluated = ((files.evaluation or files.fused or {}).get("checkpoint") or {}).get("step")
+    logged = files.log[-1]["step"] if files.log else None
+    # The last step need not have been logged; only a later one says something.
+    if evaluated is None or logged is None or logged <= evaluated:
+        return None
+    return f"The table is of step {evaluated}, but the log goes on to step {logged}."
+
+
+def _rank_lists(files: RunFiles, root: Path | None) -> Iterator[dict[str, Any]]:
+    evaluation = files.evaluation or files.fused or {"rank_lists": []}
+    thumbnails: dict[str, str | None] = {}
+
+    def picture(name: str) -> str | None:
+        if name not in thumbnails:
+            thumbnails[name] = thumbnail(root / name) if root is not None else None
+        return thumbnails[name]
+
+    for entry in evaluation["rank_lists"]:
+        answers = [answer | {"picture": picture(answer["name"])} for answer in entry["gallery"]]
+        yield entry | {"picture": picture(entry["query"]), "gallery": answers}
+
+
+def _pictures_missing(root: Path | None) -> str | None:
+    if root is None:
+        return "The data set of this run is not known, so its images cannot be shown."
+    if not root.is_dir():
+        return f"The data set {root} is not there, so its images cannot be shown."
+    return None
+
+
+def _sheets(files: RunFiles, root: Path | None) -> tuple[list[Sheet], str | None]:
+    """DSAP sheets, or the reason why there are none."""
+    if (missing := _pictures_missing(root)) is not None:
+        return [], missing
+    sizes = (files.setting(key, default) for key, default in (("height", 256), ("width", 128)))
+    try:
+        return dsap_sheets(root, *sizes, size=files.setting("dsap_size") or 32), None
+    except DSAError as error:
+        return [], f"No DSAP-images can be made: {error}."
+    except ImportError as error:
+        return [], f"No DSAP-images can be made: the extension is not built ({error})."
+
+
+def _machine() -> dict[str, str]:
+    cuda = torch.cuda.is_available()
+    return {
+        "Report written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "Device here": torch.cuda.get_device_name() if cuda else f"CPU, {platform.machine()}",
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _command(name: str, run: Path, root: Path | str | None) -> str:
+    return shlex.join(["dsareid", name, str(run), "--data", str(root or "ROOT")])
+
+
+def _environment() -> jinja2.Environment:
+    source = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({"template.html": source}),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    return environment

@@ -1,0 +1,122 @@
+"""The report's pictures: images of rank lists and DSAP sheets, as data URIs."""
+
+import base64
+import colorsys
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dsareid.data.iuv import read_image, read_pair
+from dsareid.data.market import TRAIN, find_iuv, list_split
+from dsareid.errors import DSAError
+
+THUMBNAIL_HEIGHT = 192  # pixels; twice what the page shows, for dense screens
+SHEETS = 3
+LOOKED_AT = 32  # training images among which those for the sheets are chosen
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the 24 part images of a sheet."""
+
+    name: str
+    picture: str  # data URI; cells that no pixel fell into are transparent
+    filled: float  # share of the cells, 0..1
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A training image, its part map and its DSAP-images."""
+
+    name: str
+    image: str  # data URI
+    part_map: str  # data URI
+    parts: list[Part]  # 24, in the order of I = 1..24
+
+
+def thumbnail(path: Path) -> str | None:
+    """A small JPEG of an image file as data URI; None where it cannot be read."""
+    try:
+        image = Image.fromarray(read_image(path))
+    except DSAError:
+        return None
+    if image.height > THUMBNAIL_HEIGHT:
+        width = max(1, round(image.width * THUMBNAIL_HEIGHT / image.height))
+        image = image.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
+    return _data_uri(image, "JPEG", quality=88)
+
+
+def dsap_sheets(root: Path, height: int, width: int, size: int) -> list[Sheet]:
+    """DSAP sheets of a few training images, made as for training but without augmentation.
+
+    Of LOOKED_AT images evenly through the folder, those that show the most parts.
+
+    Args:
+        height, width: what images and IUV maps are resized to first, in pixels.
+        size: side of a part image, in cells.
+
+    Raises:
+        DSAError: the data set or an IUV map is missing or cannot be read.
+        ImportError: the extension is not built.
+    """
+    entries = list_split(root, TRAIN)
+    chosen = np.unique(np.linspace(0, len(entries) - 1, LOOKED_AT).round().astype(int))
+    pairs = []
+    for path in (entries[i][0] for i in chosen):
+        image, iuv = read_pair(path, find_iuv(root, TRAIN, path))
+        pairs.append((path.name, image, iuv))
+    pairs.sort(key=lambda pair: -len(np.unique(pair[2][..., 0])))  # stable
+    return [_sheet(*pair, height, width, size) for pair in sorted(pairs[:SHEETS], key=_by_name)]
+
+
+def part_colours() -> np.ndarray:
+    """uint8 [25, 3]: a colour for each I; background is a light grey."""
+    colours = [(224, 226, 230)]
+    for part in range(24):
+        # Neighbouring numbers are left and right, front and back: golden-angle steps part them.
+        hue, light = (part * 0.618034) % 1.0, (0.45, 0.6)[part % 2]
+        colours.append(tuple(round(255 * c) for c in colorsys.hls_to_rgb(hue, light, 0.6)))
+    return np.array(colours, np.uint8)
+
+
+def _by_name(pair: tuple) -> str:
+    return pair[0]
+
+
+def _sheet(
+    name: str, image: np.ndarray, iuv: np.ndarray, height: int, width: int, size: int
+) -> Sheet:
+    import torch
+
+    import dsa_ext  # the compiled part: only the sheets need it
+
+    shape = (width, height)
+    small = np.array(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
+    chart = np.array(Image.fromarray(iuv).resize(shape, Image.Resampling.NEAREST))
+    tensors = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (small, chart))
+    dsap, source = dsa_ext.iuv_to_dsap(*tensors, size=size, return_source=True)
+    colours = dsap[0].permute(0, 2, 3, 1).numpy()  # [24, S, S, 3]
+    filled = source[0].numpy() >= 0  # [24, S, S]
+    parts = [
+        Part(part, _data_uri(_with_alpha(colour, mask), "PNG"), float(mask.mean()))
+        for part, colour, mask in zip(dsa_ext.parts.NAMES, colours, filled)
+    ]
+    part_map = Image.fromarray(part_colours()[iuv[..., 0]])
+    return Sheet(
+        name, _data_uri(Image.fromarray(image), "JPEG", quality=90), _data_uri(part_map, "PNG"),
+        parts,
+    )
+
+
+def _with_alpha(colour: np.ndarray, mask: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.dstack([colour, np.where(mask, 255, 0).astype(np.uint8)]))
+
+
+def _data_uri(image: Image.Image, file_format: str, **options) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{file_format.lower()};base64,{encoded}"

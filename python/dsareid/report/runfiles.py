@@ -1,0 +1,108 @@
+"""What a run's folder holds, read without the model: settings, log, evaluation."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsareid.errors import DSAError
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run that the report shows; empty or None where the run has none yet.
+
+    Attributes:
+        settings: RUN/config.json as flat pairs, nested names joined by dots.
+        log: the records of RUN/log.jsonl in order, every one with a "step".
+        evaluation, fused: RUN/evaluation.json and RUN/evaluation-fused.json.
+    """
+
+    run: Path
+    settings: dict[str, Any]
+    log: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+    fused: dict[str, Any] | None
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """The setting of this name, the least deeply nested one."""
+        if name in self.settings:
+            return self.settings[name]
+        for key, value in self.settings.items():
+            if key == name or key.endswith("." + name):
+                return value
+        return default
+
+
+def read_run(run: Path) -> RunFiles:
+    """Read a run's folder.
+
+    Raises:
+        DSAError: it is no run folder, or one of its files is not what `dsareid` wrote.
+    """
+    config = run / "config.json"
+    if not config.is_file():
+        raise DSAError(
+            f"{run}: not a run folder: it has no config.json (the folder that was --out of "
+            "dsareid train was expected)"
+        )
+    settings = _read_object(config)
+    return RunFiles(
+        run=run,
+        settings=dict(_flatten(settings)),
+        log=_read_log(run / "log.jsonl"),
+        evaluation=_read_evaluation(run / "evaluation.json"),
+        fused=_read_evaluation(run / "evaluation-fused.json"),
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DSAError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise DSAError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DSAError(f"{path}: a JSON object was expected, not a {type(content).__name__}")
+    return content
+
+
+def _read_evaluation(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    evaluation = _read_object(path)
+    missing = {"rows", "rank_lists", "queries", "skipped", "gallery"} - evaluation.keys()
+    if missing:
+        raise DSAError(
+            f"{path}: {', '.join(sorted(missing))} missing, not as dsareid eval writes it; "
+            "run that again"
+        )
+    return evaluation
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """The records with a step. A line that is cut short, as of a run that goes on, is left out."""
+    if not path.exists():
+        return []
+    records = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DSAError(f"cannot read {path}: {error.strerror}") from error
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), (int, float)):
+            records.append(record)
+    return records
+
+
+def _flatten(settings: dict[str, Any], prefix: str = ""):
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,370 @@
+"""iuv_to_dsap against its torch twin, bit for bit, over a table of odd cases."""
+
+import itertools
+
+import pytest
+import torch
+
+from dsa_ext import iuv_to_dsap, parts
+from dsa_ext.warp import _iuv_to_dsap
+
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+MEAN, STD = [0.485, 0.456, 0.406, 0.3, 0.2], [0.229, 0.224, 0.225, 0.3, 0.1]
+
+
+def make_image(batch, channels, height, width, dtype=torch.uint8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, channels, height, width)
+    if dtype == torch.uint8:
+        return torch.randint(0, 256, shape, dtype=dtype, generator=generator)
+    return torch.randn(shape, generator=generator).to(dtype)
+
+
+def make_iuv(batch, height, width, kind="random", seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    iuv = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator)
+    if kind == "random":  # also parts above 24, which are background
+        iuv[:, 0] %= 30
+    elif kind == "background":
+        iuv[:, 0] = 0
+    elif kind == "one cell":
+        iuv[:, 0], iuv[:, 1], iuv[:, 2] = 7, 255, 0
+    elif kind == "sparse":  # whole runs of eight background pixels
+        iuv[:, 0] *= torch.rand(iuv[:, 0].shape, generator=generator) < 0.05
+        iuv[:, 0] %= 25
+    return iuv
+
+
+def assert_same(image, iuv, device="cpu", **options):
+    expected, expected_source = _iuv_to_dsap(image, iuv, **options)
+    result, source = iuv_to_dsap(image.to(device), iuv.to(device), return_source=True, **options)
+    assert result.dtype == expected.dtype
+    assert torch.equal(result.cpu(), expected)
+    assert torch.equal(source.cpu(), expected_source)
+    # Without the map of winners another instantiation runs.
+    assert torch.equal(iuv_to_dsap(image.to(device), iuv.to(device), **options).cpu(), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["random", "background", "one cell", "sparse"])
+@pytest.mark.parametrize("size", [1, 2, 7, 32, 51, 75, 255, 256])
+def test_sizes(device, kind, size):
+    assert_same(make_image(2, 3, 37, 21), make_iuv(2, 37, 21, kind), device, size=size)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("height,width", [(1, 1), (1, 9), (8, 8), (13, 300)])
+def test_shapes(device, channels, height, width):
+    image, iuv = make_image(1, channels, height, width), make_iuv(1, height, width)
+    assert_same(image, iuv, device, size=9, fill=list(range(channels)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("parts,mirror", [(24, False), (13, False), (13, True), (8, False), (8, True)])
+@pytest.mark.parametrize("float_iuv", [False, True])
+def test_merged(device, parts, mirror, float_iuv):
+    image, iuv = make_image(3, 3, 40, 24), make_iuv(3, 40, 24)
+    if float_iuv:
+        iuv = iuv.float()
+        iuv[:, 1:] /= 255
+    assert_same(image, iuv, device, size=16, parts=parts, mirror=mirror)
+
+
+FLOATING = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize(
+    "source,target",
+    [(torch.uint8, torch.uint8), *itertools.product([torch.uint8, *FLOATING], FLOATING)],
+    ids=str,
+)
+def test_dtypes(device, source, target, normalised):
+    if normalised and target == torch.uint8:
+        pytest.skip("uint8 output is not normalised")
+    options = {"mean": MEAN[:3], "std": STD[:3]} if normalised else {}
+    image = make_image(2, 3, 33, 17, source)
+    fill = 7 if target == torch.uint8 else [-0.1, 1e-5, 70000.0]
+    assert_same(image, make_iuv(2, 33, 17), device, size=12, dtype=target, fill=fill, **options)
+
+
+def test_half_precision_conversions_are_torchs():
+    """Every finite float16 and a dense sample of float32, through the extension's own conversions."""
+    halves = torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(torch.float16)
+    halves = halves[halves.isfinite()]
+    floats = torch.linspace(-40, 20, 100_001).exp2()
+    floats = torch.cat([floats, -floats, halves.float(), halves.float() * (1 + 2**-12)])
+    for values in (halves, floats):
+        side = int(len(values) ** 0.5)
+        image = values[: side * side].view(1, 1, side, side)
+        for dtype in FLOATING:
+            iuv = torch.ones(1, 3, side, side)
+            # One pixel a call would be slow: 256 x 256 cells take one row of pixels each.
+            for row in range(0, side, 64):
+                strip = image[:, :, row : row + 64, :256]
+                iuv = torch.ones(1, 3, *strip.shape[2:])
+                iuv[0, 1] = (torch.arange(strip.shape[2])[:, None] + 0.5) / 256
+                iuv[0, 2] = (torch.arange(strip.shape[3]) + 0.5) / 256
+                out = iuv_to_dsap(strip, iuv, size=256, dtype=dtype)
+                expected = strip[0, 0].to(dtype)
+                got = out[0, 0, 0, : strip.shape[2], : strip.shape[3]]
+                assert torch.equal(got, expected)
+
+
+def test_to_tensor_and_normalize_give_the_same_bits():
+    from torchvision.transforms import functional
+
+    image = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    iuv = torch.ones(1, 3, 16, 16)
+    iuv[:, 1] = (torch.arange(16.0)[:, None] + 0.5) / 16
+    iuv[:, 2] = (torch.arange(16.0) + 0.5) / 16
+    expected = functional.normalize(image[0].float().div(255), MEAN[:3], STD[:3])
+    result = iuv_to_dsap(image, iuv, size=16, dtype=torch.float32, mean=MEAN[:3], std=STD[:3])
+    assert torch.equal(result[0, 0], expected)
+
+
+def test_rule_in_integers_is_the_exact_one():
+    """floor(q / 255 * size) for every q and size, where float64 misses some."""
+    for size in range(1, 257):
+        q = torch.arange(256, dtype=torch.uint8)
+        iuv = torch.stack([torch.ones_like(q), q, torch.zeros_like(q)])[None, :, None]
+        _, source = iuv_to_dsap(
+            torch.zeros(1, 1, 1, 256, dtype=torch.uint8), iuv, size=size, return_source=True
+        )
+        last = {min(value * size // 255, size - 1): value for value in range(256)}
+        expected = [last.get(row, -1) for row in range(size)]
+        assert source[0, 0, :, 0].tolist() == expected
+
+
+def test_last_pixel_in_raster_order_wins():
+    image = torch.tensor([10, 20, 30, 40], dtype=torch.uint8).view(1, 1, 2, 2)
+    iuv = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    iuv[:, 0] = 3
+    result, source = iuv_to_dsap(image, iuv, size=4, return_source=True)
+    assert result[0, 2, 0, 0, 0] == 40
+    assert source[0, 2, 0, 0] == 3
+    assert (source >= 0).sum() == 1
+
+
+def test_float_iuv_is_clamped_and_nan_is_background():
+    image = torch.arange(1, 7, dtype=torch.uint8).view(1, 1, 1, 6)
+    nan = float("nan")
+    iuv = torch.tensor([
+        [1, 1, 1, nan, 1, 1],
+        [-0.5, 1.5, 0.5, 0.5, nan, 0.5],
+        [0.0, 2.0, 0.999, 0.5, 0.5, nan],
+    ])[None, :, None]  # fmt: skip
+    result = iuv_to_dsap(image, iuv, size=4)[0, 0, 0]
+    assert (result[0, 0], result[3, 3], result[2, 3]) == (1, 2, 3)
+    assert (result > 0).sum() == 3
+    assert_same(image, iuv, size=4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floating_iuv_is_taken(dtype):
+    image, iuv = make_image(1, 3, 9, 9), make_iuv(1, 9, 9).float()
+    iuv[:, 1:] /= 255
+    iuv = iuv.to(dtype)
+    assert torch.equal(iuv_to_dsap(image, iuv), iuv_to_dsap(image, iuv.float()))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_any_strides(device):
+    image, iuv = make_image(4, 3, 20, 12), make_iuv(4, 20, 12)
+    expected = iuv_to_dsap(image, iuv, size=8)
+    for view in (
+        lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),  # stored [B, H, W, C]
+        lambda x: x.flip(2).flip(2),
+        lambda x: torch.stack([x, x], -1)[..., 0],
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    ):
+        got = iuv_to_dsap(view(image.to(device)), view(iuv.to(device)), size=8)
+        assert torch.equal(got.cpu(), expected)
+    half = iuv_to_dsap(image[::2, :, ::2, ::3].to(device), iuv[::2, :, ::2, ::3].to(device), size=8)
+    assert torch.equal(
+        half.cpu(), iuv_to_dsap(image[::2, :, ::2, ::3].clone(), iuv[::2, :, ::2, ::3].clone(), size=8)
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_out(device):
+    image, iuv = make_image(2, 3, 20, 12).to(device), make_iuv(2, 20, 12).to(device)
+    expected = iuv_to_dsap(image, iuv, size=8, dtype=torch.float32)
+    out = torch.full((2, 24, 3, 8, 8), 5.0, device=device)
+    assert iuv_to_dsap(image, iuv, size=8, out=out) is out
+    assert torch.equal(out, expected)
+    # Each part image stored [S, S, C], inside a larger buffer that must stay as it was.
+    buffer = torch.full((2, 24, 8, 8, 5), 5.0, device=device)
+    iuv_to_dsap(image, iuv, size=8, out=buffer[..., 1:4].permute(0, 1, 4, 2, 3))
+    assert torch.equal(buffer[..., 1:4].permute(0, 1, 4, 2, 3), expected)
+    assert (buffer[..., 0] == 5).all() and (buffer[..., 4] == 5).all()
+
+
+def test_more_threads_than_images_give_the_same():
+    image, iuv = make_image(1, 3, 64, 32), make_iuv(1, 64, 32)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            results.append(iuv_to_dsap(image, iuv, size=16, return_source=True))
+    finally:
+        torch.set_num_threads(before)
+    for result, source in results[1:]:
+        assert torch.equal(result, results[0][0]) and torch.equal(source, results[0][1])
+
+
+def test_pixel_indices_beyond_16_bits():
+    assert_same(make_image(1, 1, 300, 400), make_iuv(1, 300, 400, "sparse"), size=100)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("normalised", [False, True])
+def test_gradient(device, dtype, normalised):
+    options = {"mean": MEAN[:3], "std": STD[:3]} if normalised else {}
+    iuv = make_iuv(2, 19, 11)
+    first = make_image(2, 3, 19, 11, dtype).to(device).requires_grad_()
+    second = first.detach().cpu().clone().requires_grad_()
+    result = iuv_to_dsap(first, iuv.to(device), size=8, dtype=torch.float32, **options)
+    expected, _ = _iuv_to_dsap(second, iuv, size=8, dtype=torch.float32, **options)
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    (result * weight.to(device)).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(first.grad.cpu(), second.grad, rtol=1e-6, atol=1e-7)
+    if not normalised:
+        assert torch.equal(first.grad.cpu(), second.grad)
+
+
+def test_gradient_reaches_the_winner_alone():
+    image = torch.zeros(1, 1, 1, 3, requires_grad=True)
+    iuv = torch.tensor([1, 1, 2], dtype=torch.uint8).view(1, 1, 1, 3).repeat(1, 3, 1, 1)
+    iuv[:, 1:] = 0
+    iuv_to_dsap(image, iuv, size=2).sum().backward()
+    assert image.grad.flatten().tolist() == [0, 1, 1]
+
+
+def test_empty_batch():
+    result, source = iuv_to_dsap(
+        make_image(0, 3, 4, 4), make_iuv(0, 4, 4), size=8, return_source=True
+    )
+    assert result.shape == (0, 24, 3, 8, 8) and source.shape == (0, 24, 8, 8)
+
+
+IMAGE, IUV = make_image(2, 3, 8, 4), make_iuv(2, 8, 4)
+
+
+@pytest.mark.parametrize(
+    "error,words,image,iuv,options",
+    [
+        (TypeError, "image must be uint8", IMAGE.double(), IUV, {}),
+        (TypeError, "iuv must be uint8 or floating", IMAGE, IUV.int(), {}),
+        (TypeError, "dtype must be", IMAGE, IUV, {"dtype": torch.float64}),
+        (TypeError, "out must be torch.float32", IMAGE, IUV,
+         {"dtype": torch.float32, "out": torch.empty(2, 24, 3, 32, 32, dtype=torch.uint8)}),
+        (ValueError, "image must be", IMAGE[0], IUV, {}),
+        (ValueError, "image must be", IMAGE[:, :0], IUV, {}),
+        (ValueError, "image must be", IMAGE[:, :, :0], IUV[:, :, :0], {}),
+        (ValueError, r"iuv must be \(2, 3, 8, 4\)", IMAGE, IUV[:, :, :4], {}),
+        (ValueError, "iuv must be", IMAGE, IUV[:1], {}),
+        (ValueError, "iuv is on", IMAGE, IUV.to("meta"), {}),
+        (ValueError, "size must be 1..256, not 0", IMAGE, IUV, {"size": 0}),
+        (ValueError, "size must be 1..256, not 257", IMAGE, IUV, {"size": 257}),
+        (ValueError, "parts must be", IMAGE, IUV, {"parts": 12}),
+        (ValueError, "mirror=True", IMAGE, IUV, {"mirror": True}),
+        (ValueError, "fill must be a number or one per channel", IMAGE, IUV, {"fill": [1, 2]}),
+        (ValueError, "fill must be whole", IMAGE, IUV, {"fill": 0.5}),
+        (ValueError, "fill must be whole", IMAGE, IUV, {"fill": 256}),
+        (ValueError, "uint8 output needs", IMAGE.float(), IUV, {"dtype": torch.uint8}),
+        (ValueError, "together", IMAGE, IUV, {"mean": [0, 0, 0], "dtype": torch.float32}),
+        (ValueError, "together", IMAGE, IUV, {"std": [1, 1, 1], "dtype": torch.float32}),
+        (ValueError, "floating output", IMAGE, IUV, {"mean": [0, 0, 0], "std": [1, 1, 1]}),
+        (ValueError, "std must not be 0", IMAGE, IUV,
+         {"mean": [0, 0, 0], "std": [1, 0, 1], "dtype": torch.float32}),
+        (ValueError, "out must be", IMAGE, IUV,
+         {"out": torch.empty(2, 24, 3, 8, 8, dtype=torch.uint8)}),
+        (ValueError, "out= has no gradient", IMAGE.float().requires_grad_(), IUV,
+         {"out": torch.empty(2, 24, 3, 32, 32)}),
+    ],
+)  # fmt: skip
+def test_bad_input(error, words, image, iuv, options):
+    with pytest.raises(error, match=words):
+        iuv_to_dsap(image, iuv, **options)
+
+
+SAMPLES = [
+    ((make_image(2, 3, 9, 5), make_iuv(2, 9, 5), 8, 24, False, torch.uint8, True), ([3.0] * 3, [], [])),
+    ((make_image(2, 3, 9, 5), make_iuv(2, 9, 5), 8, 13, True, torch.float32, False),
+     ([0.0] * 3, MEAN[:3], STD[:3])),
+    ((make_image(1, 2, 9, 5, torch.float32).requires_grad_(), make_iuv(1, 9, 5), 4, 8, False,
+      torch.float32, True), ([0.5] * 2, MEAN[:2], STD[:2])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("arguments,channels", SAMPLES)
+def test_opcheck(device, arguments, channels):
+    def move(x):
+        return x.detach().to(device).requires_grad_(x.requires_grad) if torch.is_tensor(x) else x
+
+    arguments = (*map(move, arguments), *channels)
+    torch.library.opcheck(torch.ops.dsa_ext.iuv_to_dsap.default, arguments)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck_out_and_backward(device):
+    image, iuv = make_image(2, 3, 9, 5).to(device), make_iuv(2, 9, 5).to(device)
+    out = torch.zeros(2, 24, 3, 8, 8, dtype=torch.uint8, device=device)
+    source = torch.zeros(2, 24, 8, 8, dtype=torch.int32, device=device)
+    arguments = (image, iuv, out, source, False, [0.0] * 3, [], [])
+    torch.library.opcheck(torch.ops.dsa_ext.iuv_to_dsap_out.default, arguments)
+    _, source = iuv_to_dsap(image, iuv, size=8, return_source=True)
+    grad = torch.randn(2, 24, 3, 8, 8, device=device)
+    torch.library.opcheck(
+        torch.ops.dsa_ext.iuv_to_dsap_backward.default, (grad, source, 9, 5, torch.float32, [])
+    )
+
+
+def test_compile_fullgraph():
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(image, iuv):
+        warped = iuv_to_dsap(image, iuv, size=8, mean=MEAN[:3], std=STD[:3])
+        return (warped * 2).mean((-1, -2))
+
+    image, iuv = make_image(2, 3, 9, 5, torch.float32).requires_grad_(), make_iuv(2, 9, 5)
+    expected = (iuv_to_dsap(image, iuv, size=8, mean=MEAN[:3], std=STD[:3]) * 2).mean((-1, -2))
+    (wanted,) = torch.autograd.grad(expected.sum(), image)
+    result = step(image, iuv)
+    (grad,) = torch.autograd.grad(result.sum(), image)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(grad, wanted)
+
+
+def test_compile_fullgraph_out():
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(image, iuv, out):
+        iuv_to_dsap(image, iuv, size=8, dtype=torch.float32, out=out)
+        return out + 1
+
+    image, iuv, out = make_image(2, 3, 9, 5), make_iuv(2, 9, 5), torch.empty(2, 24, 3, 8, 8)
+    expected = iuv_to_dsap(image, iuv, size=8, dtype=torch.float32)
+    assert torch.equal(step(image, iuv, out), expected + 1)
+    assert torch.equal(out, expected)
+
+
+def test_part_tables():
+    assert len(parts.NAMES) == 24 and len(set(parts.NAMES)) == 24
+    assert parts.TWIN == (
+        1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23
+    )  # fmt: skip
+    assert [k + 1 for k, flip in enumerate(parts.FLIP_U) if flip] == [3, 4, 5, 6, 23, 24]
+    assert [k + 1 for k, flip in enumerate(parts.FLIP_V) if flip] == [1, 2]
+    pairs = [(1,), (2,)] + [(k, k + 1) for k in range(3, 24, 2)]
+    groups = [tuple(k + 1 for k in range(24) if parts.MIRROR_GROUP[k] == g) for g in range(13)]
+    assert groups == pairs
+    assert parts.BODY_NAMES == (
+        "torso", "hands", "feet", "upper legs", "lower legs", "upper arms", "lower arms", "head"
+    )  # fmt: skip
+    assert parts.GROUPS[8] == (0, 0, 1, 1, 2, 2, *[3] * 4, *[4] * 4, *[5] * 4, *[6] * 4, 7, 7)

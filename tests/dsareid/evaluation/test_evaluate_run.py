@@ -1,0 +1,143 @@
+"""evaluate on a small data set, with a stand-in for the trained network."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsareid.data.iuv import write_iuv
+from dsareid.errors import DSAError
+from dsareid.evaluation import evaluate, evaluate_run, format_table
+
+HEIGHT, WIDTH = 24, 12
+
+
+class MeanColour(torch.nn.Module):
+    """Embeds an image by its mean colour, and a DSAP by its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, image):
+        return image.mean((2, 3)) * self.scale
+
+    def fused(self, image, dsap):
+        return torch.cat([self(image), dsap.mean((1, 3, 4))], 1)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """6 identities of 6 colours, 1 query and 2 gallery images each, and a distractor."""
+    root = tmp_path / "data"
+    draw = np.random.default_rng(0)
+    for split, cameras in (("query", [1]), ("bounding_box_test", [1, 2, 3])):
+        (root / split).mkdir(parents=True)
+        (root / "iuv" / split).mkdir(parents=True)
+        for identity in range(0 if split != "query" else 1, 7):
+            for camera in cameras:
+                stem = f"{identity:04d}_c{camera}s1_000001_00"
+                colour = 30 * identity + draw.integers(0, 20, (HEIGHT, WIDTH, 3))
+                Image.fromarray(colour.astype(np.uint8)).save(root / split / f"{stem}.png")
+                iuv = draw.integers(0, 25, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+                write_iuv(root / "iuv" / split / f"{stem}.png", iuv)
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, data, monkeypatch):
+    def load_run(run, device):
+        config = SimpleNamespace(
+            data=data, model="dsa", height=HEIGHT, width=WIDTH, dsap_size=8
+        )
+        return SimpleNamespace(config=config, model=MeanColour().eval(), epoch=3, step=42)
+
+    monkeypatch.setattr(evaluate_run, "load_run", load_run)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("features, file", [("mf", "evaluation.json"),
+                                            ("fused", "evaluation-fused.json")])
+def test_what_is_written(run, data, features, file, capsys):
+    evaluation = evaluate(run, features=features, batch_size=4)
+    assert json.loads((run / file).read_text()) == evaluation
+    assert [path.name for path in run.iterdir()] == [file]
+    assert evaluation["queries"] == 6 and evaluation["skipped"] == 0
+    assert evaluation["gallery"] == 21 and evaluation["checkpoint"] == {"epoch": 3, "step": 42}
+    assert evaluation["data"] == str(data)
+    model, *others = evaluation["rows"]
+    assert model["name"] == ("DSA-reID" if features == "mf" else "DSA-reID, fused")
+    assert [row["name"] for row in others] == [
+        "colour histograms, balanced", "colour histograms", "chance",
+    ]
+    for row in evaluation["rows"]:
+        assert len(row["cmc"]) == 50 and 0 <= row["mAP"] <= 1
+        assert [row["rank1"], row["rank5"], row["rank10"]] == [row["cmc"][k] for k in (0, 4, 9)]
+    table = capsys.readouterr().out
+    assert table.strip() == format_table(evaluation["rows"]).strip()
+    if features == "mf":
+        assert model["mAP"] == 1 and "100.0" in table
+
+
+def test_rank_lists(run):
+    lists = evaluate(run)["rank_lists"]
+    assert len(lists) == 6
+    assert [entry["ap"] for entry in lists] == sorted((e["ap"] for e in lists), reverse=True)
+    for entry in lists:
+        assert entry["query"].startswith("query/") and len(entry["gallery"]) == 10
+        distances = [answer["distance"] for answer in entry["gallery"]]
+        assert distances == sorted(distances)
+        for answer in entry["gallery"]:
+            assert answer["right"] == (answer["id"] == entry["id"])
+            assert (answer["id"], answer["cam"]) != (entry["id"], entry["cam"])
+
+
+def test_batches_change_nothing(run):
+    assert evaluate(run, batch_size=1)["rows"] == evaluate(run, batch_size=100)["rows"]
+
+
+def test_fused_needs_iuv_and_says_so(run, data):
+    missing = next((data / "iuv" / "query").iterdir())
+    missing.unlink()
+    evaluate(run)
+    with pytest.raises(DSAError, match=f"{missing.name}.*fused features need the IUV"):
+        evaluate(run, features="fused")
+    assert not (run / "evaluation-fused.json").exists()
+
+
+def test_fused_needs_a_dsa_model(run, monkeypatch):
+    loaded = evaluate_run.load_run(run, "cpu")
+    loaded.config.model = "two-branch"
+    monkeypatch.setattr(evaluate_run, "load_run", lambda run, device: loaded)
+    assert evaluate(run)["rows"][0]["name"] == "two-branch"
+    with pytest.raises(DSAError, match="fused features need a model of kind dsa"):
+        evaluate(run, features="fused")
+
+
+def test_no_query_with_a_match(run, data):
+    for path in (data / "bounding_box_test").iterdir():
+        if "_c1" not in path.name:
+            path.unlink()
+    with pytest.raises(DSAError, match="no query has a match"):
+        evaluate(run)
+
+
+def test_features_that_are_not_finite(run, monkeypatch):
+    loaded = evaluate_run.load_run(run, "cpu")
+    loaded.model.scale.data.fill_(float("nan"))
+    monkeypatch.setattr(evaluate_run, "load_run", lambda run, device: loaded)
+    with pytest.raises(DSAError, match="cannot be ranked.*NaN"):
+        evaluate(run)
+    assert not list(run.iterdir())
+
+
+def test_wrong_arguments(run):
+    with pytest.raises(ValueError, match="features must be"):
+        evaluate(run, features="z")
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluate(run, batch_size=0)

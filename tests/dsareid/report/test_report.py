@@ -1,0 +1,202 @@
+"""The report of small runs: complete, bare, damaged. What is in the page, not how it looks."""
+
+import base64
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsareid.data.iuv import write_iuv
+from dsareid.errors import DSAError
+from dsareid.report import write_report
+
+VOID = {"meta", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to and checks that its tags close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.references, self.images = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.references += [attributes[k] for k in ("src", "href", "srcset") if k in attributes]
+        if tag == "img":
+            self.images.append(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def row(name, value):
+    cmc = [min(1.0, value + 0.01 * k) for k in range(50)]
+    return {"name": name, "mAP": value, "rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9],
+            "cmc": cmc}
+
+
+@pytest.fixture
+def data(tmp_path):
+    root = tmp_path / "data"
+    draw = np.random.default_rng(0)
+    for split in ("bounding_box_train", "query", "bounding_box_test"):
+        (root / split).mkdir(parents=True)
+        (root / "iuv" / split).mkdir(parents=True)
+        for k in range(5):
+            image = draw.integers(0, 256, (48, 24, 3)).astype(np.uint8)
+            iuv = draw.integers(0, 25, (48, 24, 3)).astype(np.uint8)
+            stem = f"{k + 1:04d}_c{k + 1}s1_000001_00"
+            Image.fromarray(image).save(root / split / f"{stem}.jpg")
+            write_iuv(root / "iuv" / split / f"{stem}.png", iuv)
+    return root
+
+
+@pytest.fixture
+def bare_run(tmp_path, data):
+    run = tmp_path / "my <run>"
+    run.mkdir()
+    settings = {"data": str(data), "model": "dsa", "height": 48, "width": 24, "dsap_size": 8,
+                "optim": {"rate": 0.01, "width": 7}, "weights": None}
+    (run / "config.json").write_text(json.dumps(settings))
+    return run
+
+
+@pytest.fixture
+def full_run(bare_run, data):
+    names = sorted(path.name for path in (data / "query").iterdir())
+    answers = [{"name": f"bounding_box_test/{name}", "id": k, "cam": k, "distance": k / 7,
+                "right": k == 1} for k, name in enumerate(names)]
+    evaluation = {
+        "data": str(data), "features": "mf", "model": "dsa",
+        "checkpoint": {"epoch": 2, "step": 40}, "queries": 1234, "skipped": 3, "gallery": 5678,
+        "rows": [row("DSA-reID", 0.4321), row("colour histograms", 0.2), row("chance", 0.01)],
+        "rank_lists": [{"query": f"query/{names[0]}", "id": 1, "cam": 1, "ap": 0.875,
+                        "gallery": answers}],
+    }
+    (bare_run / "evaluation.json").write_text(json.dumps(evaluation))
+    fused = evaluation | {"features": "fused", "rows": [row("DSA-reID, fused", 0.6)]}
+    (bare_run / "evaluation-fused.json").write_text(json.dumps(fused))
+    steps = [
+        {"step": s, "learning_rate": 1e-3, "loss": 9 / s, "loss/id_f": 5 / s, "norm/f": 2.0,
+         "norm/d": 3.0, "accuracy/fused": 0.5, "images_per_second": 99.0}
+        for s in range(1, 41)
+    ]
+    (bare_run / "log.jsonl").write_text("\n".join(map(json.dumps, steps)) + "\n")
+    return bare_run
+
+
+def read(path):
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_a_full_page(full_run, data):
+    path = write_report(full_run)
+    assert path == full_run / "report.html"
+    text, page = read(path)
+    for expected in ("43.2", "DSA-reID, fused", "colour histograms", "chance", "1,234", "5,678",
+                     "AP 87.5", "✓", "✗", "Learning rate", "Size of the features",
+                     "Training accuracy", "optim.rate", "head left", "not set", "my &lt;run&gt;"):
+        assert expected in text, expected
+    assert text.count('class="shot right"') == 1 and text.count('class="shot wrong"') == 4
+    assert "no image" not in text and "dsareid eval" not in text and "synthetic" not in text
+    assert len(page.images) == 1 + 6 + 1 + 5 + 3 * 26  # CMC, curves, query, answers, sheets
+    assert all(image["alt"] for image in page.images)
+    assert path.stat().st_size < 4 << 20
+
+
+def test_the_page_needs_no_other_file(full_run):
+    text, page = read(write_report(full_run))
+    assert page.references and all(r.startswith("data:image/") for r in page.references)
+    assert "url(" not in text and "@import" not in text and "<script" not in text
+    for reference in page.references:
+        assert base64.b64decode(reference.partition(",")[2], validate=True)
+
+
+def test_a_bare_run_says_what_is_missing(bare_run):
+    text, _ = read(write_report(bare_run))
+    assert "has not been evaluated yet" in text
+    assert re.search(r"dsareid eval &#39;.*my &lt;run&gt;&#39; --data \S*data", text)
+    assert "log.jsonl" in text and "head left" in text
+
+
+def test_synthetic_is_said(bare_run, data):
+    (data / "synth.json").write_text("{}")
+    text, _ = read(write_report(bare_run))
+    assert "<b>synthetic</b>" in text and "rendered, not photographed" in text
+
+
+def test_data_elsewhere_and_gone(full_run, data):
+    moved = data.rename(data.with_name("moved"))
+    text, _ = read(write_report(full_run))
+    assert text.count("no image") == 6 and "is not there" in text and "--data ROOT" in text
+    text, _ = read(write_report(full_run, moved))
+    assert "no image" not in text and "head left" in text
+
+
+def test_a_data_set_without_iuv(full_run, data):
+    for path in (data / "iuv" / "bounding_box_train").iterdir():
+        path.unlink()
+    text, _ = read(write_report(full_run))
+    assert "No DSAP-images can be made" in text and "43.2" in text
+
+
+def test_an_evaluation_that_training_has_overtaken(full_run):
+    with (full_run / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 90, "loss": 0.1}) + "\n")
+    text, _ = read(write_report(full_run))
+    assert "of step 40" in text and "goes on to step 90" in text
+
+
+def test_fused_of_another_checkpoint_stays_out_of_the_table(full_run):
+    path = full_run / "evaluation-fused.json"
+    fused = json.loads(path.read_text()) | {"checkpoint": {"epoch": 9, "step": 99}}
+    path.write_text(json.dumps(fused))
+    assert "DSA-reID, fused" not in read(write_report(full_run))[0]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '{"step": 1, "loss": 2.0}\n{"step": 2, "lo',  # cut short
+        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": 3.0}\n[1]\nnull\n{"loss": 1}\n',
+        '{"step": 1, "loss": 1.0, "new/thing": "words", "loss/x": null}\n',
+        "",
+    ],
+)
+def test_logs_of_every_kind(bare_run, lines):
+    (bare_run / "log.jsonl").write_text(lines)
+    text, _ = read(write_report(bare_run))
+    assert ("<h3>Loss</h3>" in text) == bool(lines)
+
+
+def test_a_long_log_stays_small(bare_run):
+    lines = [json.dumps({"step": s, "loss": math.sin(s) + 2, "loss/a": 1.0}) for s in range(50_000)]
+    (bare_run / "log.jsonl").write_text("\n".join(lines))
+    assert write_report(bare_run).stat().st_size < 1 << 20
+
+
+def test_no_run_folder(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(DSAError, match="not a run folder.*config.json"):
+            write_report(folder)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name, content", [("config.json", "{"), ("config.json", "[]"),
+                                           ("evaluation.json", '{"rows": []}'),
+                                           ("evaluation.json", "\x00")])
+def test_damaged_files_are_named(full_run, name, content):
+    (full_run / name).write_text(content)
+    with pytest.raises(DSAError, match=name):
+        write_report(full_run)
+    assert not (full_run / "report.html").exists()
