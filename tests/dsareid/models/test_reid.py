@@ -1,0 +1,183 @@
+import pytest
+import torch
+from torch import nn
+
+from dsareid.models import Baseline, DSAReID, TwoBranch
+from dsareid.models.branch import FORMS, BasicBlock, Bottleneck, BranchConv2d
+
+SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1)}
+
+
+def inputs(batch=2, size=8):
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(batch, 3, 64, 32, generator=generator),
+        torch.randn(batch, 24, 3, size, size, generator=generator),
+    )
+
+
+def conv_weights(module):
+    return sum(p.numel() for p in module.parameters() if p.dim() == 4)
+
+
+def test_the_papers_widths():
+    with torch.device("meta"):
+        model = DSAReID(751)
+    assert conv_weights(model.dsag) == 161_947_904
+    blocks = [m for m in model.dsag.modules() if isinstance(m, BasicBlock)]
+    assert len(blocks) == 8
+    shapes = {
+        name: tuple(p.shape) for name, p in model.dsag.named_parameters() if p.dim() == 4
+    }
+    assert shapes["conv1.0.weight"] == (24 * 32, 3, 5, 5)
+    assert shapes["conv2.0.weight"] == (24 * 64, 32, 3, 3)
+    assert shapes["conv3.0.downsample.0.weight"] == (24 * 64, 64, 1, 1)
+    assert shapes["conv4.0.conv1.weight"] == (13 * 128, 64, 3, 3)
+    assert shapes["conv5_g.0.conv1.weight"] == (2048, 1024, 3, 3)
+    assert shapes["conv5_l.1.conv2.weight"] == (8 * 256, 256, 3, 3)
+
+
+def test_output_sizes_at_the_papers_widths():
+    with torch.device("meta"):
+        model = DSAReID(10).train()
+        out = model(torch.empty(2, 3, 256, 128), torch.empty(2, 24, 3, 32, 32))
+        assert out.f.global_.shape == out.d.global_.shape == out.z.global_.shape == (2, 2048)
+        assert out.f.local.shape == out.d.local.shape == (2, 8, 256)
+        assert out.logits.f_global.shape == out.logits.z_local.shape == (2, 10)
+        assert len(out.logits.f_local) == 8
+        model.eval()
+        assert model(torch.empty(2, 3, 256, 128)).shape == (2, 4096)
+        trunk = model.mf.trunk(torch.empty(2, 3, 256, 128))
+        assert trunk.shape == (2, 1024, 16, 8)
+        assert Baseline(10).eval()(torch.empty(2, 3, 256, 128)).shape == (2, 2048)
+
+
+def test_torchvisions_weights_fit():
+    import torchvision
+
+    with torch.device("meta"):
+        model, resnet = Baseline(10), torchvision.models.resnet50()
+    ours = {k: v.shape for k, v in model.mf.trunk.state_dict().items()}
+    head = {f"layer4.{k}": v.shape for k, v in model.mf.head_g.state_dict().items()}
+    theirs = {k: v.shape for k, v in resnet.state_dict().items() if not k.startswith("fc")}
+    assert ours | head == theirs
+
+
+def test_the_trunk_computes_what_torchvision_computes():
+    import torchvision
+
+    from dsareid.models.weights import load_initial_weights
+
+    resnet = torchvision.models.resnet50(weights=None).eval()
+    model = Baseline(3).eval()
+    from unittest import mock
+
+    with mock.patch("dsareid.models.weights._imagenet", resnet.state_dict):
+        load_initial_weights(model, "imagenet")
+    image, _ = inputs()
+    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(image))))
+    x = resnet.layer3(resnet.layer2(resnet.layer1(x)))
+    torch.testing.assert_close(model.mf.trunk(image), x)
+    expected = resnet.layer4[0].conv1(x)
+    torch.testing.assert_close(model.mf.head_g[0].conv1(x), expected)
+
+
+def test_train_and_eval_interface():
+    image, dsap = inputs()
+    model = DSAReID(5, **SMALL)
+    out = model(image, dsap)
+    torch.testing.assert_close(out.z.global_, out.f.global_ + out.d.global_)
+    torch.testing.assert_close(out.z.local, out.f.local + out.d.local)
+    with pytest.raises(ValueError, match="dsap is missing"):
+        model(image)
+    model.eval()
+    embedding, fused = model(image), model.fused(image, dsap)
+    assert embedding.shape == fused.shape == (2, 512)
+    for half in (*embedding.split(256, 1), *fused.split(256, 1)):
+        torch.testing.assert_close(half.norm(dim=1), torch.ones(2))
+    assert not torch.allclose(embedding, fused)
+
+
+def test_local_features_follow_the_order_of_the_second_merge():
+    """Only the part images of a group move d_L of that group."""
+    from dsa_ext import parts
+
+    model = DSAReID(5, **SMALL).eval()
+    _, dsap = inputs(1)
+    before = model.dsag(dsap).local
+    for group in range(8):
+        changed = dsap.clone()
+        members = [k for k in range(24) if parts.GROUPS[8][k] == group]
+        changed[:, members] += 1
+        moved = (model.dsag(changed).local - before).abs().amax(2)[0] > 0
+        assert moved.nonzero().flatten().tolist() == [group]
+
+
+def test_two_branch_and_baseline():
+    image, _ = inputs()
+    two = TwoBranch(5, **SMALL)
+    out = two(image)
+    assert out.d is None and out.z is out.f and two.eval()(image).shape == (2, 512)
+    with pytest.raises(ValueError, match="DSAG"):
+        two.fused(image, None)
+    base = Baseline(5, **SMALL)
+    out = base(image)
+    assert out.z.local is None and not out.logits.f_local and out.logits.z_local is None
+    assert base.eval()(image).shape == (2, 256)
+
+
+def test_every_parameter_gets_a_gradient():
+    from dsareid.losses import LossConfig, losses
+
+    image, dsap = inputs(4)
+    model = DSAReID(2, **SMALL)
+    total = sum(losses(model(image, dsap), torch.tensor([0, 0, 1, 1]), LossConfig()).values())
+    total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_zero_init_makes_blocks_their_shortcuts():
+    model = DSAReID(5, **SMALL, zero_init=True)
+    for block in model.modules():
+        if isinstance(block, (BasicBlock, Bottleneck)):
+            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+            assert not last.weight.any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kernel,stride", [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1)])
+def test_forms_of_a_branch_convolution(form, kernel, stride):
+    layer = BranchConv2d(4, 3, 5, kernel, stride).double()
+    x = torch.randn(2, 12, 9, 8, dtype=torch.float64, requires_grad=True)
+    reference = [
+        nn.functional.conv2d(a, w, stride=stride, padding=kernel // 2)
+        for a, w in zip(x.chunk(4, 1), layer.weight.chunk(4, 0))
+    ]
+    expected = torch.cat(reference, 1)
+    wanted = torch.autograd.grad(expected.square().sum(), (x, layer.weight))
+    layer.form = form
+    result = layer(x)
+    torch.testing.assert_close(result, expected)
+    for got, want in zip(torch.autograd.grad(result.square().sum(), (x, layer.weight)), wanted):
+        torch.testing.assert_close(got, want)
+
+
+def test_shared_bottlenecks_are_separate_branches():
+    """Eight local branches computed together equal eight bottlenecks computed one by one."""
+    block = Bottleneck(8, 16, 4, shared=True).eval()
+    x = torch.randn(2, 16, 6, 5)
+    together = block(x).chunk(8, 1)
+    for k in range(8):
+        one = Bottleneck(1, 16, 4).eval()
+        state = {}
+        for name, value in block.state_dict().items():
+            state[name] = value if value.dim() == 0 else value.chunk(8, 0)[k]
+        if one.downsample is None:
+            one.downsample = nn.Sequential(nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16)).eval()
+        one.load_state_dict(state)
+        torch.testing.assert_close(one(x), together[k])
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="num_classes"):
+        DSAReID(0)
