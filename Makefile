@@ -17,7 +17,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 SOURCES := $(shell find csrc -type f)
 DEMO := demo
-DEMO_DATA := --identities 150 --images 10
+DEMO_DATA := --identities 200 --images 10
 
 .PHONY: demo test setup build bench clean
 

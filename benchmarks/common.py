@@ -31,6 +31,25 @@ def paired_medians(
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
+def scaling(function: Callable[[int], object], threads: int, rounds: int) -> tuple[float, float]:
+    """Median seconds on one thread and on several, in alternating blocks of ten runs.
+
+    Blocks, because the first runs after a change of threads pay for waking them.
+    """
+    usual = torch.get_num_threads()
+    seconds: dict[int, list[float]] = {1: [], threads: []}
+    for _ in range(max(1, rounds // 10)):
+        for count, times in seconds.items():
+            torch.set_num_threads(count)
+            for turn in range(-3, 10):
+                start = time.perf_counter()
+                function(turn)
+                if turn >= 0:
+                    times.append(time.perf_counter() - start)
+    torch.set_num_threads(usual)
+    return statistics.median(seconds[1]), statistics.median(seconds[threads])
+
+
 def compile_peer(source: str) -> ctypes.CDLL:
     """Build benchmarks/peers/<source> with g++ -O3 and load it."""
     folder = tempfile.mkdtemp(prefix="dsa-peer-")

@@ -42,13 +42,14 @@ void fill_parts(const WarpImages& call, Out* out, const std::vector<Out>& fill, 
   for (int part = first_part; part < last_part; ++part) {
     for (int channel = 0; channel < call.channels; ++channel) {
       Out* image = out + part * stride[1] + channel * stride[2];
+      const Out value = fill[channel];  // a copy: the compiler need not fear that image overlaps it
       if (dense) {
-        std::fill_n(image, static_cast<size_t>(size) * size, fill[channel]);
+        for (int cell = 0; cell < size * size; ++cell) image[cell] = value;
         continue;
       }
       for (int row = 0; row < size; ++row) {
         for (int column = 0; column < size; ++column) {
-          image[row * stride[3] + column * stride[4]] = fill[channel];
+          image[row * stride[3] + column * stride[4]] = value;
         }
       }
     }

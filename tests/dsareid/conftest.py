@@ -11,6 +11,14 @@ from dsareid.data.iuv import write_iuv
 HEIGHT, WIDTH = 64, 32
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Networks this small only wait for each other's threads, above all on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def write_person(root: Path, split: str, name: str, seed: int, hue: int) -> None:
     """One image of a person of a colour, with an IUV map of a few parts."""
     rng = np.random.default_rng(seed)

@@ -113,7 +113,7 @@ PAPER = TrainConfig(data=tyro.MISSING, out=tyro.MISSING)
 DEMO = TrainConfig(
     data=tyro.MISSING,
     out=tyro.MISSING,
-    epochs=20,
+    epochs=30,
     height=96,
     width=48,
     dsap_size=16,
@@ -124,7 +124,7 @@ DEMO = TrainConfig(
         width=1 / 4, head_width=1 / 8, depths=(2, 2, 3, 2), classifier="batchnorm", zero_init=True
     ),
     optim=OptimConfig(
-        rate=1.2e-2, warm_up_from=1.2e-4, warm_up_epochs=20 / 12, schedule="cosine", weight_decay=1e-5
+        rate=1.2e-2, warm_up_from=1.2e-4, warm_up_epochs=2.5, schedule="cosine", weight_decay=1e-5
     ),
     augment=AugmentConfig(pad=5, drop_person=0.3, drop_part=0.2),
 )

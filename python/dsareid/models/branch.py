@@ -8,23 +8,23 @@ from torch import Tensor, nn
 class BranchConv2d(nn.Module):
     """One convolution per branch, no bias: (B, branches * in, H, W) -> (B, branches * out, H', W').
 
-    The weight is stored as a grouped convolution stores it, (branches * out, in, k, k), whatever
-    way the product is computed. Which way is fast depends on device and width;
-    benchmarks/bench_dsag.py measures them and explains the choice made in `form_for`.
+    One grouped convolution, with the weight (branches * out, in, k, k) that it takes. Given
+    channels_last input it is on CPUs the fastest form, or within a tenth of it, at every width and
+    batch that benchmarks/bench_dsag.py measures it at, against a loop over the branches and a batched
+    matrix product.
     """
 
     def __init__(self, branches: int, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
         self.branches, self.stride, self.padding = branches, stride, kernel // 2
         self.weight = nn.Parameter(torch.empty(branches * outputs, inputs, kernel, kernel))
-        self.form: str | None = None  # None: choose; else "grouped", "loop" or "batched"
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        with torch.no_grad():  # fan_out counted the outputs of all branches together
-            self.weight.mul_(branches**0.5)
+        # kaiming_normal_ with fan_out, as in ResNet, where the fan is that of one branch.
+        nn.init.normal_(self.weight, std=(2 / (outputs * kernel * kernel)) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        form = self.form or form_for(x, self.weight, self.branches)
-        return FORMS[form](x, self.weight, self.branches, self.stride, self.padding)
+        return F.conv2d(
+            x, self.weight, stride=self.stride, padding=self.padding, groups=self.branches
+        )
 
     def extra_repr(self) -> str:
         outputs, inputs, kernel, _ = self.weight.shape
@@ -32,39 +32,6 @@ class BranchConv2d(nn.Module):
             f"{self.branches} branches, {inputs}, {outputs // self.branches}, "
             f"kernel_size={kernel}, stride={self.stride}"
         )
-
-
-def grouped(x: Tensor, weight: Tensor, branches: int, stride: int, padding: int) -> Tensor:
-    """One grouped convolution."""
-    return F.conv2d(x, weight, stride=stride, padding=padding, groups=branches)
-
-
-def loop(x: Tensor, weight: Tensor, branches: int, stride: int, padding: int) -> Tensor:
-    """One ordinary convolution per branch."""
-    pairs = zip(x.chunk(branches, 1), weight.chunk(branches, 0))
-    return torch.cat([F.conv2d(a, w, stride=stride, padding=padding) for a, w in pairs], 1)
-
-
-def batched(x: Tensor, weight: Tensor, branches: int, stride: int, padding: int) -> Tensor:
-    """One batched matrix product over the branches, on unfolded patches."""
-    batch, _, height, width = x.shape
-    outputs, _, kernel, _ = weight.shape
-    height, width = ((n + 2 * padding - kernel) // stride + 1 for n in (height, width))
-    if kernel == 1:
-        columns = x[:, :, ::stride, ::stride].reshape(batch, branches, -1, height * width)
-    else:
-        columns = F.unfold(x, kernel, padding=padding, stride=stride)
-        columns = columns.view(batch, branches, -1, height * width)  # [B, N, in*k*k, H'*W']
-    product = weight.view(branches, outputs // branches, -1) @ columns  # [B, N, out, H'*W']
-    return product.reshape(batch, outputs, height, width)
-
-
-FORMS = {"grouped": grouped, "loop": loop, "batched": batched}
-
-
-def form_for(x: Tensor, weight: Tensor, branches: int) -> str:
-    """The fast form for this input: see the table in benchmarks/bench_dsag.py."""
-    return "grouped"
 
 
 def conv(branches: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dsareid.models import Baseline, DSAReID, TwoBranch
-from dsareid.models.branch import FORMS, BasicBlock, Bottleneck, BranchConv2d
+from dsareid.models.branch import BasicBlock, Bottleneck, BranchConv2d
 
 SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1)}
 
@@ -144,22 +144,29 @@ def test_zero_init_makes_blocks_their_shortcuts():
             assert not last.weight.any()
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kernel,stride", [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1)])
-def test_forms_of_a_branch_convolution(form, kernel, stride):
+def test_branch_convolution_is_one_convolution_a_branch(kernel, stride):
     layer = BranchConv2d(4, 3, 5, kernel, stride).double()
-    x = torch.randn(2, 12, 9, 8, dtype=torch.float64, requires_grad=True)
-    reference = [
+    x = torch.randn(2, 12, 9, 8, dtype=torch.float64)
+    expected = [
         nn.functional.conv2d(a, w, stride=stride, padding=kernel // 2)
         for a, w in zip(x.chunk(4, 1), layer.weight.chunk(4, 0))
     ]
-    expected = torch.cat(reference, 1)
-    wanted = torch.autograd.grad(expected.square().sum(), (x, layer.weight))
-    layer.form = form
-    result = layer(x)
-    torch.testing.assert_close(result, expected)
-    for got, want in zip(torch.autograd.grad(result.square().sum(), (x, layer.weight)), wanted):
-        torch.testing.assert_close(got, want)
+    torch.testing.assert_close(layer(x), torch.cat(expected, 1))
+
+
+def test_the_guiding_stream_merges_as_the_paper_says():
+    """Against a plain forward pass on contiguous tensors."""
+    from dsa_ext.merge import _merge_parts
+
+    model = DSAReID(5, **SMALL).dsag.eval()
+    _, dsap = inputs(2)
+    x = model.conv3(model.conv2(model.conv1(dsap.flatten(1, 2)))).contiguous()
+    x = model.conv4(_merge_parts(x.unflatten(1, (24, -1)), "mirror").flatten(1, 2)).contiguous()
+    x = _merge_parts(x.unflatten(1, (13, -1)), "front_back").flatten(1, 2)
+    d = model(dsap)
+    torch.testing.assert_close(d.global_, model.conv5_g(x).mean((2, 3)))
+    torch.testing.assert_close(d.local, model.conv5_l(x).mean((2, 3)).unflatten(1, (8, -1)))
 
 
 def test_shared_bottlenecks_are_separate_branches():

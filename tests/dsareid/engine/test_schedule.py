@@ -1,0 +1,21 @@
+import pytest
+
+from dsareid.engine.config import DEMO, PAPER
+from dsareid.engine.schedule import learning_rate
+
+
+@pytest.mark.parametrize(
+    "epoch,rate",
+    [(0, 8e-6), (10, (8e-6 + 8e-4) / 2), (20, 8e-4), (59.9, 8e-4), (60, 4e-4), (99.9, 4e-4),
+     (100, 2e-4), (140, 1e-4), (300, 8e-4 / 2**7), (319.9, 8e-4 / 2**7)],
+)  # fmt: skip
+def test_the_papers_schedule(epoch, rate):
+    assert learning_rate(PAPER.optim, epoch, PAPER.epochs) == pytest.approx(rate)
+
+
+def test_cosine_ends_at_zero():
+    optim, epochs = DEMO.optim, DEMO.epochs
+    assert learning_rate(optim, optim.warm_up_epochs, epochs) == pytest.approx(optim.rate)
+    assert learning_rate(optim, epochs, epochs) == pytest.approx(0, abs=1e-12)
+    rates = [learning_rate(optim, optim.warm_up_epochs + x, epochs) for x in range(10)]
+    assert rates == sorted(rates, reverse=True)
