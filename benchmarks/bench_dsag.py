@@ -9,11 +9,11 @@ The rivals hold the same weights and are checked to give the same features first
   grouped convolution   one grouped convolution a layer, tensors contiguous as PyTorch makes them
   batched product       patches unfolded, one batched matrix product a layer
 
-What dsareid does is a grouped convolution on channels_last tensors: the memory then is
-[B, H, W, branch, channel], oneDNN needs no reordering between layers, and merge_parts works on it
-without a copy. The batched product writes every patch out nine times, which costs more than the
-product. Looped modules win nothing but on the widest layers, where all forms are bound by the same
-products.
+What dsareid does is a grouped convolution, on channels_last tensors as far as the second merge: the
+memory then is [B, H, W, branch, channel], and merge_parts works on it without a copy. conv5_x, few
+and wide branches with most of the weights, is contiguous: in channels_last its weights are reordered
+in every step. The batched product writes every patch out nine times, which costs more than the
+product.
 """
 
 import argparse

@@ -1,4 +1,5 @@
 // The CPU backend as a C++ user calls it, against values worked out by hand.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 class BranchConv2d(nn.Module):
     """One convolution per branch, no bias: (B, branches * in, H, W) -> (B, branches * out, H', W').
 
-    One grouped convolution, with the weight (branches * out, in, k, k) that it takes. Given
-    channels_last input it is on CPUs the fastest form, or within a tenth of it, at every width and
-    batch that benchmarks/bench_dsag.py measures it at, against a loop over the branches and a batched
-    matrix product.
+    One grouped convolution, with the weight (branches * out, in, k, k) that it takes.
+    benchmarks/bench_dsag.py measures it against a loop over the branches and a batched matrix product.
     """
 
     def __init__(self, branches: int, inputs: int, outputs: int, kernel: int, stride: int = 1):

@@ -27,12 +27,13 @@ class DSAGStream(nn.Module):
 
     def forward(self, dsap: Tensor) -> Features:
         """dsap: floating (B, 24, 3, S, S), normalised. Returns d_G (B, D) and d_L (B, 8, D / 8)."""
-        # channels_last from end to end: grouped convolutions are faster so (bench_dsag.py).
+        # Measured on CPUs (bench_dsag.py): with many narrow branches channels_last is the faster
+        # layout, for the wide convolutions of conv5_x the contiguous one is.
         x = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [B, 24*3, S, S]
         x = self.conv3(self.conv2(self.conv1(x)))  # [B, 24*64, S/2, S/2]
         x = _merge(x, 24, "mirror")  # [B, 13*64, S/2, S/2]
         x = self.conv4(x)  # [B, 13*128, S/4, S/4]
-        x = _merge(x, 13, "front_back")  # [B, 8*128, S/4, S/4]
+        x = _merge(x, 13, "front_back").contiguous()  # [B, 8*128, S/4, S/4]
         local = self.conv5_l(x).mean((2, 3)).unflatten(1, (8, -1))  # [B, 8, 256]
         return Features(self.conv5_g(x).mean((2, 3)), local)
 
