@@ -180,6 +180,8 @@ def _eval(_: list[str]) -> Callable:
         from dsareid.engine.run import choose_device
         from dsareid.evaluation import evaluate
 
+        if batch_size < 1:
+            raise DSAError(f"--batch-size must be at least 1, not {batch_size}")
         evaluate(run, data, features, batch_size, choose_device(device))
 
     return command
@@ -195,9 +197,13 @@ def _report(_: list[str]) -> Callable:
             run: The folder that train wrote.
             data: The data set; by default the one the run was trained on.
         """
-        from dsareid.report import write_report
+        from dsareid.evaluation import format_table
+        from dsareid.report import read_run, write_report
 
-        print(f"report: {write_report(run, data)}")
+        path = write_report(run, data)
+        if rows := read_run(run).rows():
+            print(format_table(rows))
+        print(f"report: {path}")
 
     return command
 

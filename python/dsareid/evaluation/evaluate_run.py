@@ -34,7 +34,7 @@ def evaluate(
     batch_size: int = 64,
     device: str | torch.device = "auto",
 ) -> dict[str, Any]:
-    """Evaluate a run by DESIGN.md section 5, print the table and write it into the run's folder.
+    """Evaluate a run on query and gallery, print the table and write it into the run's folder.
 
     Args:
         run: the run's folder.

@@ -1,6 +1,6 @@
 """Ranking a gallery for each query: mAP, CMC and rank lists, by counting instead of sorting.
 
-The rules are DESIGN.md section 5. A positive is a gallery image of the query's identity from
+A positive is a gallery image of the query's identity from
 another camera; an image of the query's identity AND camera is removed from that query's gallery.
 The rank of a positive (from 0) is the number of kept gallery images nearer than it, plus those
 equally near that come earlier in the gallery. All ranks of a query follow from placing each gallery
@@ -59,7 +59,7 @@ def rank(
     average_precision: AveragePrecision = "hits",
     tile: int | None = None,
 ) -> RankResult:
-    """Rank the gallery for every query by Euclidean distance and score it (DESIGN.md section 5).
+    """Rank the gallery for every query by Euclidean distance.
 
     Gallery images with the query's identity and camera are removed; queries left without a match
     are skipped and not counted; CMC is averaged over the rest and stays flat where the gallery is

@@ -1,5 +1,6 @@
 """The report of a run: one self-contained HTML page."""
 
 from dsareid.report.page import write_report
+from dsareid.report.runfiles import read_run
 
-__all__ = ["write_report"]
+__all__ = ["read_run", "write_report"]

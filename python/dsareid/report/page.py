@@ -55,7 +55,7 @@ def write_report(run: Path, data: Path | None = None) -> Path:
 
 def _content(files: RunFiles, root: Path | None) -> dict[str, Any]:
     """What the template is given."""
-    rows = _rows(files)
+    rows = files.rows()
     sheets, sheets_missing = _sheets(files, root)
     size = files.setting("dsap_size", 32)
     return {
@@ -86,20 +86,6 @@ def _data_root(files: RunFiles, data: Path | None) -> Path | None:
     evaluated = (files.evaluation or files.fused or {}).get("data")
     root = evaluated or files.setting("data")
     return Path(root) if root else None
-
-
-def _rows(files: RunFiles) -> list[dict[str, Any]]:
-    """The model, matched by f and by z, then what it is compared with.
-
-    A fused evaluation of another data set or checkpoint does not belong into the same table.
-    """
-    if files.evaluation is None or files.fused is None:
-        return list((files.evaluation or files.fused or {"rows": []})["rows"])
-    first, *others = files.evaluation["rows"]
-    same = all(
-        files.evaluation.get(key) == files.fused.get(key) for key in ("data", "checkpoint")
-    )
-    return [first, *(files.fused["rows"][:1] if same else []), *others]
 
 
 def _stale(files: RunFiles) -> str | None:

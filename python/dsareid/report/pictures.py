@@ -89,20 +89,17 @@ def _by_name(pair: tuple) -> str:
 def _sheet(
     name: str, image: np.ndarray, iuv: np.ndarray, height: int, width: int, size: int
 ) -> Sheet:
-    import torch
-
-    import dsa_ext  # the compiled part: only the sheets need it
+    # Only the sheets need the compiled part: a report without it is still a report.
+    from dsa_ext.parts import NAMES
+    from dsareid.textures import part_images
 
     shape = (width, height)
     small = np.array(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
     chart = np.array(Image.fromarray(iuv).resize(shape, Image.Resampling.NEAREST))
-    tensors = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (small, chart))
-    dsap, source = dsa_ext.iuv_to_dsap(*tensors, size=size, return_source=True)
-    colours = dsap[0].permute(0, 2, 3, 1).numpy()  # [24, S, S, 3]
-    filled = source[0].numpy() >= 0  # [24, S, S]
+    colours, filled = part_images(small, chart, size)  # [24, S, S, 3], [24, S, S]
     parts = [
         Part(part, _data_uri(_with_alpha(colour, mask), "PNG"), float(mask.mean()))
-        for part, colour, mask in zip(dsa_ext.parts.NAMES, colours, filled)
+        for part, colour, mask in zip(NAMES, colours, filled)
     ]
     part_map = Image.fromarray(part_colours()[iuv[..., 0]])
     return Sheet(

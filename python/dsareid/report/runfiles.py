@@ -33,6 +33,19 @@ class RunFiles:
                 return value
         return default
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the table: the model, matched by f and by z, then what it is compared with.
+
+        A fused evaluation of another data set or checkpoint does not belong into the same table.
+        """
+        if self.evaluation is None or self.fused is None:
+            return list((self.evaluation or self.fused or {"rows": []})["rows"])
+        first, *others = self.evaluation["rows"]
+        same = all(
+            self.evaluation.get(key) == self.fused.get(key) for key in ("data", "checkpoint")
+        )
+        return [first, *(self.fused["rows"][:1] if same else []), *others]
+
 
 def read_run(run: Path) -> RunFiles:
     """Read a run's folder.

@@ -46,15 +46,6 @@ LIMBS = {
 }
 HANDS, FEET, HEAD = (3, 4), (6, 5), (23, 24)  # right, left
 
-# What becomes of a mirrored map: part p is relabelled FLIP_LABEL[p], then U of the parts FLIP_U
-# and V of the parts FLIP_V are reversed.
-FLIP_LABEL = np.array(
-    [0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23],
-    np.uint8,
-)
-FLIP_U = (3, 4, 5, 6, 23, 24)
-FLIP_V = (1, 2)
-
 
 @dataclass(frozen=True)
 class Cylinder:

@@ -1,4 +1,4 @@
-"""The evaluation rules of DESIGN.md section 5, read literally: one query at a time, by sorting."""
+"""The evaluation rules, read literally: one query at a time, by sorting."""
 
 import numpy as np
 
