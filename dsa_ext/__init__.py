@@ -10,7 +10,7 @@ the same and explains it. CUDA kernels serve CUDA tensors where they were built 
 
 import torch
 
-from dsa_ext import _C  # registers the operations and their CPU backend
+from dsa_ext import _C  # noqa: F401 (registers the operations and their CPU backend)
 
 CUDA_ERROR: str | None = None
 """Why CUDA tensors are not served, or None if they are."""
@@ -24,7 +24,7 @@ else:
         CUDA_ERROR = f"dsa_ext was built without CUDA kernels ({error})"
 
 from dsa_ext import parts  # noqa: E402
-from dsa_ext.merge import _merge_parts, merge_parts  # noqa: E402
-from dsa_ext.warp import _iuv_to_dsap, iuv_to_dsap  # noqa: E402
+from dsa_ext.merge import _merge_parts, merge_parts  # noqa: E402, F401
+from dsa_ext.warp import _iuv_to_dsap, iuv_to_dsap  # noqa: E402, F401
 
 __all__ = ["CUDA_ERROR", "iuv_to_dsap", "merge_parts", "parts"]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from dsa_ext import iuv_to_dsap, parts
-from dsareid.data.augment import AugmentConfig, Augmentation, augment, draw_augmentation, swap_sides
+from dsareid.data.augment import Augmentation, AugmentConfig, augment, draw_augmentation, swap_sides
 
 HEIGHT, WIDTH = 24, 12
 

@@ -6,9 +6,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from .reference import literal_ap
 
 from dsareid.evaluation import chance, colour_histograms, rank
+
+from .reference import literal_ap
 
 
 def labels(*values):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from .reference import literal_order, literal_rank
 
 from dsareid.evaluation import rank, ranking, top_matches
+
+from .reference import literal_order, literal_rank
 
 CASES = {
     "plain": dict(queries=40, gallery=200, ids=20, cams=4),
