@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dsa_ext import parts
+from dsa_ext._library import check_served
 
 LEVELS = {"mirror": parts.MIRROR_GROUP, "front_back": parts.FRONT_BACK_GROUP}
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
@@ -37,6 +38,7 @@ def merge_parts(features: Tensor, level: str) -> Tensor:
         raise ValueError(
             f"features must be (B, {expected}, ...) for level {level!r}, not {tuple(features.shape)}"
         )
+    check_served(features)
     return torch.ops.dsa_ext.merge_parts(features, level == "front_back")
 
 

@@ -3,6 +3,8 @@
 Index 0 of every table over the 24 parts is DensePose's part I = 1.
 """
 
+import torch  # noqa: F401 (its libraries must be loaded before _C)
+
 from dsa_ext._C import part_tables
 
 _PARTS, _MIRROR, _BODY = part_tables()

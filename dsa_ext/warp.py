@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsa_ext import parts as body
+from dsa_ext._library import check_served
 
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
@@ -71,11 +72,12 @@ def iuv_to_dsap(
         raise ValueError(f"std must not be 0, got {std}")
     if iuv.dtype != torch.uint8:
         iuv = iuv.float()
+    check_served(image)
     if out is None:
+        needs_source = return_source or (image.requires_grad and torch.is_grad_enabled())
         dsap, source = torch.ops.dsa_ext.iuv_to_dsap(
-            image, iuv, size, parts, mirror, dtype, return_source or image.requires_grad,
-            fill, mean, std,
-        )  # fmt: skip
+            image, iuv, size, parts, mirror, dtype, needs_source, fill, mean, std
+        )
         return (dsap, source) if return_source else dsap
     _check_out(out, (image.shape[0], parts, channels, size, size), image)
     source = None

@@ -68,7 +68,7 @@ def load_split(
         images[index] = _resize(image, height, width, Image.Resampling.BILINEAR)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without holding the GIL
-        progress = tqdm(total=len(entries), desc=f"decoding {split}", unit="image", leave=False)
+        progress = tqdm(total=len(entries), desc=f"decoding {split}", unit="image", leave=False, disable=None)
         with progress:
             for _ in _as_they_come(pool, decode, len(entries)):
                 progress.update()

@@ -124,6 +124,8 @@ class Trainer:
 
     def run(self) -> None:
         """All epochs that are left; a checkpoint after each, and on Ctrl-C after the step."""
+        self._announce()
+        self.began, self.epochs_before = time.monotonic(), self.position.epoch
         log = Log(self.config.out, self.position.step)
         try:
             with _InterruptFlag() as interrupted:
@@ -131,6 +133,19 @@ class Trainer:
                     self._epoch(log, interrupted)
         finally:
             log.close()
+
+    def _announce(self) -> None:
+        config, position = self.config, self.position
+        if position.epoch >= config.epochs:
+            print(f"{config.out}: all {config.epochs} epochs are done")
+            return
+        where = f" from epoch {position.epoch + 1}" if position.step else ""
+        print(
+            f"training {config.model}{where} on {self.device} in {str(self.dtype)[6:]}: "
+            f"{len(self.data.images)} images of {self.data.identities} identities, {config.epochs} "
+            f"epochs; curves: tensorboard --logdir {config.out}",
+            flush=True,
+        )
 
     def _epoch(self, log: Log, interrupted: "_InterruptFlag") -> None:
         position, config = self.position, self.config
@@ -141,7 +156,6 @@ class Trainer:
             total=len(draws), initial=position.batch, unit="step", leave=False, disable=None,
             desc=f"epoch {position.epoch + 1}/{config.epochs}",
         )  # fmt: skip
-        start = time.monotonic()
         for draw in draws[position.batch :]:
             began = time.monotonic()
             rate = learning_rate(
@@ -162,7 +176,8 @@ class Trainer:
         position.epoch, position.batch = position.epoch + 1, 0
         log.flush()
         self.save()
-        left = (time.monotonic() - start) * (config.epochs - position.epoch)
+        left = (time.monotonic() - self.began) / (position.epoch - self.epochs_before)
+        left *= config.epochs - position.epoch
         tqdm.write(_epoch_line(position.epoch, config.epochs, mean.values(), left))
         if interrupted and position.epoch < config.epochs:
             self._stop(log, bar)

@@ -146,7 +146,8 @@ def _extract(run: Run, split: Split, fused: bool, batch_size: int) -> Tensor:
     device = next(run.model.parameters()).device
     embed = _fused_embedding if fused else _mf_embedding
     features: Tensor | None = None
-    with tqdm(total=len(split.names), desc=f"features of {split.name}", unit="image") as progress:
+    title = f"features of {split.name}"
+    with tqdm(total=len(split), desc=title, unit="image", leave=False, disable=None) as progress:
         for start in range(0, len(split.names), batch_size):
             part = embed(run.model, run.config, split, slice(start, start + batch_size), device)
             if features is None:
