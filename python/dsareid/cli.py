@@ -44,13 +44,18 @@ def main(arguments: list[str] | None = None) -> int:
 # Each command is built when it is called, so that none pays for another's imports.
 
 
-def _warp(_: list[str]) -> Callable:
+def _positional(name: str):
+    """The type of a path given by position; `name` is what --help calls it."""
     import tyro
 
+    return Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar=name)]
+
+
+def _warp(_: list[str]) -> Callable:
     def warp(
-        image: tyro.conf.Positional[Path],
-        iuv: tyro.conf.Positional[Path],
-        out: tyro.conf.Positional[Path],
+        image: _positional("IMAGE"),
+        iuv: _positional("IUV"),
+        out: _positional("OUT"),
         box: str | None = None,
         size: int = 32,
         scale: int = 0,
@@ -102,7 +107,7 @@ def _synth(_: list[str]) -> Callable:
     from dsareid.synth import SynthConfig, generate
 
     def synth(
-        out: tyro.conf.Positional[Path],
+        out: _positional("OUT"),
         config: Annotated[SynthConfig, tyro.conf.arg(name="")] = SynthConfig(),
     ) -> None:
         """Make the synthetic data set: rendered people with IUV maps, in Market-1501's layout.
@@ -130,14 +135,14 @@ def _train(arguments: list[str]) -> Callable:
     def command(
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
         preset: Literal["paper", "demo"] = "paper",
-        resume: bool = False,
+        resume: tyro.conf.FlagCreatePairsOff[bool] = False,
     ) -> None:
         """Train a network. The DSAP-images are warped on the fly; nothing is cached on disk.
 
         Args:
-            preset: Where the other settings start: the paper's recipe, or a small network that
-                learns from random weights on two CPU cores in minutes. The defaults below are
-                those of the chosen preset.
+            preset: paper: the paper's recipe.
+                demo: a small network that learns from random weights on two cores in minutes.
+                The defaults below are those of the chosen preset.
             resume: Go on with the run in --out, with its settings.
         """
         train(config, resume=resume)
@@ -158,10 +163,8 @@ def _peek(arguments: list[str]) -> tuple[str, bool, str | None]:
 
 
 def _eval(_: list[str]) -> Callable:
-    import tyro
-
     def command(
-        run: tyro.conf.Positional[Path],
+        run: _positional("RUN"),
         data: Path | None = None,
         features: Literal["mf", "fused"] = "mf",
         batch_size: int = 64,
@@ -172,8 +175,8 @@ def _eval(_: list[str]) -> Callable:
         Args:
             run: The folder that train wrote.
             data: The data set; by default the one the run was trained on.
-            features: mf: the MF-Stream's, from the images alone. fused: z = f + d, which needs the
-                IUV maps of query and gallery.
+            features: mf: f of the MF-Stream, from the images alone.
+                fused: z = f + d of both streams; needs the IUV maps of query and gallery.
             batch_size: Images at a time.
             device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         """
@@ -188,9 +191,7 @@ def _eval(_: list[str]) -> Callable:
 
 
 def _report(_: list[str]) -> Callable:
-    import tyro
-
-    def command(run: tyro.conf.Positional[Path], data: Path | None = None) -> None:
+    def command(run: _positional("RUN"), data: Path | None = None) -> None:
         """Write RUN/report.html: one self-contained page.
 
         Args:

@@ -77,8 +77,8 @@ class TrainConfig:
     images: int = 4
     """K: images of each identity in a batch."""
     weights: str = "imagenet"
-    """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file with torchvision's
-    ResNet-50 (.pth or .safetensors)."""
+    """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file.
+    A file holds torchvision's ResNet-50 as .pth or .safetensors."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     precision: Precision = "auto"

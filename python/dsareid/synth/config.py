@@ -22,7 +22,8 @@ class SynthConfig:
     width: int = 64
     """Width of the images in pixels."""
     difficulty: Literal["easy", "default", "hard"] = "default"
-    """easy: aligned boxes, nobody looks alike. default: misaligned boxes, families of look-alikes.
+    """easy: aligned boxes, nobody looks alike.
+    default: misaligned boxes, families of look-alikes.
     hard: larger families, stronger colour casts, more occlusion."""
     seed: int = 0
     """The same seed gives the same files, whatever the number of processes."""
