@@ -140,7 +140,8 @@ def _check_out(out: Tensor, shape: tuple[int, ...], image: Tensor) -> None:
 
 
 def _per_channel(name: str, values: float | Sequence[float], channels: int) -> list[float]:
-    values = values.tolist() if isinstance(values, Tensor) else values
+    if not isinstance(values, (int, float, Sequence)):
+        values = values.tolist()  # a tensor or an array
     values = [float(x) for x in values] if isinstance(values, Sequence) else [float(values)]
     if len(values) not in (1, channels):
         raise ValueError(f"{name} must be a number or one per channel ({channels}), not {values}")

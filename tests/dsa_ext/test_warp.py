@@ -170,6 +170,18 @@ def test_other_floating_iuv_is_taken(dtype):
     assert torch.equal(iuv_to_dsap(image, iuv), iuv_to_dsap(image, iuv.float()))
 
 
+def test_constants_may_be_numbers_sequences_tensors_or_arrays():
+    image, iuv = make_image(1, 3, 9, 9), make_iuv(1, 9, 9)
+    expected = iuv_to_dsap(
+        image, iuv, dtype=torch.float32, fill=[1.0, 1.0, 1.0], mean=MEAN[:3], std=STD[:3]
+    )
+    for kind in (tuple, torch.tensor, lambda x: torch.tensor(x, dtype=torch.float64).numpy()):
+        got = iuv_to_dsap(
+            image, iuv, dtype=torch.float32, fill=1, mean=kind(MEAN[:3]), std=kind(STD[:3])
+        )
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_any_strides(device):
     image, iuv = make_image(4, 3, 20, 12), make_iuv(4, 20, 12)

@@ -48,17 +48,18 @@ class Run:
 
 def build_model(config: TrainConfig, identities: int) -> DSAReID:
     """The network of a run, with random weights drawn from its seed."""
-    torch.manual_seed(config.seed)
     kind = {"dsa": DSAReID, "two-branch": TwoBranch, "baseline": Baseline}[config.model]
     network = config.network
-    return kind(
-        identities,
-        width=network.width,
-        head_width=network.head_width,
-        depths=network.depths,
-        classifier_kind=network.classifier,
-        zero_init=network.zero_init,
-    )
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        torch.manual_seed(config.seed)
+        return kind(
+            identities,
+            width=network.width,
+            head_width=network.head_width,
+            depths=network.depths,
+            classifier_kind=network.classifier,
+            zero_init=network.zero_init,
+        )
 
 
 def choose_device(name: str) -> torch.device:
