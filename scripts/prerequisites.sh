@@ -4,7 +4,7 @@ python=${1:-python3}
 missing=""
 
 if ! command -v "$python" >/dev/null 2>&1; then
-  missing="$missing python3 python3-venv python3-dev"
+  missing="$missing $python $python-venv $python-dev"
 elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
   echo "error: $python is $("$python" -V 2>&1), but 3.10 or later is needed; name another one with" \
     "make PYTHON=python3.12" >&2

@@ -1,10 +1,12 @@
 """The command `dsareid`."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dsareid import __version__
 from dsareid.errors import DSAError
 
 USAGE = """\
@@ -24,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"dsareid {__version__}")
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"dsareid: error: no command {name!r}\n\n{USAGE}", end="", file=sys.stderr)
@@ -51,12 +56,21 @@ def _positional(name: str):
     return Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar=name)]
 
 
+def _optional_path(name: str):
+    """The type of an option that may be left out; `name` stands for its value in --help."""
+    import tyro
+
+    return Annotated[Path | None, tyro.conf.arg(metavar=name)]
+
+
 def _warp(_: list[str]) -> Callable:
+    import tyro
+
     def warp(
         image: _positional("IMAGE"),
         iuv: _positional("IUV"),
         out: _positional("OUT"),
-        box: str | None = None,
+        box: Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = None,
         size: int = 32,
         scale: int = 0,
     ) -> None:
@@ -68,9 +82,9 @@ def _warp(_: list[str]) -> Callable:
             image: The photograph.
             iuv: Its classic NAME_IUV.png (Pillow sees R=V, G=U, B=I), of the same size.
             out: The picture to write (.png).
-            box: x0,y0,x1,y1 in pixels, to pick one of several people.
+            box: In pixels, the last two exclusive: picks one of several people.
             size: Cells on each side of a part image, 1..256.
-            scale: Pixels that a cell becomes on each side; 0 makes a part about 160 wide.
+            scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
         """
         from dsareid.files import atomic_path
         from dsareid.textures import draw_part_images, part_images
@@ -80,13 +94,16 @@ def _warp(_: list[str]) -> Callable:
         if scale < 0:
             raise DSAError(f"--scale must be 0 or more, not {scale}")
         colours, filled = part_images(image, iuv, size, box=_parse_box(box))
-        picture = draw_part_images(colours, filled, scale or max(1, 160 // size))
+        picture = draw_part_images(colours, filled, scale or -(-160 // size))
         with atomic_path(out) as temporary:
             try:
                 picture.save(temporary)
             except ValueError as error:
                 raise DSAError(f"{out}: the name must end in .png or another image type") from error
-        print(f"{out}: {int(filled.any((1, 2)).sum())} of 24 parts visible")
+        visible = int(filled.any((1, 2)).sum())
+        where = "the box" if box else "the image"
+        empty = "" if visible else f"; the IUV map is all background in {where}"
+        print(f"{out}: {visible} of 24 parts visible{empty}")
 
     return warp
 
@@ -145,7 +162,8 @@ def _train(arguments: list[str]) -> Callable:
                 The defaults below are those of the chosen preset.
             resume: Go on with the run in --out, with its settings.
         """
-        train(config, resume=resume)
+        # Absolute: `dsareid eval RUN` is to find the data from any folder.
+        train(dataclasses.replace(config, data=config.data.absolute()), resume=resume)
 
     return command
 
@@ -165,7 +183,7 @@ def _peek(arguments: list[str]) -> tuple[str, bool, str | None]:
 def _eval(_: list[str]) -> Callable:
     def command(
         run: _positional("RUN"),
-        data: Path | None = None,
+        data: _optional_path("ROOT") = None,
         features: Literal["mf", "fused"] = "mf",
         batch_size: int = 64,
         device: str = "auto",
@@ -174,7 +192,7 @@ def _eval(_: list[str]) -> Callable:
 
         Args:
             run: The folder that train wrote.
-            data: The data set; by default the one the run was trained on.
+            data: The data set; the one the run was trained on unless given.
             features: mf: f of the MF-Stream, from the images alone.
                 fused: z = f + d of both streams; needs the IUV maps of query and gallery.
             batch_size: Images at a time.
@@ -191,12 +209,12 @@ def _eval(_: list[str]) -> Callable:
 
 
 def _report(_: list[str]) -> Callable:
-    def command(run: _positional("RUN"), data: Path | None = None) -> None:
+    def command(run: _positional("RUN"), data: _optional_path("ROOT") = None) -> None:
         """Write RUN/report.html: one self-contained page.
 
         Args:
             run: The folder that train wrote.
-            data: The data set; by default the one the run was trained on.
+            data: The data set; the one the run was evaluated on, or trained on, unless given.
         """
         from dsareid.evaluation import format_table
         from dsareid.report import read_run, write_report
@@ -204,6 +222,8 @@ def _report(_: list[str]) -> Callable:
         path = write_report(run, data)
         if rows := read_run(run).rows():
             print(format_table(rows))
+        else:
+            print(f"not evaluated yet: dsareid eval {run}")
         print(f"report: {path}")
 
     return command

@@ -75,7 +75,8 @@ def part_images(
         height, width = pixels.shape[:2]
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise DSAError(
-                f"--box {x0},{y0},{x1},{y1} must be x0,y0,x1,y1 inside the {width}x{height} image"
+                f"box {x0},{y0},{x1},{y1} must be x0,y0,x1,y1 with x0 < x1 and y0 < y1, inside the "
+                f"{width}x{height} image"
             )
         pixels, chart = pixels[y0:y1, x0:x1], chart[y0:y1, x0:x1]
     batch = (torch.from_numpy(np.array(x)).permute(2, 0, 1)[None] for x in (pixels, chart))

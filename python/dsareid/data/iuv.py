@@ -22,7 +22,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
         DSAError: the file is missing, truncated or no image.
     """
-    return np.asarray(_decode(path, "an image").convert("RGB"))
+    return np.array(_decode(path, "an image").convert("RGB"))  # a copy: Pillow's is read-only
 
 
 def read_iuv(path: str | os.PathLike) -> np.ndarray:

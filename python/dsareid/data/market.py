@@ -122,8 +122,8 @@ def find_iuv(root: Path, split: str, image: Path) -> Path:
         if (folder / name).exists():
             return folder / name
     raise DSAError(
-        f"{folder / image.stem}.png: the IUV map of {image} is missing (an image without a "
-        "detection needs an all-background map)"
+        f"{folder / image.stem}.png: the IUV map of {image} is missing, and so is "
+        f"{image.stem}_IUV.png (an image without a detection needs an all-background map)"
     )
 
 

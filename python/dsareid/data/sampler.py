@@ -37,7 +37,7 @@ class PKSampler:
         if len(unique) < identities:
             raise DSAError(
                 f"the training set has {len(unique)} identities, but a batch needs "
-                f"{identities}: lower --identities"
+                f"{identities}: give --identities {len(unique)} or fewer"
             )
         if counts.min() < 2:
             raise DSAError(

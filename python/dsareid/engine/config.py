@@ -57,7 +57,8 @@ class TrainConfig:
     """A training run."""
 
     data: Path
-    """The data set: a folder with bounding_box_train, query, bounding_box_test and iuv."""
+    """The data set: a folder with bounding_box_train, query, bounding_box_test and iuv.
+    With --resume the run remembers it."""
     out: Path
     """The run's folder; it is created."""
     model: ModelName = "dsa"

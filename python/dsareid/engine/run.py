@@ -115,7 +115,9 @@ def load_checkpoint(run: Path, device: torch.device) -> dict:
     except FileNotFoundError as error:
         raise DSAError(f"{path}: no checkpoint yet; train first: dsareid train") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise DSAError(f"{path}: not a readable checkpoint: {error}") from error
+        raise DSAError(
+            f"{path}: not a readable checkpoint: it is cut short, or dsareid train did not write it"
+        ) from error
     expected = {"model", "optimizer", "scaler", "position", "identities"}
     if not isinstance(state, dict) or not expected <= state.keys():
         raise DSAError(f"{path}: not a checkpoint of dsareid (expected {sorted(expected)})")

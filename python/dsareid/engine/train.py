@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 import time
+from datetime import timedelta
 
 import torch
 from tqdm import tqdm
@@ -80,7 +81,8 @@ def _check_out(config: TrainConfig, resume: bool) -> None:
             before, now = getattr(saved, field.name), getattr(config, field.name)
             if field.name not in _FREE_ON_RESUME and before != now:
                 raise DSAError(
-                    f"--resume: {field.name} was {before} when the run began and is now {now}"
+                    f"--resume: {field.name} was {before} when the run began and is now {now}; a run "
+                    "goes on with its own settings, a new one (--out) may have others"
                 )
 
 
@@ -271,12 +273,10 @@ class _Mean:
 
 
 def _epoch_line(epoch: int, epochs: int, mean: dict[str, float], left: float) -> str:
-    minutes, seconds = divmod(int(left), 60)
-    accuracy = f"fused accuracy {mean['accuracy/fused']:.2f}"
     return (
-        f"epoch {epoch:{len(str(epochs))}}/{epochs}  loss {mean['loss']:6.3f}  {accuracy}  "
-        f"rate {mean['learning_rate']:.1e}  {mean['images_per_second']:.0f} images/s  "
-        f"{minutes}:{seconds:02d} left"
+        f"epoch {epoch:{len(str(epochs))}}/{epochs}  loss {mean['loss']:6.3f}  "
+        f"accuracy {mean['accuracy/fused']:.2f}  rate {mean['learning_rate']:.1e}  "
+        f"{mean['images_per_second']:.0f} images/s  {timedelta(seconds=int(left))} left"
     )
 
 

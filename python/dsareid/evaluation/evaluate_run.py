@@ -1,6 +1,7 @@
 """`dsareid eval`: a run's model on query and gallery, beside chance and colour histograms."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +61,8 @@ def evaluate(
     run = Path(run)
     loaded = load_run(run, device)
     config = loaded.config
+    if loaded.epoch < config.epochs:
+        print(f"note: {run} has trained {loaded.epoch} of {config.epochs} epochs", file=sys.stderr)
     fused = features == "fused"
     if fused and config.model != "dsa":
         raise DSAError(

@@ -4,6 +4,8 @@ import pickle
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dsareid.errors import DSAError
@@ -54,16 +56,15 @@ def _imagenet() -> dict[str, Tensor]:
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DSAError(f"--weights {path}: no such file") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise DSAError(f"--weights {path}: not readable as weights: {error}") from error
-    except Exception as error:  # safetensors has an exception type of its own
-        raise DSAError(f"--weights {path}: not readable as weights: {error}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise DSAError(
+            f"--weights {path}: not readable as weights: expected a state dict that torch.save or "
+            "safetensors wrote, of tensors alone"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DSAError(f"--weights {path}: expected a state dict, names with tensors")
     return state

@@ -46,22 +46,25 @@ def write_report(run: Path, data: Path | None = None) -> Path:
     run = Path(run)
     files = read_run(run)
     root = _data_root(files, data)
-    page = _environment().get_template("template.html").render(_content(files, root))
+    page = _environment().get_template("template.html").render(_content(files, root, data))
     path = run / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def _content(files: RunFiles, root: Path | None) -> dict[str, Any]:
+def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str, Any]:
     """What the template is given."""
     rows = files.rows()
-    sheets, sheets_missing = _sheets(files, root)
+    trained_on = Path(files.setting("data")) if files.setting("data") else None
+    sheets, sheets_missing = _sheets(files, data or trained_on)
     size = files.setting("dsap_size", 32)
     return {
         "title": files.run.resolve().name,
         "model": _MODELS.get(files.setting("model"), files.setting("model", "unknown model")),
         "root": root,
+        "trained_on": trained_on if trained_on != root else None,
+        "epochs": files.setting("epochs"),
         "synthetic": root is not None and (root / "synth.json").exists(),
         "evaluation": files.evaluation or files.fused,
         "rows": rows,

@@ -54,7 +54,7 @@ def training_plots(log: Records) -> list[Plot]:
     parts = [key for key in keys if key.startswith("loss") and key != "loss"]
     wanted = [
         ("Loss", ["loss"], "loss", True),
-        ("Parts of the loss (smoothed)", parts, "loss", False),
+        ("Parts of the loss, weighted (smoothed)", parts, "loss", False),
         ("Learning rate", ["learning_rate"], "learning rate", None),
         ("Size of the features", [k for k in keys if k.startswith("norm/")], "mean norm", False),
         ("Training accuracy", [k for k in keys if k.startswith("accuracy")], "share right", False),

@@ -10,7 +10,7 @@ def test_round_trip_in_the_classic_order(tmp_path):
     iuv = np.random.default_rng(0).integers(0, 25, (5, 4, 3), dtype=np.uint8)
     path = tmp_path / "a_IUV.png"
     write_iuv(path, iuv)
-    assert np.array_equal(read_iuv(path), iuv)
+    assert np.array_equal(read_iuv(path), iuv) and read_iuv(path).flags.writeable
     assert np.array_equal(np.asarray(Image.open(path))[..., 2], iuv[..., 0])  # B = I
 
 

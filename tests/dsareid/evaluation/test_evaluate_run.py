@@ -51,7 +51,7 @@ def data(tmp_path):
 def run(tmp_path, data, monkeypatch):
     def load_run(run, device):
         config = SimpleNamespace(
-            data=data, model="dsa", height=HEIGHT, width=WIDTH, dsap_size=8
+            data=data, model="dsa", height=HEIGHT, width=WIDTH, dsap_size=8, epochs=3
         )
         return SimpleNamespace(config=config, model=MeanColour().eval(), epoch=3, step=42)
 
@@ -141,3 +141,11 @@ def test_wrong_arguments(run):
         evaluate(run, features="z")
     with pytest.raises(ValueError, match="batch_size"):
         evaluate(run, batch_size=0)
+
+
+def test_an_unfinished_run_is_said(run, capsys, monkeypatch):
+    loaded = evaluate_run.load_run(run, "cpu")
+    loaded.epoch = 2
+    monkeypatch.setattr(evaluate_run, "load_run", lambda *_: loaded)
+    evaluate_run.evaluate(run)
+    assert "has trained 2 of 3 epochs" in capsys.readouterr().err
