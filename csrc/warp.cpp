@@ -203,7 +203,7 @@ void gradient(const WarpGradient& call, int batch_index) {
   for (int part = 0; part < call.parts; ++part) {
     for (int cell = 0; cell < map_size; ++cell) {
       const int32_t pixel = *source++;
-      if (pixel < 0) continue;
+      if (pixel < 0 || pixel >= plane) continue;
       const Grad* from = grad + part * call.grad_stride[1] +
                          cell / call.size * call.grad_stride[3] +
                          cell % call.size * call.grad_stride[4];

@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(const __grid_constan
   const int64_t cell = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (cell >= a.cells) return;
   const int pixel = a.source[cell];
-  if (pixel < 0) return;
+  if (pixel < 0 || pixel >= a.height * a.width) return;
   const int column = cell % a.size;
   const int row = cell / a.size % a.size;
   const int64_t map = cell / a.size / a.size;

@@ -27,7 +27,9 @@ def merge_parts(features: Tensor, level: str) -> Tensor:
         TypeError: features are not floating tensors of the dtypes above.
         RuntimeError: a CUDA tensor where the CUDA kernels are missing.
     """
-    if level not in LEVELS:
+    if not isinstance(features, Tensor):
+        raise TypeError(f"features must be a torch.Tensor, not {type(features).__name__}")
+    if not isinstance(level, str) or level not in LEVELS:
         raise ValueError(f"level must be 'mirror' or 'front_back', not {level!r}")
     expected = len(LEVELS[level])
     if features.dtype not in _FLOATING:

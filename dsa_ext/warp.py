@@ -1,5 +1,6 @@
 """The warp: images and IUV maps to part images (DSAP-images, the paper's section 3.1)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -29,8 +30,8 @@ def iuv_to_dsap(
 
     A pixel of part I at (u, v) goes to part image I - 1, row floor(u * size), column
     floor(v * size). Where several pixels meet in one cell, the last in raster order wins, on every
-    device. I = 0 and I > 24 are background. Differentiable in `image`: a cell's gradient flows to
-    the pixel that won it.
+    device. I = 0 and I > 24 are background. Differentiable in `image` (reverse mode, any order): a
+    cell's gradient flows to the pixel that won it.
 
     Args:
         image: (B, C, H, W) uint8, float16, bfloat16 or float32, any C >= 1, any strides (an
@@ -49,7 +50,8 @@ def iuv_to_dsap(
             a uint8 image becomes x / 255.
         return_source: also return the map of winners.
         out: write into this (B, parts, C, S, S) tensor of the output's dtype and device, any
-            strides. Reusing one is faster than fresh memory. Not differentiable.
+            strides that do not overlap, not image's or iuv's memory. Reusing one is faster than
+            fresh memory. Not differentiable.
 
     Returns:
         (B, parts, C, S, S). With return_source also an int32 (B, parts, S, S): the raster index
@@ -64,12 +66,12 @@ def iuv_to_dsap(
     dtype = _output_dtype(image, dtype, out, mean, std)
     channels = image.shape[1]
     fill = _per_channel("fill", fill, channels)
-    if dtype == torch.uint8 and any(x != int(x) or not 0 <= x <= 255 for x in fill):
+    if dtype == torch.uint8 and any(not 0 <= x <= 255 or x != int(x) for x in fill):
         raise ValueError(f"fill must be whole and 0..255 for uint8 output, not {fill}")
     mean = _per_channel("mean", mean, channels) if mean is not None else []
     std = _per_channel("std", std, channels) if std is not None else []
-    if any(x == 0 for x in std):
-        raise ValueError(f"std must not be 0, got {std}")
+    if any(x == 0 or not math.isfinite(x) for x in std):
+        raise ValueError(f"std must be finite and not 0, got {std}")
     if iuv.dtype != torch.uint8:
         iuv = iuv.float()
     check_served(image)
@@ -79,16 +81,21 @@ def iuv_to_dsap(
             image, iuv, size, parts, mirror, dtype, needs_source, fill, mean, std
         )
         return (dsap, source) if return_source else dsap
-    _check_out(out, (image.shape[0], parts, channels, size, size), image)
+    _check_out(out, (image.shape[0], parts, channels, size, size), image, iuv)
     source = None
     if return_source:
         shape = (image.shape[0], parts, size, size)
         source = torch.empty(shape, dtype=torch.int32, device=image.device)
     torch.ops.dsa_ext.iuv_to_dsap_out(image, iuv, out, source, mirror, fill, mean, std)
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(out)  # autograd must see what is overwritten
     return (out, source) if return_source else out
 
 
 def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: bool) -> None:
+    for name, value in (("image", image), ("iuv", iuv)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
     if image.dtype not in _DTYPES:
         raise TypeError(
             f"image must be uint8, float16, bfloat16 or float32, not {image.dtype}"
@@ -106,10 +113,10 @@ def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: boo
         )
     if iuv.device != image.device:
         raise ValueError(f"iuv is on {iuv.device}, but image is on {image.device}")
-    if not 1 <= size <= 256:
-        raise ValueError(f"size must be 1..256, not {size}")
-    if parts not in body.GROUPS:
-        raise ValueError(f"parts must be 24, 13 or 8, not {parts}")
+    if not isinstance(size, int) or not 1 <= size <= 256:
+        raise ValueError(f"size must be 1..256, not {size!r}")
+    if not isinstance(parts, int) or parts not in body.GROUPS:
+        raise ValueError(f"parts must be 24, 13 or 8, not {parts!r}")
     if mirror and parts == 24:
         raise ValueError("mirror=True needs parts=13 or parts=8: with 24 nothing is merged")
 
@@ -130,18 +137,37 @@ def _output_dtype(image, dtype, out, mean, std) -> torch.dtype:
     return dtype
 
 
-def _check_out(out: Tensor, shape: tuple[int, ...], image: Tensor) -> None:
+def _check_out(out: Tensor, shape: tuple[int, ...], image: Tensor, iuv: Tensor) -> None:
     if tuple(out.shape) != shape:
         raise ValueError(f"out must be {shape}, not {tuple(out.shape)}")
     if out.device != image.device:
         raise ValueError(f"out is on {out.device}, but image is on {image.device}")
     if torch.is_grad_enabled() and (image.requires_grad or out.requires_grad):
         raise ValueError("out= has no gradient: leave it out, or use torch.no_grad()")
+    if torch.compiler.is_compiling():
+        return  # tensors without memory: there is nothing to compare
+    if any(stride == 0 and length > 1 for stride, length in zip(out.stride(), out.shape)):
+        raise ValueError("out must not overlap itself, but it is an expanded tensor")
+    for name, tensor in (("image", image), ("iuv", iuv)):
+        if _share_memory(out, tensor):
+            raise ValueError(f"out must not share memory with {name}")
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    if a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr() or not a.numel():
+        return False
+    ends = []
+    for x in (a, b):
+        last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride()))
+        ends.append((x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()))
+    return ends[0][0] < ends[1][1] and ends[1][0] < ends[0][1]
 
 
 def _per_channel(name: str, values: float | Sequence[float], channels: int) -> list[float]:
-    if not isinstance(values, (int, float, Sequence)):
+    if hasattr(values, "tolist"):
         values = values.tolist()  # a tensor or an array
+    if isinstance(values, str) or not isinstance(values, (int, float, Sequence)):
+        raise ValueError(f"{name} must be a number or one per channel ({channels}), not {values!r}")
     values = [float(x) for x in values] if isinstance(values, Sequence) else [float(values)]
     if len(values) not in (1, channels):
         raise ValueError(f"{name} must be a number or one per channel ({channels}), not {values}")
@@ -229,6 +255,28 @@ def _warp_backward(ctx, grad, _):
     return (image,) + (None,) * 9
 
 
+def _setup_backward(ctx, inputs, output):
+    grad, source, *_, std = inputs
+    ctx.save_for_backward(source)
+    ctx.dtype, ctx.std = grad.dtype, std
+
+
+def _backward_backward(ctx, grad_image):
+    """The gradient of the gradient: each cell takes what its winning pixel got, divided by std."""
+    (source,) = ctx.saved_tensors  # [B, P, S, S]
+    channels = grad_image.shape[1]
+    index = source.flatten(1).long().clamp(min=0)[:, None].expand(-1, channels, -1)
+    value = grad_image.flatten(2).float().gather(2, index)  # [B, C, P*S*S]
+    if ctx.std:
+        value = value / value.new_tensor(ctx.std)[:, None]
+    value = torch.where(source.flatten(1)[:, None] < 0, 0.0, value).to(ctx.dtype)
+    grad = value.unflatten(2, source.shape[1:]).transpose(1, 2)  # [B, P, C, S, S]
+    return (grad,) + (None,) * 5
+
+
 torch.library.register_autograd(
     "dsa_ext::iuv_to_dsap", _warp_backward, setup_context=_setup_warp
+)
+torch.library.register_autograd(
+    "dsa_ext::iuv_to_dsap_backward", _backward_backward, setup_context=_setup_backward
 )

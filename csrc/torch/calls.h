@@ -73,7 +73,7 @@ inline WarpImages warp_images(const Tensor& image, const Tensor& iuv, const Tens
                   "out must be [B, P, C, S, S] with S in 1..256");
   STD_TORCH_CHECK(parts == kParts || parts == kMirrorParts || parts == kBodyParts,
                   "parts must be 24, 13 or 8");
-  STD_TORCH_CHECK(image.size(2) * image.size(3) <= INT32_MAX, "the image has 2^31 pixels or more");
+  STD_TORCH_CHECK(image.size(2) * image.size(3) <= 1 << 30, "the image has more than 2^30 pixels");
 
   WarpImages call{};
   call.batch = image.size(0), call.channels = image.size(1);
@@ -108,6 +108,7 @@ inline WarpGradient warp_gradient(const Tensor& grad, const Tensor& source,
   STD_TORCH_CHECK(source.size(0) == grad.size(0) && source.size(1) == grad.size(1) &&
                       source.size(2) == grad.size(3) && source.size(3) == grad.size(4),
                   "source and gradient differ in shape");
+  STD_TORCH_CHECK(grad_image.size(2) * grad_image.size(3) <= 1 << 30, "more than 2^30 pixels");
   WarpGradient call{};
   call.batch = grad.size(0), call.parts = grad.size(1), call.channels = grad.size(2);
   call.size = grad.size(3);

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"dsareid {name}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print(f"\ndsareid {name}: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"\ndsareid {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 
@@ -91,8 +91,8 @@ def _warp(_: list[str]) -> Callable:
 
         if not 1 <= size <= 256:
             raise DSAError(f"--size must be 1..256, not {size}")
-        if scale < 0:
-            raise DSAError(f"--scale must be 0 or more, not {scale}")
+        if not 0 <= scale <= 160:
+            raise DSAError(f"--scale must be 0..160, not {scale}")
         colours, filled = part_images(image, iuv, size, box=_parse_box(box))
         picture = draw_part_images(colours, filled, scale or -(-160 // size))
         with atomic_path(out) as temporary:
@@ -173,9 +173,9 @@ def _peek(arguments: list[str]) -> tuple[str, bool, str | None]:
     import argparse
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--preset", nargs="?", default="paper")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--out")
+    parser.add_argument("--out", nargs="?")
     known, _ = parser.parse_known_args(arguments)
     return known.preset, known.resume, known.out
 

@@ -130,7 +130,7 @@ def _is_path(picture: Picture) -> bool:
 
 
 def _name(picture: Picture) -> str:
-    return str(picture) if _is_path(picture) else ""
+    return str(picture) if _is_path(picture) else f"({type(picture).__name__})"
 
 
 def _as_array(picture: Image.Image | np.ndarray, name: str) -> np.ndarray:

@@ -72,6 +72,8 @@ def test_strides_and_empty(level, parts, groups):
         (ValueError, "24", make(13, 2), "mirror"),
         (ValueError, "13", make(24, 2), "front_back"),
         (ValueError, "24", torch.randn(24), "mirror"),
+        (ValueError, "level must be", make(24, 2), [24]),
+        (TypeError, "torch.Tensor", make(24, 2).numpy(), "mirror"),
         (TypeError, "features must be float32", make(24, 2).double(), "mirror"),
         (TypeError, "features must be float32", make(24, 2).int(), "mirror"),
     ],

@@ -258,6 +258,52 @@ def test_gradient_reaches_the_winner_alone():
     assert image.grad.flatten().tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+def test_second_gradient(normalised):
+    options = {"mean": MEAN[:3], "std": STD[:3]} if normalised else {}
+    iuv, image = make_iuv(2, 9, 5), make_image(2, 3, 9, 5, torch.float32)
+    results = []
+    for warp in (iuv_to_dsap, lambda *a, **k: _iuv_to_dsap(*a, **k)[0]):
+        x = image.clone().requires_grad_()
+        y = warp(x, iuv, size=4, **options)
+        (first,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first**2).sum(), x)
+        assert second.any()
+        results.append(second)
+    torch.testing.assert_close(*results)
+
+
+def test_autograd_sees_what_out_overwrites():
+    weight = torch.ones(1, 24, 3, 8, 8, requires_grad=True)
+    out = torch.zeros(1, 24, 3, 8, 8)
+    product = (weight * out).sum()
+    iuv_to_dsap(make_image(1, 3, 9, 5), make_iuv(1, 9, 5), size=8, dtype=torch.float32, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_out_must_have_memory_of_its_own():
+    image, iuv = make_image(1, 3, 48, 48), make_iuv(1, 48, 48)
+    with pytest.raises(ValueError, match="overlap itself"):
+        out = torch.empty(1, 24, 1, 8, 8, dtype=torch.uint8).expand(-1, -1, 3, -1, -1)
+        iuv_to_dsap(image, iuv, size=8, out=out)
+    for name, tensor in (("image", image), ("iuv", iuv)):
+        with pytest.raises(ValueError, match=f"share memory with {name}"):
+            out = tensor.flatten()[: 24 * 3 * 9].view(1, 24, 3, 3, 3)
+            iuv_to_dsap(image, iuv, size=3, out=out)
+    whole = torch.zeros(2, 3 * 48 * 48, dtype=torch.uint8)  # parts of one buffer may go along
+    part = whole[0].view(1, 3, 48, 48)
+    iuv_to_dsap(part, iuv, size=8, out=whole[1, : 24 * 3 * 64].view(1, 24, 3, 8, 8))
+
+
+def test_a_source_map_of_a_larger_image_touches_no_foreign_memory():
+    source = torch.full((1, 24, 8, 8), 10**7, dtype=torch.int32)
+    grad = torch.ops.dsa_ext.iuv_to_dsap_backward(
+        torch.rand(1, 24, 3, 8, 8), source, 2, 2, torch.float32, []
+    )
+    assert not grad.any()
+
+
 def test_empty_batch():
     result, source = iuv_to_dsap(
         make_image(0, 3, 4, 4), make_iuv(0, 4, 4), size=8, return_source=True
@@ -289,11 +335,19 @@ IMAGE, IUV = make_image(2, 3, 8, 4), make_iuv(2, 8, 4)
         (ValueError, "fill must be a number or one per channel", IMAGE, IUV, {"fill": [1, 2]}),
         (ValueError, "fill must be whole", IMAGE, IUV, {"fill": 0.5}),
         (ValueError, "fill must be whole", IMAGE, IUV, {"fill": 256}),
+        (ValueError, "fill must be whole", IMAGE, IUV, {"fill": float("nan")}),
+        (ValueError, "fill must be a number", IMAGE, IUV, {"fill": "123"}),
+        (ValueError, "size must be", IMAGE, IUV, {"size": 32.0}),
+        (ValueError, "parts must be", IMAGE, IUV, {"parts": [24]}),
+        (TypeError, "image must be a torch.Tensor", IMAGE.numpy(), IUV, {}),
+        (TypeError, "iuv must be a torch.Tensor", IMAGE, IUV.numpy(), {}),
+        (ValueError, "std must be finite", IMAGE, IUV,
+         {"mean": 0, "std": float("nan"), "dtype": torch.float32}),
         (ValueError, "uint8 output needs", IMAGE.float(), IUV, {"dtype": torch.uint8}),
         (ValueError, "together", IMAGE, IUV, {"mean": [0, 0, 0], "dtype": torch.float32}),
         (ValueError, "together", IMAGE, IUV, {"std": [1, 1, 1], "dtype": torch.float32}),
         (ValueError, "floating output", IMAGE, IUV, {"mean": [0, 0, 0], "std": [1, 1, 1]}),
-        (ValueError, "std must not be 0", IMAGE, IUV,
+        (ValueError, "std must be finite and not 0", IMAGE, IUV,
          {"mean": [0, 0, 0], "std": [1, 0, 1], "dtype": torch.float32}),
         (ValueError, "out must be", IMAGE, IUV,
          {"out": torch.empty(2, 24, 3, 8, 8, dtype=torch.uint8)}),
@@ -333,7 +387,7 @@ def test_opcheck_out_and_backward(device):
     arguments = (image, iuv, out, source, False, [0.0] * 3, [], [])
     torch.library.opcheck(torch.ops.dsa_ext.iuv_to_dsap_out.default, arguments)
     _, source = iuv_to_dsap(image, iuv, size=8, return_source=True)
-    grad = torch.randn(2, 24, 3, 8, 8, device=device)
+    grad = torch.randn(2, 24, 3, 8, 8, device=device, requires_grad=True)
     torch.library.opcheck(
         torch.ops.dsa_ext.iuv_to_dsap_backward.default, (grad, source, 9, 5, torch.float32, [])
     )

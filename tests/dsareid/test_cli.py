@@ -106,6 +106,14 @@ def test_train_eval_report(capsys, tiny_data, tmp_path):
     assert status == 0, err
 
 
+def test_a_preset_that_does_not_exist(capsys):
+    for arguments in (["--preset"], ["--preset", "fast"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(["train", *arguments])
+        assert exit_.value.code == 2
+        assert "preset" in capsys.readouterr().err
+
+
 def test_a_resumed_run_keeps_its_settings(capsys, tmp_path):
     status, _, err = run(capsys, "train", "--resume", "--out", tmp_path / "nothing")
     assert status == 1 and "not a run's folder" in err

@@ -20,9 +20,12 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image as uint8 [H, W, 3] RGB; grey, palette and RGBA files are converted.
 
     Raises:
-        DSAError: the file is missing, truncated or no image.
+        DSAError: the file is missing, truncated, no image, or has more than 8 bits a channel.
     """
-    return np.array(_decode(path, "an image").convert("RGB"))  # a copy: Pillow's is read-only
+    image = _decode(path, "an image")
+    if image.mode.startswith(("I", "F")):
+        raise DSAError(f"{path}: expected 8 bits a channel, but its mode is {image.mode}; convert it first")
+    return np.array(image.convert("RGB"))  # a copy: Pillow's is read-only
 
 
 def read_iuv(path: str | os.PathLike) -> np.ndarray:

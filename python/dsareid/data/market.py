@@ -21,7 +21,7 @@ from dsareid.errors import DSAError
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
-_NAME = re.compile(r"(-?\d+)_c(\d+)")
+_NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """All settings of a training run, as typed dataclasses, and the two presets."""
 
+import math
+import operator
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +54,39 @@ class OptimConfig:
     """Adam's weight decay."""
 
 
+# What a setting may be. Checked when a TrainConfig is made, so that a run never starts with others.
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, math.inf),
+    "seed": (0, 2**63 - 1),
+    "height": (32, 4096),
+    "width": (32, 4096),
+    "dsap_size": (4, 256),
+    "identities": (2, math.inf),
+    "images": (2, math.inf),
+    "network.width": (1 / 64, 8),
+    "network.head_width": (1 / 32, 8),
+    "optim.rate": (0, 10),
+    "optim.warm_up_from": (0, 10),
+    "optim.warm_up_epochs": (0, math.inf),
+    "optim.halve_every": (1, math.inf),
+    "optim.weight_decay": (0, 10),
+    "loss.id_f": (0, math.inf),
+    "loss.id_z": (0, math.inf),
+    "loss.triplet_z": (0, math.inf),
+    "loss.margin": (0, math.inf),
+    "loss.smoothing": (0, 1),
+    "augment.pad": (0, 4096),
+    "augment.flip": (0, 1),
+    "augment.erase": (0, 1),
+    "augment.drop_person": (0, 1),
+    "augment.drop_part": (0, 1),
+}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run."""
@@ -90,15 +125,19 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self):
-        limits = {"epochs": 1, "height": 32, "width": 32, "dsap_size": 4, "identities": 2, "images": 2}
-        for name, least in limits.items():
-            if getattr(self, name) < least:
-                flag = "--" + name.replace("_", "-")
-                raise DSAError(f"{flag} must be at least {least}, not {getattr(self, name)}")
-        if self.dsap_size > 256 or self.dsap_size % 4:
-            raise DSAError(
-                f"--dsap-size must be a multiple of 4 up to 256, not {self.dsap_size}"
-            )
+        for name, (least, most) in _RANGES.items():
+            value = operator.attrgetter(name)(self)
+            if not least <= value <= most:  # a NaN is neither
+                where = f"at least {least}" if most == math.inf else f"{least}..{most}"
+                raise DSAError(f"{_flag(name)} must be {where}, not {value}")
+        # The steps by which the narrowest layer stays whole: 64 channels in the trunk, 32 in the guide.
+        for name, step in {"dsap_size": 4, "network.width": 1 / 64, "network.head_width": 1 / 32}.items():
+            value = operator.attrgetter(name)(self)
+            if value % step:
+                what = f"1/{round(1 / step)}" if step < 1 else step
+                raise DSAError(f"{_flag(name)} must be a multiple of {what}, not {value}")
+        if min(self.network.depths) < 1:
+            raise DSAError(f"--network.depths must be at least 1 each, not {self.network.depths}")
 
     @property
     def needs_iuv(self) -> bool:

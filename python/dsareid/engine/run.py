@@ -6,9 +6,10 @@
     RUN/tensorboard/     the same for tensorboard
 """
 
+import contextlib
 import json
 import os
-import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dsareid.engine.config import TrainConfig, load_config
 from dsareid.errors import DSAError
 from dsareid.files import atomic_path
 from dsareid.models import Baseline, DSAReID, TwoBranch
+from dsareid.models.weights import first_difference
 
 CONFIG, CHECKPOINT, LOG = "config.json", "checkpoint.pt", "log.jsonl"
 
@@ -76,7 +78,7 @@ def choose_device(name: str) -> torch.device:
         raise DSAError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DSAError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise DSAError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
     return device
 
@@ -99,8 +101,8 @@ def save_checkpoint(
     with atomic_path(run / CHECKPOINT) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # what torch's writer raises when the disk is full
-            raise OSError(f"{error}") from error
+        except RuntimeError as error:  # torch's writer does not say why
+            raise DSAError(f"cannot write {run / CHECKPOINT} (is the disk full?): {error}") from error
 
 
 def load_checkpoint(run: Path, device: torch.device) -> dict:
@@ -114,13 +116,20 @@ def load_checkpoint(run: Path, device: torch.device) -> dict:
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise DSAError(f"{path}: no checkpoint yet; train first: dsareid train") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what the unpickler raises depends on what is in the file
         raise DSAError(
             f"{path}: not a readable checkpoint: it is cut short, or dsareid train did not write it"
         ) from error
     expected = {"model", "optimizer", "scaler", "position", "identities"}
-    if not isinstance(state, dict) or not expected <= state.keys():
-        raise DSAError(f"{path}: not a checkpoint of dsareid (expected {sorted(expected)})")
+    if (
+        not isinstance(state, dict)
+        or not expected <= state.keys()
+        or not isinstance(state["model"], dict)
+        or not isinstance(state["identities"], int)
+        or state["identities"] < 1
+        or state["position"].keys() != vars(Position()).keys()
+    ):
+        raise DSAError(f"{path}: not a checkpoint of dsareid (expected {', '.join(sorted(expected))})")
     return state
 
 
@@ -130,13 +139,12 @@ def load_model_state(run: Path, model: nn.Module, state: dict) -> None:
     Raises:
         DSAError: they belong to another model.
     """
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
+    if difference := first_difference(model, state["model"]):
         raise DSAError(
             f"{run / CHECKPOINT}: the checkpoint of another model than {run / CONFIG} describes: "
-            f"{error}"
-        ) from error
+            f"{difference}"
+        )
+    model.load_state_dict(state["model"])
 
 
 def load_run(run: str | os.PathLike, device: torch.device | str = "auto") -> Run:
@@ -156,33 +164,48 @@ def load_run(run: str | os.PathLike, device: torch.device | str = "auto") -> Run
 
 
 class Log:
-    """RUN/log.jsonl and tensorboard. A resumed run goes on where its checkpoint stands."""
+    """RUN/log.jsonl and tensorboard. A resumed run goes on where its checkpoint stands.
+
+    Every method raises DSAError where the files cannot be written (a full disk).
+    """
 
     def __init__(self, run: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        path = run / LOG
+        self.path = run / LOG
         kept = []
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
+        if self.path.exists():
+            with self._said():
+                lines = self.path.read_text(errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if _step_of(line) <= step]
-        with atomic_path(path) as temporary:
+        with atomic_path(self.path) as temporary:
             temporary.write_text("".join(kept))
-        self.file = path.open("a")
-        self.board = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)
+        with self._said():
+            self.file = self.path.open("a")
+            self.board = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        with self._said():
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        self.file.flush()
-        self.board.flush()
+        with self._said():
+            self.file.flush()
+            self.board.flush()
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        with self._said():
+            self.file.close()
+            self.board.close()
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DSAError(f"cannot keep the log {self.path}: {error.strerror or error}") from error
 
 
 def _step_of(line: str) -> float:

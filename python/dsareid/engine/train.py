@@ -221,9 +221,10 @@ class Trainer:
     def _not_finite(self, terms: dict[str, torch.Tensor]) -> None:
         shown = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
         position = self.position
+        kept = "The checkpoint of the last epoch is kept; a" if position.epoch else "A"
         raise DSAError(
             f"the loss is not finite in epoch {position.epoch + 1}, batch {position.batch + 1} "
-            f"(step {position.step + 1}): {shown}. The checkpoint of the last epoch is kept; a lower "
+            f"(step {position.step + 1}): {shown}. {kept} lower "
             "--optim.rate or --precision float32 may help"
         )
 

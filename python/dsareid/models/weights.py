@@ -1,12 +1,10 @@
 """Initial weights of the MF-Stream: torchvision's ResNet-50."""
 
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsareid.errors import DSAError
 from dsareid.models.reid import DSAReID
@@ -32,12 +30,25 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
         targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
     for module, prefix, wanted in targets:
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
-        try:
-            module.load_state_dict(part)
-        except RuntimeError as error:
+        if difference := first_difference(module, part):
             raise DSAError(
-                f"--weights {source}: these are not the weights of a ResNet-50 of this width: {error}"
-            ) from error
+                f"--weights {source}: not the weights of a ResNet-50 of this width: {prefix}{difference}"
+            )
+        module.load_state_dict(part)
+
+
+def first_difference(module: nn.Module, state: dict) -> str | None:
+    """What first keeps a state dict from fitting a module, in a few words; None if it fits."""
+    expected = module.state_dict()
+    for name, value in expected.items():
+        if name not in state:
+            return f"{name} is missing"
+        came = state[name]
+        if not isinstance(came, Tensor) or came.shape != value.shape:
+            shape = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
+            return f"{name} must be {list(value.shape)}, not {shape}"
+    unexpected = [name for name in state if name not in expected]
+    return f"{unexpected[0]} is unexpected" if unexpected else None
 
 
 def _imagenet() -> dict[str, Tensor]:
@@ -60,7 +71,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DSAError(f"--weights {path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # what the unpickler raises depends on what is in the file
         raise DSAError(
             f"--weights {path}: not readable as weights: expected a state dict that torch.save or "
             "safetensors wrote, of tensors alone"

@@ -5,7 +5,63 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
+
 from dsareid.errors import DSAError
+
+
+class Row(TypedDict):
+    """A row of the table; fractions of 1."""
+
+    name: str
+    mAP: float
+    rank1: float
+    rank5: float
+    rank10: float
+    cmc: list[float]
+
+
+class Answer(TypedDict):
+    """An image of a rank list."""
+
+    name: str
+    id: int
+    cam: int
+    distance: float
+    right: bool
+
+
+class RankList(TypedDict):
+    """A query and the images nearest to it."""
+
+    query: str
+    id: int
+    cam: int
+    ap: float
+    gallery: list[Answer]
+
+
+class Checkpoint(TypedDict):
+    """How far the run had come when it was evaluated."""
+
+    epoch: int
+    step: int
+
+
+class Evaluation(TypedDict):
+    """What the report needs of RUN/evaluation.json."""
+
+    queries: int
+    skipped: int
+    gallery: int
+    rows: list[Row]
+    rank_lists: list[RankList]
+    data: NotRequired[str]
+    checkpoint: NotRequired[Checkpoint]
+
+
+_EVALUATION = TypeAdapter(Evaluation)
 
 
 @dataclass(frozen=True)
@@ -59,10 +115,13 @@ def read_run(run: Path) -> RunFiles:
             f"{run}: not a run folder: it has no config.json (the folder that was --out of "
             "dsareid train was expected)"
         )
-    settings = _read_object(config)
+    settings = dict(_flatten(_read_object(config)))
+    for name in ("height", "width", "dsap_size", "epochs"):
+        if not isinstance(settings.get(name, 0), int):
+            raise DSAError(f"{config}: {name} must be a whole number, not {settings[name]!r}")
     return RunFiles(
         run=run,
-        settings=dict(_flatten(settings)),
+        settings=settings,
         log=_read_log(run / "log.jsonl"),
         evaluation=_read_evaluation(run / "evaluation.json"),
         fused=_read_evaluation(run / "evaluation-fused.json"),
@@ -85,12 +144,14 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     evaluation = _read_object(path)
-    missing = {"rows", "rank_lists", "queries", "skipped", "gallery"} - evaluation.keys()
-    if missing:
+    try:
+        _EVALUATION.validate_python(evaluation)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise DSAError(
-            f"{path}: {', '.join(sorted(missing))} missing, not as dsareid eval writes it; "
-            "run that again"
-        )
+            f"{path}: not as dsareid eval writes it; run that again ({where}: {first['msg']})"
+        ) from error
     return evaluation
 
 

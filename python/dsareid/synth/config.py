@@ -5,7 +5,7 @@ from typing import Literal
 
 from dsareid.errors import DSAError
 
-SMALLEST_SIDE = 16  # pixels
+SMALLEST_SIDE, LARGEST_SIDE = 16, 4096  # pixels
 MOST_IDENTITIES = 9999  # Market-1501's file names have four digits
 
 
@@ -45,6 +45,10 @@ class SynthConfig:
         for name, least in lowest.items():
             if getattr(self, name) < least:
                 raise DSAError(f"{name} must be at least {least}, but is {getattr(self, name)}")
+        if max(self.height, self.width) > LARGEST_SIDE:
+            raise DSAError(
+                f"height and width must be at most {LARGEST_SIDE}, but are {self.height} and {self.width}"
+            )
         if self.identities > MOST_IDENTITIES:
             raise DSAError(
                 f"identities must be at most {MOST_IDENTITIES} (four digits in the file names), "

@@ -219,6 +219,8 @@ def _unfinished_folder(out: Path) -> Iterator[Path]:
         folder.chmod(make_folder(folder / "iuv").stat().st_mode & 0o777)
         yield folder
         folder.rename(out)  # replaces an empty folder
+    except DSAError as error:  # the folder's name means nothing to the user
+        raise DSAError(str(error).replace(str(folder), str(out))) from error
     except OSError as error:
         reason = error.strerror or error
         raise DSAError(f"cannot write the synthetic data set {out}: {reason}") from error

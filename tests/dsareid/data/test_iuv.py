@@ -21,6 +21,12 @@ def test_images_of_any_mode_become_rgb(tmp_path, mode):
     assert read_image(path).shape == (5, 4, 3)
 
 
+def test_16_bit_images_are_refused_rather_than_clipped(tmp_path):
+    Image.fromarray(np.full((4, 5), 30000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(DSAError, match="8 bits a channel"):
+        read_image(tmp_path / "a.png")
+
+
 def test_all_background_is_legal(tmp_path):
     write_iuv(tmp_path / "a.png", np.zeros((3, 3, 3), np.uint8))
     assert not read_iuv(tmp_path / "a.png").any()

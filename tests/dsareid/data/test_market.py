@@ -43,6 +43,9 @@ def test_bad_folders(own_data):
     (own_data / "query/holiday.jpg").touch()
     with pytest.raises(DSAError, match="holiday.jpg: the name must begin"):
         load_split(own_data, QUERY, 64, 32, iuv=False)
+    (own_data / "query/holiday.jpg").rename(own_data / "query/99999999999999999999_c1s1.jpg")
+    with pytest.raises(DSAError, match="the name must begin"):
+        load_split(own_data, QUERY, 64, 32, iuv=False)
     for path in (own_data / "query").iterdir():
         path.unlink()
     with pytest.raises(DSAError, match="no images"):
