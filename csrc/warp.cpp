@@ -18,22 +18,24 @@
 namespace dsa {
 namespace {
 
-// Where the pixels of one part go: offsets in elements from the image's first output element.
-struct PartTarget {
-  ptrdiff_t out = -1;     // start of the part image; -1: background or another unit's part
-  ptrdiff_t source = 0;   // start of its map of winners
-  bool reverse = false;   // read U from the chart's other end
-};
+// Where the pixels of each part go: offsets in elements from the image's first output element.
+// Arrays rather than an array of structs: one load with a scaled index for what everybody needs.
+struct PartTargets {
+  ptrdiff_t out[kParts + 1];     // start of the part image; -1: background or another unit's part
+  ptrdiff_t source[kParts + 1];  // start of its map of winners
+  bool reverse[kParts + 1];      // read U from the chart's other end
 
-void part_targets(const WarpImages& call, int first_part, int last_part, PartTarget (&target)[256]) {
-  for (int part = 1; part <= kParts; ++part) {
-    const int index = merged_index(part, call.parts);
-    if (index < first_part || index >= last_part) continue;
-    target[part].out = index * call.out_stride[1];
-    target[part].source = static_cast<ptrdiff_t>(index) * call.size * call.size;
-    target[part].reverse = call.mirror && kPart[part - 1].flip_u && second_of_pair(part);
+  PartTargets(const WarpImages& call, int first_part, int last_part) {
+    out[0] = -1;
+    for (int part = 1; part <= kParts; ++part) {
+      const int index = merged_index(part, call.parts);
+      const bool ours = index >= first_part && index < last_part;
+      out[part] = ours ? index * call.out_stride[1] : -1;
+      source[part] = static_cast<ptrdiff_t>(index) * call.size * call.size;
+      reverse[part] = call.mirror && kPart[part - 1].flip_u && second_of_pair(part);
+    }
   }
-}
+};
 
 template <class Out>
 void fill_parts(const WarpImages& call, Out* out, const std::vector<Out>& fill, int first_part,
@@ -121,8 +123,7 @@ void scatter(const WarpImages& call, int batch_index, int first_part, int last_p
     std::fill(source + first_part * map_size, source + last_part * map_size, -1);
   }
 
-  PartTarget target[256];
-  part_targets(call, first_part, last_part, target);
+  const PartTargets target(call, first_part, last_part);
   const Values<In, Out> value(call);
   const Cells<Coordinate> row_of(call.size, call.out_stride[3]);
   const Cells<Coordinate> column_of(call.size, call.out_stride[4]);
@@ -144,16 +145,16 @@ void scatter(const WarpImages& call, int batch_index, int first_part, int last_p
         const Coordinate i = i_row[x * iuv_step];
         Coordinate u = u_row[x * iuv_step];
         const Coordinate v = v_row[x * iuv_step];
-        const PartTarget& to = target[part_of(i, u, v)];
-        if (to.out < 0) continue;
-        if (kReversing && to.reverse) u = reversed(u);
-        Out* cell = out + to.out + row_of(u) + column_of(v);
+        const int part = part_of(i, u, v);
+        if (target.out[part] < 0) continue;
+        if (kReversing && target.reverse[part]) u = reversed(u);
+        Out* cell = out + target.out[part] + row_of(u) + column_of(v);
         const In* pixel = image_row + x * image_step;
         for (int c = 0; c < channels; ++c) {
           cell[c * out_channel] = value(c, pixel[c * image_channel]);
         }
         if constexpr (kWithSource) {
-          source[to.source + cell_of(u, call.size) * call.size + cell_of(v, call.size)] =
+          source[target.source[part] + cell_of(u, call.size) * call.size + cell_of(v, call.size)] =
               y * call.width + x;
         }
       }
