@@ -29,7 +29,9 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
     if model.mf.head_l is None:
         targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
     for module, prefix, wanted in targets:
-        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
+        # Older files lack BatchNorm's counters of batches; those of a new module are 0.
+        part = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
+        part |= {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
         if difference := first_difference(module, part):
             raise DSAError(
                 f"--weights {source}: not the weights of a ResNet-50 of this width: {prefix}{difference}"

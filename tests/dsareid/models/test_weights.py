@@ -33,6 +33,16 @@ def test_from_a_file(tmp_path, suffix, kind):
     assert torch.equal(loaded, expected)
 
 
+def test_files_without_the_counters_of_batchnorm(tmp_path):
+    """State dicts from before torch 0.4.1, as torchvision's older ones, have none."""
+    state = state_of(Baseline(3, **SMALL))
+    torch.save({k: v for k, v in state.items() if "num_batches" not in k}, tmp_path / "old.pth")
+    model = Baseline(3, **SMALL)
+    load_initial_weights(model, str(tmp_path / "old.pth"))
+    assert torch.equal(model.mf.trunk.conv1.weight, state["conv1.weight"])
+    assert model.mf.trunk.bn1.num_batches_tracked == 0
+
+
 def test_none_changes_nothing():
     model = TwoBranch(3, **SMALL)
     before = model.mf.trunk.conv1.weight.clone()
