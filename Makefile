@@ -4,6 +4,7 @@
 #   make test    install, build, run every test
 #   make setup   install and build alone (make build is the same: it compiles what changed)
 #   make bench   the benchmarks of the README (minutes)
+#   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make clean   remove what build and demo made; the installed packages stay
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ SOURCES := $(shell find csrc -type f)
 DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
-.PHONY: demo test setup build bench clean
+.PHONY: demo test setup build bench gpu clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
@@ -34,6 +35,9 @@ bench: build
 	$(PY) benchmarks/bench_warp.py
 	$(PY) benchmarks/bench_dsag.py
 	$(PY) benchmarks/bench_rank.py
+
+gpu:
+	@PYTHON=$(PYTHON) sh scripts/gpu.sh
 
 clean:
 	rm -rf build $(DEMO) $(VENV)/.built dsa_ext/*.so python/dsareid/*.so
