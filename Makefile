@@ -5,6 +5,8 @@
 #   make setup   install and build alone (make build is the same: it compiles what changed)
 #   make bench   the benchmarks of the README (minutes)
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
+#   make wheel   a wheel of all of it into dist/
+#   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
 #   make clean   remove what build and demo made; the installed packages stay
 
 PYTHON ?= python3
@@ -13,6 +15,7 @@ PY := $(VENV)/bin/python
 DSAREID := $(VENV)/bin/dsareid
 # One pair that is known to go together; a bare "torch" would take whatever is newest.
 TORCH := torch==2.14.1 torchvision==0.29.1
+OLDEST_TORCH := torch==2.10.0  # of those that pyproject.toml allows
 TOOLS := setuptools wheel ninja pybind11
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
@@ -20,7 +23,7 @@ SOURCES := $(shell find csrc -type f)
 DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
-.PHONY: demo test setup build bench gpu clean
+.PHONY: demo test setup build bench gpu wheel check-wheel clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
@@ -39,8 +42,17 @@ bench: build
 gpu:
 	@PYTHON=$(PYTHON) sh scripts/gpu.sh
 
+# setuptools packs all that lies in build/lib, modules deleted since included, so it is emptied first.
+wheel: $(VENV)/.torch
+	rm -rf dist build/lib.* build/bdist.*
+	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+check-wheel: wheel
+	sh scripts/check_wheel.sh $(PY) dist/*.whl $(OLDEST_TORCH) $(firstword $(TORCH))
+
 clean:
-	rm -rf build $(DEMO) $(VENV)/.built dsa_ext/*.so python/dsareid/*.so
+	rm -rf build dist $(DEMO) $(VENV)/.built dsa_ext/*.so python/dsareid/*.so
 
 $(VENV)/.torch: scripts/prerequisites.sh
 	@sh scripts/prerequisites.sh $(PYTHON)

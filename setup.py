@@ -61,17 +61,21 @@ def cuda_extension():
     os.environ["CUDA_HOME"] = cpp_extension.CUDA_HOME = str(home)
     architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     print(f"dsa_ext: building for the CPU and for CUDA {architectures} with {home}", flush=True)
-    return [
-        cpp_extension.CUDAExtension(
-            "dsa_ext._C_cuda",
-            [*sources("*.cu"), "csrc/torch/cuda.cpp"],
-            extra_compile_args={
-                "cxx": [*CXX, *ABI, "-DUSE_CUDA"],
-                "nvcc": ["-std=c++20", "-O3", *ABI, "-DUSE_CUDA"],
-            },
-            py_limited_api=True,
-        )
-    ]
+    extension = cpp_extension.CUDAExtension(
+        "dsa_ext._C_cuda",
+        [*sources("*.cu"), "csrc/torch/cuda.cpp"],
+        extra_compile_args={
+            "cxx": [*CXX, *ABI, "-DUSE_CUDA"],
+            "nvcc": ["-std=c++20", "-O3", *ABI, "-DUSE_CUDA"],
+        },
+        libraries=["cudart_static", "rt", "dl", "pthread"],
+        extra_link_args=["-Wl,--exclude-libs,libcudart_static.a"],
+        py_limited_api=True,
+    )
+    # The CUDA runtime as nvcc links it: inside. The shared one that torch adds is libcudart.so.13 where
+    # the toolkit is 13, and a torch 2.10, which brings libcudart.so.12, could not load the extension.
+    extension.libraries.remove("cudart")
+    return [extension]
 
 
 def core_extension():
