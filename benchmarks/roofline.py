@@ -3,9 +3,9 @@
     python benchmarks/roofline.py [--json]
 
 For each kernel at its typical size (dsa_ext/_measure.py, where the formulas stand): the bytes it must
-move, and how long a card needs for them at the bandwidth in its data sheet. A large copy reaches
-about nine tenths of that. Launches, a few microseconds each, are not counted; where inputs and
-outputs fit in a card's L2 cache a kernel may be faster. For measured times on a GPU:
+move, and how long a card needs for them at the bandwidth in its data sheet, which no copy quite
+reaches. Launches, a few microseconds each, are not counted; where inputs and outputs fit in a
+card's L2 cache a kernel may be faster. For measured times on a GPU:
 `python -m dsa_ext.selftest` and `python benchmarks/bench_cuda.py`.
 """
 

@@ -286,7 +286,7 @@ def cuda_medians(
     for turn in range(-warm_up, rounds):
         for name, function in work.items():
             scrub.sum()
-            torch.cuda._sleep(1_000_000)  # cycles: about half a millisecond
+            torch.cuda._sleep(4_000_000)  # cycles: about two milliseconds
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             function(turn)

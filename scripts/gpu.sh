@@ -64,6 +64,8 @@ name = re.sub("[^A-Za-z0-9]+", "-", torch.cuda.get_device_name(0)).strip("-")
 print(f"{major}.{minor} {name}")
 END
 ) || exit 2
+# The program itself, where PYTHON is a script in front of it: the tools look into the process they start.
+real=$("$python" -c 'import sys; print(sys.executable)') && [ -x "$real" ] && python=$real
 
 results=${RESULTS:-$root/results/gpu-${card#* }-$(date +%Y-%m-%d)}
 mkdir -p "$results" || exit 2
@@ -165,7 +167,9 @@ echo "results: $results"
 for step in ${*:-$steps}; do
   case $step in
     build) build ;;
-    selftest) run selftest "$built" "$python" -m dsa_ext.selftest --device cuda --json "$results/selftest.json" ;;
+    selftest)
+      run selftest "$built" "$python" -m dsa_ext.selftest --device cuda --json "$results/selftest.json"
+      ;;
     memcheck | racecheck | synccheck) sanitize "$step" ;;
     ncu) profile ;;
     bench) run bench "$built" "$python" "$root/benchmarks/bench_cuda.py" --json "$results/bench_cuda.json" ;;
