@@ -2,8 +2,9 @@
 // No contraction can change it: there is no product followed by a sum.
 #pragma once
 
-#include <cstdint>
+#if !defined(__CUDACC_RTC__)
 #include <cstring>
+#endif
 
 #include "parts.h"
 
@@ -83,6 +84,13 @@ struct Normalise {
   float mean = 0.f, std = 1.f;
 
   DSA_HOST_DEVICE float operator()(float x) const { return active ? (x - mean) / std : x; }
+};
+
+// 16 bytes of one type: what a CUDA thread loads or stores at once.
+template <class T>
+struct alignas(16) Vector {
+  static constexpr int kWidth = 16 / sizeof(T);
+  T value[kWidth];
 };
 
 template <class Out, class In>

@@ -201,6 +201,7 @@ void gradient(const WarpGradient& call, int batch_index) {
   const auto* grad = static_cast<const Grad*>(call.grad) + batch_index * call.grad_stride[0];
   const int32_t* source = call.source + batch_index * call.parts * map_size;
   auto* grad_image = static_cast<Image*>(call.grad_image) + batch_index * call.channels * plane;
+  std::fill_n(grad_image, call.channels * plane, Image{});
   for (int part = 0; part < call.parts; ++part) {
     for (int cell = 0; cell < map_size; ++cell) {
       const int32_t pixel = *source++;

@@ -14,8 +14,12 @@ STABLE_TORCH_LIBRARY(dsa_ext, m) {
   m.def(
       "iuv_to_dsap_backward(Tensor grad, Tensor source, int height, int width, ScalarType dtype, "
       "float[] std) -> Tensor");
-  m.def("merge_parts(Tensor features, bool front_back) -> Tensor");
-  m.def("expand_parts(Tensor merged, bool front_back) -> Tensor");
+  m.def("merge_parts(Tensor features, Tensor? residual, bool front_back, bool relu) -> Tensor");
+  m.def(
+      "merge_parts_out(Tensor features, Tensor? residual, Tensor(a!) out, bool front_back, bool relu) "
+      "-> ()");
+  // The gradient of merge_parts; features and residual only where ReLU was applied.
+  m.def("expand_parts(Tensor merged, Tensor? features, Tensor? residual, bool front_back) -> Tensor");
 }
 
 namespace dsa {
@@ -43,7 +47,7 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
 Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height,
                             int64_t width, ScalarType dtype, std::vector<double> std) {
   STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
-  Tensor image = torch::stable::new_zeros(grad, {grad.size(0), grad.size(2), height, width},
+  Tensor image = torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width},
                                           std::make_optional(dtype));
   const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
   const WarpGradient call = warp_gradient(grad, source, image, channels);
@@ -56,22 +60,13 @@ Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t he
 // Below this many elements a thread costs more than it brings.
 constexpr int64_t kGrain = 32768;
 
-template <auto kUnit, bool kExpand>
-Tensor merge(const Tensor& features, bool front_back) {
-  const Tensor in = torch::stable::contiguous(features);
-  const MergeTable table = merge_table(front_back);
-  Tensor out = with_parts(in, kExpand ? table.parts : table.groups);
-  const MergeCall call = merge_call(in, out, front_back, kExpand);
-  if (out.numel() == 0) return out;
+void run_merge(const MergeCall& call, bool expand, const Tensor&) {
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, call.inner));
-  torch::stable::parallel_for(0, call.batch * table.groups, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) kUnit(call, index);
-  });
-  return out;
+  const auto work = expand ? &expand_cpu : &merge_cpu;
+  torch::stable::parallel_for(0, call.batch * call.table.groups, grain,
+                              [&](int64_t begin, int64_t end) { work(call, begin, end); });
 }
 
-constexpr auto merge_parts = &merge<&merge_cpu, false>;
-constexpr auto expand_parts = &merge<&expand_cpu, true>;
 constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
 
 }  // namespace
@@ -81,8 +76,9 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CPU, m) {
   m.impl("iuv_to_dsap", TORCH_BOX(dsa::iuv_to_dsap));
   m.impl("iuv_to_dsap_out", TORCH_BOX(&dsa::iuv_to_dsap_out));
   m.impl("iuv_to_dsap_backward", TORCH_BOX(&dsa::iuv_to_dsap_backward));
-  m.impl("merge_parts", TORCH_BOX(dsa::merge_parts));
-  m.impl("expand_parts", TORCH_BOX(dsa::expand_parts));
+  m.impl("merge_parts", TORCH_BOX(&dsa::merge_functional<&dsa::run_merge>));
+  m.impl("merge_parts_out", TORCH_BOX(&dsa::merge_into<&dsa::run_merge>));
+  m.impl("expand_parts", TORCH_BOX(&dsa::expand_functional<&dsa::run_merge>));
 }
 
 // `dsa_ext._C.part_tables()`: csrc/parts.h as plain tuples, for dsa_ext.parts.

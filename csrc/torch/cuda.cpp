@@ -42,27 +42,19 @@ Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t he
   STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
   same_device(grad, source);
   const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
-  Tensor image = torch::stable::new_zeros(grad, {grad.size(0), grad.size(2), height, width},
+  Tensor image = torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width},
                                           std::make_optional(dtype));
   const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
   const WarpGradient call = warp_gradient(grad, source, image, channels);
-  if (grad.numel() != 0) check(warp_gradient_cuda(call, stream_of(grad)));
+  if (image.numel() != 0) check(warp_gradient_cuda(call, stream_of(grad)));
   return image;
 }
 
-template <auto kLaunch, bool kExpand>
-Tensor merge(const Tensor& features, bool front_back) {
-  const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
-  const Tensor in = torch::stable::contiguous(features);
-  const MergeTable table = merge_table(front_back);
-  Tensor out = with_parts(in, kExpand ? table.parts : table.groups);
-  const MergeCall call = merge_call(in, out, front_back, kExpand);
-  if (out.numel() != 0) check(kLaunch(call, stream_of(in)));
-  return out;
+void run_merge(const MergeCall& call, bool expand, const Tensor& out) {
+  const torch::stable::accelerator::DeviceGuard guard(out.get_device_index());
+  check((expand ? &expand_cuda : &merge_cuda)(call, stream_of(out)));
 }
 
-constexpr auto merge_parts = &merge<&merge_cuda, false>;
-constexpr auto expand_parts = &merge<&expand_cuda, true>;
 constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
 
 }  // namespace
@@ -72,8 +64,9 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CUDA, m) {
   m.impl("iuv_to_dsap", TORCH_BOX(dsa::iuv_to_dsap));
   m.impl("iuv_to_dsap_out", TORCH_BOX(&dsa::iuv_to_dsap_out));
   m.impl("iuv_to_dsap_backward", TORCH_BOX(&dsa::iuv_to_dsap_backward));
-  m.impl("merge_parts", TORCH_BOX(dsa::merge_parts));
-  m.impl("expand_parts", TORCH_BOX(dsa::expand_parts));
+  m.impl("merge_parts", TORCH_BOX(&dsa::merge_functional<&dsa::run_merge>));
+  m.impl("merge_parts_out", TORCH_BOX(&dsa::merge_into<&dsa::run_merge>));
+  m.impl("expand_parts", TORCH_BOX(&dsa::expand_functional<&dsa::run_merge>));
 }
 
 PyMODINIT_FUNC PyInit__C_cuda() {

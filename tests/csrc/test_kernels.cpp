@@ -66,14 +66,21 @@ static void the_last_pixel_of_a_cell_wins() {
 }
 
 static void groups_are_added() {
-  std::vector<float> parts(24), groups(13), spread(24);
+  std::vector<float> parts(24), shortcut(24, -3.f), groups(13), spread(24);
   for (int part = 0; part < 24; ++part) parts[part] = static_cast<float>(part + 1);
-  dsa::MergeCall call{dsa::merge_table(false), 1, 1, dsa::Type::float32, parts.data(), groups.data()};
-  for (int group = 0; group < 13; ++group) dsa::merge_cpu(call, group);
+  dsa::MergeCall call{dsa::merge_table(false), 1, 1, dsa::Type::float32};
+  call.features = parts.data(), call.out = groups.data();
+  dsa::merge_cpu(call, 0, 13);
   CHECK(groups[0] == 1.f && groups[1] == 2.f && groups[2] == 3.f + 4.f && groups[12] == 23.f + 24.f);
-  call.in = groups.data(), call.out = spread.data();
-  for (int group = 0; group < 13; ++group) dsa::expand_cpu(call, group);
-  CHECK(spread[0] == 1.f && spread[2] == 7.f && spread[3] == 7.f && spread[23] == 47.f);
+  call.residual = shortcut.data(), call.relu = true;  // parts 1, 2 and 3 come out as 0
+  dsa::merge_cpu(call, 0, 13);
+  CHECK(groups[0] == 0.f && groups[1] == 0.f && groups[2] == 1.f && groups[12] == 20.f + 21.f);
+  call.merged = groups.data(), call.out = spread.data();
+  dsa::expand_cpu(call, 0, 13);
+  CHECK(spread[0] == 0.f && spread[2] == 0.f && spread[3] == 1.f && spread[22] == 41.f);
+  call.features = call.residual = nullptr;
+  dsa::expand_cpu(call, 0, 13);
+  CHECK(spread[2] == 1.f && spread[3] == 1.f && spread[23] == 41.f);
 }
 
 int main() {
