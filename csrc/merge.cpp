@@ -28,30 +28,37 @@ DSA_FLAT float member(const T* features, const T* residual, int64_t i) {
   return x;
 }
 
+// The members of a pair are read one after the other, a stretch at a time, with the first one's
+// contribution kept in cache: hardware prefetches two linear streams (features, residual) well, and
+// four that leap from part to part half as fast.
+constexpr int64_t kStretch = 1024;
+
 template <class T, bool kResidual, bool kRelu>
 DSA_FLAT void merge(const MergeCall& call, int64_t begin, int64_t end) {
   const MergeTable& table = call.table;
-  const int64_t inner = call.inner;
+  const T* features = static_cast<const T*>(call.features);
+  const T* residual = static_cast<const T*>(call.residual);
+  float sum[kStretch];
   for_groups(table, begin, end, [&](int64_t index, int64_t image, int group) DSA_FLAT_LAMBDA {
     const int64_t part = image * table.parts;
-    const int64_t first = (part + table.members[group][0]) * inner;
-    const int64_t second = (part + table.members[group][1]) * inner;
-    const T* features = static_cast<const T*>(call.features);
-    const T* residual = static_cast<const T*>(call.residual);
-    T* __restrict out = static_cast<T*>(call.out) + index * inner;
-    if (table.count[group] == 1) {
-      if (!kResidual && !kRelu) {
-        std::copy_n(features + first, inner, out);
-        return;
+    for (int64_t start = 0; start < call.inner; start += kStretch) {
+      const int64_t count = std::min(kStretch, call.inner - start);
+      const int64_t first = (part + table.members[group][0]) * call.inner + start;
+      const int64_t second = (part + table.members[group][1]) * call.inner + start;
+      T* out = static_cast<T*>(call.out) + index * call.inner + start;
+      if (table.count[group] == 1) {
+        for (int64_t i = 0; i < count; ++i) {
+          out[i] = from_float<T>(member<T, kResidual, kRelu>(features + first, residual + first, i));
+        }
+        continue;
       }
-      for (int64_t i = 0; i < inner; ++i) {
-        out[i] = from_float<T>(member<T, kResidual, kRelu>(features + first, residual + first, i));
+      for (int64_t i = 0; i < count; ++i) {
+        sum[i] = member<T, kResidual, kRelu>(features + first, residual + first, i);
       }
-      return;
-    }
-    for (int64_t i = 0; i < inner; ++i) {
-      out[i] = from_float<T>(member<T, kResidual, kRelu>(features + first, residual + first, i) +
-                             member<T, kResidual, kRelu>(features + second, residual + second, i));
+      for (int64_t i = 0; i < count; ++i) {
+        out[i] = from_float<T>(sum[i] +
+                               member<T, kResidual, kRelu>(features + second, residual + second, i));
+      }
     }
   });
 }
@@ -80,7 +87,7 @@ DSA_FLAT void expand(const MergeCall& call, int64_t begin, int64_t end) {
         std::copy_n(merged, inner, out);
       } else {
         for (int64_t i = 0; i < inner; ++i) {
-          out[i] = passes(member<T, kResidual, false>(features, residual, i)) ? merged[i] : T{};
+          out[i] = keep(passes(member<T, kResidual, false>(features, residual, i)), merged[i]);
         }
       }
     }

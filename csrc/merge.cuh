@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kMergeThreads, 6) expand_kernel(const __grid_c
       for (int k = 0; k < kWidth; ++k) {
         float sum = to_float(x.value[k]);
         if (a.residual) sum += to_float(r.value[k]);
-        if (!passes(sum)) to.value[k] = from_float<T>(0.f);
+        to.value[k] = keep(passes(sum), to.value[k]);
       }
     }
     out[place.member[m]] = to;
