@@ -16,6 +16,10 @@ STABLE_TORCH_LIBRARY(dsa_ext, m) {
       "float[] std) -> Tensor");
   m.def("merge_parts(Tensor features, bool front_back) -> Tensor");
   m.def("expand_parts(Tensor merged, bool front_back) -> Tensor");
+  // ranks [T, M] with M = max(1, max(count)), found [T].
+  m.def(
+      "count_ranks(Tensor distances, Tensor members, Tensor first, Tensor count, Tensor query_cams, "
+      "Tensor gallery_cams) -> (Tensor ranks, Tensor found)");
 }
 
 namespace dsa {
@@ -70,6 +74,32 @@ Tensor merge(const Tensor& features, bool front_back) {
   return out;
 }
 
+void check_members(const RankCall& call) {
+  for (int64_t i = 0; i < call.gallery; ++i) {
+    STD_TORCH_CHECK(call.members[i] >= 0 && call.members[i] < call.gallery, "members must be 0..",
+                    call.gallery - 1, ", found ", call.members[i]);
+  }
+  for (int64_t query = 0; query < call.queries; ++query) {
+    const int64_t* own = call.members + call.first[query];
+    for (int64_t i = 1; i < call.count[query]; ++i) {
+      STD_TORCH_CHECK(own[i - 1] < own[i], "members must ascend inside an identity, found ", own[i - 1],
+                      " before ", own[i]);
+    }
+  }
+}
+
+std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& members, const Tensor& first,
+                                       const Tensor& count, const Tensor& query_cams,
+                                       const Tensor& gallery_cams) {
+  RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
+  auto result = rank_outputs(call, call.first, call.count, count);
+  check_members(call);
+  torch::stable::parallel_for(0, call.queries, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t query = begin; query < end; ++query) rank_cpu(call, query);
+  });
+  return result;
+}
+
 constexpr auto merge_parts = &merge<&merge_cpu, false>;
 constexpr auto expand_parts = &merge<&expand_cpu, true>;
 constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
@@ -83,6 +113,7 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CPU, m) {
   m.impl("iuv_to_dsap_backward", TORCH_BOX(&dsa::iuv_to_dsap_backward));
   m.impl("merge_parts", TORCH_BOX(dsa::merge_parts));
   m.impl("expand_parts", TORCH_BOX(dsa::expand_parts));
+  m.impl("count_ranks", TORCH_BOX(&dsa::count_ranks));
 }
 
 // `dsa_ext._C.part_tables()`: csrc/parts.h as plain tuples, for dsa_ext.parts.
