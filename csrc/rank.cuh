@@ -103,11 +103,12 @@ template <class T>
 __device__ __forceinline__ void count_row(const RankShared<T>& shared, int size, int half, const T* row,
                                           int gallery) {
   constexpr int kWidth = 16 / sizeof(T);
+  const int thread = threadIdx.x;
   const int past = static_cast<int>(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
   const int head = past == 0 ? 0 : kWidth - past < gallery ? kWidth - past : gallery;
   const int vectors = (gallery - head) / kWidth;
   const RankVector<T>* aligned = reinterpret_cast<const RankVector<T>*>(row + head);
-  for (int i = threadIdx.x; i < vectors; i += kRankThreads) {
+  for (int i = thread; i < vectors; i += kRankThreads) {
     const RankVector<T> vector = aligned[i];
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) {
@@ -115,8 +116,8 @@ __device__ __forceinline__ void count_row(const RankShared<T>& shared, int size,
     }
   }
   const int single = gallery - vectors * kWidth;  // before and after the aligned ones
-  if (threadIdx.x < single) {
-    const int index = threadIdx.x < head ? threadIdx.x : threadIdx.x + vectors * kWidth;
+  if (thread < single) {
+    const int index = thread < head ? thread : thread + vectors * kWidth;
     count_image(shared, size, half, row[index], index);
   }
 }
@@ -128,7 +129,8 @@ __device__ __forceinline__ T without_nan(T distance, T infinity) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kRankThreads, kRankBlocks) rank_kernel(const __grid_constant__ RankArguments<T> a) {
+__global__ void __launch_bounds__(kRankThreads, kRankBlocks)
+    rank_kernel(const __grid_constant__ RankArguments<T> a) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   const RankShared<T> shared(shared_bytes);
   const int64_t query = blockIdx.x;

@@ -242,11 +242,15 @@ class Distances:
         self.query, self.gallery = query, gallery
         self.square = _per_row(gallery, lambda rows: rows.square().sum(1))  # [G]
         self.copies, self.originals = _copies(gallery)
+        self.memory = gallery.new_empty(0, len(gallery))
 
     def tile(self, start: int, stop: int) -> Tensor:
-        """Rows start..stop, [stop - start, G]."""
+        """Rows start..stop, [stop - start, G], in memory that the next call overwrites."""
+        if stop - start > len(self.memory):  # fresh pages cost a tenth of the product
+            self.memory = self.gallery.new_empty(stop - start, len(self.gallery))
+        rows = self.memory[: stop - start]
         with _full_precision(self.query.device.type):
-            rows = torch.addmm(self.square, self.query[start:stop], self.gallery.T, alpha=-2)
+            torch.addmm(self.square, self.query[start:stop], self.gallery.T, alpha=-2, out=rows)
         if len(self.copies):
             rows[:, self.copies] = rows[:, self.originals]
         return rows
