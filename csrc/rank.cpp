@@ -48,6 +48,7 @@ Members<T> members_of(const RankCall& call, int64_t query, const T* row) {
 template <class T>
 class Places {
  public:
+  // There is at least one positive.
   explicit Places(const std::vector<Image<T>>& positives) {
     // A power of two of distances, so that every search takes the same steps.
     while (size_ <= static_cast<int32_t>(positives.size())) size_ *= 2;
@@ -55,6 +56,7 @@ class Places {
     index_.assign(size_ + 1, -1);
     passed_.assign(size_, 0);
     histogram_.assign(size_ + 1, 0);
+    last_ = positives.back().distance;
     for (size_t i = 0; i < positives.size(); ++i) {
       distance_[i] = positives[i].distance;
       index_[i] = positives[i].index;
@@ -65,6 +67,10 @@ class Places {
   // the searches are independent and overlap.
   template <int32_t kImages>
   void add(const T* distances, int64_t index) {
+    int32_t behind_all = 0;  // as most of the gallery is, where the features are good
+    for (int32_t i = 0; i < kImages; ++i) behind_all += distances[i] > last_;
+    if (behind_all == kImages) return;
+
     int32_t place[kImages] = {};
     for (int32_t half = size_ / 2; half; half /= 2) {
       for (int32_t i = 0; i < kImages; ++i) {
@@ -78,6 +84,7 @@ class Places {
   }
 
   // histogram()[a]: the images that stand behind a positives (or are the a-th), before the rest.
+  // Those behind all positives are not all counted.
   std::vector<int64_t>& histogram() { return histogram_; }
 
  private:
@@ -92,6 +99,7 @@ class Places {
   }
 
   int32_t size_ = 1;
+  T last_;                          // distance of the farthest positive
   std::vector<T> distance_;         // [size_] of the positives, then infinity
   std::vector<int64_t> index_;      // [size_ + 1] of the positives, then -1
   std::vector<int32_t> passed_;     // [size_], at the beginning of each run
