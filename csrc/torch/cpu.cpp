@@ -1,6 +1,8 @@
 // The CPU library `dsa_ext._C`: the schemas, the CPU backend, and the part tables for Python.
 #include <Python.h>
 
+#include <atomic>
+
 #include "calls.h"
 
 STABLE_TORCH_LIBRARY(dsa_ext, m) {
@@ -94,8 +96,10 @@ std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& me
   RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
   auto result = rank_outputs(call, call.first, call.count, count);
   check_members(call);
-  torch::stable::parallel_for(0, call.queries, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t query = begin; query < end; ++query) rank_cpu(call, query);
+  // Queries differ in work, and threads in speed on a busy machine: each takes the next one.
+  std::atomic<int64_t> next = 0;
+  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t query = next++; query < call.queries; query = next++) rank_cpu(call, query);
   });
   return result;
 }

@@ -148,7 +148,10 @@ def rank_distances(
             raise ValueError(f"distances must not be NaN, found one of query {query}")
         return part if part.dtype == torch.float64 else part.float()  # float16 fits in exactly
 
-    return _rank_tiles(rows, matches, _tile(distances.T), max_rank, average_precision)
+    # Tiles bound the memory of copies; what is counted as it lies is counted in one go.
+    as_it_lies = distances.dtype in (torch.float32, torch.float64) and distances.stride(1) == 1
+    tile = len(distances) if as_it_lies and distances.device == matches.device else _tile(distances.T)
+    return _rank_tiles(rows, matches, tile, max_rank, average_precision)
 
 
 def _tile(gallery: Tensor) -> int:
