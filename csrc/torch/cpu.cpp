@@ -1,6 +1,8 @@
 // The CPU library `dsa_ext._C`: the schemas, the CPU backend, and the part tables for Python.
 #include <Python.h>
 
+#include <atomic>
+
 #include "calls.h"
 
 STABLE_TORCH_LIBRARY(dsa_ext, m) {
@@ -20,6 +22,10 @@ STABLE_TORCH_LIBRARY(dsa_ext, m) {
       "-> ()");
   // The gradient of merge_parts; features and residual only where ReLU was applied.
   m.def("expand_parts(Tensor merged, Tensor? features, Tensor? residual, bool front_back) -> Tensor");
+  // ranks [T, M] with M = max(1, max(count)), found [T].
+  m.def(
+      "count_ranks(Tensor distances, Tensor members, Tensor first, Tensor count, Tensor query_cams, "
+      "Tensor gallery_cams) -> (Tensor ranks, Tensor found)");
 }
 
 namespace dsa {
@@ -67,6 +73,34 @@ void run_merge(const MergeCall& call, bool expand, const Tensor&) {
                               [&](int64_t begin, int64_t end) { work(call, begin, end); });
 }
 
+void check_members(const RankCall& call) {
+  for (int64_t i = 0; i < call.gallery; ++i) {
+    STD_TORCH_CHECK(call.members[i] >= 0 && call.members[i] < call.gallery, "members must be 0..",
+                    call.gallery - 1, ", found ", call.members[i]);
+  }
+  for (int64_t query = 0; query < call.queries; ++query) {
+    const int64_t* own = call.members + call.first[query];
+    for (int64_t i = 1; i < call.count[query]; ++i) {
+      STD_TORCH_CHECK(own[i - 1] < own[i], "members must ascend inside an identity, found ", own[i - 1],
+                      " before ", own[i]);
+    }
+  }
+}
+
+std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& members, const Tensor& first,
+                                       const Tensor& count, const Tensor& query_cams,
+                                       const Tensor& gallery_cams) {
+  RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
+  auto result = rank_outputs(call, call.first, call.count, count);
+  check_members(call);
+  // Queries differ in work, and threads in speed on a busy machine: each takes the next one.
+  std::atomic<int64_t> next = 0;
+  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t query = next++; query < call.queries; query = next++) rank_cpu(call, query);
+  });
+  return result;
+}
+
 constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
 
 }  // namespace
@@ -79,6 +113,7 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CPU, m) {
   m.impl("merge_parts", TORCH_BOX(&dsa::merge_functional<&dsa::run_merge>));
   m.impl("merge_parts_out", TORCH_BOX(&dsa::merge_into<&dsa::run_merge>));
   m.impl("expand_parts", TORCH_BOX(&dsa::expand_functional<&dsa::run_merge>));
+  m.impl("count_ranks", TORCH_BOX(&dsa::count_ranks));
 }
 
 // `dsa_ext._C.part_tables()`: csrc/parts.h as plain tuples, for dsa_ext.parts.
