@@ -4,6 +4,7 @@
 #   make test    install, build, run every test
 #   make setup   install and build alone (make build is the same: it compiles what changed)
 #   make bench   the benchmarks of the README (minutes)
+#   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make wheel   a wheel of all of it into dist/
 #   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
 #   make clean   remove what build and demo made; the installed packages stay
@@ -22,7 +23,7 @@ SOURCES := $(shell find csrc -type f)
 DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
-.PHONY: demo test setup build bench wheel check-wheel clean
+.PHONY: demo test setup build bench gpu wheel check-wheel clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
@@ -37,6 +38,9 @@ bench: build
 	$(PY) benchmarks/bench_warp.py
 	$(PY) benchmarks/bench_dsag.py
 	$(PY) benchmarks/bench_rank.py
+
+gpu:
+	@PYTHON=$(PYTHON) sh scripts/gpu.sh
 
 # setuptools packs all that lies in build/lib, modules deleted since included, so it is emptied first.
 wheel: $(VENV)/.torch

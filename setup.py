@@ -4,8 +4,9 @@
     dsa_ext._C_cuda  csrc/*.cu, csrc/torch/cuda.cpp     the same; only where a CUDA toolkit is found
     dsareid._core    csrc/core/*.cpp                    pybind11, no torch
 
-DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it, DSA_BUILD=0 compiles nothing (the Makefile
-compiles in a step of its own). TORCH_CUDA_ARCH_LIST chooses the architectures.
+DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it, DSA_CORE=0 leaves out dsareid._core and with
+it pybind11 (scripts/gpu.sh needs neither), DSA_BUILD=0 compiles nothing (the Makefile compiles in a
+step of its own). TORCH_CUDA_ARCH_LIST chooses the architectures.
 """
 
 import os
@@ -78,9 +79,15 @@ def cuda_extension():
     return [extension]
 
 
-def extensions():
+def core_extension():
+    if os.environ.get("DSA_CORE") == "0":
+        return []
     from pybind11.setup_helpers import Pybind11Extension
 
+    return [Pybind11Extension("dsareid._core", sources("core/*.cpp"), extra_compile_args=CXX)]
+
+
+def extensions():
     return [
         cpp_extension.CppExtension(
             "dsa_ext._C",
@@ -89,7 +96,7 @@ def extensions():
             py_limited_api=True,
         ),
         *cuda_extension(),
-        Pybind11Extension("dsareid._core", sources("core/*.cpp"), extra_compile_args=CXX),
+        *core_extension(),
     ]
 
 

@@ -1,0 +1,175 @@
+#!/bin/sh
+# What a GPU owner runs: build for the card of this machine, check, measure. Needs no network.
+#
+#   scripts/gpu.sh              every step, one after the other; a failing one does not stop the others
+#   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench roofline
+#
+#   PYTHON    the Python whose own torch, 2.10 or later, is built against (python3)
+#   RESULTS   the folder for logs, figures and summary.txt (results/gpu-CARD-DATE)
+#   LIMIT     seconds a step may take (470: some machines allow ten minutes a command)
+#
+# Exit code: 0 if nothing failed, 1 if a step failed, 2 if this machine cannot run any. A tool that is
+# not installed is no failure; its step says so.
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root" || exit 2
+python=${PYTHON:-python3}
+limit=${LIMIT:-470}
+built=$root/build/gpu/lib
+steps="build selftest memcheck racecheck synccheck ncu bench roofline"
+
+stop() {
+  echo "gpu.sh: $*" >&2
+  exit 2
+}
+
+for step in "$@"; do
+  case " $steps " in
+    *" $step "*) ;;
+    *) stop "there is no step '$step'; there are: $steps" ;;
+  esac
+done
+command -v "$python" >/dev/null 2>&1 || stop "PYTHON=$python was not found"
+case $python in
+  /*) ;;
+  */*) python=$root/$python ;;
+esac
+
+# Prints the compute capability and the card's name, or says in one line why there is nothing to do.
+card=$("$python" - <<'END'
+import re
+import shutil
+import subprocess
+import sys
+
+
+def stop(reason):
+    print("gpu.sh: " + reason, file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import torch
+except ImportError:
+    smi = shutil.which("nvidia-smi")
+    gpu = smi and subprocess.run([smi, "-L"], capture_output=True).returncode == 0
+    missing = f"{sys.executable} has no torch (2.10 or later; another Python: make gpu PYTHON=...)"
+    stop(missing if gpu else f"no GPU was found on this machine, and {missing}")
+if tuple(int(x) for x in torch.__version__.split("+")[0].split(".")[:2]) < (2, 10):
+    stop(f"{sys.executable} has torch {torch.__version__}, but 2.10 or later is needed")
+if not torch.cuda.is_available():
+    cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    stop(f"no GPU was found: torch {torch.__version__}, {cuda}, sees none")
+major, minor = torch.cuda.get_device_capability(0)
+name = re.sub("[^A-Za-z0-9]+", "-", torch.cuda.get_device_name(0)).strip("-")
+print(f"{major}.{minor} {name}")
+END
+) || exit 2
+
+results=${RESULTS:-$root/results/gpu-${card#* }-$(date +%Y-%m-%d)}
+mkdir -p "$results" || exit 2
+results=$(cd "$results" && pwd)
+failed=0
+
+# say STEP WORDS: the step's line of the summary, in place of an earlier one.
+say() {
+  line=$(printf '%-10s %s' "$1" "$2")
+  { grep -v "^$1 " "$results/summary.txt"; echo "$line"; } 2>/dev/null >"$results/summary.new"
+  mv "$results/summary.new" "$results/summary.txt"
+  echo "$line"
+}
+
+# run STEP FOLDER COMMAND...: in that folder, with a log, a limit, and a line of the summary.
+run() {
+  step=$1 folder=$2
+  shift 2
+  if [ ! -d "$folder" ]; then
+    say "$step" "FAILED: nothing is built; run scripts/gpu.sh build"
+    failed=1
+    return
+  fi
+  start=$(date +%s)
+  (cd "$folder" && exec timeout -k 10 "$limit" "$@") >"$results/$step.log" 2>&1
+  code=$?
+  took=$(($(date +%s) - start))
+  case $code in
+    0) say "$step" "passed, $took s" ;;
+    124 | 137) say "$step" "FAILED: not done after $took s" && failed=1 ;;
+    *) say "$step" "FAILED with exit code $code after $took s; its log ends:" && failed=1 ;;
+  esac
+  [ $code -eq 0 ] || tail -n 8 "$results/$step.log" | sed 's/^/    /'
+}
+
+# find_tool NAME: a tool of the CUDA toolkit, which is not always on PATH.
+find_tool() {
+  command -v "$1" && return
+  for folder in "${CUDA_HOME:-/usr/local/cuda}/bin" /usr/local/cuda/bin; do
+    [ -x "$folder/$1" ] && echo "$folder/$1" && return
+  done
+  return 1
+}
+
+machine() {
+  date -u
+  git log -1 --format='commit %H' 2>/dev/null
+  uname -srm
+  grep -m 1 'model name' /proc/cpuinfo
+  echo "$(nproc) processors"
+  "$python" -c 'import sys, torch
+print("Python", sys.version)
+print("torch", torch.__version__, "CUDA", torch.version.cuda, "cuDNN", torch.backends.cudnn.version())'
+  nvidia-smi
+  nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.memory,power.limit --format=csv
+  nvcc=$(find_tool nvcc) && "$nvcc" --version
+}
+
+build() {
+  # Not in place: a build for every architecture that is there already stays. The build folder gets
+  # a copy of the Python files as well, and the steps run there. Without dsareid._core, so pybind11
+  # is not needed.
+  rm -rf "$built"
+  run build "$root" env DSA_CUDA=1 DSA_CORE=0 "TORCH_CUDA_ARCH_LIST=${card%% *}" \
+    "MAX_JOBS=${MAX_JOBS:-$(nproc)}" "$python" setup.py build \
+    --build-base build/gpu --build-lib build/gpu/lib --build-temp build/gpu/temp
+}
+
+# sanitize TOOL: our kernels alone, by their namespace, over a part of the self-test.
+sanitize() {
+  if ! tool=$(find_tool compute-sanitizer); then
+    say "$1" "skipped: compute-sanitizer is not installed"
+    return
+  fi
+  # Without torch's pool each tensor is an allocation of its own, so that memcheck sees its end.
+  run "$1" "$built" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$tool" --tool "$1" --error-exitcode 9 \
+    --kernel-regex kns=_ZN3dsa "$python" -m dsa_ext.selftest --device cuda --quick
+}
+
+profile() {
+  if ! tool=$(find_tool ncu); then
+    say ncu "skipped: ncu is not installed"
+    return
+  fi
+  before=$failed
+  run ncu "$built" "$tool" --clock-control none --kernel-name-base demangled \
+    --kernel-name 'regex:dsa::' --section SpeedOfLight --section MemoryWorkloadAnalysis \
+    --section LaunchStats --section Occupancy --export "$results/ncu" --force-overwrite --page details \
+    "$python" -m dsa_ext.selftest --device cuda --profile
+  if grep -q ERR_NVGPUCTRPERM "$results/ncu.log" 2>/dev/null; then
+    say ncu "skipped: this user may not read the GPU's counters (ERR_NVGPUCTRPERM)"
+    failed=$before
+  fi
+}
+
+machine >"$results/machine.txt" 2>&1
+export PYTHONPATH="$built" PYTHONUNBUFFERED=1
+echo "results: $results"
+for step in ${*:-$steps}; do
+  case $step in
+    build) build ;;
+    selftest) run selftest "$built" "$python" -m dsa_ext.selftest --device cuda --json "$results/selftest.json" ;;
+    memcheck | racecheck | synccheck) sanitize "$step" ;;
+    ncu) profile ;;
+    bench) run bench "$built" "$python" "$root/benchmarks/bench_cuda.py" --json "$results/bench_cuda.json" ;;
+    roofline) run roofline "$built" "$python" "$root/benchmarks/roofline.py" ;;
+  esac
+done
+exit $failed
