@@ -1,82 +1,69 @@
-// CUDA backend of part merging: a thread owns the same 16 bytes (or, unaligned, one element) of a
-// group, reads its one or two members and writes the group, or the other way round. Each byte is
-// read once and written once; no shared memory, no atomics. At most 64 registers.
+// CUDA backend of part merging: chooses the width of a thread's access and launches merge.cuh.
 #include "merge.h"
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
+#include "merge.cuh"
+
 namespace dsa {
 namespace {
 
-constexpr int kThreads = 256;
-
 template <class T, int kWidth>
-struct alignas(sizeof(T) * kWidth) Vector {
-  T value[kWidth];
-};
-
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 4) merge_kernel(const __grid_constant__ MergeTable table, int64_t batch,
-                                            int64_t vectors, const Vector<T, kWidth>* __restrict__ in,
-                                            Vector<T, kWidth>* __restrict__ out) {
-  const int group = blockIdx.y;
-  const bool pair = table.count[group] == 2;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < batch * vectors;
-       i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    const int64_t image = i / vectors, at = i % vectors;
-    const Vector<T, kWidth>* parts = in + image * table.parts * vectors + at;
-    Vector<T, kWidth> sum = parts[table.members[group][0] * vectors];
-    if (pair) {
-      const Vector<T, kWidth> second = parts[table.members[group][1] * vectors];
-#pragma unroll
-      for (int k = 0; k < kWidth; ++k) {
-        sum.value[k] = from_float<T>(to_float(sum.value[k]) + to_float(second.value[k]));
-      }
-    }
-    out[(image * table.groups + group) * vectors + at] = sum;
-  }
-}
-
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 4) expand_kernel(const __grid_constant__ MergeTable table, int64_t batch,
-                                             int64_t vectors, const Vector<T, kWidth>* __restrict__ in,
-                                             Vector<T, kWidth>* __restrict__ out) {
-  const int group = blockIdx.y;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < batch * vectors;
-       i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    const int64_t image = i / vectors, at = i % vectors;
-    const Vector<T, kWidth> from = in[(image * table.groups + group) * vectors + at];
-    Vector<T, kWidth>* parts = out + image * table.parts * vectors + at;
-    parts[table.members[group][0] * vectors] = from;
-    if (table.count[group] == 2) parts[table.members[group][1] * vectors] = from;
-  }
-}
-
-template <class T, int kWidth>
-int launch(const MergeCall& call, bool expand, cudaStream_t stream) {
-  using V = Vector<T, kWidth>;
-  const int64_t vectors = call.inner / kWidth;
-  constexpr int64_t kMostBlocks = 65536;  // beyond that the threads stride
-  const int64_t wanted = (call.batch * vectors + kThreads - 1) / kThreads;
-  const dim3 grid(static_cast<unsigned>(wanted < kMostBlocks ? wanted : kMostBlocks),
-                  call.table.groups);
-  const V* in = static_cast<const V*>(call.in);
-  V* out = static_cast<V*>(call.out);
+int launch_packs(const MergeCall& call, MergeArguments& a, bool expand, cudaStream_t stream) {
+  const unsigned blocks = (a.batch * a.vectors + kMergeThreads - 1) / kMergeThreads;
+  const dim3 grid(blocks, call.table.groups);
   if (expand) {
-    expand_kernel<T, kWidth><<<grid, kThreads, 0, stream>>>(call.table, call.batch, vectors, in, out);
+    if (call.features) {
+      expand_kernel<T, kWidth, true><<<grid, kMergeThreads, 0, stream>>>(a);
+    } else {
+      expand_kernel<T, kWidth, false><<<grid, kMergeThreads, 0, stream>>>(a);
+    }
+  } else if (call.residual) {
+    merge_kernel<T, kWidth, true><<<grid, kMergeThreads, 0, stream>>>(a);
   } else {
-    merge_kernel<T, kWidth><<<grid, kThreads, 0, stream>>>(call.table, call.batch, vectors, in, out);
+    merge_kernel<T, kWidth, false><<<grid, kMergeThreads, 0, stream>>>(a);
   }
   return cudaGetLastError();
+}
+
+// The address of image `image` of a tensor with so many parts or groups; null stays null.
+template <class T>
+const void* at_image(const void* tensor, int64_t image, int parts, int64_t inner) {
+  return tensor ? static_cast<const T*>(tensor) + image * parts * inner : nullptr;
+}
+
+template <class T, int kWidth>
+int launch(const MergeCall& call, bool expand, void* stream) {
+  MergeArguments a{};
+  a.table = call.table, a.relu = call.relu;
+  const int parts = call.table.parts, groups = call.table.groups;
+  // Indices of a launch have 32 bits; what is longer takes several launches.
+  constexpr int64_t kMostPacks = int64_t{1} << 30;
+  if (call.inner / kWidth > kMostPacks) return cudaErrorInvalidValue;
+  a.vectors = static_cast<uint32_t>(call.inner / kWidth);
+  const int64_t images = std::max<int64_t>(1, kMostPacks / std::max<int64_t>(1, a.vectors));
+  for (int64_t image = 0; image < call.batch; image += images) {
+    a.batch = static_cast<uint32_t>(std::min(images, call.batch - image));
+    a.features = at_image<T>(call.features, image, parts, call.inner);
+    a.residual = at_image<T>(call.residual, image, parts, call.inner);
+    a.merged = at_image<T>(call.merged, image, groups, call.inner);
+    a.out = const_cast<void*>(at_image<T>(call.out, image, expand ? parts : groups, call.inner));
+    const int error = launch_packs<T, kWidth>(call, a, expand, static_cast<cudaStream_t>(stream));
+    if (error) return error;
+  }
+  return cudaSuccess;
 }
 
 template <class T>
 int launch_widest(const MergeCall& call, bool expand, void* stream) {
   constexpr int kWidth = 16 / sizeof(T);
-  const auto address = reinterpret_cast<uintptr_t>(call.in) | reinterpret_cast<uintptr_t>(call.out);
+  const auto address = reinterpret_cast<uintptr_t>(call.features) |
+                       reinterpret_cast<uintptr_t>(call.residual) |
+                       reinterpret_cast<uintptr_t>(call.merged) | reinterpret_cast<uintptr_t>(call.out);
   const bool aligned = call.inner % kWidth == 0 && address % 16 == 0;
-  return aligned ? launch<T, kWidth>(call, expand, static_cast<cudaStream_t>(stream))
-                 : launch<T, 1>(call, expand, static_cast<cudaStream_t>(stream));
+  return aligned ? launch<T, kWidth>(call, expand, stream) : launch<T, 1>(call, expand, stream);
 }
 
 int launch_typed(const MergeCall& call, bool expand, void* stream) {

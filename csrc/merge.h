@@ -1,9 +1,8 @@
 // Part merging (section 3.2 of the paper): the features of parts that form a group are added,
-// left and right first (24 -> 13), front and back next (13 -> 8). Backward, the gradient of a
-// group goes to each of its members.
+// left and right first (24 -> 13), front and back next (13 -> 8); before that, in the same pass,
+// what ends a residual block may happen: the shortcut is added and ReLU applied, part by part.
+// Backward, the gradient of a group goes to each of its members, but where ReLU held one back.
 #pragma once
-
-#include <cstdint>
 
 #include "number.h"
 #include "parts.h"
@@ -28,18 +27,26 @@ constexpr MergeTable merge_table(bool front_back) {
   return table;
 }
 
-// One contiguous tensor [batch, parts, inner] against one [batch, groups, inner].
+// Contiguous tensors: those of parts are [batch, parts, inner], those of groups [batch, groups, inner].
 struct MergeCall {
   MergeTable table;
   int64_t batch, inner;
-  Type type;  // floating; sums are taken in float32 and rounded once
-  const void* in;
-  void* out;
+  Type type;             // floating, of all of them; arithmetic is in float32, rounded once
+  const void* features;  // of parts. merge: what is merged. expand: null, or what ReLU was applied to
+  const void* residual;  // of parts: added to the features before ReLU; or null
+  bool relu;             // merge: apply it
+  const void* merged;    // of groups; expand: what is spread
+  void* out;             // merge: of groups; expand: of parts
 };
 
-// Unit of work of the CPU backend: group `index` = image * groups + group.
-void merge_cpu(const MergeCall& call, int64_t index);   // in: parts, out: groups
-void expand_cpu(const MergeCall& call, int64_t index);  // in: groups, out: parts
+// What a part contributes. A NaN stays one.
+DSA_HOST_DEVICE float rectified(float x) { return x < 0.f ? 0.f : x; }
+// Whether ReLU lets a gradient through, as torch has it: not at 0, but at a NaN.
+DSA_HOST_DEVICE bool passes(float x) { return !(x <= 0.f); }
+
+// Unit of work of the CPU backend: the groups [begin, end) of image * groups + group.
+void merge_cpu(const MergeCall& call, int64_t begin, int64_t end);
+void expand_cpu(const MergeCall& call, int64_t begin, int64_t end);
 
 // `stream` is a cudaStream_t. The return value is a cudaError_t (0 is success).
 int merge_cuda(const MergeCall& call, void* stream);

@@ -2,8 +2,9 @@
 // No contraction can change it: there is no product followed by a sum.
 #pragma once
 
-#include <cstdint>
+#if !defined(__CUDACC_RTC__)
 #include <cstring>
+#endif
 
 #include "parts.h"
 
@@ -33,12 +34,14 @@ DSA_HOST_DEVICE float float_of(uint32_t bits) {
 DSA_HOST_DEVICE float to_float(uint8_t x) { return static_cast<float>(x); }
 DSA_HOST_DEVICE float to_float(float x) { return x; }
 DSA_HOST_DEVICE float to_float(BFloat x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+// No branch depends on a number, here and below, so that compilers make vectors of the loops.
 DSA_HOST_DEVICE float to_float(Half x) {
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = x.bits & 0x7fffu;
-  if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
   // Shift exponent and mantissa into place and let a multiplication by 2^112 renormalise.
-  return float_of(sign | bits_of(float_of(magnitude << 13) * 0x1p112f));
+  const uint32_t finite = bits_of(float_of(magnitude << 13) * 0x1p112f);
+  const uint32_t special = magnitude >= 0x7c00u ? 112u << 23 : 0u;  // to the exponent of infinity, NaN
+  return float_of(sign | (finite + special));
 }
 
 // Rounding to nearest, ties to even. A NaN stays a (quiet) NaN.
@@ -55,26 +58,28 @@ DSA_HOST_DEVICE uint8_t from_float<uint8_t>(float x) {
 template <>
 DSA_HOST_DEVICE BFloat from_float<BFloat>(float x) {
   const uint32_t bits = bits_of(x);
-  if (x != x) return {static_cast<uint16_t>(0x7fc0u)};
-  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return {static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
 }
 template <>
 DSA_HOST_DEVICE Half from_float<Half>(float x) {
   const uint32_t bits = bits_of(x);
   const uint32_t sign = bits >> 16 & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
-  uint32_t half;
-  if (magnitude > 0x7f800000u) {
-    half = 0x7e00u;
-  } else if (magnitude >= 0x477ff000u) {  // rounds to 65520 or more: infinity
-    half = 0x7c00u;
-  } else if (magnitude < 0x38800000u) {  // below the smallest normal: let an addition round
-    half = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
-  } else {
-    half = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
-  }
+  // Below the smallest normal number an addition rounds.
+  const uint32_t small = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
+  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  const uint32_t is_small = magnitude < 0x38800000u ? 0xffffffffu : 0u;
+  uint32_t half = (small & is_small) | (normal & ~is_small);
+  half = magnitude >= 0x477ff000u ? 0x7c00u : half;  // rounds to 65520 or more: infinity
+  half = magnitude > 0x7f800000u ? 0x7e00u : half;
   return {static_cast<uint16_t>(sign | half)};
 }
+
+// x or 0.
+DSA_HOST_DEVICE float keep(bool wanted, float x) { return wanted ? x : 0.f; }
+DSA_HOST_DEVICE Half keep(bool wanted, Half x) { return {static_cast<uint16_t>(wanted ? x.bits : 0u)}; }
+DSA_HOST_DEVICE BFloat keep(bool wanted, BFloat x) { return {static_cast<uint16_t>(wanted ? x.bits : 0u)}; }
 
 // What an image's value becomes: uint8 is divided by 255 when the output is floating, then mean
 // and std apply; each operation is rounded to float32 in this order (ToTensor, Normalize).
@@ -83,6 +88,13 @@ struct Normalise {
   float mean = 0.f, std = 1.f;
 
   DSA_HOST_DEVICE float operator()(float x) const { return active ? (x - mean) / std : x; }
+};
+
+// 16 bytes of one type: what a CUDA thread loads or stores at once.
+template <class T>
+struct alignas(16) Vector {
+  static constexpr int kWidth = 16 / sizeof(T);
+  T value[kWidth];
 };
 
 template <class Out, class In>

@@ -2,12 +2,29 @@
 // The one place: dsa_ext.parts reads these tables from the compiled library.
 #pragma once
 
+#if defined(__CUDACC_RTC__)  // NVRTC has no standard headers
+using int8_t = signed char;
+using int32_t = int;
+using uint8_t = unsigned char;
+using uint16_t = unsigned short;
+using uint32_t = unsigned int;
+#if defined(_WIN64)
+using int64_t = long long;
+using uint64_t = unsigned long long;
+#else
+using int64_t = long;
+using uint64_t = unsigned long;
+#endif
+#else
 #include <cstdint>
+#endif
 
+#if !defined(DSA_HOST_DEVICE)
 #if defined(__CUDACC__)
 #define DSA_HOST_DEVICE __host__ __device__ __forceinline__
 #else
 #define DSA_HOST_DEVICE inline
+#endif
 #endif
 
 namespace dsa {

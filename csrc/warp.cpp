@@ -37,6 +37,18 @@ struct PartTargets {
   }
 };
 
+// 16 bytes at a time: compilers store structs of two bytes one by one.
+template <class Out>
+void fill_run(Out* to, int64_t count, Out value) {
+  Vector<Out> sixteen;
+  std::fill_n(sixteen.value, Vector<Out>::kWidth, value);
+  int64_t i = 0;
+  for (; i + Vector<Out>::kWidth <= count; i += Vector<Out>::kWidth) {
+    std::memcpy(to + i, &sixteen, sizeof sixteen);
+  }
+  for (; i < count; ++i) to[i] = value;
+}
+
 template <class Out>
 void fill_parts(const WarpImages& call, Out* out, const std::vector<Out>& fill, int first_part,
                 int last_part) {
@@ -46,11 +58,11 @@ void fill_parts(const WarpImages& call, Out* out, const std::vector<Out>& fill, 
   for (int part = first_part; part < last_part; ++part) {
     for (int channel = 0; channel < call.channels; ++channel) {
       Out* image = out + part * stride[1] + channel * stride[2];
-      const Out value = fill[channel];  // a copy: the compiler need not fear that image overlaps it
       if (dense) {
-        for (int cell = 0; cell < size * size; ++cell) image[cell] = value;
+        fill_run(image, int64_t{size} * size, fill[channel]);
         continue;
       }
+      const Out value = fill[channel];  // a copy: the compiler need not fear that image overlaps it
       for (int row = 0; row < size; ++row) {
         for (int column = 0; column < size; ++column) {
           image[row * stride[3] + column * stride[4]] = value;
@@ -201,6 +213,7 @@ void gradient(const WarpGradient& call, int batch_index) {
   const auto* grad = static_cast<const Grad*>(call.grad) + batch_index * call.grad_stride[0];
   const int32_t* source = call.source + batch_index * call.parts * map_size;
   auto* grad_image = static_cast<Image*>(call.grad_image) + batch_index * call.channels * plane;
+  std::fill_n(grad_image, call.channels * plane, Image{});
   for (int part = 0; part < call.parts; ++part) {
     for (int cell = 0; cell < map_size; ++cell) {
       const int32_t pixel = *source++;

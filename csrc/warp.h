@@ -50,7 +50,7 @@ struct WarpGradient {
   Type grad_type;
   int64_t grad_stride[5];
   const int32_t* source;  // [batch, parts, size, size], contiguous
-  void* grad_image;       // [batch, channels, height, width], contiguous, zeroed by the caller
+  void* grad_image;       // [batch, channels, height, width], contiguous, all of it written
   Type image_type;
   const Normalise* normalise;  // [channels]: the gradient is divided by std
 };

@@ -1,7 +1,8 @@
-"""Compiled operations on DensePose's parts: warp images into part images, merge part features.
+"""Compiled operations: warp images into part images, merge part features, rank a gallery.
 
     iuv_to_dsap   image + IUV map -> 24 (or 13, or 8) part images, differentiable in the image
     merge_parts   features of 24 parts -> 13 -> 8
+    count_ranks   distances of queries to a gallery -> the places of their matches, without a sort
     parts         the tables: names, mirror twins, groups
 
 Beside each operation stands a plain torch twin of the same name with an underscore, which computes
@@ -12,6 +13,7 @@ CUDA_ERROR says why they do not, or is None.
 from dsa_ext import parts
 from dsa_ext._library import CUDA_ERROR
 from dsa_ext.merge import _merge_parts, merge_parts  # noqa: F401
+from dsa_ext.rank import _count_ranks, count_ranks  # noqa: F401
 from dsa_ext.warp import _iuv_to_dsap, iuv_to_dsap  # noqa: F401
 
-__all__ = ["CUDA_ERROR", "iuv_to_dsap", "merge_parts", "parts"]
+__all__ = ["CUDA_ERROR", "count_ranks", "iuv_to_dsap", "merge_parts", "parts"]

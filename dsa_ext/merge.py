@@ -4,51 +4,98 @@ import torch
 from torch import Tensor
 
 from dsa_ext import parts
+from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
 from dsa_ext._library import check_served
 
 LEVELS = {"mirror": parts.MIRROR_GROUP, "front_back": parts.FRONT_BACK_GROUP}
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def merge_parts(features: Tensor, level: str) -> Tensor:
-    """Add the features of the parts that form a group.
+def merge_parts(
+    features: Tensor,
+    level: str,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Add the features of the parts that form a group, at the end of a residual block if asked for.
+
+    One pass: each part becomes features + residual, then ReLU; the parts of a group are added after
+    that. All in float32, rounded once.
 
     Args:
         features: (B, P, ...) float32, float16 or bfloat16; P = 24 for "mirror", 13 for
             "front_back". A tensor that is not contiguous is copied first.
         level: "mirror" (left + right, 24 -> 13) or "front_back" (13 -> 8).
+        residual: of the shape, dtype and device of features, or None.
+        relu: whether to apply ReLU to each part.
+        out: write into this contiguous (B, G, ...) tensor of features' dtype and device, which
+            shares no memory with them. Not differentiable.
+        Tensors may be any DLPack arrays.
 
     Returns:
         (B, G, ...) of the same dtype, contiguous, G = 13 or 8 in the order of
-        parts.MIRROR_NAMES or parts.BODY_NAMES. Sums are taken in float32 and rounded once.
+        parts.MIRROR_NAMES or parts.BODY_NAMES. Differentiable in features and residual, any order.
 
     Raises:
-        ValueError: unknown level, or another number of parts.
+        ValueError: unknown level, another number of parts, or a residual or out that is not as above.
         TypeError: features are not floating tensors of the dtypes above.
         RuntimeError: a CUDA tensor where the CUDA kernels are missing.
     """
-    if not isinstance(features, Tensor):
-        raise TypeError(f"features must be a torch.Tensor, not {type(features).__name__}")
+    features = as_tensor("features", features)
     if not isinstance(level, str) or level not in LEVELS:
         raise ValueError(f"level must be 'mirror' or 'front_back', not {level!r}")
     expected = len(LEVELS[level])
     if features.dtype not in _FLOATING:
-        raise TypeError(
-            f"features must be float32, float16 or bfloat16, not {features.dtype}"
-        )
+        raise TypeError(f"features must be float32, float16 or bfloat16, not {features.dtype}")
     if features.dim() < 2 or features.shape[1] != expected:
         raise ValueError(
             f"features must be (B, {expected}, ...) for level {level!r}, not {tuple(features.shape)}"
         )
+    if residual is not None:
+        residual = as_tensor("residual", residual)
+        _check_like("residual", residual, features, features.shape)
     check_served(features)
-    return torch.ops.dsa_ext.merge_parts(features, level == "front_back")
+    front_back = level == "front_back"
+    if out is None:
+        return torch.ops.dsa_ext.merge_parts(features, residual, front_back, relu)
+    out = as_tensor("out", out)
+    _check_out(out, features, residual, _counts(front_back)[1])
+    features, residual = (None if x is None else x.contiguous() for x in (features, residual))
+    torch.ops.dsa_ext.merge_parts_out(features, residual, out, front_back, relu)
+    mark_written(out)
+    return out
 
 
-def _merge_parts(features: Tensor, level: str) -> Tensor:
+def _check_like(name: str, tensor: Tensor, features: Tensor, shape: torch.Size) -> None:
+    expected = (tuple(shape), features.dtype, features.device)
+    got = (tuple(tensor.shape), tensor.dtype, tensor.device)
+    if got != expected:
+        words = ("{} {} on {}".format(*x) for x in (expected, got))
+        raise ValueError("{} must be {} to go with the features, not {}".format(name, *words))
+
+
+def _check_out(out: Tensor, features: Tensor, residual: Tensor | None, groups: int) -> None:
+    _check_like("out", out, features, (features.shape[0], groups, *features.shape[2:]))
+    if not out.is_contiguous():
+        raise ValueError("out must be contiguous")
+    inputs = [("features", features)] + ([] if residual is None else [("residual", residual)])
+    check_no_gradient(out, *(tensor for _, tensor in inputs))
+    check_apart(out, *inputs)
+
+
+def _merge_parts(
+    features: Tensor, level: str, residual: Tensor | None = None, relu: bool = False
+) -> Tensor:
     group = torch.tensor(LEVELS[level], device=features.device)  # [P]
     shape = (features.shape[0], int(group.max()) + 1, *features.shape[2:])
+    part = features.float()  # [B, P, ...]
+    if residual is not None:
+        part = part + residual.float()
+    if relu:
+        part = part.relu()
     merged = torch.zeros(shape, dtype=torch.float32, device=features.device)  # [B, G, ...]
-    return merged.index_add(1, group, features.float()).to(features.dtype)  # [B, G, ...]
+    return merged.index_add(1, group, part).to(features.dtype)  # [B, G, ...]
 
 
 def _counts(front_back: bool) -> tuple[int, int]:
@@ -56,28 +103,57 @@ def _counts(front_back: bool) -> tuple[int, int]:
     return len(group), max(group) + 1
 
 
+def _with_parts(tensor: Tensor, parts: int) -> Tensor:
+    return tensor.new_empty((tensor.shape[0], parts, *tensor.shape[2:]))
+
+
 @torch.library.register_fake("dsa_ext::merge_parts")
-def _(features, front_back):
-    return features.new_empty((features.shape[0], _counts(front_back)[1], *features.shape[2:]))
+def _(features, residual, front_back, relu):
+    return _with_parts(features, _counts(front_back)[1])
+
+
+@torch.library.register_fake("dsa_ext::merge_parts_out")
+def _(features, residual, out, front_back, relu):
+    return None
 
 
 @torch.library.register_fake("dsa_ext::expand_parts")
-def _(merged, front_back):
-    return merged.new_empty((merged.shape[0], _counts(front_back)[0], *merged.shape[2:]))
+def _(merged, features, residual, front_back):
+    return _with_parts(merged, _counts(front_back)[0])
 
 
-def _remember_level(ctx, inputs, output):
-    ctx.front_back = inputs[1]
+# Each is the other's gradient: a sum spreads its gradient over its members, where ReLU let them
+# pass, and a spread value gathers the sum of its members' gradients.
 
 
-# Each is the other's gradient: a sum spreads its gradient, a spread value gathers the sum of them.
+def _setup_merge(ctx, inputs, output):
+    features, residual, ctx.front_back, ctx.relu = inputs
+    ctx.has_residual = residual is not None
+    ctx.save_for_backward(*(() if not ctx.relu else (features, residual)))
+
+
+def _merge_backward(ctx, grad):
+    features, residual = ctx.saved_tensors if ctx.relu else (None, None)
+    grad = torch.ops.dsa_ext.expand_parts(grad, features, residual, ctx.front_back)
+    return grad, grad if ctx.has_residual else None, None, None
+
+
+def _setup_expand(ctx, inputs, output):
+    _, features, residual, ctx.front_back = inputs
+    ctx.save_for_backward(features, residual)
+
+
+def _expand_backward(ctx, grad):
+    features, residual = ctx.saved_tensors
+    if features is not None:
+        sums = features if residual is None else features.float() + residual.float()
+        grad = torch.where(sums <= 0, 0.0, grad)
+    return torch.ops.dsa_ext.merge_parts(grad, None, ctx.front_back, False), None, None, None
+
+
 torch.library.register_autograd(
-    "dsa_ext::merge_parts",
-    lambda ctx, grad: (torch.ops.dsa_ext.expand_parts(grad, ctx.front_back), None),
-    setup_context=_remember_level,
+    "dsa_ext::merge_parts", _merge_backward, setup_context=_setup_merge
 )
 torch.library.register_autograd(
-    "dsa_ext::expand_parts",
-    lambda ctx, grad: (torch.ops.dsa_ext.merge_parts(grad, ctx.front_back), None),
-    setup_context=_remember_level,
+    "dsa_ext::expand_parts", _expand_backward, setup_context=_setup_expand
 )

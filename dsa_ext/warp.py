@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dsa_ext import parts as body
+from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
 from dsa_ext._library import check_served
 
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
@@ -51,7 +52,9 @@ def iuv_to_dsap(
         return_source: also return the map of winners.
         out: write into this (B, parts, C, S, S) tensor of the output's dtype and device, any
             strides that do not overlap, not image's or iuv's memory. Reusing one is faster than
-            fresh memory. Not differentiable.
+            fresh memory. Not differentiable. With the strides of (B, parts, S, S, C) the part
+            images are channels_last.
+        image, iuv and out may be any DLPack arrays (NumPy, CuPy): their memory is shared.
 
     Returns:
         (B, parts, C, S, S). With return_source also an int32 (B, parts, S, S): the raster index
@@ -62,6 +65,8 @@ def iuv_to_dsap(
         ValueError: a shape, size, device or combination of arguments that is not as above.
         RuntimeError: a CUDA tensor where the CUDA kernels are missing.
     """
+    image, iuv = as_tensor("image", image), as_tensor("iuv", iuv)
+    out = out if out is None else as_tensor("out", out)
     _check_inputs(image, iuv, size, parts, mirror)
     dtype = _output_dtype(image, dtype, out, mean, std)
     channels = image.shape[1]
@@ -87,15 +92,11 @@ def iuv_to_dsap(
         shape = (image.shape[0], parts, size, size)
         source = torch.empty(shape, dtype=torch.int32, device=image.device)
     torch.ops.dsa_ext.iuv_to_dsap_out(image, iuv, out, source, mirror, fill, mean, std)
-    if not torch.compiler.is_compiling():
-        torch.autograd.graph.increment_version(out)  # autograd must see what is overwritten
+    mark_written(out)
     return (out, source) if return_source else out
 
 
 def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: bool) -> None:
-    for name, value in (("image", image), ("iuv", iuv)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
     if image.dtype not in _DTYPES:
         raise TypeError(
             f"image must be uint8, float16, bfloat16 or float32, not {image.dtype}"
@@ -142,25 +143,8 @@ def _check_out(out: Tensor, shape: tuple[int, ...], image: Tensor, iuv: Tensor) 
         raise ValueError(f"out must be {shape}, not {tuple(out.shape)}")
     if out.device != image.device:
         raise ValueError(f"out is on {out.device}, but image is on {image.device}")
-    if torch.is_grad_enabled() and (image.requires_grad or out.requires_grad):
-        raise ValueError("out= has no gradient: leave it out, or use torch.no_grad()")
-    if torch.compiler.is_compiling():
-        return  # tensors without memory: there is nothing to compare
-    if any(stride == 0 and length > 1 for stride, length in zip(out.stride(), out.shape)):
-        raise ValueError("out must not overlap itself, but it is an expanded tensor")
-    for name, tensor in (("image", image), ("iuv", iuv)):
-        if _share_memory(out, tensor):
-            raise ValueError(f"out must not share memory with {name}")
-
-
-def _share_memory(a: Tensor, b: Tensor) -> bool:
-    if a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr() or not a.numel():
-        return False
-    ends = []
-    for x in (a, b):
-        last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride()))
-        ends.append((x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()))
-    return ends[0][0] < ends[1][1] and ends[1][0] < ends[0][1]
+    check_no_gradient(out, image)
+    check_apart(out, ("image", image), ("iuv", iuv))
 
 
 def _per_channel(name: str, values: float | Sequence[float], channels: int) -> list[float]:

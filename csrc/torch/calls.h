@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "../merge.h"
+#include "../rank.h"
 #include "../warp.h"
 
 namespace dsa {
@@ -122,20 +123,37 @@ inline WarpGradient warp_gradient(const Tensor& grad, const Tensor& source,
   return call;
 }
 
-// For merge_parts (expand = false) and expand_parts (expand = true) of a contiguous `in`.
-inline MergeCall merge_call(const Tensor& in, const Tensor& out, bool front_back, bool expand) {
+// Where the data of an optional tensor lies; it must be contiguous and of the same kind as `like`.
+inline const void* data_like(const std::optional<Tensor>& tensor, const Tensor& like, const char* name) {
+  if (!tensor) return nullptr;
+  STD_TORCH_CHECK(tensor->is_contiguous() && tensor->scalar_type() == like.scalar_type() &&
+                      tensor->numel() == like.numel() && tensor->size(1) == like.size(1) &&
+                      tensor->get_device_index() == like.get_device_index(),
+                  name, " must be contiguous and like the features");
+  return tensor->const_data_ptr();
+}
+
+// What merging and its gradient share: contiguous tensors of parts and of groups.
+inline MergeCall merge_call(const Tensor& parts, const Tensor& groups, bool front_back) {
   MergeCall call{};
   call.table = merge_table(front_back);
-  const int64_t have = in.dim() >= 2 ? in.size(1) : 0;
-  const int64_t need = expand ? call.table.groups : call.table.parts;
-  STD_TORCH_CHECK(have == need, "expected [B, ", need, ", ...], got ", have, " parts");
-  STD_TORCH_CHECK(in.is_contiguous() && out.is_contiguous(), "tensors must be contiguous");
-  call.type = type_of(in, "features");
-  STD_TORCH_CHECK(call.type != Type::uint8, "features must be floating");
-  call.batch = in.size(0);
-  call.inner = call.batch ? in.numel() / call.batch / have : 0;
-  call.in = in.const_data_ptr(), call.out = out.mutable_data_ptr();
+  STD_TORCH_CHECK(parts.dim() >= 2 && parts.size(1) == call.table.parts, "expected [B, ",
+                  call.table.parts, ", ...]");
+  STD_TORCH_CHECK(groups.dim() >= 2 && groups.size(1) == call.table.groups, "expected [B, ",
+                  call.table.groups, ", ...]");
+  STD_TORCH_CHECK(parts.is_contiguous() && groups.is_contiguous(), "tensors must be contiguous");
+  call.type = type_of(parts, "features");
+  STD_TORCH_CHECK(call.type != Type::uint8 && parts.scalar_type() == groups.scalar_type(),
+                  "tensors must be floating and of one type");
+  call.batch = parts.size(0);
+  call.inner = call.batch ? parts.numel() / call.batch / call.table.parts : 0;
+  STD_TORCH_CHECK(groups.numel() == call.batch * call.table.groups * call.inner,
+                  "tensors differ in more than their parts");
   return call;
+}
+
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  return tensor ? std::make_optional(torch::stable::contiguous(*tensor)) : std::nullopt;
 }
 
 // An empty tensor of in's kind with `parts` in place of dimension 1.
@@ -144,6 +162,54 @@ inline Tensor with_parts(const Tensor& in, int64_t parts) {
   STD_TORCH_CHECK(shape.size() >= 2, "expected [B, P, ...]");
   shape[1] = parts;
   return torch::stable::new_empty(in, shape);
+}
+
+// ---- count_ranks ----
+
+inline const int64_t* rank_integers(const Tensor& tensor, int64_t length, const char* name) {
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Long && tensor.dim() == 1 &&
+                      tensor.size(0) == length && tensor.is_contiguous(),
+                  name, " must be a contiguous int64 [", length, "]");
+  return static_cast<const int64_t*>(tensor.const_data_ptr());
+}
+
+// All but the outputs.
+inline RankCall rank_call(const Tensor& distances, const Tensor& members, const Tensor& first,
+                          const Tensor& count, const Tensor& query_cams, const Tensor& gallery_cams) {
+  STD_TORCH_CHECK(distances.dim() == 2, "distances must be [T, G]");
+  RankCall call{};
+  call.queries = distances.size(0), call.gallery = distances.size(1);
+  STD_TORCH_CHECK(call.gallery <= 1 || distances.stride(1) == 1, "distances must have unit stride along G");
+  STD_TORCH_CHECK(call.gallery < 1 << 30, "the gallery must have fewer than 2^30 images");
+  const ScalarType type = distances.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
+                  "distances must be float32 or float64");
+  call.is_double = type == ScalarType::Double;
+  call.distances = distances.const_data_ptr(), call.row_stride = distances.stride(0);
+  call.members = rank_integers(members, call.gallery, "members");
+  call.first = rank_integers(first, call.queries, "first");
+  call.count = rank_integers(count, call.queries, "count");
+  call.query_cams = rank_integers(query_cams, call.queries, "query_cams");
+  call.gallery_cams = rank_integers(gallery_cams, call.gallery, "gallery_cams");
+  return call;
+}
+
+// Checks first and count, [queries] in host memory, and makes the outputs (ranks, found).
+inline std::tuple<Tensor, Tensor> rank_outputs(RankCall& call, const int64_t* first, const int64_t* count,
+                                               const Tensor& like) {
+  call.most = 1;
+  for (int64_t i = 0; i < call.queries; ++i) {
+    STD_TORCH_CHECK(first[i] >= 0 && count[i] >= 0 && count[i] <= call.gallery &&
+                        first[i] <= call.gallery - count[i],
+                    "first and count must stay within the ", call.gallery, " members, but query ", i,
+                    " has first = ", first[i], " and count = ", count[i]);
+    if (count[i] > call.most) call.most = count[i];
+  }
+  Tensor ranks = torch::stable::new_empty(like, {call.queries, call.most});
+  Tensor found = torch::stable::new_empty(like, {call.queries});
+  call.ranks = static_cast<int64_t*>(ranks.mutable_data_ptr());
+  call.found = static_cast<int64_t*>(found.mutable_data_ptr());
+  return {ranks, found};
 }
 
 // The functional form of each operation, on top of a backend's in-place one.
@@ -161,6 +227,39 @@ std::tuple<Tensor, Tensor> warp_functional(const Tensor& image, const Tensor& iu
   kWarp(image, iuv, out, return_source ? std::make_optional(source) : std::nullopt, mirror, fill,
         mean, std);
   return {out, source};
+}
+
+// kRun takes the call and does the work on its backend. merge_parts into `out`:
+template <auto kRun>
+void merge_into(const Tensor& features, std::optional<Tensor> residual, Tensor out, bool front_back,
+                bool relu) {
+  MergeCall call = merge_call(features, out, front_back);
+  call.features = features.const_data_ptr();
+  call.residual = data_like(residual, features, "residual");
+  call.relu = relu, call.out = out.mutable_data_ptr();
+  if (out.numel() != 0) kRun(call, false, out);
+}
+
+template <auto kRun>
+Tensor merge_functional(const Tensor& features, std::optional<Tensor> residual, bool front_back, bool relu) {
+  Tensor out = with_parts(features, merge_table(front_back).groups);
+  merge_into<kRun>(torch::stable::contiguous(features), contiguous(residual), out, front_back, relu);
+  return out;
+}
+
+// Without features the gradient of a plain sum; with them, of ReLU(features + residual) summed.
+template <auto kRun>
+Tensor expand_functional(const Tensor& merged, std::optional<Tensor> features,
+                         std::optional<Tensor> residual, bool front_back) {
+  const Tensor groups = torch::stable::contiguous(merged);
+  const std::optional<Tensor> x = contiguous(features), r = contiguous(residual);
+  Tensor out = with_parts(groups, merge_table(front_back).parts);
+  MergeCall call = merge_call(out, groups, front_back);
+  STD_TORCH_CHECK(features || !residual, "a residual needs features");
+  call.features = data_like(x, out, "features"), call.residual = data_like(r, out, "residual");
+  call.merged = groups.const_data_ptr(), call.out = out.mutable_data_ptr();
+  if (out.numel() != 0) kRun(call, true, out);
+  return out;
 }
 
 }  // namespace dsa

@@ -1,6 +1,8 @@
 // The CPU library `dsa_ext._C`: the schemas, the CPU backend, and the part tables for Python.
 #include <Python.h>
 
+#include <atomic>
+
 #include "calls.h"
 
 STABLE_TORCH_LIBRARY(dsa_ext, m) {
@@ -14,8 +16,16 @@ STABLE_TORCH_LIBRARY(dsa_ext, m) {
   m.def(
       "iuv_to_dsap_backward(Tensor grad, Tensor source, int height, int width, ScalarType dtype, "
       "float[] std) -> Tensor");
-  m.def("merge_parts(Tensor features, bool front_back) -> Tensor");
-  m.def("expand_parts(Tensor merged, bool front_back) -> Tensor");
+  m.def("merge_parts(Tensor features, Tensor? residual, bool front_back, bool relu) -> Tensor");
+  m.def(
+      "merge_parts_out(Tensor features, Tensor? residual, Tensor(a!) out, bool front_back, bool relu) "
+      "-> ()");
+  // The gradient of merge_parts; features and residual only where ReLU was applied.
+  m.def("expand_parts(Tensor merged, Tensor? features, Tensor? residual, bool front_back) -> Tensor");
+  // ranks [T, M] with M = max(1, max(count)), found [T].
+  m.def(
+      "count_ranks(Tensor distances, Tensor members, Tensor first, Tensor count, Tensor query_cams, "
+      "Tensor gallery_cams) -> (Tensor ranks, Tensor found)");
 }
 
 namespace dsa {
@@ -43,7 +53,7 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
 Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height,
                             int64_t width, ScalarType dtype, std::vector<double> std) {
   STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
-  Tensor image = torch::stable::new_zeros(grad, {grad.size(0), grad.size(2), height, width},
+  Tensor image = torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width},
                                           std::make_optional(dtype));
   const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
   const WarpGradient call = warp_gradient(grad, source, image, channels);
@@ -56,22 +66,41 @@ Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t he
 // Below this many elements a thread costs more than it brings.
 constexpr int64_t kGrain = 32768;
 
-template <auto kUnit, bool kExpand>
-Tensor merge(const Tensor& features, bool front_back) {
-  const Tensor in = torch::stable::contiguous(features);
-  const MergeTable table = merge_table(front_back);
-  Tensor out = with_parts(in, kExpand ? table.parts : table.groups);
-  const MergeCall call = merge_call(in, out, front_back, kExpand);
-  if (out.numel() == 0) return out;
+void run_merge(const MergeCall& call, bool expand, const Tensor&) {
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, call.inner));
-  torch::stable::parallel_for(0, call.batch * table.groups, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) kUnit(call, index);
-  });
-  return out;
+  const auto work = expand ? &expand_cpu : &merge_cpu;
+  torch::stable::parallel_for(0, call.batch * call.table.groups, grain,
+                              [&](int64_t begin, int64_t end) { work(call, begin, end); });
 }
 
-constexpr auto merge_parts = &merge<&merge_cpu, false>;
-constexpr auto expand_parts = &merge<&expand_cpu, true>;
+void check_members(const RankCall& call) {
+  for (int64_t i = 0; i < call.gallery; ++i) {
+    STD_TORCH_CHECK(call.members[i] >= 0 && call.members[i] < call.gallery, "members must be 0..",
+                    call.gallery - 1, ", found ", call.members[i]);
+  }
+  for (int64_t query = 0; query < call.queries; ++query) {
+    const int64_t* own = call.members + call.first[query];
+    for (int64_t i = 1; i < call.count[query]; ++i) {
+      STD_TORCH_CHECK(own[i - 1] < own[i], "members must ascend inside an identity, found ", own[i - 1],
+                      " before ", own[i]);
+    }
+  }
+}
+
+std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& members, const Tensor& first,
+                                       const Tensor& count, const Tensor& query_cams,
+                                       const Tensor& gallery_cams) {
+  RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
+  auto result = rank_outputs(call, call.first, call.count, count);
+  check_members(call);
+  // Queries differ in work, and threads in speed on a busy machine: each takes the next one.
+  std::atomic<int64_t> next = 0;
+  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t query = next++; query < call.queries; query = next++) rank_cpu(call, query);
+  });
+  return result;
+}
+
 constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
 
 }  // namespace
@@ -81,8 +110,10 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CPU, m) {
   m.impl("iuv_to_dsap", TORCH_BOX(dsa::iuv_to_dsap));
   m.impl("iuv_to_dsap_out", TORCH_BOX(&dsa::iuv_to_dsap_out));
   m.impl("iuv_to_dsap_backward", TORCH_BOX(&dsa::iuv_to_dsap_backward));
-  m.impl("merge_parts", TORCH_BOX(dsa::merge_parts));
-  m.impl("expand_parts", TORCH_BOX(dsa::expand_parts));
+  m.impl("merge_parts", TORCH_BOX(&dsa::merge_functional<&dsa::run_merge>));
+  m.impl("merge_parts_out", TORCH_BOX(&dsa::merge_into<&dsa::run_merge>));
+  m.impl("expand_parts", TORCH_BOX(&dsa::expand_functional<&dsa::run_merge>));
+  m.impl("count_ranks", TORCH_BOX(&dsa::count_ranks));
 }
 
 // `dsa_ext._C.part_tables()`: csrc/parts.h as plain tuples, for dsa_ext.parts.

@@ -42,27 +42,41 @@ Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t he
   STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
   same_device(grad, source);
   const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
-  Tensor image = torch::stable::new_zeros(grad, {grad.size(0), grad.size(2), height, width},
+  Tensor image = torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width},
                                           std::make_optional(dtype));
   const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
   const WarpGradient call = warp_gradient(grad, source, image, channels);
-  if (grad.numel() != 0) check(warp_gradient_cuda(call, stream_of(grad)));
+  if (image.numel() != 0) check(warp_gradient_cuda(call, stream_of(grad)));
   return image;
 }
 
-template <auto kLaunch, bool kExpand>
-Tensor merge(const Tensor& features, bool front_back) {
-  const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
-  const Tensor in = torch::stable::contiguous(features);
-  const MergeTable table = merge_table(front_back);
-  Tensor out = with_parts(in, kExpand ? table.parts : table.groups);
-  const MergeCall call = merge_call(in, out, front_back, kExpand);
-  if (out.numel() != 0) check(kLaunch(call, stream_of(in)));
-  return out;
+void run_merge(const MergeCall& call, bool expand, const Tensor& out) {
+  const torch::stable::accelerator::DeviceGuard guard(out.get_device_index());
+  check((expand ? &expand_cuda : &merge_cuda)(call, stream_of(out)));
 }
 
-constexpr auto merge_parts = &merge<&merge_cuda, false>;
-constexpr auto expand_parts = &merge<&expand_cuda, true>;
+std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& members, const Tensor& first,
+                                       const Tensor& count, const Tensor& query_cams,
+                                       const Tensor& gallery_cams) {
+  for (const Tensor* other : {&members, &first, &count, &query_cams, &gallery_cams}) {
+    same_device(distances, *other);
+  }
+  const torch::stable::accelerator::DeviceGuard guard(distances.get_device_index());
+  RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
+  // The host needs the largest count for the shape of the result, and checks both while at it.
+  const auto stream = static_cast<cudaStream_t>(stream_of(distances));
+  std::vector<int64_t> host(2 * call.queries);
+  if (call.queries != 0) {
+    const size_t bytes = call.queries * sizeof(int64_t);
+    check(cudaMemcpyAsync(host.data(), call.first, bytes, cudaMemcpyDeviceToHost, stream));
+    check(cudaMemcpyAsync(host.data() + call.queries, call.count, bytes, cudaMemcpyDeviceToHost, stream));
+    check(cudaStreamSynchronize(stream));
+  }
+  auto result = rank_outputs(call, host.data(), host.data() + call.queries, count);
+  if (call.queries != 0) check(rank_cuda(call, stream));
+  return result;
+}
+
 constexpr auto iuv_to_dsap = &warp_functional<&iuv_to_dsap_out>;
 
 }  // namespace
@@ -72,8 +86,10 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CUDA, m) {
   m.impl("iuv_to_dsap", TORCH_BOX(dsa::iuv_to_dsap));
   m.impl("iuv_to_dsap_out", TORCH_BOX(&dsa::iuv_to_dsap_out));
   m.impl("iuv_to_dsap_backward", TORCH_BOX(&dsa::iuv_to_dsap_backward));
-  m.impl("merge_parts", TORCH_BOX(dsa::merge_parts));
-  m.impl("expand_parts", TORCH_BOX(dsa::expand_parts));
+  m.impl("merge_parts", TORCH_BOX(&dsa::merge_functional<&dsa::run_merge>));
+  m.impl("merge_parts_out", TORCH_BOX(&dsa::merge_into<&dsa::run_merge>));
+  m.impl("expand_parts", TORCH_BOX(&dsa::expand_functional<&dsa::run_merge>));
+  m.impl("count_ranks", TORCH_BOX(&dsa::count_ranks));
 }
 
 PyMODINIT_FUNC PyInit__C_cuda() {

@@ -31,6 +31,6 @@ def test_compiles_for_every_architecture(source, tmp_path):
 
 def test_sources_know_nothing_of_torch_or_python():
     """Outside torch/ and core/, csrc/ is plain C++ and CUDA."""
-    for path in [*CSRC.glob("*.h"), *CSRC.glob("*.cpp"), *CSRC.glob("*.cu")]:
+    for path in (path for end in ("h", "cpp", "cu", "cuh") for path in CSRC.glob(f"*.{end}")):
         includes = re.findall(r'#include [<"]([^>"]+)', path.read_text())
         assert not [name for name in includes if "torch" in name or "Python" in name], path

@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <vector>
 
 #include "iuv.h"
 #include "merge.h"
+#include "rank.h"
 #include "warp.h"
 
 #define CHECK(condition)                                                         \
@@ -66,14 +68,42 @@ static void the_last_pixel_of_a_cell_wins() {
 }
 
 static void groups_are_added() {
-  std::vector<float> parts(24), groups(13), spread(24);
+  std::vector<float> parts(24), shortcut(24, -3.f), groups(13), spread(24);
   for (int part = 0; part < 24; ++part) parts[part] = static_cast<float>(part + 1);
-  dsa::MergeCall call{dsa::merge_table(false), 1, 1, dsa::Type::float32, parts.data(), groups.data()};
-  for (int group = 0; group < 13; ++group) dsa::merge_cpu(call, group);
+  dsa::MergeCall call{dsa::merge_table(false), 1, 1, dsa::Type::float32};
+  call.features = parts.data(), call.out = groups.data();
+  dsa::merge_cpu(call, 0, 13);
   CHECK(groups[0] == 1.f && groups[1] == 2.f && groups[2] == 3.f + 4.f && groups[12] == 23.f + 24.f);
-  call.in = groups.data(), call.out = spread.data();
-  for (int group = 0; group < 13; ++group) dsa::expand_cpu(call, group);
-  CHECK(spread[0] == 1.f && spread[2] == 7.f && spread[3] == 7.f && spread[23] == 47.f);
+  call.residual = shortcut.data(), call.relu = true;  // parts 1, 2 and 3 come out as 0
+  dsa::merge_cpu(call, 0, 13);
+  CHECK(groups[0] == 0.f && groups[1] == 0.f && groups[2] == 1.f && groups[12] == 20.f + 21.f);
+  call.merged = groups.data(), call.out = spread.data();
+  dsa::expand_cpu(call, 0, 13);
+  CHECK(spread[0] == 0.f && spread[2] == 0.f && spread[3] == 1.f && spread[22] == 41.f);
+  call.features = call.residual = nullptr;
+  dsa::expand_cpu(call, 0, 13);
+  CHECK(spread[2] == 1.f && spread[3] == 1.f && spread[23] == 41.f);
+}
+
+// Images 1, 3, 4, 6 and 8 are of the query's identity, 4 of its camera too: junk.
+template <class T>
+static void positives_are_ranked_by_counting() {
+  const T far = std::numeric_limits<T>::infinity();
+  const T distances[2][10] = {{2, 2, 1, 0, -1, 2, 2, 9, far, far}, {5, 5, 5, 5, 5, 5, 5, 5, 5, 5}};
+  const int64_t members[9] = {1, 3, 4, 6, 8, 0, 2, 5, 7};
+  const int64_t gallery_cams[9] = {1, 1, 1, 1, 0, 1, 1, 1, 1};
+  const int64_t first[2] = {0, 5}, count[2] = {5, 0}, query_cams[2] = {0, 0};
+  int64_t ranks[2][6], found[2];
+  dsa::RankCall call{};
+  call.queries = 2, call.gallery = 9, call.most = 6;
+  call.distances = distances, call.is_double = sizeof(T) == 8, call.row_stride = 10;
+  call.members = members, call.first = first, call.count = count;
+  call.query_cams = query_cams, call.gallery_cams = gallery_cams;
+  call.ranks = ranks[0], call.found = found;
+  for (int64_t query = 0; query < 2; ++query) dsa::rank_cpu(call, query);
+  const int64_t expected[2][6] = {{0, 3, 5, 7, 9, 9}, {9, 9, 9, 9, 9, 9}};
+  CHECK(found[0] == 4 && found[1] == 0);
+  CHECK(std::equal(ranks[0], ranks[0] + 12, expected[0]));
 }
 
 int main() {
@@ -81,5 +111,7 @@ int main() {
   conversions_round_to_nearest_even();
   the_last_pixel_of_a_cell_wins();
   groups_are_added();
+  positives_are_ranked_by_counting<float>();
+  positives_are_ranked_by_counting<double>();
   std::puts("all kernel checks hold");
 }

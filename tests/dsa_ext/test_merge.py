@@ -16,42 +16,83 @@ def make(parts, *inner, dtype=torch.float32, batch=2):
     return torch.randn(batch, parts, *inner, generator=generator).to(dtype)
 
 
+FORMS = [(False, False), (True, False), (False, True), (True, True)]  # residual, relu
+forms = pytest.mark.parametrize(
+    "with_residual,relu", FORMS, ids=["plain", "residual", "relu", "residual and relu"]
+)
+
+
+def make_residual(features, wanted):
+    return features.flip(0, 1) * 0.75 if wanted else None
+
+
+@forms
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("level,parts,groups", LEVELS)
 @pytest.mark.parametrize("inner", [(), (1,), (7,), (8,), (5, 3, 3), (64, 16, 16)], ids=str)
-def test_same_bits(device, dtype, level, parts, groups, inner):
+def test_same_bits(device, dtype, level, parts, groups, inner, with_residual, relu):
     features = make(parts, *inner, dtype=dtype)
-    merged = merge_parts(features.to(device), level)
+    residual = make_residual(features, with_residual)
+    on_device = [None if x is None else x.to(device) for x in (features, residual)]
+    merged = merge_parts(on_device[0], level, residual=on_device[1], relu=relu)
     assert merged.shape == (2, groups, *inner) and merged.dtype == dtype
-    assert torch.equal(merged.cpu(), _merge_parts(features, level))
+    assert torch.equal(merged.cpu(), _merge_parts(features, level, residual, relu))
+    out = torch.full_like(merged, 7)
+    version = out._version
+    assert merge_parts(on_device[0], level, on_device[1], relu, out) is out
+    assert torch.equal(out, merged) and out._version > version
 
 
+def gradients(function, features, residual, weight):
+    leaves = [x.detach().clone().requires_grad_() for x in (features, residual) if x is not None]
+    merged = function(*leaves, *([] if residual is not None else [None]))
+    return torch.autograd.grad(merged, leaves, weight.to(merged))
+
+
+@forms
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("level,parts,groups", LEVELS)
-def test_gradient(device, dtype, level, parts, groups):
-    features = make(parts, 5, 3, dtype=dtype).to(device).requires_grad_()
-    twin = features.detach().cpu().clone().requires_grad_()
+def test_gradient(device, dtype, level, parts, groups, with_residual, relu):
+    features = make(parts, 5, 3, dtype=dtype)
+    features[0, :, 0] = 0  # where a ReLU lets no gradient through
+    residual = make_residual(features, with_residual)
     weight = make(groups, 5, 3, dtype=dtype)
-    merge_parts(features, level).backward(weight.to(device))
-    _merge_parts(twin, level).backward(weight)
-    assert torch.equal(features.grad.cpu(), twin.grad)
+    on_device = [None if x is None else x.to(device) for x in (features, residual)]
+    got = gradients(lambda x, r: merge_parts(x, level, r, relu), *on_device, weight)
+    expected = gradients(lambda x, r: _merge_parts(x, level, r, relu), features, residual, weight)
+    assert len(got) == 1 + with_residual
+    for a, b in zip(got, expected):
+        assert torch.equal(a.cpu(), b)
 
 
+@forms
 @pytest.mark.parametrize("level,parts,groups", LEVELS)
-def test_second_gradient(level, parts, groups):
-    features = make(parts, 3).requires_grad_()
-    first = torch.autograd.grad(
-        merge_parts(features, level).square().sum(), features, create_graph=True
-    )[0]
-    (second,) = torch.autograd.grad(first.sum(), features)
-    twin = features.detach().clone().requires_grad_()
-    first = torch.autograd.grad(
-        _merge_parts(twin, level).square().sum(), twin, create_graph=True
-    )[0]
-    (expected,) = torch.autograd.grad(first.sum(), twin)
-    torch.testing.assert_close(second, expected)
+def test_second_gradient(level, parts, groups, with_residual, relu):
+    features = make(parts, 3)
+    leaves = [features.double().float().requires_grad_()]
+    if with_residual:
+        leaves.append(make_residual(features, True).requires_grad_())
+
+    def second(function):
+        merged = function(leaves[0], level, leaves[1] if with_residual else None, relu)
+        first = torch.autograd.grad(merged.square().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(x.square().sum() for x in first), leaves)
+
+    for a, b in zip(second(merge_parts), second(_merge_parts)):
+        torch.testing.assert_close(a, b)
+
+
+def test_nan_stays_and_lets_gradients_pass_as_in_torch():
+    features = make(24, 4)
+    features[0, 3, 1] = float("nan")
+    merged = merge_parts(features, "mirror", relu=True)
+    assert merged.isnan().sum() == 1 and merged[0, 2, 1].isnan()
+    weight = torch.ones(2, 13, 4)
+    (got,) = gradients(lambda x, r: merge_parts(x, "mirror", r, True), features, None, weight)
+    (expected,) = gradients(lambda x, r: _merge_parts(x, "mirror", r, True), features, None, weight)
+    assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize("level,parts,groups", LEVELS)
@@ -73,7 +114,7 @@ def test_strides_and_empty(level, parts, groups):
         (ValueError, "13", make(24, 2), "front_back"),
         (ValueError, "24", torch.randn(24), "mirror"),
         (ValueError, "level must be", make(24, 2), [24]),
-        (TypeError, "torch.Tensor", make(24, 2).numpy(), "mirror"),
+        (TypeError, "torch.Tensor", [[1.0] * 24], "mirror"),
         (TypeError, "features must be float32", make(24, 2).double(), "mirror"),
         (TypeError, "features must be float32", make(24, 2).int(), "mirror"),
     ],
@@ -83,24 +124,56 @@ def test_bad_input(error, words, features, level):
         merge_parts(features, level)
 
 
+@pytest.mark.parametrize(
+    "words,arguments",
+    [
+        ("residual must be", {"residual": make(24, 3)}),
+        ("residual must be", {"residual": make(24, 2).half()}),
+        ("out must be", {"out": make(24, 2)}),
+        ("out must be", {"out": make(13, 2).half()}),
+        ("contiguous", {"out": make(2, 13).transpose(1, 2)}),
+        ("no gradient", {"out": make(13, 2).requires_grad_()}),
+    ],
+)
+def test_bad_residual_and_out(words, arguments):
+    with pytest.raises(ValueError, match=words):
+        merge_parts(make(24, 2), "mirror", **arguments)
+
+
+def test_out_must_not_be_the_features_memory():
+    memory = torch.randn(2 * 24 * 4)
+    features = memory.view(2, 24, 4)
+    with pytest.raises(ValueError, match="share memory with features"):
+        merge_parts(features, "mirror", out=memory[:104].view(2, 13, 4))
+    with pytest.raises(ValueError, match="share memory with residual"):
+        merge_parts(make(24, 4), "mirror", residual=features, out=memory[:104].view(2, 13, 4))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("front_back", [False, True])
-def test_opcheck(device, front_back):
+@forms
+def test_opcheck(device, front_back, with_residual, relu):
     parts, groups = (13, 8) if front_back else (24, 13)
     features = make(parts, 4).to(device).requires_grad_()
-    torch.library.opcheck(torch.ops.dsa_ext.merge_parts.default, (features, front_back))
+    residual = make_residual(features.detach(), True).requires_grad_() if with_residual else None
+    opcheck, ops = torch.library.opcheck, torch.ops.dsa_ext
+    opcheck(ops.merge_parts.default, (features, residual, front_back, relu))
     merged = make(groups, 4).to(device).requires_grad_()
-    torch.library.opcheck(torch.ops.dsa_ext.expand_parts.default, (merged, front_back))
+    masks = (features.detach(), None if residual is None else residual.detach()) if relu else (None, None)
+    opcheck(ops.expand_parts.default, (merged, *masks, front_back))
+    out = torch.empty_like(merged)
+    features, residual = (None if x is None else x.detach() for x in (features, residual))
+    opcheck(ops.merge_parts_out.default, (features, residual, out, front_back, relu))
 
 
 def test_compile_fullgraph():
-    @torch.compile(fullgraph=True, backend="aot_eager")
-    def step(features):
-        return merge_parts(merge_parts(features.relu(), "mirror"), "front_back").sum((1, 2))
+    def step(merge, features):
+        merged = merge(features.relu(), "mirror", residual=features, relu=True)
+        return merge(merged, "front_back").sum((1, 2))
 
     features = make(24, 4, 4).requires_grad_()
-    result = step(features)
-    expected = _merge_parts(_merge_parts(features.relu(), "mirror"), "front_back").sum((1, 2))
+    result = torch.compile(step, fullgraph=True, backend="aot_eager")(merge_parts, features)
+    expected = step(_merge_parts, features)
     torch.testing.assert_close(result, expected)
     (grad,) = torch.autograd.grad(result.sum(), features)
     (wanted,) = torch.autograd.grad(expected.sum(), features)

@@ -2,7 +2,7 @@
 
 from dsareid.evaluation.baselines import chance, colour_histograms
 from dsareid.evaluation.evaluate_run import EVALUATION_FILES, evaluate, format_table
-from dsareid.evaluation.ranking import RankResult, rank, top_matches
+from dsareid.evaluation.ranking import RankResult, rank, rank_distances, top_matches
 
 __all__ = [
     "EVALUATION_FILES",
@@ -12,5 +12,6 @@ __all__ = [
     "evaluate",
     "format_table",
     "rank",
+    "rank_distances",
     "top_matches",
 ]

@@ -37,6 +37,20 @@ def check_features(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(_finite(name, features.detach()) for name, features in named.items())
 
 
+def check_distances(distances: Tensor) -> None:
+    """Check a matrix of distances, but for NaN.
+
+    Raises:
+        ValueError: says what was expected and what came.
+    """
+    if not isinstance(distances, Tensor):
+        raise ValueError(f"distances must be a torch.Tensor, not {type(distances).__name__}")
+    if distances.ndim != 2 or 0 in distances.shape:
+        raise ValueError(f"distances must be [queries, gallery], neither 0, not {list(distances.shape)}")
+    if not distances.is_floating_point():
+        raise ValueError(f"distances must be floating point, not {distances.dtype}")
+
+
 def _finite(name: str, features: Tensor) -> Tensor:
     if features.dtype in (torch.float16, torch.bfloat16):
         features = features.float()
@@ -72,3 +86,15 @@ def check_positive(name: str, value: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+
+def check_rule(average_precision: str) -> None:
+    """Check the name of a rule for the average precision.
+
+    Raises:
+        ValueError: says which there are and what came.
+    """
+    if average_precision not in ("hits", "trapezoidal"):
+        raise ValueError(
+            f'average_precision must be "hits" or "trapezoidal", not {average_precision!r}'
+        )

@@ -41,12 +41,8 @@ def chance(
         query_ids, gallery_ids, query_cams, gallery_cams,
         len(query_ids), len(gallery_ids), query_ids.device,
     )
-    positives, kept = [], []
-    for query in range(0, len(query_ids), 256):
-        _, positive, junk = matches.tile(query, min(query + 256, len(query_ids)))
-        positives.append(positive.sum(1))
-        kept.append(len(gallery_ids) - junk.sum(1))
-    n, size = torch.cat(positives).cpu(), torch.cat(kept).cpu()
+    junk = matches.junk_count()
+    n, size = (matches.count - junk).cpu(), (len(gallery_ids) - junk).cpu()
     queries = (n > 0).nonzero().squeeze(1)
     if not len(queries):
         raise ValueError("no query has a match in the gallery")

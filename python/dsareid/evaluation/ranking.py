@@ -1,11 +1,11 @@
 """Ranking a gallery for each query: mAP, CMC and rank lists, by counting instead of sorting.
 
-A positive is a gallery image of the query's identity from
-another camera; an image of the query's identity AND camera is removed from that query's gallery.
-The rank of a positive (from 0) is the number of kept gallery images nearer than it, plus those
-equally near that come earlier in the gallery. All ranks of a query follow from placing each gallery
-distance once among the query's few sorted positives, so nothing as long as the gallery is sorted,
-and only one tile of the distance matrix is in memory at a time.
+A positive is a gallery image of the query's identity from another camera; an image of the query's
+identity AND camera is removed from that query's gallery. The rank of a positive (from 0) is the
+number of kept gallery images nearer than it, plus those equally near that come earlier in the
+gallery. `dsa_ext.count_ranks` finds all ranks of a query by placing each gallery distance once among
+the query's few sorted positives, so nothing as long as the gallery is sorted, and only one tile of
+the distance matrix is in memory at a time.
 """
 
 import contextlib
@@ -16,7 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dsareid.evaluation.arguments import check_features, check_labels, check_positive
+import dsa_ext
+from dsareid.evaluation.arguments import (
+    check_distances,
+    check_features,
+    check_labels,
+    check_positive,
+    check_rule,
+)
 
 AveragePrecision = Literal["hits", "trapezoidal"]
 
@@ -91,94 +98,96 @@ def rank(
         len(query_features), len(gallery_features), query_features.device,
     )
     check_positive("max_rank", max_rank)
-    if average_precision not in ("hits", "trapezoidal"):
-        raise ValueError(
-            f'average_precision must be "hits" or "trapezoidal", not {average_precision!r}'
-        )
+    check_rule(average_precision)
     if tile is None:
-        elements = _TILE_ELEMENTS.get(query_features.device.type, _TILE_ELEMENTS["cpu"])
-        # Below 32 rows the product would only re-read the gallery.
-        tile = max(32, min(256, elements // len(gallery_features)))
+        tile = _tile(gallery_features)
     check_positive("tile", tile)
-
     distances = Distances(query_features, gallery_features)
+    return _rank_tiles(distances.tile, matches, tile, max_rank, average_precision)
+
+
+@torch.no_grad()
+def rank_distances(
+    distances: Tensor,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cams: Tensor,
+    gallery_cams: Tensor,
+    max_rank: int = 50,
+    *,
+    average_precision: AveragePrecision = "hits",
+) -> RankResult:
+    """Rank the gallery for every query by distances that are there already, re-ranked ones say.
+
+    The rules are those of `rank`, and the result is exact for the distances given: only their order
+    within a row matters, so squared distances, or the negative of a similarity, give the same.
+
+    Args:
+        distances: floating [Q, G], only read. Infinity is a distance like any other, behind all
+            finite ones; infinite distances tie among each other. NaN is not.
+        query_ids, query_cams: integer [Q].
+        gallery_ids, gallery_cams: integer [G].
+        max_rank: length of the CMC.
+        average_precision: as for `rank`.
+
+    Raises:
+        ValueError: an argument has a wrong type, shape, dtype or value (it is named), distances
+            hold a NaN, or no query has a match in the gallery.
+    """
+    check_distances(distances)
+    matches = Matches(
+        query_ids, gallery_ids, query_cams, gallery_cams, *distances.shape, distances.device
+    )
+    check_positive("max_rank", max_rank)
+    check_rule(average_precision)
+
+    def rows(start: int, stop: int) -> Tensor:
+        part = distances[start:stop]
+        if part.amax().isnan():
+            query = start + int(part.isnan().any(1).nonzero()[0])
+            raise ValueError(f"distances must not be NaN, found one of query {query}")
+        return part if part.dtype == torch.float64 else part.float()  # float16 fits in exactly
+
+    # Tiles bound the memory of copies; what is counted as it lies is counted in one go.
+    as_it_lies = distances.dtype in (torch.float32, torch.float64) and distances.stride(1) == 1
+    tile = len(distances) if as_it_lies and distances.device == matches.device else _tile(distances.T)
+    return _rank_tiles(rows, matches, tile, max_rank, average_precision)
+
+
+def _tile(gallery: Tensor) -> int:
+    """How many queries to handle at once; `gallery` has an image a row."""
+    elements = _TILE_ELEMENTS.get(gallery.device.type, _TILE_ELEMENTS["cpu"])
+    # Below 32 rows a matrix product would only re-read the gallery.
+    return max(32, min(256, elements // len(gallery)))
+
+
+def _rank_tiles(
+    rows: Callable[[int, int], Tensor],
+    matches: "Matches",
+    tile: int,
+    max_rank: int,
+    rule: AveragePrecision,
+) -> RankResult:
+    """The result for distances that come as rows(start, stop) -> [stop - start, G]."""
+    queries = len(matches.query_ids)
     first_hits, precisions, counted = [], [], []
-    for start in range(0, len(query_features), tile):
-        stop = min(start + tile, len(query_features))
-        candidates, positive, junk = matches.tile(start, stop)
-        if not positive.any():
-            continue
-        ranks, found = count_ranks(distances.tile(start, stop), candidates, positive, junk)
+    for start in range(0, queries, tile):
+        stop = min(start + tile, queries)
+        distances = rows(start, stop).to(matches.device)
+        ranks, found = dsa_ext.count_ranks(distances, *matches.tile(start, stop))
         ranks, found = ranks.cpu(), found.cpu()  # little from here on
         has_match = found > 0
         counted.append(start + has_match.nonzero().squeeze(1))
         ranks, found = ranks[has_match], found[has_match]
         first_hits.append(ranks[:, 0])
-        precisions.append(_average_precision(ranks, found, average_precision))
-    if not counted:
+        precisions.append(_average_precision(ranks, found, rule))
+    counted = torch.cat(counted)
+    if not len(counted):
         raise ValueError(
             "no query has a match: no image in the gallery has the identity of a query "
             "and another camera"
         )
-    return _result(
-        torch.cat(precisions), torch.cat(first_hits), torch.cat(counted),
-        len(query_features), max_rank,
-    )
-
-
-def count_ranks(
-    distances: Tensor, candidates: Tensor, positive: Tensor, junk: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The counting core: the rank of every positive of a tile of queries.
-
-    Args:
-        distances: float [T, G], any increasing function of the distance, finite; overwritten.
-        candidates: int64 [T, M], for each query the gallery indices of its identity, ascending.
-        positive: bool [T, M], the candidate is of another camera.
-        junk: bool [T, M], the candidate is of the query's own camera. Where neither is set the
-            entry is padding.
-
-    Returns:
-        ranks: int64 [T, P], each query's positives in the order of the rank list: how many kept
-            gallery images stand before it. P is the largest number of positives; rows with fewer
-            end in padding of arbitrary value.
-        found: int64 [T], the number of positives.
-    """
-    rows, columns = distances.shape
-    infinity = float("inf")
-    own = distances.gather(1, candidates)  # [T, M]
-    # Infinitely far, junk stands behind every positive and counts for none. A padded candidate
-    # is index 0 of the gallery: it must be left as it is, so junk is set through a list.
-    row, place = junk.nonzero(as_tuple=True)
-    distances[row, candidates[row, place]] = infinity
-
-    found = positive.sum(1)
-    most = max(int(found.max()), 1)
-    # Stable, and candidates ascend: equal positives stay in the gallery's order.
-    near, order = own.masked_fill(~positive, infinity).sort(dim=1, stable=True)
-    near = near[:, :most].contiguous()  # [T, P]
-    index = candidates.gather(1, order[:, :most])  # [T, P]
-
-    # How many positives are strictly nearer than each gallery image: it stands before the rest.
-    ahead = torch.searchsorted(near, distances)  # [T, G]
-    # Those as near as some positive, itself among them, are placed among it by gallery index.
-    tied = near.gather(1, ahead.clamp(max=most - 1)) == distances
-    tied &= distances < infinity
-    row, image = tied.nonzero(as_tuple=True)
-    level = torch.searchsorted(near, near)  # [T, P]: one number for equal positives
-    line = torch.arange(rows, device=distances.device)
-    # (query, distance, gallery index) as one ascending number; padding sorts last in its row.
-    padding = torch.arange(most, device=distances.device) >= found[:, None]
-    key = (line[:, None] * (most + 1) + level.masked_fill(padding, most)) * columns
-    key += index.masked_fill(padding, columns - 1)
-    tied_key = (row * (most + 1) + ahead[row, image]) * columns + image
-    ahead[row, image] = torch.searchsorted(key.flatten(), tied_key, right=True) - row * most
-
-    histogram = torch.zeros(rows, most + 1, dtype=torch.int64, device=distances.device)
-    one = torch.ones(1, dtype=torch.int64, device=distances.device)
-    histogram.scatter_add_(1, ahead, one.expand(rows, columns))
-    # A gallery image with a positives ahead of it stands before positives a, a + 1, ...
-    return histogram.cumsum(1)[:, :most], found
+    return _result(torch.cat(precisions), torch.cat(first_hits), counted, queries, max_rank)
 
 
 @torch.no_grad()
@@ -216,10 +225,9 @@ def top_matches(
     for query in torch.as_tensor(queries).tolist():
         if not 0 <= query < len(query_features):
             raise ValueError(f"queries must be 0..{len(query_features) - 1}, found {query}")
-        candidates, _, junk = matches.tile(query, query + 1)
-        order = distances.tile(query, query + 1)[0].sort(stable=True).indices
-        order = order[~torch.isin(order, candidates[junk])]
-        lists.append(order[:count].cpu())
+        order = distances.tile(query, query + 1)[0].sort(stable=True).indices.cpu()
+        order = order[~torch.isin(order, matches.junk(query).cpu())]
+        lists.append(order[:count])
     return lists
 
 
@@ -237,18 +245,25 @@ class Distances:
         self.query, self.gallery = query, gallery
         self.square = _per_row(gallery, lambda rows: rows.square().sum(1))  # [G]
         self.copies, self.originals = _copies(gallery)
+        self.memory = gallery.new_empty(0, len(gallery))
 
     def tile(self, start: int, stop: int) -> Tensor:
-        """Rows start..stop, [stop - start, G], a new tensor that the caller may overwrite."""
+        """Rows start..stop, [stop - start, G], in memory that the next call overwrites."""
+        if stop - start > len(self.memory):  # fresh pages cost a tenth of the product
+            self.memory = self.gallery.new_empty(stop - start, len(self.gallery))
+        rows = self.memory[: stop - start]
         with _full_precision(self.query.device.type):
-            rows = torch.addmm(self.square, self.query[start:stop], self.gallery.T, alpha=-2)
+            torch.addmm(self.square, self.query[start:stop], self.gallery.T, alpha=-2, out=rows)
         if len(self.copies):
             rows[:, self.copies] = rows[:, self.originals]
         return rows
 
 
 class Matches:
-    """Which gallery images share a query's identity, by one grouping of the gallery by identity."""
+    """Which gallery images share a query's identity, by one grouping of the gallery by identity.
+
+    It lives on the features' device where dsa_ext counts there, else on the CPU.
+    """
 
     def __init__(
         self,
@@ -260,30 +275,39 @@ class Matches:
         gallery: int,
         device: torch.device,
     ):
-        self.query_ids = check_labels("query_ids", query_ids, queries, device)
-        gallery_ids = check_labels("gallery_ids", gallery_ids, gallery, device)
-        self.query_cams = check_labels("query_cams", query_cams, queries, device)
-        self.gallery_cams = check_labels("gallery_cams", gallery_cams, gallery, device)
-        for name, ids in (("query_ids", self.query_ids), ("gallery_ids", gallery_ids)):
+        served = device.type == "cuda" and dsa_ext.CUDA_ERROR is None
+        self.device = device if served else torch.device("cpu")
+        self.query_ids = check_labels("query_ids", query_ids, queries, self.device)
+        self.gallery_ids = check_labels("gallery_ids", gallery_ids, gallery, self.device)
+        self.query_cams = check_labels("query_cams", query_cams, queries, self.device)
+        self.gallery_cams = check_labels("gallery_cams", gallery_cams, gallery, self.device)
+        for name, ids in (("query_ids", self.query_ids), ("gallery_ids", self.gallery_ids)):
             if ids.min() < 0:
                 raise ValueError(
                     f"{name} must be >= 0, found {int(ids.min())} "
                     "(-1 marks junk, which is dropped when a data set is loaded)"
                 )
-        grouped, self.order = gallery_ids.sort(stable=True)
-        self.start = torch.searchsorted(grouped, self.query_ids)  # [Q]
-        self.count = torch.searchsorted(grouped, self.query_ids, right=True) - self.start  # [Q]
+        grouped, self.members = self.gallery_ids.sort(stable=True)
+        self.first = torch.searchsorted(grouped, self.query_ids)  # [Q]
+        self.count = torch.searchsorted(grouped, self.query_ids, right=True) - self.first  # [Q]
 
-    def tile(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates, positive and junk of queries start..stop, as `count_ranks` takes them."""
-        count = self.count[start:stop, None]  # [T, 1]
-        most = max(int(count.max()), 1)
-        step = torch.arange(most, device=self.order.device)
-        same_id = step < count  # [T, M]
-        place = (self.start[start:stop, None] + step).clamp(max=len(self.order) - 1)
-        candidates = self.order[place].masked_fill(~same_id, 0)
-        same_cam = self.gallery_cams[candidates] == self.query_cams[start:stop, None]
-        return candidates, same_id & ~same_cam, same_id & same_cam
+    def tile(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        """What `dsa_ext.count_ranks` takes after the distances of queries start..stop."""
+        rows = slice(start, stop)
+        return self.members, self.first[rows], self.count[rows], self.query_cams[rows], self.gallery_cams
+
+    def junk(self, query: int) -> Tensor:
+        """Gallery indices of the query's identity and camera, int64 [junk]."""
+        same_id = self.members[self.first[query] :][: self.count[query]]
+        return same_id[self.gallery_cams[same_id] == self.query_cams[query]]
+
+    def junk_count(self) -> Tensor:
+        """How many gallery images are junk to each query, int64 [Q]."""
+        ids = torch.cat([self.query_ids, self.gallery_ids])
+        cams = torch.cat([self.query_cams, self.gallery_cams])
+        pairs, pair = torch.stack([ids, cams], 1).unique(dim=0, return_inverse=True)
+        queries = len(self.query_ids)
+        return pair[queries:].bincount(minlength=len(pairs))[pair[:queries]]
 
 
 def _average_precision(ranks: Tensor, found: Tensor, rule: AveragePrecision) -> Tensor:

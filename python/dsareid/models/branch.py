@@ -68,9 +68,14 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        features, shortcut = self.open_end(x)
+        return F.relu(features + shortcut, inplace=True)
+
+    def open_end(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The two tensors whose sum, after ReLU, is the block's output."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+        return self.bn2(self.conv2(x)), shortcut
 
 
 class Bottleneck(nn.Module):

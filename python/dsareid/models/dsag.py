@@ -30,17 +30,22 @@ class DSAGStream(nn.Module):
         # Measured on CPUs (bench_dsag.py): with many narrow branches channels_last is the faster
         # layout, for the wide convolutions of conv5_x the contiguous one is.
         x = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [B, 24*3, S, S]
-        x = self.conv3(self.conv2(self.conv1(x)))  # [B, 24*64, S/2, S/2]
-        x = _merge(x, 24, "mirror")  # [B, 13*64, S/2, S/2]
-        x = self.conv4(x)  # [B, 13*128, S/4, S/4]
-        x = _merge(x, 13, "front_back").contiguous()  # [B, 8*128, S/4, S/4]
+        x = self.conv2(self.conv1(x))  # [B, 24*64, S, S]
+        x = _merge_after(self.conv3, x, 24, "mirror")  # [B, 13*64, S/2, S/2]
+        x = _merge_after(self.conv4, x, 13, "front_back").contiguous()  # [B, 8*128, S/4, S/4]
         local = self.conv5_l(x).mean((2, 3)).unflatten(1, (8, -1))  # [B, 8, 256]
         return Features(self.conv5_g(x).mean((2, 3)), local)
 
 
-def _merge(x: Tensor, parts: int, level: str) -> Tensor:
-    """Merge (B, parts * C, H, W), channels_last, without a copy: in memory it is [B, H, W, parts, C]."""
-    batch, _, height, width = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(batch * height * width, parts, -1)  # [B*H*W, P, C]
-    merged = merge_parts(pixels, level).view(batch, height, width, -1)  # [B, H, W, G*C]
-    return merged.permute(0, 3, 1, 2)
+def _merge_after(blocks: nn.Sequential, x: Tensor, parts: int, level: str) -> Tensor:
+    """Residual blocks and the merging behind them, in one pass from the last block's sum on."""
+    for block in blocks[:-1]:
+        x = block(x)
+    features, shortcut = blocks[-1].open_end(x)
+    batch, _, height, width = features.shape
+    # Without a copy: in memory channels_last is [B, H, W, parts, C].
+    features, shortcut = (
+        y.permute(0, 2, 3, 1).reshape(batch * height * width, parts, -1) for y in (features, shortcut)
+    )
+    merged = merge_parts(features, level, residual=shortcut, relu=True)  # [B*H*W, G, C]
+    return merged.view(batch, height, width, -1).permute(0, 3, 1, 2)

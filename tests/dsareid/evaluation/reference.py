@@ -9,11 +9,20 @@ def literal_rank(
 ):
     """Takes tensors as `rank` does; returns (mAP, cmc, ap, counted queries)."""
     query, gallery = query_features.double().numpy(), gallery_features.double().numpy()
+    distances = [literal_distances(features, gallery) for features in query]
+    labels = query_ids, gallery_ids, query_cams, gallery_cams
+    return literal_rank_distances(distances, *labels, max_rank, trapezoidal)
+
+
+def literal_rank_distances(
+    distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=50, trapezoidal=False
+):
+    """Takes a row of distances per query and tensors of labels, as `rank_distances` does."""
     ids, cams = gallery_ids.numpy(), gallery_cams.numpy()
     curves, aps, counted = [], [], []
-    for i in range(len(query)):
+    for i, row in enumerate(np.asarray(distances)):
         identity, camera = query_ids[i].item(), query_cams[i].item()
-        hits = hits_in_order(query[i], gallery, identity, ids, camera, cams)
+        hits = ids[literal_order(row, identity, ids, camera, cams)] == identity
         if not hits.any():
             continue
         counted.append(i)
@@ -23,15 +32,16 @@ def literal_rank(
     return np.mean(aps), np.mean(curves, axis=0), np.array(aps), counted
 
 
-def literal_order(query, gallery, query_id, ids, query_cam, cams):
+def literal_distances(query, gallery):
+    """Squared, of one query."""
+    return ((gallery - query) ** 2).sum(1)
+
+
+def literal_order(distances, query_id, ids, query_cam, cams):
     """The kept gallery indices, nearest first, equal distances in the gallery's order."""
-    order = np.argsort(((gallery - query) ** 2).sum(1), kind="stable")
+    order = np.argsort(distances, kind="stable")
     junk = (ids[order] == query_id) & (cams[order] == query_cam)
     return order[~junk]
-
-
-def hits_in_order(query, gallery, query_id, ids, query_cam, cams):
-    return ids[literal_order(query, gallery, query_id, ids, query_cam, cams)] == query_id
 
 
 def literal_ap(hits):

@@ -1,12 +1,12 @@
-"""rank and top_matches against the literal reading of the rules, and their error messages."""
+"""rank, rank_distances and top_matches against the literal reading of the rules, and their error messages."""
 
 import numpy as np
 import pytest
 import torch
 
-from dsareid.evaluation import rank, ranking, top_matches
+from dsareid.evaluation import rank, rank_distances, ranking, top_matches
 
-from .reference import literal_order, literal_rank
+from .reference import literal_distances, literal_order, literal_rank, literal_rank_distances
 
 CASES = {
     "plain": dict(queries=40, gallery=200, ids=20, cams=4),
@@ -42,10 +42,11 @@ def make_case(seed, queries, gallery, ids, cams, values="float", query_cam=None,
     )
 
 
-def assert_equal_to_literal(case, max_rank=50, **options):
-    result = rank(*case, max_rank=max_rank, **options)
+def assert_equal_to_literal(case, max_rank=50, form=(rank, literal_rank), **options):
+    function, literal = form
+    result = function(*case, max_rank=max_rank, **options)
     trapezoidal = options.get("average_precision") == "trapezoidal"
-    mean, cmc, ap, counted = literal_rank(*case, max_rank=max_rank, trapezoidal=trapezoidal)
+    mean, cmc, ap, counted = literal(*case, max_rank=max_rank, trapezoidal=trapezoidal)
     assert result.queries.tolist() == counted
     assert result.skipped == len(case[0]) - len(counted)
     assert result.cmc.shape == (max_rank,)
@@ -157,10 +158,8 @@ def test_top_matches_are_the_heads_of_the_literal_order(values):
     query, gallery, query_ids, ids, query_cams, cams = (x.numpy() for x in case)
     lists = top_matches(*case, queries=torch.tensor([3, 0, 11]), count=10)
     for which, found in zip([3, 0, 11], lists):
-        order = literal_order(
-            query[which].astype(float), gallery.astype(float), query_ids[which], ids,
-            query_cams[which], cams,
-        )
+        distances = literal_distances(query[which].astype(float), gallery.astype(float))
+        order = literal_order(distances, query_ids[which], ids, query_cams[which], cams)
         assert found.tolist() == order[:10].tolist()
 
 
@@ -224,3 +223,102 @@ def test_other_errors(change, message):
 def test_all_of_one_camera_has_no_match():
     with pytest.raises(ValueError, match="no query has a match"):
         rank(*make_case(18, 10, 30, 2, 1))
+
+
+DISTANCES = (rank_distances, literal_rank_distances)
+
+
+def make_distances(seed, values="float", dtype=torch.float32, **sizes):
+    """Random arguments of `rank_distances`."""
+    *_, query_ids, gallery_ids, query_cams, gallery_cams = make_case(seed, **sizes)
+    shape = (len(query_ids), len(gallery_ids))
+    draw = torch.Generator().manual_seed(seed)
+    if values == "float":
+        distances = torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype)
+    else:
+        levels = torch.tensor([-float("inf"), -0.0, 0.0, 1.0, float("inf")], dtype=dtype)
+        distances = levels[torch.randint(0, len(levels), shape, generator=draw)]
+    return distances, query_ids, gallery_ids, query_cams, gallery_cams
+
+
+@pytest.mark.parametrize("values", ["float", "few and infinite"])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("seed", range(2))
+def test_distances_equal_the_literal_rules(name, values, seed):
+    assert_equal_to_literal(make_distances(seed, values, **CASES[name]), form=DISTANCES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_distances_of_other_dtypes(dtype):
+    case = make_distances(20, dtype=dtype, queries=30, gallery=300, ids=10, cams=3)
+    assert_equal_to_literal((case[0].double(), *case[1:]), form=DISTANCES)
+    assert torch.equal(rank_distances(*case).ap, rank_distances(case[0].double(), *case[1:]).ap)
+
+
+def test_distances_that_float32_would_tie():
+    distances, *labels = make_distances(21, dtype=torch.float64, queries=30, gallery=100, ids=5, cams=3)
+    case = (1 + distances * 1e-12, *labels)
+    assert_equal_to_literal(case, form=DISTANCES)
+    assert rank_distances(*case).mAP != rank_distances(case[0].float(), *labels).mAP
+
+
+def test_distances_have_the_options_of_rank():
+    case = make_distances(22, queries=30, gallery=100, ids=5, cams=3)
+    assert_equal_to_literal(case, form=DISTANCES, max_rank=7, average_precision="trapezoidal")
+
+
+@pytest.mark.parametrize("layout", ["transposed", "expanded", "part of a wider matrix", "requires grad"])
+def test_distances_in_any_layout_are_only_read(layout):
+    distances, *labels = make_distances(23, queries=40, gallery=120, ids=5, cams=3)
+    if layout == "transposed":
+        distances = distances.T.contiguous().T
+    elif layout == "expanded":
+        distances = distances[:1].expand(40, -1)
+    elif layout == "part of a wider matrix":
+        distances = torch.nn.functional.pad(distances, (3, 2), value=-9.0)[:, 3:-2]
+    before = distances.clone()
+    result = rank_distances(distances.requires_grad_(layout == "requires grad"), *labels)
+    assert torch.equal(result.ap, rank_distances(before, *labels).ap)
+    assert torch.equal(distances, before)
+
+
+def test_ranking_by_features_is_ranking_by_their_distances():
+    query, gallery, *labels = make_case(24, 300, 400, 20, 3, values="integer")
+    distances = torch.cdist(query.double(), gallery.double()).square().round()
+    by_features, by_distances = rank(query, gallery, *labels), rank_distances(distances, *labels)
+    assert torch.equal(by_features.ap, by_distances.ap)
+    assert torch.equal(by_features.cmc, by_distances.cmc)
+    assert by_features.mAP == by_distances.mAP and by_features.skipped == by_distances.skipped
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("query", [0, 17, 299])
+def test_nan_distances_are_refused(query, dtype):
+    distances, *labels = make_distances(25, dtype=dtype, queries=300, gallery=50, ids=5, cams=3)
+    distances[query, 31] = float("nan")
+    with pytest.raises(ValueError, match=f"distances must not be NaN, found one of query {query}"):
+        rank_distances(distances, *labels)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(distances=[[1.0]]), "distances must be a torch.Tensor, not list"),
+        (dict(distances=torch.randn(50)), "distances must be .queries, gallery."),
+        (dict(distances=torch.randn(20, 0)), "distances"),
+        (dict(distances=torch.ones(20, 50, dtype=torch.int64)), "distances must be floating"),
+        (dict(distances=torch.randn(50, 20)), "query_ids"),
+        (dict(query_ids=torch.zeros(19, dtype=torch.int64)), "query_ids"),
+        (dict(gallery_ids=torch.full((50,), -1)), "gallery_ids.*>= 0"),
+        (dict(query_cams=torch.zeros(20)), "query_cams must be integers"),
+        (dict(gallery_cams=None), "gallery_cams"),
+        (dict(gallery_ids=torch.full((50,), 99)), "no query has a match"),
+        (dict(max_rank=0), "max_rank"),
+        (dict(average_precision="area"), "average_precision"),
+    ],
+)
+def test_errors_of_rank_distances(change, message):
+    names = ["distances", *NAMES[2:]]
+    arguments = dict(zip(names, make_distances(26, queries=20, gallery=50, ids=5, cams=2)), **change)
+    with pytest.raises(ValueError, match=message):
+        rank_distances(**arguments)

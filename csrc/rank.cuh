@@ -1,0 +1,212 @@
+// The kernel of the ranking: a block per query. The block puts the query's positives in order in
+// shared memory, streams the query's row of distances once, places each distance among the
+// positives by a binary search and counts the places in a histogram; junk is taken off again, and
+// the histogram's running sums are the ranks.
+//
+// Why this shape: the row is by far the most that has to be read, so it is read once, 16 bytes a
+// thread where it is aligned (rows of an odd length begin anywhere: the few images before and
+// after the aligned ones are read singly). A query has some 20 positives in the usual data sets,
+// so putting them in order and summing by counting, every thread over all of them, is a few dozen
+// steps without a barrier. More members than kMembers are taken in turns, each of which counts the
+// whole gallery: its ranks do not depend on the other turns, and the members of all turns are
+// placed among its positives too, which gives their places among all of the query's ranks.
+//
+// Bytes: the row once a turn (the first time from DRAM, then from L2), some 40 a member of the
+// query, 8 a rank written. Shared memory: 24 (float32) or 32
+// (float64) bytes a thread, 6 or 8 KiB. Registers: at most 40, so 6 blocks a multiprocessor (on
+// Turing 52, and 4 blocks, which is all its threads), each with 4 KiB of loads in flight.
+#pragma once
+
+#include "parts.h"
+
+namespace dsa {
+
+constexpr int kRankThreads = 256;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int kRankBlocks = 4;  // a multiprocessor; Turing's has 1,024 threads
+#else
+constexpr int kRankBlocks = 6;
+#endif
+// Of a turn, a thread each. One fewer than threads: a search over 256 slots needs one that is empty.
+constexpr int kMembers = kRankThreads - 1;
+
+template <class T>
+struct RankArguments {
+  int64_t gallery;              // images, fewer than 2^30
+  const T* distances;           // [queries, gallery]
+  int64_t row_stride;           // elements
+  const int64_t* members;       // [gallery]
+  const int64_t* first;         // [queries]
+  const int64_t* count;         // [queries]
+  const int64_t* query_cams;    // [queries]
+  const int64_t* gallery_cams;  // [gallery]
+  int64_t most;                 // columns of ranks
+  int64_t* ranks;               // [queries, most]
+  int64_t* found;               // [queries]
+  T infinity;
+};
+
+// One turn's shared memory.
+template <class T>
+struct RankShared {
+  T* given_distance;  // [256] of the turn's members, as they come
+  T* distance;        // [256] of the positives in order, then infinity
+  int* given_index;   // [256] gallery index, -1 unless the member is a positive
+  int* index;         // [256] of the positives in order
+  int* histogram;     // [256] of kept gallery images
+  int* ahead;         // [256] of the query's positives, of all turns
+
+  static constexpr int kBytes = kRankThreads * (2 * sizeof(T) + 4 * sizeof(int));
+
+  __device__ explicit RankShared(unsigned char* bytes)
+      : given_distance(reinterpret_cast<T*>(bytes)),
+        distance(given_distance + kRankThreads),
+        given_index(reinterpret_cast<int*>(distance + kRankThreads)),
+        index(given_index + kRankThreads),
+        histogram(index + kRankThreads),
+        ahead(histogram + kRankThreads) {}
+};
+
+// How many of the positives stand before image `index` at `distance`, or are it. 2 * half is a
+// power of two above the number of positives.
+template <class T>
+__device__ __forceinline__ int place_of(const RankShared<T>& shared, int half, T distance, int index) {
+  int place = 0;
+  for (int step = half; step; step /= 2) {
+    if (!(distance <= shared.distance[place + step - 1])) place += step;
+  }
+  if (shared.distance[place] != distance) return place;
+  place = 0;  // as far as one or more positives: those have to be told apart by index
+  for (int step = half; step; step /= 2) {
+    const T other = shared.distance[place + step - 1];
+    if (other < distance || (other == distance && shared.index[place + step - 1] <= index)) place += step;
+  }
+  return place;
+}
+
+template <class T>
+__device__ __forceinline__ void count_image(const RankShared<T>& shared, int size, int half, T distance,
+                                            int index) {
+  const int place = place_of(shared, half, distance, index);
+  if (place < size) {
+    atomicAdd(&shared.histogram[place], 1);
+  }
+}
+
+// 16 bytes of a row.
+template <class T>
+struct alignas(16) RankVector {
+  T value[16 / sizeof(T)];
+};
+
+template <class T>
+__device__ __forceinline__ void count_row(const RankShared<T>& shared, int size, int half, const T* row,
+                                          int gallery) {
+  constexpr int kWidth = 16 / sizeof(T);
+  const int thread = threadIdx.x;
+  const int past = static_cast<int>(reinterpret_cast<uint64_t>(row) % 16 / sizeof(T));
+  const int head = past == 0 ? 0 : kWidth - past < gallery ? kWidth - past : gallery;
+  const int vectors = (gallery - head) / kWidth;
+  const RankVector<T>* aligned = reinterpret_cast<const RankVector<T>*>(row + head);
+  for (int i = thread; i < vectors; i += kRankThreads) {
+    const RankVector<T> vector = aligned[i];
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) {
+      count_image(shared, size, half, vector.value[k], head + i * kWidth + k);
+    }
+  }
+  const int single = gallery - vectors * kWidth;  // before and after the aligned ones
+  if (thread < single) {
+    const int index = thread < head ? thread : thread + vectors * kWidth;
+    count_image(shared, size, half, row[index], index);
+  }
+}
+
+// What a positive is placed by: a NaN, which is in no order with anything, counts as infinite.
+template <class T>
+__device__ __forceinline__ T without_nan(T distance, T infinity) {
+  return distance == distance ? distance : infinity;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kRankThreads, kRankBlocks)
+    rank_kernel(const __grid_constant__ RankArguments<T> a) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  const RankShared<T> shared(shared_bytes);
+  const int64_t query = blockIdx.x;
+  const T* row = a.distances + query * a.row_stride;
+  const int64_t* members = a.members + a.first[query];
+  const int count = static_cast<int>(a.count[query]);
+  const int gallery = static_cast<int>(a.gallery);
+  const int64_t camera = a.query_cams[query];
+  int64_t* ranks = a.ranks + query * a.most;
+  const int thread = threadIdx.x;
+  int found = 0;  // positives of the turns so far
+
+  for (int begin = 0; begin < count; begin += kMembers) {
+    const int turn = count - begin < kMembers ? count - begin : kMembers;
+    T own = a.infinity;
+    int own_index = -1;
+    if (thread < turn) {
+      const int64_t member = members[begin + thread];
+      if (member >= 0 && member < gallery && a.gallery_cams[member] != camera) {
+        own_index = static_cast<int>(member);
+        own = without_nan(row[member], a.infinity);
+      }
+    }
+    shared.given_distance[thread] = own;
+    shared.given_index[thread] = own_index;
+    __syncthreads();
+
+    int size = 0, place = 0;  // positives of the turn, and those of them before this thread's
+    for (int other = 0; other < turn; ++other) {
+      if (shared.given_index[other] < 0) continue;
+      const T distance = shared.given_distance[other];
+      ++size;
+      place += distance < own || (distance == own && shared.given_index[other] < own_index);
+    }
+    if (own_index >= 0) {
+      shared.distance[place] = own;
+      shared.index[place] = own_index;
+    }
+    if (thread >= size) {
+      shared.distance[thread] = a.infinity;
+      shared.index[thread] = gallery;
+    }
+    shared.histogram[thread] = 0;
+    shared.ahead[thread] = 0;
+    __syncthreads();
+
+    int half = 0;
+    while (2 * half <= size) half = half == 0 ? 1 : 2 * half;
+    count_row(shared, size, half, row, gallery);
+    for (int i = thread; i < count; i += kRankThreads) {
+      const int64_t member = members[i];
+      if (member < 0 || member >= gallery) continue;
+      const bool junk = a.gallery_cams[member] == camera;
+      const T distance = junk ? row[member] : without_nan(row[member], a.infinity);
+      const int place = place_of(shared, half, distance, static_cast<int>(member));
+      if (place >= size) continue;
+      if (junk) {
+        atomicAdd(&shared.histogram[place], -1);
+      } else {
+        atomicAdd(&shared.ahead[place], 1);
+      }
+    }
+    __syncthreads();
+
+    if (thread < size) {
+      int rank = 0, ahead = 0;
+      for (int other = 0; other <= thread; ++other) {
+        rank += shared.histogram[other];
+        ahead += shared.ahead[other];
+      }
+      if (ahead < a.most) ranks[ahead] = rank;  // always, if no member is listed twice
+    }
+    found += size;
+  }
+  for (int64_t i = found + thread; i < a.most; i += kRankThreads) ranks[i] = a.gallery;
+  if (thread == 0) a.found[query] = found;
+}
+
+}  // namespace dsa

@@ -1,0 +1,62 @@
+// How a batch is cut into tiles of shared memory, one a block, for CUDA backends. Host code.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+namespace dsa {
+
+constexpr int64_t kMostBlocks = 0x7fffffff;  // along a grid's x
+
+struct Device {
+  int multiprocessors = 1, shared_bytes = 48 << 10;  // the most a block may have
+};
+inline Device current_device() {
+  int index = 0;
+  Device device;
+  if (cudaGetDevice(&index) == cudaSuccess) {
+    cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index);
+    cudaDeviceGetAttribute(&device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
+  }
+  return device;
+}
+
+// Beyond 48 KiB a kernel has to ask. Returns a cudaError_t.
+inline int allow_shared(const void* kernel, int bytes) {
+  if (bytes <= 48 << 10) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
+struct Tiles {
+  int size;   // units a tile; the last may have fewer
+  int count;  // tiles an image
+};
+
+// Cuts the `units` of each image, of `cells` 32-bit cells, into tiles that two of fit into a
+// multiprocessor's shared memory beside `extra` bytes each. A tile reads its image's input again,
+// so there are as few as keep the multiprocessors evenly busy: nine tenths of the time, with more
+// than one block on most; or, for small batches, as evenly as can be. Tiles start at multiples of
+// 16 cells, so that vectors never straddle two.
+inline Tiles cut(int64_t images, int units, int cells, int extra) {
+  const Device device = current_device();
+  const int shared = std::max(48 << 10, device.shared_bytes / 2 - 1024) - extra;
+  const int step = 16 / std::gcd(cells, 16);
+  const int most = std::max(step, shared / 4 / cells / step * step);
+  Tiles best{};
+  double best_balance = 0;
+  for (int count = (units + most - 1) / most; count <= 64 || !best.size; ++count) {
+    const int size = std::min(most, ((units + count - 1) / count + step - 1) / step * step);
+    const int64_t blocks = images * ((units + size - 1) / size);
+    const int64_t rounds = (blocks + device.multiprocessors - 1) / device.multiprocessors;
+    const double balance = double(images) * units / (double(rounds) * size * device.multiprocessors);
+    if (balance > best_balance) best = {size, static_cast<int>(blocks / images)}, best_balance = balance;
+    if (balance >= 0.9 && 2 * blocks >= 3 * device.multiprocessors) break;
+    if (size <= step) break;
+  }
+  return best;
+}
+
+}  // namespace dsa

@@ -1,0 +1,111 @@
+"""Ranking by counting: where a query's positives stand in its rank list, without sorting it."""
+
+import torch
+from torch import Tensor
+
+from dsa_ext._library import check_served
+
+_FLOATING = (torch.float32, torch.float64)
+
+
+def count_ranks(
+    distances: Tensor,
+    members: Tensor,
+    first: Tensor,
+    count: Tensor,
+    query_cams: Tensor,
+    gallery_cams: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The rank of every positive of a tile of queries.
+
+    A gallery image of the query's identity is junk if it is of the query's camera, else a positive.
+    Junk is removed. The rank of a positive (from 0) is the number of kept images that stand before
+    it: the nearer ones, and those equally near that come earlier in the gallery. Exact, and the
+    same on every device, for any tile and any number of threads.
+
+    Args:
+        distances: float32 or float64 [T, G], from each query to the whole gallery; only read. Any
+            increasing function of the distance will do, and infinity is one. NaN must not occur:
+            the ranks of its row would be arbitrary. Rows may lie at any stride; a tensor whose
+            columns do not lie side by side is copied first.
+        members: int64 [G], the gallery indices grouped by identity, ascending inside of one.
+        first, count: int64 [T]. members[first : first + count] are the gallery images of a query's
+            identity; count may be 0.
+        query_cams: int64 [T].
+        gallery_cams: int64 [G]. Everything is on the device of distances.
+
+    Returns:
+        ranks: int64 [T, M], M = max(1, largest count): the ranks of the query's positives,
+            ascending, then G, which is no image's rank.
+        found: int64 [T], the number of positives.
+
+    Raises:
+        TypeError: an argument is not a tensor, or of another dtype.
+        ValueError: a shape or device that is not as above.
+        RuntimeError: an index in members, first or count that is out of range, or members that do
+            not ascend (on CUDA such members are not seen: the ranks are then wrong, or skip them);
+            a gallery of 2**30 images or more; a CUDA tensor where the CUDA kernels are missing.
+    """
+    _check_inputs(distances, members, first, count, query_cams, gallery_cams)
+    check_served(distances)
+    if distances.shape[1] > 1 and distances.stride(1) != 1:
+        distances = distances.contiguous()
+    integers = (x.contiguous() for x in (members, first, count, query_cams, gallery_cams))
+    return torch.ops.dsa_ext.count_ranks(distances, *integers)
+
+
+def _check_inputs(distances, members, first, count, query_cams, gallery_cams) -> None:
+    if not isinstance(distances, Tensor):
+        raise TypeError(f"distances must be a torch.Tensor, not {type(distances).__name__}")
+    if distances.dtype not in _FLOATING:
+        raise TypeError(f"distances must be float32 or float64, not {distances.dtype}")
+    if distances.dim() != 2:
+        raise ValueError(f"distances must be (T, G), not {tuple(distances.shape)}")
+    queries, gallery = distances.shape
+    for name, value, length in (
+        ("members", members, gallery),
+        ("first", first, queries),
+        ("count", count, queries),
+        ("query_cams", query_cams, queries),
+        ("gallery_cams", gallery_cams, gallery),
+    ):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
+        if value.dtype != torch.int64:
+            raise TypeError(f"{name} must be int64, not {value.dtype}")
+        if tuple(value.shape) != (length,):
+            raise ValueError(f"{name} must be ({length},) to go with distances, not {tuple(value.shape)}")
+        if value.device != distances.device:
+            raise ValueError(f"{name} is on {value.device}, but distances is on {distances.device}")
+
+
+def _count_ranks(
+    distances: Tensor,
+    members: Tensor,
+    first: Tensor,
+    count: Tensor,
+    query_cams: Tensor,
+    gallery_cams: Tensor,
+) -> tuple[Tensor, Tensor]:
+    queries, gallery = distances.shape
+    most = max([1, *count.tolist()])
+    ranks = members.new_full((queries, most), gallery)  # [T, M]
+    found = count.new_zeros(queries)  # [T]
+    for query in range(queries):
+        same_id = members[first[query] : first[query] + count[query]]  # [count]
+        same_cam = gallery_cams[same_id] == query_cams[query]
+        kept = torch.ones(gallery, dtype=torch.bool, device=distances.device)  # [G]
+        kept[same_id[same_cam]] = False
+        order = distances[query].sort(stable=True).indices  # [G]
+        order = order[kept[order]]  # [kept]
+        hits = torch.isin(order, same_id).nonzero().squeeze(1)  # [found]
+        ranks[query, : len(hits)] = hits
+        found[query] = len(hits)
+    return ranks, found
+
+
+@torch.library.register_fake("dsa_ext::count_ranks")
+def _(distances, members, first, count, query_cams, gallery_cams):
+    queries = distances.shape[0]
+    most = torch.library.get_ctx().new_dynamic_size(min=1)  # the largest count is in the data
+    return members.new_empty((queries, most)), count.new_empty((queries,))

@@ -1,0 +1,237 @@
+"""Turns csrc/*.cu into C++ and builds the native test programs, once for each content of the sources.
+
+    program(name, mode)    the path of tests/simt/<name>.cpp, built with the kernels and the CPU backend
+    sites(source)          the barriers and atomics that can be broken on purpose
+
+Modes: "plain", "address", "thread" (the sanitizers) and "count" (the counters of counters.cpp).
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CSRC = ROOT / "csrc"
+BUILD = ROOT / "build" / "simt"
+
+COMMON = ["-std=c++20", "-g1", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
+# Kernels keep the accesses that their source has, so that they can be counted.
+AS_WRITTEN = ["-fno-tree-sra", "-fno-thread-jumps", "-fno-store-merging", "-fno-tree-loop-distribute-patterns"]
+HOST = [*COMMON, "-O2", "-fno-tree-loop-distribute-patterns"]
+MODES = {
+    "plain": {"kernels": ["-O2"], "define": [], "link": []},
+    "address": {"kernels": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+                "define": ["-DSIMT_ASAN"], "link": ["-fsanitize=address,undefined"]},
+    "thread": {"kernels": ["-O1", "-fsanitize=thread"], "define": ["-DSIMT_TSAN"],
+               "link": ["-fsanitize=thread"]},
+    "count": {"kernels": ["-O1", *AS_WRITTEN, "-fsanitize=thread"],
+              "define": ["-DSIMT_COUNT"], "link": []},
+}  # fmt: skip
+
+BARRIER = re.compile(r"^(?P<indent>\s*)__syncthreads\(\);$")
+ATOMIC = re.compile(r"^(?P<indent>\s*)atomic(?P<kind>Max|Min|Add)\((?P<address>&.*), (?P<value>[^,]*)\);$")
+SHARED = re.compile(r"extern __shared__ __align__\(16\) unsigned char (\w+)\[\];")
+
+
+def why_not() -> str | None:
+    """Why the harness cannot run on this machine, or None."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return f"the fibers are written for x86-64, this is {platform.machine()}"
+    if shutil.which("g++") is None:
+        return "g++ is not installed"
+    if cuda_include() is None:
+        return "CUDA's headers are not installed (no include/cuda_runtime.h found)"
+    return None
+
+
+@functools.cache
+def cuda_include() -> Path | None:
+    nvcc = shutil.which("nvcc")
+    folders = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/usr"]
+    if nvcc:
+        folders.insert(2, str(Path(nvcc).resolve().parent.parent))
+    for folder in filter(None, folders):
+        if (Path(folder) / "include/cuda_runtime.h").exists():
+            return Path(folder) / "include"
+    return None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A barrier or an atomic of a kernel: its number in settings.planted, and where it stands."""
+
+    number: int
+    kind: str
+    where: str
+
+
+def convert(text: str, name: str, first: int) -> tuple[str, list[Site]]:
+    """CUDA source as C++ for simt.h, and its sites, numbered from `first`."""
+    lines, sites = [], []
+    for line_number, line in enumerate(text.split("\n"), 1):
+        barrier, atomic = BARRIER.match(line), ATOMIC.match(line)
+        if barrier or atomic:
+            number = first + len(sites)
+            kind = "barrier" if barrier else "atomic"
+            sites.append(Site(number, kind, f"{name}:{line_number}"))
+            if barrier:
+                line = f"{barrier['indent']}::simt::barrier({number});"
+            else:
+                line = (f"{atomic['indent']}SIMT_ATOMIC_{atomic['kind'].upper()}({number}, "
+                        f"({atomic['address']}), ({atomic['value']}));")
+        lines.append(line)
+    text = "\n".join(lines)
+    left = re.search(r"__syncthreads|\batomic[A-Z]\w*\(|__shared__ (?!__align__)", SHARED.sub("", text))
+    if left:
+        line = text[: left.start()].count("\n") + 1
+        raise SyntaxError(f"{name}:{line}: {left.group()} must stand alone on its line, as simt/README.md says")
+    text = SHARED.sub(r"unsigned char* const \1 = ::simt::shared_memory();", text)
+    return convert_launches(text, name), sites
+
+
+def convert_launches(text: str, name: str) -> str:
+    """`kernel<A><<<grid, block, shared, stream>>>(arguments);` becomes a call of simt::launch."""
+    while (start := text.find("<<<")) >= 0:
+        end = text.index(">>>", start)
+        close = matching(text, end + 3)
+        begin = kernel_start(text, start)
+        kernel, arguments = text[begin:start], text[end + 4 : close]
+        grid, block, shared, _stream = split(text[start + 3 : end])
+        call = (f'::simt::launch("{kernel.split("<")[0]}", (const void*)&{kernel}, {grid}, {block}, {shared}, '
+                f"[&] {{ {kernel}({arguments}); }})")
+        if text[close + 1] != ";":
+            raise SyntaxError(f"{name}: a launch must be a statement of its own")
+        text = text[:begin] + call + text[close + 1 :]
+    return text
+
+
+def kernel_start(text: str, end: int) -> int:
+    """Where the name before `<<<` begins, template arguments included."""
+    at, depth = end, 0
+    while depth or re.match(r"[\w:>]", text[at - 1]):
+        at -= 1
+        depth += {">": 1, "<": -1}.get(text[at], 0)
+    return at
+
+
+def mark_loops(text: str) -> str:
+    """Every `for (a; b; c)` also counts its iterations, for counters.cpp."""
+    at = 0
+    while found := re.search(r"\bfor \(", text[at:]):
+        start = at + found.start()
+        close = matching(text, start + 4)
+        parts = text[start + 5 : close].split(";")
+        if len(parts) == 3:
+            step = f"({parts[2].strip()}), simt_loop.next()" if parts[2].strip() else "simt_loop.next()"
+            loop = f"if (::simt::Loop simt_loop; true) for ({parts[0]};{parts[1]}; {step})"
+            text = text[:start] + loop + text[close + 1 :]
+            at = start + len(loop)
+        else:
+            at = close
+    return text
+
+
+def matching(text: str, start: int) -> int:
+    """The place of the parenthesis that closes the one at `start`."""
+    depth = 0
+    for at in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        if depth == 0:
+            return at
+    raise SyntaxError("unbalanced parentheses")
+
+
+def split(arguments: str) -> list[str]:
+    """Top-level commas."""
+    parts, depth = [""], 0
+    for character in arguments:
+        depth += {"(": 1, "<": 1, ")": -1, ">": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def cuda_sources() -> list[Path]:
+    return [*sorted(CSRC.glob("*.cu")), *sorted(CSRC.glob("*.cuh"))]
+
+
+def converted(sources: list[Path]) -> tuple[dict[str, str], list[Site]]:
+    """CUDA sources as C++, by file name, and all their sites."""
+    texts, sites = {}, []
+    for path in sources:
+        texts[path.name], found = convert(path.read_text(), path.name, len(sites) + 1)
+        sites += found
+    return texts, sites
+
+
+def sites() -> list[Site]:
+    return converted(cuda_sources())[1]
+
+
+def hosts(name: str, mode: str) -> list[Path]:
+    """The C++ files of a program: its own, the harness and the CPU backend."""
+    cases = sorted(HERE.glob("cases_*.cpp")) if name == "kernels" else []
+    counters = [HERE / "counters.cpp"] if mode == "count" else []
+    return [HERE / f"{name}.cpp", *cases, HERE / "simt.cpp", *counters, *sorted(CSRC.glob("*.cpp"))]
+
+
+def kernels(name: str) -> list[Path]:
+    return [HERE / "planted.cu"] if name == "planted" else cuda_sources()
+
+
+def digest(name: str, mode: str, extra: bytes = b"") -> str:
+    """A hash of all that a program is made of."""
+    result = hashlib.sha256(repr((MODES[mode], HOST)).encode() + extra)
+    headers = [*sorted(CSRC.glob("*.h")), *sorted(HERE.glob("*.h"))]
+    for path in [*hosts(name, mode), *kernels(name), *headers, HERE / "build.py"]:
+        result.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return result.hexdigest()[:16]
+
+
+def program(name: str, mode: str) -> Path:
+    """The native program tests/simt/<name>.cpp, built if there is none of this content yet.
+
+    Raises RuntimeError with the compiler's words.
+    """
+    folder = BUILD / f"{name}-{mode}-{digest(name, mode)}"
+    target = folder / name
+    if target.exists():
+        return target
+    for old in BUILD.glob(f"{name}-{mode}-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file, text in converted(kernels(name))[0].items():
+        (folder / file).write_text(mark_loops(text) if mode == "count" else text)
+
+    flags = MODES[mode]
+    include = [f"-I{folder}", f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
+    as_cpp = ["-include", "simt.h", "-x", "c++"]
+    jobs = [
+        ["g++", *COMMON, *flags["kernels"], *flags["define"], *include, *as_cpp, "-c", path, "-o", f"{path}.o"]
+        for path in sorted(folder.glob("*.cu"))
+    ]
+    for path in hosts(name, mode):
+        jobs.append(["g++", *HOST, *flags["define"], *include, "-c", path, "-o", folder / f"{path.name}.o"])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, jobs))
+    objects = [job[-1] for job in jobs]
+    temporary = folder / f"{name}.part"
+    compile_one(["g++", "-pthread", *flags["link"], *objects, "-o", temporary])
+    temporary.rename(target)  # only a whole program has the name that is looked for
+    return target
+
+
+def compile_one(command: list) -> None:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr[:4000]}")

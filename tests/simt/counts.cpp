@@ -1,0 +1,194 @@
+// What each kernel does to memory on a typical batch, one JSON object a line; report.py prints it.
+//
+//   counts [IMAGES]    IMAGES = 64 unless said otherwise
+//
+// `least` is the fewest 32-byte sectors that the work can touch: every I, U and V only where a pixel
+// is foreground, the image only where a pixel wins a cell, each output byte once.
+#include "counters.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "cases.h"
+#include "merge.h"
+#include "simt.h"
+#include "warp.h"
+
+using namespace cases;
+
+namespace {
+
+constexpr int kHeight = 256, kWidth = 128, kSize = 32, kChannels = 3;
+
+// Sectors of `memory` that hold one of the elements that are marked.
+using Sectors = std::set<uint64_t>;
+void mark(Sectors& sectors, const void* address) {
+  sectors.insert(reinterpret_cast<uint64_t>(address) / 32);
+}
+
+void print(const std::string& what, const simt::Counts& counts, std::map<std::string, int64_t> least) {
+  std::printf("{\"what\": \"%s\", \"kernel\": \"%s\", \"launches\": %ld, \"blocks\": %ld, \"shared_bytes\": %ld",
+              what.c_str(), counts.kernel.c_str(), counts.launches, counts.blocks, counts.shared_bytes);
+  const simt::Shared& s = counts.shared;
+  std::printf(", \"shared\": {\"requests\": %ld, \"wavefronts\": %ld, \"least_wavefronts\": %ld, \"atomics\": %ld, "
+              "\"atomic_lanes\": %ld, \"atomic_serial\": %ld}, \"buffers\": [",
+              s.requests, s.wavefronts, s.least_wavefronts, s.atomics, s.atomic_lanes, s.atomic_serial);
+  const char* comma = "";
+  for (const simt::Buffer& b : counts.buffers) {
+    for (const bool stores : {false, true}) {
+      const simt::Requests& r = stores ? b.stores : b.loads;
+      if (!r.requests) continue;
+      const int64_t distinct = stores ? b.store_sectors : b.load_sectors;
+      const int64_t fewest = least.count(b.name) ? least[b.name] : int64_t(b.bytes + 31) / 32;
+      std::printf("%s{\"name\": \"%s\", \"kind\": \"%s\", \"requests\": %ld, \"bytes\": %ld, \"sectors\": %ld, "
+                  "\"full_sectors\": %ld, \"wide\": %ld, \"distinct\": %ld, \"least\": %ld}",
+                  comma, b.name.c_str(), stores ? "store" : "load", r.requests, r.bytes, r.sectors,
+                  r.full_sectors, r.wide, distinct, fewest);
+      comma = ", ";
+    }
+  }
+  std::printf("]}\n");
+}
+
+// Person-shaped: a block of 6 x 4 parts with smooth charts and a little noise, 45 % of the image.
+void draw_people(Random& random, int images, const int64_t (&stride)[4], uint8_t* iuv) {
+  const int height = 197, width = 75;
+  for (int b = 0; b < images; ++b) {
+    std::vector<int> part(24);
+    std::iota(part.begin(), part.end(), 1);
+    for (int i = 24; i > 1; --i) std::swap(part[i - 1], part[random.below(i)]);
+    const int top = random.below(kHeight - height + 1), left = random.below(kWidth - width + 1);
+    for (int y = 0; y < kHeight; ++y) {
+      for (int x = 0; x < kWidth; ++x) {
+        const bool person = y >= top && y < top + height && x >= left && x < left + width;
+        const float down = (y - top) * 6.f / height, across = (x - left) * 4.f / width;
+        auto chart = [&](float at) {
+          return std::clamp(static_cast<int>((at - int(at)) * 255) + random.below(15) - 7, 0, 255);
+        };
+        const int value[3] = {person ? part[int(down) * 4 + int(across)] : 0, person ? chart(down) : 0,
+                              person ? chart(across) : 0};
+        for (int plane = 0; plane < 3; ++plane) {
+          iuv[b * stride[0] + plane * stride[1] + y * stride[2] + x * stride[3]] =
+              static_cast<uint8_t>(value[plane]);
+        }
+      }
+    }
+  }
+}
+
+void count_warp(const std::string& what, int images, Type out_type, bool last, bool with_source) {
+  Random random(1);
+  int64_t image_stride[4], iuv_stride[4], out_stride[5];
+  const int order[4] = {0, last ? 2 : 1, last ? 3 : 2, last ? 1 : 3};
+  const int out_order[5] = {0, 1, last ? 3 : 2, last ? 4 : 3, last ? 2 : 4};
+  strides({images, kChannels, kHeight, kWidth}, order, 0, image_stride);
+  strides({images, 3, kHeight, kWidth}, order, 0, iuv_stride);
+  strides({images, 24, kChannels, kSize, kSize}, out_order, 0, out_stride);
+  const size_t pixels = size_t(images) * kHeight * kWidth, cells = size_t(images) * 24 * kSize * kSize;
+  const Memory image(pixels * kChannels), iuv(pixels * 3), out(cells * kChannels * bytes_of(out_type));
+  const Memory source(cells * 4);
+  draw_all(random, Type::uint8, image);
+  draw_people(random, images, iuv_stride, iuv.as<uint8_t>());
+  const float fill[kChannels] = {};
+  const dsa::Normalise normalise[kChannels] = {{true, 0.5f, 0.2f}, {true, 0.4f, 0.2f}, {true, 0.4f, 0.3f}};
+  dsa::WarpImages call{};
+  call.batch = images, call.channels = kChannels, call.height = kHeight, call.width = kWidth;
+  call.size = kSize, call.parts = 24;
+  call.image = image.begin(), call.image_type = Type::uint8, call.iuv = iuv.begin();
+  call.out = out.begin(), call.out_type = out_type, call.source = source.as<int32_t>();
+  call.fill = fill, call.normalise = normalise;
+  std::memcpy(call.image_stride, image_stride, sizeof image_stride);
+  std::memcpy(call.iuv_stride, iuv_stride, sizeof iuv_stride);
+  std::memcpy(call.out_stride, out_stride, sizeof out_stride);
+  for (int b = 0; b < images; ++b) dsa::warp_cpu(call, b, 0, 24);
+  if (!with_source) call.source = nullptr;
+
+  Sectors least_iuv, least_image;
+  for (size_t p = 0; p < pixels; ++p) {
+    const int64_t at = p / (kHeight * kWidth) * iuv_stride[0] + p % (kHeight * kWidth) * iuv_stride[3];
+    mark(least_iuv, iuv.begin() + at);
+    if (!iuv.begin()[at]) continue;
+    mark(least_iuv, iuv.begin() + at + iuv_stride[1]);
+    mark(least_iuv, iuv.begin() + at + 2 * iuv_stride[1]);
+  }
+  for (size_t cell = 0; cell < cells; ++cell) {
+    const int pixel = source.as<int32_t>()[cell];
+    for (int c = 0; c < kChannels && pixel >= 0; ++c) {
+      mark(least_image, image.begin() + cell / (24 * kSize * kSize) * image_stride[0] +
+                            c * image_stride[1] + pixel * image_stride[3]);
+    }
+  }
+  simt::forget_buffers();
+  simt::watch("image", image.begin(), image.bytes);
+  simt::watch("iuv", iuv.begin(), iuv.bytes);
+  simt::watch("out", out.begin(), out.bytes);
+  simt::watch("source", source.begin(), source.bytes);
+  dsa::warp_cuda(call, nullptr);
+  print(what, simt::take_counts(),
+        {{"iuv", int64_t(least_iuv.size())}, {"image", int64_t(least_image.size())}});
+  if (!with_source || out_type != Type::float32) return;
+
+  // The gradient of the same batch.
+  const Memory grad_image(pixels * kChannels * 4);
+  draw_all(random, Type::float32, out);
+  Sectors least_grad;
+  for (size_t cell = 0; cell < cells; ++cell) {
+    for (int c = 0; c < kChannels && source.as<int32_t>()[cell] >= 0; ++c) {
+      const size_t part = cell / (kSize * kSize), at = cell % (kSize * kSize);
+      mark(least_grad, out.as<float>() + part * out_stride[1] + c * out_stride[2] + at * out_stride[4]);
+    }
+  }
+  dsa::WarpGradient back{images, kChannels, kHeight, kWidth, kSize, 24};
+  back.grad = out.begin(), back.grad_type = Type::float32;
+  std::memcpy(back.grad_stride, out_stride, sizeof out_stride);
+  back.source = source.as<int32_t>(), back.grad_image = grad_image.begin();
+  back.image_type = Type::float32, back.normalise = normalise;
+  simt::forget_buffers();
+  simt::watch("grad", out.begin(), out.bytes);
+  simt::watch("source", source.begin(), source.bytes);
+  simt::watch("grad_image", grad_image.begin(), grad_image.bytes);
+  dsa::warp_gradient_cuda(back, nullptr);
+  print("gradient, float32", simt::take_counts(), {{"grad", int64_t(least_grad.size())}});
+}
+
+// The second merge of the DSAG-Stream in its layout: 13 x 128 channels of 8 x 8 pixels.
+void count_merge(const std::string& what, int images, Type type, bool residual, bool relu, bool backward) {
+  Random random(2);
+  const dsa::MergeTable table = dsa::merge_table(true);
+  dsa::MergeCall call{table, int64_t{images} * 64, 128, type};
+  const size_t element = call.inner * bytes_of(type) * call.batch;
+  const Memory features(element * table.parts), shortcut(element * table.parts);
+  const Memory merged(element * table.groups), parts(element * table.parts);
+  for (const Memory* memory : {&features, &shortcut, &merged}) draw_all(random, type, *memory);
+  call.features = features.begin(), call.residual = residual ? shortcut.begin() : nullptr;
+  call.relu = relu, call.merged = merged.begin();
+  call.out = backward ? parts.begin() : merged.begin();
+  if (backward && !relu) call.features = call.residual = nullptr;
+  simt::forget_buffers();
+  simt::watch("features", features.begin(), features.bytes);
+  simt::watch("residual", shortcut.begin(), shortcut.bytes);
+  simt::watch(backward ? "grad" : "out", merged.begin(), merged.bytes);
+  simt::watch("grad of parts", parts.begin(), parts.bytes);
+  backward ? dsa::expand_cuda(call, nullptr) : dsa::merge_cuda(call, nullptr);
+  print(what, simt::take_counts(), {});
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const int images = count > 1 ? std::atoi(words[1]) : 64;
+  count_warp("warp, uint8 to float32", images, Type::float32, false, false);
+  count_warp("warp, uint8 to float16", images, Type::float16, false, false);
+  count_warp("warp, uint8 to uint8", images, Type::uint8, false, false);
+  count_warp("warp, [H,W,3] to float32 [S,S,3]", images, Type::float32, true, false);
+  count_warp("warp, uint8 to float32, winners", images, Type::float32, false, true);
+  count_merge("merge, float32", images, Type::float32, false, false, false);
+  count_merge("merge, float32, residual, relu", images, Type::float32, true, true, false);
+  count_merge("merge, bfloat16, residual, relu", images, Type::bfloat16, true, true, false);
+  count_merge("expand, float32", images, Type::float32, false, false, true);
+  count_merge("expand, float32, residual, relu", images, Type::float32, true, true, true);
+  return 0;
+}

@@ -1,0 +1,184 @@
+"""The CUDA kernels of csrc/, run on this machine's processor: see README.md beside this file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import build  # noqa: E402
+import report  # noqa: E402
+
+pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
+
+EQUAL, DIFFERS, HANGS, RACE = 0, 1, 3, 66
+OPERATIONS = ("warp", "gradient", "merge", "rank")
+
+
+def run(program: Path, *words: object, sanitizer: bool = False) -> subprocess.CompletedProcess:
+    command = [str(program), *map(str, words)]
+    if sanitizer:
+        command = ["setarch", "-R", *command]  # ThreadSanitizer needs its addresses where it looks
+    options = f"halt_on_error=1:exitcode={RACE}:report_thread_leaks=0"
+    environment = os.environ | {"TSAN_OPTIONS": options, "ASAN_OPTIONS": "exitcode=66:detect_leaks=0"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def run_all(jobs: list[tuple]) -> list[subprocess.CompletedProcess]:
+    """The same on all cores; a job is the arguments of `run` under ThreadSanitizer."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda job: run(*job, sanitizer=True), jobs))
+
+
+def expect(done: subprocess.CompletedProcess, code: int = EQUAL) -> None:
+    assert done.returncode == code, f"{done.args}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+
+
+@pytest.fixture(scope="session")
+def sanitized():
+    """build.program for a sanitizer; skips with the reason where it cannot run here."""
+
+    def program(name: str, mode: str) -> Path:
+        if shutil.which("setarch") is None:
+            pytest.skip("setarch is not installed")
+        try:
+            planted = build.program("planted", mode)
+        except RuntimeError as error:
+            pytest.skip(f"g++ cannot build with this sanitizer: {str(error).splitlines()[-1]}")
+        done = run(planted, 0, sanitizer=True)
+        if done.returncode != EQUAL and "Sanitizer" in done.stderr and "SUMMARY" not in done.stderr:
+            pytest.skip(f"the sanitizer does not start here: {done.stderr.splitlines()[0]}")
+        return build.program(name, mode)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--order", "forward", "--poison", 0xCD), ("--order", "reverse", "--poison", 0x7B),
+     ("--order", "shuffled", "--seed", 1, "--poison", 0), ("--order", "shuffled", "--seed", 2, "--workers", 2)],
+    ids=["forward", "reverse", "shuffled", "shuffled on two workers"],
+)  # fmt: skip
+def test_kernels_equal_the_cpu_backend(words):
+    done = run(build.program("kernels", "plain"), *words)
+    expect(done)
+    assert " 0 differ" in done.stdout
+
+
+def test_address_sanitizer_sees_no_bad_access(sanitized):
+    expect(run(sanitized("kernels", "address"), "--order", "shuffled", "--cases", 4, sanitizer=True))
+
+
+def test_thread_sanitizer_sees_no_race(sanitized):
+    """Also the control of test_every_barrier_and_atomic_is_needed: the same cases, nothing planted."""
+    program = sanitized("kernels", "thread")
+    for done in run_all([(program, name, "--workers", 2, "--cases", 2) for name in OPERATIONS]):
+        expect(done)
+
+
+def test_every_barrier_and_atomic_is_needed(sanitized):
+    program, sites = sanitized("kernels", "thread"), build.sites()
+    assert {site.kind for site in sites} == {"barrier", "atomic"}
+    operations = {"warp.cuh": ("warp", "gradient"), "rank.cuh": ("rank",), "merge.cuh": ("merge",)}
+    jobs = [
+        (program, *operations[site.where.split(":")[0]], "--workers", 2, "--cases", 1, "--planted", site.number)
+        for site in sites
+    ]
+    unnoticed = [site for site, done in zip(sites, run_all(jobs)) if done.returncode == EQUAL]
+    assert not unnoticed, f"removed or weakened without being noticed: {unnoticed}"
+
+
+# Bugs of planted.h. In which mode each is seen, and how; without a bug every mode is content.
+BUGS = {
+    "none": (0, {"plain": EQUAL, "address": EQUAL, "thread": EQUAL}),
+    "a wrong result": (1, {"plain": DIFFERS}),
+    "a read behind the end of an array": (2, {"address": RACE}),
+    "a write behind the end of shared memory": (3, {"address": RACE}),
+    "shared memory that is not set first": (4, {"plain": DIFFERS}),
+    "a return before a barrier": (5, {"plain": HANGS}),
+    "a barrier inside a branch": (6, {"plain": HANGS}),
+    "two blocks that write one element": (7, {"thread": RACE}),
+    "a missing barrier of a warp": (8, {"thread": RACE}),
+    "more shared memory than was asked for": (9, {"plain": HANGS}),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_harness_notices(bug, sanitized):
+    number, seen = BUGS[bug]
+    for mode, code in seen.items():
+        program = build.program("planted", mode) if mode == "plain" else sanitized("planted", mode)
+        expect(run(program, number, "--workers", 2, sanitizer=mode != "plain"), code)
+
+
+def test_harness_notices_missing_barriers_by_order_alone():
+    """Without any sanitizer: some order of the threads gives another result."""
+    program = build.program("planted", "plain")
+    sites = build.converted([build.HERE / "planted.cu"])[1]
+    barriers = [site.number for site in sites if site.kind == "barrier"]
+    seen = {
+        number
+        for number in barriers
+        for order in ("forward", "reverse")
+        if run(program, 0, "--planted", number, "--order", order).returncode != EQUAL
+    }
+    assert seen == set(barriers[1:])  # the first is the divergent one, which bug 6 asks for
+
+
+def test_counters_know_what_is_known_by_hand():
+    expect(run(build.program("planted", "count"), "counts"))
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return report.counts(images=16)
+
+
+def test_kernels_touch_no_more_memory_than_they_must(counted):
+    """At most 1.05 times the fewest sectors, and at least 90 % of what is stored in full sectors."""
+    assert len(counted) >= 10
+    for row in counted:
+        for buffer in row["buffers"]:
+            where = (row["what"], buffer["kind"], buffer["name"])
+            assert buffer["distinct"] <= 1.05 * buffer["least"], where
+            if buffer["kind"] == "store":
+                assert buffer["full_sectors"] >= 0.9 * buffer["sectors"], where
+                assert buffer["sectors"] == buffer["distinct"], (*where, "is written more than once")
+
+
+def test_report_prints_every_kernel(counted, capsys):
+    report.print_counts(counted)
+    text = capsys.readouterr().out
+    assert all(row["what"] in text for row in counted)
+    assert {"warp_kernel", "gradient_kernel", "merge_kernel", "expand_kernel"} <= {r["kernel"] for r in counted}
+    json.dumps(counted)
+
+
+def test_conversion():
+    text = "  __syncthreads();\n  atomicMax(&a[f(x, y)], v + 1);\n  k<A, B><<<g(1, 2), 3, s, t>>>(a, b);\n"
+    out, sites = build.convert(text, "k.cu", 5)
+    assert [(s.number, s.kind, s.where) for s in sites] == [(5, "barrier", "k.cu:1"), (6, "atomic", "k.cu:2")]
+    assert "::simt::barrier(5);" in out
+    assert "SIMT_ATOMIC_MAX(6, (&a[f(x, y)]), (v + 1));" in out
+    assert '::simt::launch("k", (const void*)&k<A, B>, g(1, 2), 3, s, [&] { k<A, B>(a, b); });' in out
+
+
+@pytest.mark.parametrize(
+    "text", ["if (x) __syncthreads();", "y = atomicMax(&x, 1);", "__shared__ int winner[3];"]
+)
+def test_conversion_refuses_what_it_cannot_break_on_purpose(text):
+    with pytest.raises(SyntaxError, match="k.cu:1"):
+        build.convert(text, "k.cu", 1)
+
+
+def test_builds_are_keyed_by_content():
+    first = build.program("planted", "plain")
+    stamp = first.stat().st_mtime_ns
+    assert build.program("planted", "plain") == first and first.stat().st_mtime_ns == stamp
+    assert build.digest("planted", "plain") != build.digest("planted", "count")
+    assert build.digest("planted", "plain", extra=b"a change") != build.digest("planted", "plain")
