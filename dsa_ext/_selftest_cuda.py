@@ -54,7 +54,7 @@ def overwrite(inputs: Sequence[Tensor], values: Sequence[Tensor] | None = None) 
 
 
 def same(got: Tensor, expected: Tensor) -> str | None:
-    return difference([got], [expected], Case("", list, list), bitwise=True)
+    return difference([got], [expected])
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
     python -m dsa_ext.selftest [--device cuda|cpu] [--quick] [--json FILE]
 
 Every operation and its gradients run over a table of cases: the CPU backend against the torch twins
-and, where there is a GPU, the CUDA backend against the CPU backend, bit for bit. On CUDA also streams,
+and, where there is a GPU, the CUDA backend against the CPU backend, all bit for bit. On CUDA also streams,
 devices, graph capture, tensors beyond 2^31 elements, and each operation's bandwidth beside that of a
 measured copy. Needs torch alone. The exit code is 0 only if everything that ran passed.
 

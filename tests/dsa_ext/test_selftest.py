@@ -99,16 +99,13 @@ def test_a_gpu_without_kernels_fails_and_says_what_to_do(capsys, monkeypatch):
 
 
 def test_differences_are_found_bit_by_bit():
-    def found(a, b, bitwise):
-        case = _selftest_cases.Case("", list, list)
-        return _selftest_cases.difference([a], [b], case, bitwise)
-
     zero = torch.zeros(3)
-    assert found(zero, -zero, bitwise=False) is None
-    assert "3 of 3 elements differ, the first at (0,)" in found(zero, -zero, bitwise=True)
-    assert "float16" in found(zero.half(), zero, bitwise=True)
-    assert found(zero[:2], zero, bitwise=True)
-    assert _selftest_cases.difference([], [zero], None, True)
+    assert _selftest_cases.difference([zero], [zero.clone()]) is None
+    words = _selftest_cases.difference([zero], [-zero])
+    assert "3 of 3 elements differ, the first at (0,): 0.0 instead of -0.0" in words
+    assert "float16" in _selftest_cases.difference([zero.half()], [zero])
+    assert "[2]" in _selftest_cases.difference([zero[:2]], [zero])
+    assert "0 results" in _selftest_cases.difference([], [zero])
 
 
 @pytest.mark.parametrize("layout", ["plain", "channels last", "swapped", "gaps", "offset"])
