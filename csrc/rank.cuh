@@ -12,9 +12,9 @@
 // placed among its positives too, which gives their places among all of the query's ranks.
 //
 // Bytes: the row once a turn (the first time from DRAM, then from L2), some 40 a member of the
-// query, 8 a rank written. Shared memory: 24 (float32) or 32
-// (float64) bytes a thread, 6 or 8 KiB. Registers: at most 40, so 6 blocks a multiprocessor (on
-// Turing 52, and 4 blocks, which is all its threads), each with 4 KiB of loads in flight.
+// query, 8 a rank written. Shared memory: 24 (float32) or 32 (float64) bytes a thread, 6 or 8 KiB.
+// Registers: at most 40, so 6 blocks a multiprocessor (on Turing 52, and 4 blocks, which is all its
+// threads), each with 4 KiB of loads in flight.
 #pragma once
 
 #include "parts.h"
