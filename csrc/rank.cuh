@@ -141,7 +141,8 @@ __global__ void __launch_bounds__(kRankThreads, kRankBlocks)
   const int64_t camera = a.query_cams[query];
   int64_t* ranks = a.ranks + query * a.most;
   const int thread = threadIdx.x;
-  int found = 0;  // positives of the turns so far
+  int found = 0;    // positives of the turns so far
+  int written = 0;  // columns of ranks that are done
 
   for (int begin = 0; begin < count; begin += kMembers) {
     const int turn = count - begin < kMembers ? count - begin : kMembers;
@@ -195,17 +196,21 @@ __global__ void __launch_bounds__(kRankThreads, kRankBlocks)
     }
     __syncthreads();
 
+    int64_t rank = a.gallery, ahead = thread;  // of a thread without a positive: padding
     if (thread < size) {
-      int rank = 0, ahead = 0;
+      rank = ahead = 0;
       for (int other = 0; other <= thread; ++other) {
         rank += shared.histogram[other];
         ahead += shared.ahead[other];
       }
-      if (ahead < a.most) ranks[ahead] = rank;  // always, if no member is listed twice
     }
+    // In the usual single turn the padding is stored along with the ranks, in whole sectors.
+    const bool writes = thread < size || count <= kMembers;
+    if (writes && ahead < a.most) ranks[ahead] = rank;
     found += size;
+    written = count <= kMembers ? kRankThreads : found;
   }
-  for (int64_t i = found + thread; i < a.most; i += kRankThreads) ranks[i] = a.gallery;
+  for (int64_t i = written + thread; i < a.most; i += kRankThreads) ranks[i] = a.gallery;
   if (thread == 0) a.found[query] = found;
 }
 

@@ -29,7 +29,7 @@ struct RankCall {
   const int64_t* query_cams;    // [queries]
   const int64_t* gallery_cams;  // [gallery]
 
-  int64_t most;    // columns of ranks, at least the largest count
+  int64_t most;    // columns of ranks, at least the largest count; of a multiple of 4 they fill sectors
   int64_t* ranks;  // [queries, most]: of the query's positives, ascending, then `gallery` as padding
   int64_t* found;  // [queries]: how many positives the query has
 };

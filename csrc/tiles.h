@@ -52,8 +52,10 @@ inline Tiles cut(int64_t images, int units, int cells, int extra) {
     const int64_t blocks = images * ((units + size - 1) / size);
     const int64_t rounds = (blocks + device.multiprocessors - 1) / device.multiprocessors;
     const double balance = double(images) * units / (double(rounds) * size * device.multiprocessors);
-    if (balance > best_balance) best = {size, static_cast<int>(blocks / images)}, best_balance = balance;
-    if (balance >= 0.9 && 2 * blocks >= 3 * device.multiprocessors) break;
+    const bool good = balance >= 0.9 && 2 * blocks >= 3 * device.multiprocessors;
+    if (good || balance > best_balance) best = {size, static_cast<int>(blocks / images)};
+    if (good) break;
+    best_balance = std::max(best_balance, balance);
     if (size <= step) break;
   }
   return best;

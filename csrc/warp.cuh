@@ -200,19 +200,26 @@ struct Values {
   }
   __device__ __forceinline__ Out fill(int channel) const { return from_float<Out>(a.fill[channel]); }
 
-  // kWidth values at once: all their loads are under way before the first is used.
-  template <int kWidth>
-  __device__ __forceinline__ void store(const int (&winner)[kWidth], const int (&channel)[kWidth],
-                                        Out* to) const {
-    In x[kWidth] = {};
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      if (winner[k] >= 0) x[k] = pixel(winner[k], channel[k]);
-    }
+  // 16 bytes of values; element(k) gives the winner and the channel of each, in ascending order.
+  // Eight loads are under way before the first is used; sixteen, of uint8, would take more registers
+  // than there are.
+  template <class Element>
+  __device__ __forceinline__ void store(Element element, Out* to) const {
+    constexpr int kWidth = Vector<Out>::kWidth, kTogether = kWidth < 8 ? kWidth : 8;
     Vector<Out> values;
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      values.value[k] = winner[k] < 0 ? fill(channel[k]) : convert(x[k], channel[k]);
+    for (int first = 0; first < kWidth; first += kTogether) {
+      int winner[kTogether], channel[kTogether];
+      In x[kTogether] = {};
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) {
+        element(first + k, winner[k], channel[k]);
+        if (winner[k] >= 0) x[k] = pixel(winner[k], channel[k]);
+      }
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) {
+        values.value[first + k] = winner[k] < 0 ? fill(channel[k]) : convert(x[k], channel[k]);
+      }
     }
     *reinterpret_cast<Vector<Out>*>(to) = values;
   }
@@ -240,10 +247,8 @@ __device__ __forceinline__ void write_planes(const Tile& tile, const Values<In, 
     const int at = tile.first_row * tile.size + cell;
     Out* to = out + at / plane * a.out_stride[1] + at % plane;
     for (int c = 0; c < a.channels; ++c) {
-      int channel[kWidth];
-#pragma unroll
-      for (int k = 0; k < kWidth; ++k) channel[k] = c;
-      values.store(winner, channel, to + c * a.out_stride[2]);
+      const auto element = [&](int k, int& wins, int& channel) { wins = winner[k], channel = c; };
+      values.store(element, to + c * a.out_stride[2]);
     }
   }
 }
@@ -256,16 +261,14 @@ __device__ __forceinline__ void write_channels_last(const Tile& tile, const Valu
   const WarpArguments& a = values.a;
   const int part_elements = tile.size * tile.size * a.channels;
   const int elements = tile.rows * tile.size * a.channels;
-  for (int element = threadIdx.x * kWidth; element < elements; element += kWarpThreads * kWidth) {
-    int winner[kWidth], channel[kWidth];
-    int cell = element / a.channels, c = element % a.channels;
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      winner[k] = tile.winner[cell], channel[k] = c;
+  for (int at = threadIdx.x * kWidth; at < elements; at += kWarpThreads * kWidth) {
+    int cell = at / a.channels, c = at % a.channels;
+    const auto element = [&](int, int& wins, int& channel) {
+      wins = tile.winner[cell], channel = c;
       if (++c == a.channels) c = 0, ++cell;
-    }
-    const int64_t at = int64_t{tile.first_row} * tile.size * a.channels + element;
-    values.store(winner, channel, out + at / part_elements * a.out_stride[1] + at % part_elements);
+    };
+    const int64_t from_first = int64_t{tile.first_row} * tile.size * a.channels + at;
+    values.store(element, out + from_first / part_elements * a.out_stride[1] + from_first % part_elements);
   }
 }
 

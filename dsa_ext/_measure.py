@@ -83,10 +83,12 @@ def merge_bytes(
 def merge_gradient_bytes(
     batch: int, parts: int, groups: int, inner: int, *, element_bytes: int = 4, relu: bool = False
 ) -> int:
-    """The gradient of merge_parts. That of features and of a residual is the same tensor: once."""
-    moved = batch * inner * element_bytes * (groups + parts)
-    # Whether ReLU let an element through is at least one bit that the forward pass must leave.
-    return moved + (batch * inner * parts // 8 if relu else 0)
+    """The gradient of merge_parts. That of features and of a residual is the same tensor: once.
+
+    With ReLU both are read again, to see what it let through.
+    """
+    read = groups + (2 * parts if relu else 0)
+    return batch * inner * element_bytes * (read + parts)
 
 
 def rank_bytes(queries: int, gallery: int, most: int, *, distance_bytes: int = 4) -> int:

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from dsa_ext._arrays import as_tensor
 from dsa_ext._library import check_served
 
 _FLOATING = (torch.float32, torch.float64)
+_NAMES = ("distances", "members", "first", "count", "query_cams", "gallery_cams")
 
 
 def count_ranks(
@@ -32,31 +34,31 @@ def count_ranks(
         first, count: int64 [T]. members[first : first + count] are the gallery images of a query's
             identity; count may be 0.
         query_cams: int64 [T].
-        gallery_cams: int64 [G]. Everything is on the device of distances.
+        gallery_cams: int64 [G]. Everything is on the device of distances. Any DLPack arrays will do.
 
     Returns:
-        ranks: int64 [T, M], M = max(1, largest count): the ranks of the query's positives,
-            ascending, then G, which is no image's rank.
+        ranks: int64 [T, M], M = the largest count rounded up to a multiple of 4, at least 4: the
+            ranks of the query's positives, ascending, then G, which is no image's rank.
         found: int64 [T], the number of positives.
 
     Raises:
-        TypeError: an argument is not a tensor, or of another dtype.
+        TypeError: an argument is not an array, or of another dtype.
         ValueError: a shape or device that is not as above.
         RuntimeError: an index in members, first or count that is out of range, or members that do
             not ascend (on CUDA such members are not seen: the ranks are then wrong, or skip them);
             a gallery of 2**30 images or more; a CUDA tensor where the CUDA kernels are missing.
     """
-    _check_inputs(distances, members, first, count, query_cams, gallery_cams)
+    arguments = (distances, members, first, count, query_cams, gallery_cams)
+    arguments = [as_tensor(name, value) for name, value in zip(_NAMES, arguments)]
+    _check_inputs(*arguments)
+    distances, *integers = arguments
     check_served(distances)
     if distances.shape[1] > 1 and distances.stride(1) != 1:
         distances = distances.contiguous()
-    integers = (x.contiguous() for x in (members, first, count, query_cams, gallery_cams))
-    return torch.ops.dsa_ext.count_ranks(distances, *integers)
+    return torch.ops.dsa_ext.count_ranks(distances, *(x.contiguous() for x in integers))
 
 
 def _check_inputs(distances, members, first, count, query_cams, gallery_cams) -> None:
-    if not isinstance(distances, Tensor):
-        raise TypeError(f"distances must be a torch.Tensor, not {type(distances).__name__}")
     if distances.dtype not in _FLOATING:
         raise TypeError(f"distances must be float32 or float64, not {distances.dtype}")
     if distances.dim() != 2:
@@ -69,8 +71,6 @@ def _check_inputs(distances, members, first, count, query_cams, gallery_cams) ->
         ("query_cams", query_cams, queries),
         ("gallery_cams", gallery_cams, gallery),
     ):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
         if value.dtype != torch.int64:
             raise TypeError(f"{name} must be int64, not {value.dtype}")
         if tuple(value.shape) != (length,):
@@ -88,7 +88,7 @@ def _count_ranks(
     gallery_cams: Tensor,
 ) -> tuple[Tensor, Tensor]:
     queries, gallery = distances.shape
-    most = max([1, *count.tolist()])
+    most = -(-max([1, *count.tolist()]) // 4) * 4
     ranks = members.new_full((queries, most), gallery)  # [T, M]
     found = count.new_zeros(queries)  # [T]
     for query in range(queries):
@@ -107,5 +107,5 @@ def _count_ranks(
 @torch.library.register_fake("dsa_ext::count_ranks")
 def _(distances, members, first, count, query_cams, gallery_cams):
     queries = distances.shape[0]
-    most = torch.library.get_ctx().new_dynamic_size(min=1)  # the largest count is in the data
+    most = torch.library.get_ctx().new_dynamic_size(min=4)  # the largest count is in the data
     return members.new_empty((queries, most)), count.new_empty((queries,))

@@ -205,6 +205,7 @@ inline std::tuple<Tensor, Tensor> rank_outputs(RankCall& call, const int64_t* fi
                     " has first = ", first[i], " and count = ", count[i]);
     if (count[i] > call.most) call.most = count[i];
   }
+  call.most = (call.most + 3) / 4 * 4;  // rows of whole 32-byte sectors
   Tensor ranks = torch::stable::new_empty(like, {call.queries, call.most});
   Tensor found = torch::stable::new_empty(like, {call.queries});
   call.ranks = static_cast<int64_t*>(ranks.mutable_data_ptr());

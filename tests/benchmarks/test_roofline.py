@@ -38,7 +38,7 @@ def test_bytes_of_merging_by_hand():
     assert _measure.merge_bytes(*size, residual=True) == 2 * 5 * 4 * (24 + 24 + 13)
     assert _measure.merge_bytes(*size, element_bytes=2) == 2 * 5 * 2 * (24 + 13)
     assert _measure.merge_gradient_bytes(*size) == 2 * 5 * 4 * (13 + 24)
-    assert _measure.merge_gradient_bytes(*size, relu=True) == 2 * 5 * 4 * (13 + 24) + 2 * 5 * 24 // 8
+    assert _measure.merge_gradient_bytes(*size, relu=True) == 2 * 5 * 4 * (13 + 3 * 24)
 
 
 def test_bytes_of_ranks_by_hand():

@@ -1,32 +1,78 @@
-"""Every CUDA source compiles alone for every supported architecture, without spills or local memory."""
+"""Every CUDA source compiles alone for every supported architecture, within its kernels' budgets."""
 
 import re
 import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-CSRC = Path(__file__).parents[2] / "csrc"
-ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+sys.path.insert(0, str(Path(__file__).parent))
+import resources  # noqa: E402
+from resources import CSRC  # noqa: E402
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
 
+@pytest.fixture(scope="module")
+def kernels():
+    return resources.all_kernels()
+
+
 @needs_nvcc
-@pytest.mark.parametrize("source", sorted(CSRC.glob("*.cu")), ids=lambda path: path.name)
-def test_compiles_for_every_architecture(source, tmp_path):
-    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    command = ["nvcc", "-std=c++20", "-O3", f"-I{CSRC}", *codes, "-Xptxas", "-v", "--threads", "2"]
-    done = subprocess.run(
-        [*command, "-c", str(source), "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    usage = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", done.stderr)
-    entries = done.stderr.count("Compiling entry function")
-    assert entries and entries % len(ARCHITECTURES) == 0
-    assert len(usage) >= entries
-    assert all(pair == ("0", "0") for pair in usage), done.stderr
+def test_every_kernel_is_there_for_every_architecture(kernels):
+    sources = "".join(path.read_text() for path in CSRC.glob("*.cuh"))
+    written = set(re.findall(r"\b(\w+_kernel)\(", sources))
+    assert written == set(resources.REGISTERS) == {kernel.family for kernel in kernels}
+    for name in {kernel.name for kernel in kernels}:
+        assert [k.architecture for k in kernels if k.name == name] == list(resources.ARCHITECTURES)
+
+
+@needs_nvcc
+def test_no_spills_no_stack_and_registers_within_budget(kernels):
+    for kernel in kernels:
+        budget = resources.REGISTERS_75 if kernel.architecture == 75 else resources.REGISTERS
+        assert (kernel.stack, kernel.spills, kernel.static_shared) == (0, 0, 0), kernel
+        assert kernel.registers <= budget[kernel.family], kernel
+
+
+@needs_nvcc
+@pytest.mark.skipif(resources.tool("cuobjdump") is None, reason="cuobjdump is not installed")
+def test_disassembly_has_wide_accesses_and_no_local_memory(kernels):
+    assert any(not kernel.is_vector_form for kernel in kernels)
+    for kernel in kernels:
+        assert kernel.local == 0, kernel
+        promised = resources.WIDE[kernel.family] if kernel.is_vector_form else ()
+        assert "load" not in promised or kernel.wide_loads > 0, kernel
+        assert "store" not in promised or kernel.wide_stores > 0, kernel
+
+
+SPILLING = """
+__global__ void __launch_bounds__(1024, 2) bad_kernel(const float* in, float* out, int n) {
+  float x[64];
+  for (int i = 0; i < 64; ++i) x[i] = in[i * n + threadIdx.x];
+  for (int i = 0; i < n; ++i) x[(i * 7) % 64] += x[i % 64];
+  float sum = 0;
+  for (int i = 0; i < 64; ++i) sum += x[i] * x[63 - i];
+  out[threadIdx.x] = sum;
+}
+"""
+
+
+@needs_nvcc
+def test_the_gates_see_a_kernel_that_breaks_them(tmp_path):
+    (tmp_path / "bad.cu").write_text(SPILLING)
+    (kernel,) = resources.kernels_of(tmp_path / "bad.cu", 80, tmp_path)
+    assert kernel.family == "bad_kernel" and kernel.stack > 0
+    assert kernel.local is None or kernel.local > 0
+    assert kernel.wide_loads in (None, 0)
+
+
+@needs_nvcc
+def test_compile_errors_are_shown(tmp_path):
+    (tmp_path / "broken.cu").write_text("__global__ void k() { nonsense; }")
+    with pytest.raises(RuntimeError, match="nonsense"):
+        resources.kernels_of(tmp_path / "broken.cu", 80, tmp_path)
 
 
 def test_sources_know_nothing_of_torch_or_python():

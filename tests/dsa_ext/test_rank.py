@@ -115,14 +115,14 @@ def test_by_hand():
     members = torch.tensor([1, 0, 2, 3, 4, 5])  # 1 is another identity; 5 below is junk
     case = (torch.tensor([1]), torch.tensor([5]), torch.tensor([0]), torch.tensor([1, 1, 1, 1, 1, 0]))
     ranks, found = count_ranks(distances, members, *case)
-    assert found.tolist() == [4] and ranks.tolist() == [[1, 2, 3, 4, 6]]
+    assert found.tolist() == [4] and ranks.tolist() == [[1, 2, 3, 4, 6, 6, 6, 6]]
 
 
 def test_negative_zero_ties_with_zero():
     distances = torch.tensor([[0.0, -0.0, 0.0, -0.0]])
     members, cams = torch.tensor([1, 2, 0, 3]), torch.ones(4, dtype=torch.int64)
     ranks, _ = count_ranks(distances, members, torch.tensor([0]), torch.tensor([2]), torch.tensor([0]), cams)
-    assert ranks.tolist() == [[1, 2]]
+    assert ranks.tolist() == [[1, 2, 4, 4]]
 
 
 @pytest.mark.parametrize("values", ["float", "few"])

@@ -14,6 +14,7 @@
 
 #include "cases.h"
 #include "merge.h"
+#include "rank.h"
 #include "simt.h"
 #include "warp.h"
 
@@ -176,6 +177,43 @@ void count_merge(const std::string& what, int images, Type type, bool residual, 
   print(what, simt::take_counts(), {});
 }
 
+// A tile of queries against Market-1501's gallery; features good enough that positives are near.
+void count_rank(const std::string& what, int queries, int gallery) {
+  Random random(3);
+  const int identities = 750, cameras = 6;
+  std::vector<int64_t> id(gallery), query_id(queries);
+  const Memory distances(size_t(queries) * gallery * 4), members(gallery * 8), cams(gallery * 8);
+  const Memory first(queries * 8), count(queries * 8), query_cams(queries * 8);
+  for (int i = 0; i < gallery; ++i) {
+    id[i] = random.below(identities), members.as<int64_t>()[i] = i;
+    cams.as<int64_t>()[i] = random.below(cameras);
+  }
+  int64_t* member = members.as<int64_t>();
+  std::stable_sort(member, member + gallery, [&](int64_t a, int64_t b) { return id[a] < id[b]; });
+  int64_t most = 1;
+  for (int q = 0; q < queries; ++q) {
+    const int own = random.below(identities);
+    first.as<int64_t>()[q] = std::count_if(id.begin(), id.end(), [&](int64_t x) { return x < own; });
+    count.as<int64_t>()[q] = std::count(id.begin(), id.end(), own);
+    query_cams.as<int64_t>()[q] = random.below(cameras);
+    most = std::max(most, count.as<int64_t>()[q]);
+    for (int i = 0; i < gallery; ++i) {
+      distances.as<float>()[int64_t(q) * gallery + i] = random.uniform() + (id[i] == own ? 0.f : 0.5f);
+    }
+  }
+  most = (most + 3) / 4 * 4;  // as the torch library has it
+  const Memory ranks(queries * most * 8), found(queries * 8);
+  dsa::RankCall call{queries, gallery, distances.begin(), false, gallery, member, first.as<int64_t>(),
+                     count.as<int64_t>(), query_cams.as<int64_t>(), cams.as<int64_t>(), most,
+                     ranks.as<int64_t>(), found.as<int64_t>()};
+  simt::forget_buffers();
+  simt::watch("distances", distances.begin(), distances.bytes);
+  simt::watch("ranks", ranks.begin(), ranks.bytes);
+  simt::watch("found", found.begin(), found.bytes);
+  dsa::rank_cuda(call, nullptr);
+  print(what, simt::take_counts(), {});
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -190,5 +228,6 @@ int main(int count, char** words) {
   count_merge("merge, bfloat16, residual, relu", images, Type::bfloat16, true, true, false);
   count_merge("expand, float32", images, Type::float32, false, false, true);
   count_merge("expand, float32, residual, relu", images, Type::float32, true, true, true);
+  count_rank("rank, float32", images * 4, 15913);
   return 0;
 }

@@ -37,7 +37,7 @@ int main(int count, char** words) {
     }
   }
   const std::pair<const char*, void (*)()> all[] = {
-      {"warp", warp_cases}, {"gradient", gradient_cases}, {"merge", merge_cases}};
+      {"warp", warp_cases}, {"gradient", gradient_cases}, {"merge", merge_cases}, {"rank", rank_cases}};
   for (const auto& [name, cases] : all) {
     bool wanted = chosen.empty();
     for (const std::string& word : chosen) wanted |= word == name;

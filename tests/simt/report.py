@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import build  # noqa: E402
+import harness  # noqa: E402
 
 SECTOR = 32
 
 
 def counts(images: int = 64) -> list[dict]:
     """The lines of counts.cpp for a batch of so many images."""
-    program = build.program("counts", "count")
+    program = harness.program("counts", "count")
     done = subprocess.run([program, str(images)], capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -25,17 +25,17 @@ def print_counts(rows: list[dict]) -> None:
     for row in rows:
         print(f"\n{row['what']}: {row['kernel']}, {row['blocks']} blocks, "
               f"{row['shared_bytes'] / 1024:.1f} KiB of shared memory each")
-        print("    buffer              MB   x least   MB again   sectors a request   full sectors   16 B wide")
+        print("    buffer              MB  x least   MB again  sectors a request  full sectors  16 B wide")
         for b in row["buffers"]:
             again = (b["sectors"] - b["distinct"]) * SECTOR
             print(f"    {b['kind']:5s} {b['name']:12s} {b['distinct'] * SECTOR / 1e6:6.2f} "
-                  f"{b['distinct'] / b['least']:8.3f} {again / 1e6:10.2f} "
-                  f"{b['sectors'] / b['requests']:12.1f} of {b['bytes'] / b['requests'] / SECTOR:4.1f} "
+                  f"{b['distinct'] / b['least']:7.3f} {again / 1e6:10.2f} "
+                  f"{b['sectors'] / b['requests']:11.1f} of {b['bytes'] / b['requests'] / SECTOR:4.1f} "
                   f"{b['full_sectors'] / b['sectors']:13.1%} {b['wide'] / b['requests']:11.0%}")
         s = row["shared"]
         if s["requests"]:
-            print(f"    shared memory: {s['wavefronts'] / s['least_wavefronts']:.2f} wavefronts for 1 without "
-                  f"bank conflicts", end="")
+            print(f"    shared memory: {s['wavefronts'] / s['least_wavefronts']:.2f} wavefronts for 1 without bank "
+                  "conflicts", end="")
             if s["atomics"]:
                 print(f"; atomics: {s['atomic_lanes'] / s['atomics']:.1f} lanes a request, at most "
                       f"{s['atomic_serial'] / s['atomics']:.2f} of them on one address", end="")

@@ -1,6 +1,6 @@
 // The CUDA language on the host: what the kernels of csrc/ use of it, as plain C++.
 //
-// build.py turns `kernel<<<grid, threads, bytes, stream>>>(arguments);` into simt::launch, and
+// harness.py turns `kernel<<<grid, threads, bytes, stream>>>(arguments);` into simt::launch, and
 // `extern __shared__ ...` into simt::shared_memory(); everything else compiles as it stands, with
 // this file included first. One fiber stands for one CUDA thread (simt.cpp). README.md explains.
 #pragma once
@@ -52,7 +52,7 @@ struct Index {
 const Index& index();
 unsigned char* shared_memory();
 
-// `site` numbers the places that build.py found, from 1; settings.planted disables one of them.
+// `site` numbers the places that harness.py found, from 1; settings.planted disables one of them.
 void barrier(int site);
 void barrier_warp(unsigned mask);
 // Every lane of `mask` gives a value; returns the values of all 32 lanes.

@@ -24,7 +24,7 @@ BUILD = ROOT / "build" / "simt"
 
 COMMON = ["-std=c++20", "-g1", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
 # Kernels keep the accesses that their source has, so that they can be counted.
-AS_WRITTEN = ["-fno-tree-sra", "-fno-thread-jumps", "-fno-store-merging", "-fno-tree-loop-distribute-patterns"]
+AS_WRITTEN = [f"-fno-{x}" for x in ("tree-sra", "thread-jumps", "store-merging", "tree-loop-distribute-patterns")]
 HOST = [*COMMON, "-O2", "-fno-tree-loop-distribute-patterns"]
 MODES = {
     "plain": {"kernels": ["-O2"], "define": [], "link": []},
@@ -92,12 +92,12 @@ def convert(text: str, name: str, first: int) -> tuple[str, list[Site]]:
     left = re.search(r"__syncthreads|\batomic[A-Z]\w*\(|__shared__ (?!__align__)", SHARED.sub("", text))
     if left:
         line = text[: left.start()].count("\n") + 1
-        raise SyntaxError(f"{name}:{line}: {left.group()} must stand alone on its line, as simt/README.md says")
+        raise SyntaxError(f"{name}:{line}: {left.group()} must stand alone on its line")
     text = SHARED.sub(r"unsigned char* const \1 = ::simt::shared_memory();", text)
     return convert_launches(text, name), sites
 
 
-def convert_launches(text: str, name: str) -> str:
+def convert_launches(text: str, file: str) -> str:
     """`kernel<A><<<grid, block, shared, stream>>>(arguments);` becomes a call of simt::launch."""
     while (start := text.find("<<<")) >= 0:
         end = text.index(">>>", start)
@@ -105,10 +105,11 @@ def convert_launches(text: str, name: str) -> str:
         begin = kernel_start(text, start)
         kernel, arguments = text[begin:start], text[end + 4 : close]
         grid, block, shared, _stream = split(text[start + 3 : end])
-        call = (f'::simt::launch("{kernel.split("<")[0]}", (const void*)&{kernel}, {grid}, {block}, {shared}, '
+        name = kernel.split("<")[0]
+        call = (f'::simt::launch("{name}", (const void*)&{kernel}, {grid}, {block}, {shared}, '
                 f"[&] {{ {kernel}({arguments}); }})")
         if text[close + 1] != ";":
-            raise SyntaxError(f"{name}: a launch must be a statement of its own")
+            raise SyntaxError(f"{file}: a launch must be a statement of its own")
         text = text[:begin] + call + text[close + 1 :]
     return text
 
@@ -193,7 +194,7 @@ def digest(name: str, mode: str, extra: bytes = b"") -> str:
     """A hash of all that a program is made of."""
     result = hashlib.sha256(repr((MODES[mode], HOST)).encode() + extra)
     headers = [*sorted(CSRC.glob("*.h")), *sorted(HERE.glob("*.h"))]
-    for path in [*hosts(name, mode), *kernels(name), *headers, HERE / "build.py"]:
+    for path in [*hosts(name, mode), *kernels(name), *headers, HERE / "harness.py"]:
         result.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return result.hexdigest()[:16]
 
@@ -217,7 +218,8 @@ def program(name: str, mode: str) -> Path:
     include = [f"-I{folder}", f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
     as_cpp = ["-include", "simt.h", "-x", "c++"]
     jobs = [
-        ["g++", *COMMON, *flags["kernels"], *flags["define"], *include, *as_cpp, "-c", path, "-o", f"{path}.o"]
+        ["g++", *COMMON, *flags["kernels"], *flags["define"], *include, *as_cpp,
+         "-c", path, "-o", f"{path}.o"]
         for path in sorted(folder.glob("*.cu"))
     ]
     for path in hosts(name, mode):
