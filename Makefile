@@ -4,6 +4,7 @@
 #   make test    install, build, run every test
 #   make setup   install and build alone (make build is the same: it compiles what changed)
 #   make bench   the benchmarks of the README (minutes)
+#   make kernels what the CUDA kernels do to memory and need of a card, found out without one
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make wheel   a wheel of all of it into dist/
 #   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
@@ -23,7 +24,7 @@ SOURCES := $(shell find csrc -type f)
 DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
-.PHONY: demo test setup build bench gpu wheel check-wheel clean
+.PHONY: demo test setup build bench kernels gpu wheel check-wheel clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
@@ -36,8 +37,14 @@ setup build: $(VENV)/.built
 bench: build
 	$(PIP) numba
 	$(PY) benchmarks/bench_warp.py
+	$(PY) benchmarks/bench_merge.py
 	$(PY) benchmarks/bench_dsag.py
 	$(PY) benchmarks/bench_rank.py
+
+kernels: $(VENV)/.torch
+	@$(PY) tests/csrc/resources.py
+	@echo
+	@$(PY) tests/simt/report.py
 
 gpu:
 	@PYTHON=$(PYTHON) sh scripts/gpu.sh

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 try:
     from torch.utils import cpp_extension
@@ -111,7 +112,20 @@ class BuildExtension(cpp_extension.BuildExtension):
             self.build_temp = shared
 
 
+class BuildPy(build_py):
+    """Packs the kernels' headers as dsa_ext/csrc, where dsa_ext.kernel_source finds them."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return  # they are read from csrc/ itself
+        folder = Path(self.build_lib) / "dsa_ext" / "csrc"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in [*sources("*.h"), *sources("*.cuh")]:
+            shutil.copy(name, folder)
+
+
 setup(
     ext_modules=extensions() if os.environ.get("DSA_BUILD") != "0" else [],
-    cmdclass={"build_ext": BuildExtension},
+    cmdclass={"build_ext": BuildExtension, "build_py": BuildPy},
 )

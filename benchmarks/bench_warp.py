@@ -92,6 +92,7 @@ def bench(foreground: float, rounds: int) -> None:
     outs = [torch.zeros(BATCH, 24, 3, SIZE, SIZE) for _ in range(SETS)]
     bytes_out = [torch.zeros(BATCH, 24, 3, SIZE, SIZE, dtype=torch.uint8) for _ in range(SETS)]
     halves = [torch.zeros(BATCH, 24, 3, SIZE, SIZE, dtype=torch.float16) for _ in range(SETS)]
+    brains = [torch.zeros(BATCH, 24, 3, SIZE, SIZE, dtype=torch.bfloat16) for _ in range(SETS)]
 
     def with_buffers(function, buffers=outs):
         return lambda turn: function(*sets[turn % SETS], buffers[turn % SETS])
@@ -116,6 +117,7 @@ def bench(foreground: float, rounds: int) -> None:
         "dsa_ext": with_buffers(ours),
         "dsa_ext, uint8 out": with_buffers(ours, bytes_out),
         "dsa_ext, float16 out": with_buffers(ours, halves),
+        "dsa_ext, bfloat16 out": with_buffers(ours, brains),
         "fill and read only": lambda turn: (
             outs[turn % SETS].zero_(), [x.view(torch.int64).sum() for x in sets[turn % SETS]]
         ),
@@ -142,8 +144,10 @@ def bench(foreground: float, rounds: int) -> None:
     print(f"\n{filled:.0%} foreground                      ms    against dsa_ext")
     for name, time in sorted(seconds.items(), key=lambda item: -item[1]):
         print(f"  {name:32s} {time * 1e3:8.2f}   {time / seconds['dsa_ext']:7.2f} x")
+    forms = ("dsa_ext", "dsa_ext, uint8 out", "dsa_ext, float16 out", "dsa_ext, bfloat16 out")
+    ratios = " / ".join(f"{seconds[form] / seconds['minimal C++ loop']:.2f}" for form in forms)
     print(
-        f"  dsa_ext takes {seconds['dsa_ext'] / seconds['minimal C++ loop']:.2f} of the minimal loop; "
+        f"  float32 / uint8 / float16 / bfloat16 out take {ratios} of the minimal loop (float32); "
         f"two threads are {one / two:.2f} times as fast as one ({two * 1e3:.2f} ms)"
     )
 

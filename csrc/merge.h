@@ -16,17 +16,6 @@ struct MergeTable {
   uint8_t count[kMirrorParts];
 };
 
-constexpr MergeTable merge_table(bool front_back) {
-  MergeTable table{};
-  table.parts = front_back ? kMirrorParts : kParts;
-  table.groups = front_back ? kBodyParts : kMirrorParts;
-  for (int part = 0; part < table.parts; ++part) {
-    const int group = front_back ? kMirrorGroup[part].body_group : kPart[part].mirror_group;
-    table.members[group][table.count[group]++] = static_cast<uint8_t>(part);
-  }
-  return table;
-}
-
 // Contiguous tensors: those of parts are [batch, parts, inner], those of groups [batch, groups, inner].
 struct MergeCall {
   MergeTable table;
@@ -44,6 +33,18 @@ DSA_HOST_DEVICE float rectified(float x) { return x < 0.f ? 0.f : x; }
 // Whether ReLU lets a gradient through, as torch has it: not at 0, but at a NaN.
 DSA_HOST_DEVICE bool passes(float x) { return !(x <= 0.f); }
 
+#if !defined(__CUDACC_RTC__)  // which takes no host functions
+constexpr MergeTable merge_table(bool front_back) {
+  MergeTable table{};
+  table.parts = front_back ? kMirrorParts : kParts;
+  table.groups = front_back ? kBodyParts : kMirrorParts;
+  for (int part = 0; part < table.parts; ++part) {
+    const int group = front_back ? kMirrorGroup[part].body_group : kPart[part].mirror_group;
+    table.members[group][table.count[group]++] = static_cast<uint8_t>(part);
+  }
+  return table;
+}
+
 // Unit of work of the CPU backend: the groups [begin, end) of image * groups + group.
 void merge_cpu(const MergeCall& call, int64_t begin, int64_t end);
 void expand_cpu(const MergeCall& call, int64_t begin, int64_t end);
@@ -51,5 +52,6 @@ void expand_cpu(const MergeCall& call, int64_t begin, int64_t end);
 // `stream` is a cudaStream_t. The return value is a cudaError_t (0 is success).
 int merge_cuda(const MergeCall& call, void* stream);
 int expand_cuda(const MergeCall& call, void* stream);
+#endif
 
 }  // namespace dsa

@@ -86,6 +86,7 @@ constexpr const char* kBodyGroupName[kBodyParts] = {
     "torso", "hands", "feet", "upper legs", "lower legs", "upper arms", "lower arms", "head",
 };
 
+#if !defined(__CUDACC_RTC__)  // which takes no host functions
 // The second member of a left-right pair: where the pair's charts run against each other, it is
 // this one that a merged warp may reverse.
 constexpr bool second_of_pair(int part) { return kPart[part - 1].twin < part; }
@@ -95,5 +96,6 @@ constexpr int merged_index(int part, int parts) {
   const int mirror = kPart[part - 1].mirror_group;
   return parts == kParts ? part - 1 : parts == kMirrorParts ? mirror : kMirrorGroup[mirror].body_group;
 }
+#endif
 
 }  // namespace dsa

@@ -63,7 +63,7 @@ constexpr bool kHasTable = sizeof(In) == 1 && sizeof(Out) > 1;
 
 // Dynamic shared memory: the winners, the part table, the values.
 constexpr int kTargets = 32;
-constexpr int warp_shared_bytes(int cells, int table_bytes) {
+DSA_HOST_DEVICE constexpr int warp_shared_bytes(int cells, int table_bytes) {
   return (cells + 3) / 4 * 16 + kTargets * 4 + table_bytes;
 }
 

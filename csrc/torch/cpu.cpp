@@ -31,6 +31,16 @@ STABLE_TORCH_LIBRARY(dsa_ext, m) {
 namespace dsa {
 namespace {
 
+// Calls work(0) to work(count - 1) on torch's threads. Units differ in work, and threads in speed on a
+// busy machine: each thread takes the next one.
+template <class Work>
+void for_each_unit(int64_t count, Work work) {
+  std::atomic<int64_t> next = 0;
+  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t unit = next++; unit < count; unit = next++) work(unit);
+  });
+}
+
 void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
                      std::optional<Tensor> source, bool mirror, std::vector<double> fill,
                      std::vector<double> mean, std::vector<double> std) {
@@ -41,12 +51,10 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t cuts = call.batch >= threads ? 1 : (threads + call.batch - 1) / call.batch;
   const int64_t parts = (call.parts + cuts - 1) / cuts;
-  torch::stable::parallel_for(0, call.batch * cuts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int first = unit % cuts * parts;
-      const int last = std::min<int64_t>(first + parts, call.parts);
-      if (first < last) warp_cpu(call, unit / cuts, first, last);
-    }
+  for_each_unit(call.batch * cuts, [&](int64_t unit) {
+    const int first = unit % cuts * parts;
+    const int last = std::min<int64_t>(first + parts, call.parts);
+    if (first < last) warp_cpu(call, unit / cuts, first, last);
   });
 }
 
@@ -57,9 +65,7 @@ Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t he
                                           std::make_optional(dtype));
   const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
   const WarpGradient call = warp_gradient(grad, source, image, channels);
-  torch::stable::parallel_for(0, call.batch, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) warp_gradient_cpu(call, index);
-  });
+  for_each_unit(call.batch, [&](int64_t image) { warp_gradient_cpu(call, image); });
   return image;
 }
 
@@ -93,11 +99,7 @@ std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& me
   RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
   auto result = rank_outputs(call, call.first, call.count, count);
   check_members(call);
-  // Queries differ in work, and threads in speed on a busy machine: each takes the next one.
-  std::atomic<int64_t> next = 0;
-  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
-    for (int64_t query = next++; query < call.queries; query = next++) rank_cpu(call, query);
-  });
+  for_each_unit(call.queries, [&](int64_t query) { rank_cpu(call, query); });
   return result;
 }
 

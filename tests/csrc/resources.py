@@ -20,7 +20,9 @@ CSRC = Path(__file__).parents[2] / "csrc"
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Registers a thread at most, by kernel; Turing's multiprocessors hold fewer threads, with more each.
-REGISTERS = {"warp_kernel": 64, "gradient_kernel": 64, "merge_kernel": 40, "expand_kernel": 40, "rank_kernel": 40}
+REGISTERS = {
+    "warp_kernel": 64, "gradient_kernel": 64, "merge_kernel": 40, "expand_kernel": 40, "rank_kernel": 40,
+}  # fmt: skip
 REGISTERS_75 = dict.fromkeys(REGISTERS, 64)
 # Which accesses to global memory are promised to be 16 bytes wide; of kernels with a width as a
 # template argument (merging), only where it fills 16 bytes.
@@ -78,8 +80,9 @@ def demangle(names: list[str]) -> dict[str, str]:
 def compile_kernels(source: Path, architecture: int, folder: Path) -> tuple[str, Path]:
     """What ptxas reports, and the object. Raises RuntimeError with nvcc's words."""
     target = folder / f"{source.stem}-{architecture}.cubin"
-    command = ["nvcc", "-std=c++20", "-O3", f"-I{CSRC}", f"-arch=sm_{architecture}", "-Xptxas", "-v", "-cubin"]
-    done = subprocess.run([*command, str(source), "-o", str(target)], capture_output=True, text=True)
+    command = ["nvcc", "-std=c++20", "-O3", f"-I{CSRC}", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
+    command += ["-cubin", str(source), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{source.name} for sm_{architecture}:\n{done.stderr}")
     return done.stderr, target
@@ -143,7 +146,8 @@ def main() -> None:
             return str(min(values)) if min(values) == max(values) else f"{min(values)}..{max(values)}"
 
         print(f"{name:58s} {span('registers'):>9s} {span('stack'):>9s} {span('spills'):>7s} "
-              f"{span('static_shared'):>14s} {span('local'):>6s}  {span('wide_loads')}, {span('wide_stores')}")
+              f"{span('static_shared'):>14s} {span('local'):>6s}  "
+              f"{span('wide_loads')}, {span('wide_stores')}")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "simt"
 
-COMMON = ["-std=c++20", "-g1", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
+COMMON = ["-std=c++20", "-g1", "-pthread", "-ffp-contract=off", "-fno-trapping-math",
+          "-fno-strict-aliasing", "-w"]  # fmt: skip
 # Kernels keep the accesses that their source has, so that they can be counted.
-AS_WRITTEN = [f"-fno-{x}" for x in ("tree-sra", "thread-jumps", "store-merging", "tree-loop-distribute-patterns")]
+AS_WRITTEN = ["-fno-tree-sra", "-fno-thread-jumps", "-fno-store-merging",
+              "-fno-tree-loop-distribute-patterns"]  # fmt: skip
 HOST = [*COMMON, "-O2", "-fno-tree-loop-distribute-patterns"]
 MODES = {
     "plain": {"kernels": ["-O2"], "define": [], "link": []},

@@ -34,8 +34,8 @@ def print_counts(rows: list[dict]) -> None:
                   f"{b['full_sectors'] / b['sectors']:13.1%} {b['wide'] / b['requests']:11.0%}")
         s = row["shared"]
         if s["requests"]:
-            print(f"    shared memory: {s['wavefronts'] / s['least_wavefronts']:.2f} wavefronts for 1 without bank "
-                  "conflicts", end="")
+            conflicts = s["wavefronts"] / s["least_wavefronts"]
+            print(f"    shared memory: {conflicts:.2f} wavefronts for 1 without bank conflicts", end="")
             if s["atomics"]:
                 print(f"; atomics: {s['atomic_lanes'] / s['atomics']:.1f} lanes a request, at most "
                       f"{s['atomic_serial'] / s['atomics']:.2f} of them on one address", end="")
