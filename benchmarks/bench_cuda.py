@@ -324,7 +324,7 @@ def merge_contests(batch: int, device: str) -> Iterator[Contest]:
 def sort_ranks(distances, members, first, count, query_cams, gallery_cams) -> tuple[Tensor, Tensor]:
     """What most evaluations do: sort the whole gallery for every query, drop junk, find the hits."""
     queries, gallery = distances.shape
-    most = max(1, int(count.max()))
+    most = -(-max(1, int(count.max())) // 4) * 4  # columns, as count_ranks has them
     step = torch.arange(most, device=distances.device)
     mine = step < count[:, None]  # [T, M]
     candidates = members[(first[:, None] + step).clamp(max=gallery - 1)]  # [T, M]

@@ -17,8 +17,13 @@
 //   every tile of its image; the gradient of cells that a pixel won.
 //   Shared memory: 4 bytes a pixel of the tile. Registers: at most 64.
 //
-// The ladder of versions, each step with its reason, stands with the counts that back it in
-// tests/simt/README.md.
+// The ladder of warp_kernel, for 64 images of 256x128 to 24 x 3 x 32 x 32; the counts are those of
+// tests/simt (its README.md has all of them, and what was not taken):
+//   1. a block per part image, a pixel a thread: I is read 24 times, 107 MB again from L2;
+//   2. 16 pixels a thread: requests of 14 sectors in place of 1, and U and V only where needed: 51 MB;
+//   3. tiles of as many rows as keep the multiprocessors evenly busy: I is read 4 times, 8 MB;
+//   4. 16-byte stores: a quarter of the requests, and several image loads of a thread under way;
+//   5. values from a table: two IEEE divisions a value less, for 3 KiB of shared memory.
 #pragma once
 
 #include "iuv.h"

@@ -1,5 +1,7 @@
 """Loads the compiled libraries; importing them registers their operations with torch."""
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,9 @@ else:
     try:
         from dsa_ext import _C_cuda  # noqa: F401
     except ImportError as error:
-        CUDA_ERROR = f"dsa_ext was built without CUDA kernels ({error})"
+        built = importlib.util.find_spec("dsa_ext._C_cuda") is not None
+        state = "its CUDA kernels do not load" if built else "it was built without CUDA kernels"
+        CUDA_ERROR = f"dsa_ext cannot serve CUDA tensors: {state} ({error})"
 
 
 def check_served(tensor: Tensor) -> None:

@@ -1,4 +1,6 @@
 // Cases of the warp and of its gradient: the kernels against the CPU backend, bit for bit.
+#include <sys/mman.h>
+
 #include "cases.h"
 #include "simt.h"
 #include "warp.h"
@@ -150,6 +152,40 @@ void run_gradient(const Case& c, uint64_t seed) {
   check(got == expected, "gradient of " + c.name());
 }
 
+// Two images that lie more than 2^31 elements apart, in and out; the memory between is never touched.
+void run_far_apart() {
+  const int64_t step = (int64_t{1} << 31) + 4096;
+  const Case c{2, 1, 16, 16, 4};
+  Random random(9);
+  auto far = [&] {
+    void* memory = mmap(nullptr, step + 8192, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) std::abort();
+    return static_cast<uint8_t*>(memory);
+  };
+  uint8_t *image = far(), *iuv = far(), *expected = far(), *got = far();
+  for (int b = 0; b < 2; ++b) {
+    for (int i = 0; i < 256; ++i) {
+      image[b * step + i] = static_cast<uint8_t>(random.next());
+      for (int plane = 0; plane < 3; ++plane) {
+        iuv[b * step + plane * 256 + i] = static_cast<uint8_t>(random.below(plane ? 256 : 25));
+      }
+    }
+  }
+  const float fill[1] = {7};
+  const dsa::Normalise normalise[1] = {};
+  dsa::WarpImages call{2, 1, 16, 16, 4, 24, false, image, Type::uint8, {step, 256, 16, 1},
+                       iuv, false, {step, 256, 16, 1}, expected, Type::uint8, {step, 16, 16, 4, 1},
+                       nullptr, fill, normalise};
+  for (int b = 0; b < 2; ++b) dsa::warp_cpu(call, b, 0, 24);
+  call.out = got;
+  check(dsa::warp_cuda(call, nullptr) == cudaSuccess, "no launch: images far apart");
+  for (int b = 0; b < 2; ++b) {
+    check(std::memcmp(got + b * step, expected + b * step, 24 * 16) == 0, "images far apart");
+  }
+  for (uint8_t* memory : {image, iuv, expected, got}) munmap(memory, step + 8192);
+}
+
 // The combinations that are drawn: every value of each property occurs many times.
 Case draw_case(Random& random) {
   Case c{1 + random.below(3), 1 + random.below(5), 1 + random.below(40), 1 + random.below(70),
@@ -194,6 +230,7 @@ void warp_cases() {
       }
     }
   }
+  run_far_apart();
   // What is easily got wrong. The shapes are batch, channels, height, width, size.
   on_devices([&] {
     for (const Pixels pixels : {Pixels::background, Pixels::one_cell, Pixels::out_of_range}) {

@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ def cuda_include() -> Path | None:
     nvcc = shutil.which("nvcc")
     folders = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/usr"]
     if nvcc:
-        folders.insert(2, str(Path(nvcc).resolve().parent.parent))
+        folders.insert(2, Path(nvcc).resolve().parent.parent)
+    folders += sorted(Path(sysconfig.get_path("purelib"), "nvidia").glob("cu*"))  # torch brings them
     for folder in filter(None, folders):
         if (Path(folder) / "include/cuda_runtime.h").exists():
             return Path(folder) / "include"

@@ -156,6 +156,15 @@ def test_kernels_touch_no_more_memory_than_they_must(counted):
         assert full >= 0.9 * sectors > 0, row["what"]
 
 
+# KiB a block asks for on the typical batch, as the kernels' comments state.
+SHARED = {"warp_kernel": 28, "gradient_kernel": 32, "merge_kernel": 0, "expand_kernel": 0, "rank_kernel": 6}
+
+
+def test_shared_memory_is_within_its_budget():
+    for row in report.counts(images=64):
+        assert row["shared_bytes"] <= SHARED[row["kernel"]] * 1024, row["what"]
+
+
 def test_report_prints_every_kernel(counted, capsys):
     report.print_counts(counted)
     text = capsys.readouterr().out
