@@ -36,6 +36,7 @@ import importlib.util, sys, torch, dsa_ext, dsareid._core
 built = importlib.util.find_spec("dsa_ext._C_cuda") is not None
 if built and torch.version.cuda and dsa_ext.CUDA_ERROR:
     sys.exit(f"error: {dsa_ext.CUDA_ERROR}")
+assert all("__global__" in dsa_ext.kernel_source(name) for name in ("warp", "merge", "rank"))
 libraries = ["_C", *["_C_cuda"] * (built and torch.version.cuda is not None), "_core"]
 print(f"== torch {torch.__version__}, Python {sys.version.split()[0]}: loaded {', '.join(libraries)}")
 EOF
