@@ -324,7 +324,7 @@ def merge_contests(batch: int, device: str) -> Iterator[Contest]:
 def sort_ranks(distances, members, first, count, query_cams, gallery_cams) -> tuple[Tensor, Tensor]:
     """What most evaluations do: sort the whole gallery for every query, drop junk, find the hits."""
     queries, gallery = distances.shape
-    most = -(-max(1, int(count.max())) // 4) * 4  # columns, as count_ranks has them
+    most = _measure.rank_columns(count)
     step = torch.arange(most, device=distances.device)
     mine = step < count[:, None]  # [T, M]
     candidates = members[(first[:, None] + step).clamp(max=gallery - 1)]  # [T, M]
@@ -347,7 +347,7 @@ def rank_contests(queries: int, gallery: int, device: str) -> Iterator[Contest]:
         "dsa_ext": lambda turn: count_ranks(*sets[turn % SETS]),
         "torch, a sort per query": lambda turn: sort_ranks(*sets[turn % SETS]),
     }
-    moved = _measure.rank_bytes(queries, gallery, int(cases[0][3].max()))
+    moved = _measure.rank_bytes(queries, gallery, _measure.rank_columns(cases[0][3]))
     yield Contest(f"count_ranks, {queries} x {gallery}, float32", moved, work, equal, {})
 
 

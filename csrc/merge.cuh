@@ -3,7 +3,8 @@
 // A thread owns 16 bytes of a group (one element where memory is not aligned): it reads the group's
 // one or two members, and the residual's, and writes the group; backward, the other way round. All
 // loads of a thread are under way before the first is used. 256 threads, no shared memory, no
-// atomics, at most 40 registers: 6 blocks (1,536 threads) share a multiprocessor.
+// atomics, at most 40 registers: 6 blocks (1,536 threads) share a multiprocessor (on Turing 64,
+// and 4 blocks, which is all its threads).
 //   Bytes: every input once, every output once. For 64 images of 24 x 64 x 16 x 16 float32, residual
 //   and ReLU: 201 MB in, 55 MB out.
 //
@@ -17,6 +18,11 @@
 namespace dsa {
 
 constexpr int kMergeThreads = 256;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int kMergeBlocks = 4;  // a multiprocessor; Turing's has 1,024 threads
+#else
+constexpr int kMergeBlocks = 6;
+#endif
 
 template <class T, int kWidth>
 struct alignas(sizeof(T) * kWidth) Pack {
@@ -51,7 +57,7 @@ struct MergePlace {
 };
 
 template <class T, int kWidth, bool kResidual>
-__global__ void __launch_bounds__(kMergeThreads, 6) merge_kernel(const __grid_constant__ MergeArguments a) {
+__global__ void __launch_bounds__(kMergeThreads, kMergeBlocks) merge_kernel(const __grid_constant__ MergeArguments a) {
   using P = Pack<T, kWidth>;
   const uint32_t i = blockIdx.x * kMergeThreads + threadIdx.x;
   if (i >= a.batch * a.vectors) return;
@@ -82,7 +88,7 @@ __global__ void __launch_bounds__(kMergeThreads, 6) merge_kernel(const __grid_co
 
 // kMasked: only where the part's features, with the residual if there is one, pass ReLU.
 template <class T, int kWidth, bool kMasked>
-__global__ void __launch_bounds__(kMergeThreads, 6) expand_kernel(const __grid_constant__ MergeArguments a) {
+__global__ void __launch_bounds__(kMergeThreads, kMergeBlocks) expand_kernel(const __grid_constant__ MergeArguments a) {
   using P = Pack<T, kWidth>;
   const uint32_t i = blockIdx.x * kMergeThreads + threadIdx.x;
   if (i >= a.batch * a.vectors) return;

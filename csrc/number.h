@@ -1,4 +1,5 @@
-// The four element types and the arithmetic between them, equal bit for bit on host and device.
+// The four element types and the arithmetic between them, equal bit for bit on host and device, but
+// for a NaN that arithmetic makes: it is one everywhere, its bits are the processor's.
 // No contraction can change it: there is no product followed by a sum.
 #pragma once
 
@@ -72,8 +73,7 @@ DSA_HOST_DEVICE Half from_float<Half>(float x) {
   const uint32_t is_small = magnitude < 0x38800000u ? 0xffffffffu : 0u;
   uint32_t half = (small & is_small) | (normal & ~is_small);
   half = magnitude >= 0x477ff000u ? 0x7c00u : half;  // rounds to 65520 or more: infinity
-  half = magnitude > 0x7f800000u ? 0x7e00u : half;
-  return {static_cast<uint16_t>(sign | half)};
+  return {static_cast<uint16_t>(magnitude > 0x7f800000u ? 0x7e00u : sign | half)};
 }
 
 // x or 0.

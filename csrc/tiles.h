@@ -24,10 +24,13 @@ inline Device current_device() {
   return device;
 }
 
-// Beyond 48 KiB a kernel has to ask. Returns a cudaError_t.
+// Beyond 48 KiB a kernel has to ask. It asks for all there is, always: the permission is the
+// process's, and host threads that asked for less would take it from each other. Returns a
+// cudaError_t.
 inline int allow_shared(const void* kernel, int bytes) {
   if (bytes <= 48 << 10) return cudaSuccess;
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              current_device().shared_bytes);
 }
 
 struct Tiles {
@@ -36,7 +39,7 @@ struct Tiles {
 };
 
 // Cuts the `units` of each image, of `cells` 32-bit cells, into tiles that two of fit into a
-// multiprocessor's shared memory beside `extra` bytes each. A tile reads its image's input again,
+// multiprocessor's shared memory (one where that is less than 100 KiB) beside `extra` bytes each. A tile reads its image's input again,
 // so there are as few as keep the multiprocessors evenly busy: nine tenths of the time, with more
 // than one block on most; or, for small batches, as evenly as can be. Tiles start at multiples of
 // 16 cells, so that vectors never straddle two.

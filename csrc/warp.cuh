@@ -298,6 +298,7 @@ __device__ __forceinline__ void write_source(const WarpArguments& a, const Tile&
   int32_t* to = a.source + (int64_t{image} * a.rows + tile.first_row) * tile.size;
   int cell = threadIdx.x;
   if (reinterpret_cast<uint64_t>(to) % 16 == 0) {
+#pragma unroll 1
     for (int four = threadIdx.x; four < cells / 4; four += kWarpThreads) {
       reinterpret_cast<int4*>(to)[four] = reinterpret_cast<const int4*>(tile.winner)[four];
     }

@@ -1,5 +1,6 @@
 """What the operations ask of the arrays they are given, and of `out`."""
 
+import sys
 import warnings
 
 import torch
@@ -10,13 +11,15 @@ def as_tensor(name: str, value: object) -> Tensor:
     """`value` itself, or a tensor on the memory of any array that speaks DLPack (CuPy, NumPy, JAX).
 
     Raises:
-        TypeError: neither of the two, or an array that torch cannot take without a copy.
+        TypeError: neither of the two, an array that torch cannot take without a copy, or a read-only
+            one as `out`.
     """
     if isinstance(value, Tensor):
         return value
     if not hasattr(value, "__dlpack__"):
         raise TypeError(f"{name} must be a torch.Tensor or a DLPack array, not {type(value).__name__}")
-    read_only = getattr(getattr(value, "flags", None), "writeable", True) is False
+    numpy = sys.modules.get("numpy")  # an array of it brings it along; nobody else needs it
+    read_only = numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable
     if read_only and name == "out":
         raise TypeError("out must be writeable, but it is a read-only array")
     try:
@@ -24,7 +27,7 @@ def as_tensor(name: str, value: object) -> Tensor:
             warnings.simplefilter("ignore", UserWarning)  # of read-only memory, which is only read
             # Older NumPy exports no read-only memory (a memory-mapped file, say) by DLPack.
             return torch.from_numpy(value) if read_only else torch.from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name} cannot be shared with torch without a copy: {error}") from error
 
 
@@ -36,10 +39,10 @@ def check_no_gradient(out: Tensor, *inputs: Tensor) -> None:
 
 def check_apart(out: Tensor, *inputs: tuple[str, Tensor]) -> None:
     """Raise ValueError where `out` overlaps itself or one of the named inputs."""
-    if torch.compiler.is_compiling():
-        return  # tensors without memory: there is nothing to compare
-    if any(stride == 0 and length > 1 for stride, length in zip(out.stride(), out.shape)):
-        raise ValueError("out must not overlap itself, but it is an expanded tensor")
+    if torch.compiler.is_compiling() or out.device.type == "meta" or not out.numel():
+        return  # there is no memory to compare
+    if _overlaps_itself(out):
+        raise ValueError(f"out must not overlap itself, but its strides are {out.stride()}")
     for name, tensor in inputs:
         if _share_memory(out, tensor):
             raise ValueError(f"out must not share memory with {name}")
@@ -51,11 +54,24 @@ def mark_written(out: Tensor) -> None:
         torch.autograd.graph.increment_version(out)
 
 
+def _overlaps_itself(x: Tensor) -> bool:
+    """Whether a stride is shorter than what the dimensions inside of it span."""
+    span = 1
+    for stride, length in sorted((s, n) for s, n in zip(x.stride(), x.shape) if n > 1):
+        if stride < span:
+            return True
+        span += (length - 1) * stride
+    return False
+
+
 def _share_memory(a: Tensor, b: Tensor) -> bool:
-    if a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr() or not a.numel():
+    """By address: arrays of other libraries have a storage of their own for every view."""
+    if a.device != b.device or not a.numel() or not b.numel():
         return False
-    ends = []
-    for x in (a, b):
-        last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride()))
-        ends.append((x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()))
-    return ends[0][0] < ends[1][1] and ends[1][0] < ends[0][1]
+    (a_first, a_end), (b_first, b_end) = _addresses(a), _addresses(b)
+    return a_first < b_end and b_first < a_end
+
+
+def _addresses(x: Tensor) -> tuple[int, int]:
+    last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride()))
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()

@@ -91,6 +91,11 @@ def merge_gradient_bytes(
     return batch * inner * element_bytes * (read + parts)
 
 
+def rank_columns(count: Tensor) -> int:
+    """How many columns count_ranks gives its ranks."""
+    return -(-max(1, int(count.max())) // 4) * 4
+
+
 def rank_bytes(queries: int, gallery: int, most: int, *, distance_bytes: int = 4) -> int:
     """count_ranks, queries x gallery, ranks [queries, most]."""
     distances = queries * gallery * distance_bytes
@@ -211,7 +216,7 @@ def typical(batch: int = 64, queries: int = QUERIES, gallery: int = GALLERY) -> 
                 ),
             ]
     case = ranking(queries, gallery, IDENTITIES)
-    moved = rank_bytes(queries, gallery, -(-max(1, int(case[3].max())) // 4) * 4)
+    moved = rank_bytes(queries, gallery, rank_columns(case[3]))
     # It needs the largest count for the shape of its result, and so waits for the host on the way.
     rows.append(Typical("count_ranks, float32, waits for the host", moved, _rank(case)))
     return rows

@@ -114,12 +114,17 @@ def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: boo
         )
     if iuv.device != image.device:
         raise ValueError(f"iuv is on {iuv.device}, but image is on {image.device}")
-    if not isinstance(size, int) or not 1 <= size <= 256:
+    if not _is_whole(size) or not 1 <= size <= 256:
         raise ValueError(f"size must be 1..256, not {size!r}")
-    if not isinstance(parts, int) or parts not in body.GROUPS:
+    if not _is_whole(parts) or parts not in body.GROUPS:
         raise ValueError(f"parts must be 24, 13 or 8, not {parts!r}")
     if mirror and parts == 24:
         raise ValueError("mirror=True needs parts=13 or parts=8: with 24 nothing is merged")
+
+
+def _is_whole(x: object) -> bool:
+    """An integer of Python or NumPy, or one that torch.compile traces."""
+    return hasattr(x, "__index__") and not isinstance(x, (bool, Tensor))
 
 
 def _output_dtype(image, dtype, out, mean, std) -> torch.dtype:

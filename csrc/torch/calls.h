@@ -61,6 +61,12 @@ struct Channels {
   }
 };
 
+inline void check_parts(int64_t parts, int64_t rows, int64_t columns) {
+  STD_TORCH_CHECK(parts == kParts || parts == kMirrorParts || parts == kBodyParts,
+                  "parts must be 24, 13 or 8");
+  STD_TORCH_CHECK(rows == columns && rows >= 1 && rows <= 256, "part images must be [S, S], S in 1..256");
+}
+
 inline WarpImages warp_images(const Tensor& image, const Tensor& iuv, const Tensor& out,
                               const std::optional<Tensor>& source, const Channels& channels,
                               bool mirror) {
@@ -69,11 +75,9 @@ inline WarpImages warp_images(const Tensor& image, const Tensor& iuv, const Tens
                       iuv.size(2) == image.size(2) && iuv.size(3) == image.size(3),
                   "iuv must be [B, 3, H, W] of the image's size");
   const int64_t size = out.size(4), parts = out.size(1);
-  STD_TORCH_CHECK(out.size(0) == image.size(0) && out.size(2) == image.size(1) &&
-                      out.size(3) == size && size >= 1 && size <= 256,
-                  "out must be [B, P, C, S, S] with S in 1..256");
-  STD_TORCH_CHECK(parts == kParts || parts == kMirrorParts || parts == kBodyParts,
-                  "parts must be 24, 13 or 8");
+  check_parts(parts, out.size(3), size);
+  STD_TORCH_CHECK(out.size(0) == image.size(0) && out.size(2) == image.size(1),
+                  "out must be [B, P, C, S, S]");
   STD_TORCH_CHECK(image.size(2) * image.size(3) <= 1 << 30, "the image has more than 2^30 pixels");
 
   WarpImages call{};
@@ -106,9 +110,12 @@ inline WarpGradient warp_gradient(const Tensor& grad, const Tensor& source,
   STD_TORCH_CHECK(grad.dim() == 5 && source.dim() == 4 && source.is_contiguous() &&
                       source.scalar_type() == ScalarType::Int,
                   "wrong gradient or source");
+  check_parts(grad.size(1), grad.size(3), grad.size(4));
   STD_TORCH_CHECK(source.size(0) == grad.size(0) && source.size(1) == grad.size(1) &&
                       source.size(2) == grad.size(3) && source.size(3) == grad.size(4),
                   "source and gradient differ in shape");
+  STD_TORCH_CHECK(type_of(grad, "grad") != Type::uint8 && type_of(grad_image, "image") != Type::uint8,
+                  "gradients are floating");
   STD_TORCH_CHECK(grad_image.size(2) * grad_image.size(3) <= 1 << 30, "more than 2^30 pixels");
   WarpGradient call{};
   call.batch = grad.size(0), call.parts = grad.size(1), call.channels = grad.size(2);
@@ -142,6 +149,9 @@ inline MergeCall merge_call(const Tensor& parts, const Tensor& groups, bool fron
   STD_TORCH_CHECK(groups.dim() >= 2 && groups.size(1) == call.table.groups, "expected [B, ",
                   call.table.groups, ", ...]");
   STD_TORCH_CHECK(parts.is_contiguous() && groups.is_contiguous(), "tensors must be contiguous");
+  STD_TORCH_CHECK(parts.get_device_index() == groups.get_device_index() &&
+                      parts.is_cuda() == groups.is_cuda(),
+                  "tensors must be on one device");
   call.type = type_of(parts, "features");
   STD_TORCH_CHECK(call.type != Type::uint8 && parts.scalar_type() == groups.scalar_type(),
                   "tensors must be floating and of one type");

@@ -22,7 +22,7 @@ STABLE_TORCH_LIBRARY(dsa_ext, m) {
       "-> ()");
   // The gradient of merge_parts; features and residual only where ReLU was applied.
   m.def("expand_parts(Tensor merged, Tensor? features, Tensor? residual, bool front_back) -> Tensor");
-  // ranks [T, M] with M = max(1, max(count)), found [T].
+  // ranks [T, M], M = the largest count rounded up to a multiple of 4; found [T].
   m.def(
       "count_ranks(Tensor distances, Tensor members, Tensor first, Tensor count, Tensor query_cams, "
       "Tensor gallery_cams) -> (Tensor ranks, Tensor found)");

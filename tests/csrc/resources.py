@@ -24,11 +24,12 @@ REGISTERS = {
     "warp_kernel": 64, "gradient_kernel": 64, "merge_kernel": 40, "expand_kernel": 40, "rank_kernel": 40,
 }  # fmt: skip
 REGISTERS_75 = dict.fromkeys(REGISTERS, 64)
-# Which accesses to global memory are promised to be 16 bytes wide; of kernels with a width as a
-# template argument (merging), only where it fills 16 bytes.
+# How many loads and stores of global memory are 16 bytes wide at least: one for each place in the
+# source (the warp: I twice, U, V and 3 of interleaved maps; planes, channels_last and winners).
+# Of kernels with a width as a template argument (merging), only where it fills 16 bytes.
 WIDE = {
-    "warp_kernel": ("load", "store"), "gradient_kernel": ("load", "store"), "merge_kernel": ("load", "store"),
-    "expand_kernel": ("load", "store"), "rank_kernel": ("load",),
+    "warp_kernel": (7, 3), "gradient_kernel": (1, 1), "merge_kernel": (2, 1), "expand_kernel": (1, 2),
+    "rank_kernel": (1, 0),
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def compile_kernels(source: Path, architecture: int, folder: Path) -> tuple[str,
     command = ["nvcc", "-std=c++20", "-O3", f"-I{CSRC}", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
     command += ["-cubin", str(source), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode or "ptxas warning" in done.stderr:
         raise RuntimeError(f"{source.name} for sm_{architecture}:\n{done.stderr}")
     return done.stderr, target
 

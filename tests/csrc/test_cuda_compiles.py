@@ -42,9 +42,8 @@ def test_disassembly_has_wide_accesses_and_no_local_memory(kernels):
     assert any(not kernel.is_vector_form for kernel in kernels)
     for kernel in kernels:
         assert kernel.local == 0, kernel
-        promised = resources.WIDE[kernel.family] if kernel.is_vector_form else ()
-        assert "load" not in promised or kernel.wide_loads > 0, kernel
-        assert "store" not in promised or kernel.wide_stores > 0, kernel
+        loads, stores = resources.WIDE[kernel.family] if kernel.is_vector_form else (0, 0)
+        assert kernel.wide_loads >= loads and kernel.wide_stores >= stores, kernel
 
 
 SPILLING = """

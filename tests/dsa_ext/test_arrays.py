@@ -90,3 +90,38 @@ def test_arrays_that_torch_cannot_share_are_refused_by_name(batch):
     image, iuv = (x.transpose(0, 3, 1, 2) for x in batch)
     with pytest.raises(TypeError, match="image cannot be shared with torch without a copy"):
         iuv_to_dsap(image[..., ::-1], iuv)
+
+
+def test_overlap_is_seen_by_address():
+    """Views of one array come with a storage each."""
+    buffer = np.zeros(40000, dtype=np.uint8)
+    image = buffer[: 2 * 3 * 20 * 12].reshape(2, 3, 20, 12)
+    out = buffer[64 : 64 + 2 * 24 * 3 * 8 * 8].reshape(2, 24, 3, 8, 8)
+    iuv = np.zeros((2, 3, 20, 12), dtype=np.uint8)
+    with pytest.raises(ValueError, match="out must not share memory with image"):
+        iuv_to_dsap(image, iuv, size=8, out=out)
+    apart = buffer[image.size : image.size + out.size].reshape(out.shape)
+    iuv_to_dsap(image, iuv, size=8, out=apart)
+
+
+def test_out_must_not_overlap_itself():
+    image, iuv = torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    rows = torch.zeros(4000).as_strided((1, 24, 1, 8, 8), (1536, 64, 64, 4, 1))
+    with pytest.raises(ValueError, match="out must not overlap itself"):
+        iuv_to_dsap(image, iuv, size=8, out=rows)
+    apart = torch.zeros(4000).as_strided((1, 24, 1, 8, 8), (9999, 72, 64, 9, 1))
+    assert iuv_to_dsap(image, iuv, size=8, out=apart) is apart
+
+
+def test_meta_tensors_have_no_memory_to_share():
+    features = torch.empty(2, 24, 4, device="meta")
+    assert merge_parts(features, "mirror", out=torch.empty(2, 13, 4, device="meta")).shape == (2, 13, 4)
+
+
+def test_half_an_exporter_is_refused_by_name():
+    class NoDevice:
+        def __dlpack__(self):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="features cannot be shared"):
+        merge_parts(NoDevice(), "mirror")

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -432,3 +433,27 @@ def test_part_tables():
         "torso", "hands", "feet", "upper legs", "lower legs", "upper arms", "lower arms", "head"
     )  # fmt: skip
     assert parts.GROUPS[8] == (0, 0, 1, 1, 2, 2, *[3] * 4, *[4] * 4, *[5] * 4, *[6] * 4, 7, 7)
+
+
+def test_whole_numbers_of_numpy_and_not_bools():
+    assert torch.equal(iuv_to_dsap(IMAGE, IUV, size=np.int64(8)), iuv_to_dsap(IMAGE, IUV, size=8))
+    with pytest.raises(ValueError, match="size must be 1..256, not True"):
+        iuv_to_dsap(IMAGE, IUV, size=True)
+    with pytest.raises(ValueError, match="size must be 1..256, not 8.0"):
+        iuv_to_dsap(IMAGE, IUV, size=8.0)
+
+
+@pytest.mark.parametrize(
+    "grad,source,dtype",
+    [
+        (torch.zeros(1, 24, 1, 256, 1), (1, 24, 256, 1), torch.float32),
+        (torch.zeros(1, 5, 1, 8, 8), (1, 5, 8, 8), torch.float32),
+        (torch.zeros(1, 24, 1, 300, 300), (1, 24, 300, 300), torch.float32),
+        (torch.zeros(1, 24, 1, 8, 8), (1, 24, 8, 8), torch.uint8),
+    ],
+    ids=["not square", "5 parts", "too large", "uint8"],
+)
+def test_a_direct_call_of_the_gradient_touches_no_foreign_memory(grad, source, dtype):
+    source = torch.zeros(source, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="part images must|parts must|gradients are floating"):
+        torch.ops.dsa_ext.iuv_to_dsap_backward(grad, source, 64, 64, dtype, [])

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "number.h"
+#include "simt.h"
 
 namespace cases {
 
@@ -47,7 +48,7 @@ struct Memory {
   std::unique_ptr<unsigned char[], Free> block;
   explicit Memory(size_t bytes_, size_t offset_ = 0)
       : bytes(bytes_), offset(offset_), block(new (std::align_val_t{256}) unsigned char[bytes_ + offset_]) {
-    std::memset(block.get(), 0xa5, bytes + offset);
+    std::memset(block.get(), simt::settings.poison, bytes + offset);
   }
   unsigned char* begin() const { return block.get() + offset; }
   template <class T>

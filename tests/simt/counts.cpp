@@ -210,8 +210,20 @@ void count_rank(const std::string& what, int queries, int gallery) {
   simt::watch("distances", distances.begin(), distances.bytes);
   simt::watch("ranks", ranks.begin(), ranks.bytes);
   simt::watch("found", found.begin(), found.bytes);
+  simt::watch("members", members.begin(), members.bytes);
+  simt::watch("gallery_cams", cams.begin(), cams.bytes);
+  std::map<std::string, Sectors> touched;
+  for (int q = 0; q < queries; ++q) {
+    for (int64_t i = 0; i < count.as<int64_t>()[q]; ++i) {
+      const int64_t* own = member + first.as<int64_t>()[q] + i;
+      mark(touched["members"], own);
+      mark(touched["gallery_cams"], cams.as<int64_t>() + *own);
+    }
+  }
   dsa::rank_cuda(call, nullptr);
-  print(what, simt::take_counts(), {});
+  print(what, simt::take_counts(),
+        {{"members", int64_t(touched["members"].size())},
+         {"gallery_cams", int64_t(touched["gallery_cams"].size())}});
 }
 
 }  // namespace

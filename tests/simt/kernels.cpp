@@ -1,5 +1,6 @@
 // Runs the CUDA kernels of csrc/ on the host against the CPU backend.
 //
+//   kernels --list
 //   kernels [warp|gradient|merge|rank ...] [--order forward|reverse|shuffled] [--seed N]
 //           [--workers N] [--poison BYTE] [--cases DRAWN] [--planted SITE]
 //
@@ -10,8 +11,14 @@
 int main(int count, char** words) {
   std::vector<std::string> chosen;
   simt::Settings& settings = simt::settings;
+  const std::pair<const char*, void (*)()> all[] = {
+      {"warp", warp_cases}, {"gradient", gradient_cases}, {"merge", merge_cases}, {"rank", rank_cases}};
   for (int i = 1; i < count; ++i) {
     const std::string word = words[i];
+    if (word == "--list") {
+      for (const auto& [name, cases] : all) std::puts(name);
+      return 0;
+    }
     if (word.rfind("--", 0) != 0) {
       chosen.push_back(word);
       continue;
@@ -36,8 +43,6 @@ int main(int count, char** words) {
       return std::fprintf(stderr, "unknown option %s\n", word.c_str()), 2;
     }
   }
-  const std::pair<const char*, void (*)()> all[] = {
-      {"warp", warp_cases}, {"gradient", gradient_cases}, {"merge", merge_cases}, {"rank", rank_cases}};
   for (const auto& [name, cases] : all) {
     bool wanted = chosen.empty();
     for (const std::string& word : chosen) wanted |= word == name;

@@ -1,8 +1,9 @@
 // The scheduler: blocks on host threads, CUDA threads as fibers, barriers, poisoned shared memory.
 //
 // This file is compiled without instrumentation, so that the sanitizers see the kernels alone; it
-// tells them about its fibers and about the order that barriers make. Nothing else orders two
-// threads of a launch, whatever the sequence they really run in.
+// tells them about its fibers and about the order that barriers make. Beside those only one thing
+// orders two threads of a launch, whatever the sequence they really run in: blocks of the same
+// worker, which use the same shared memory, come one after the other.
 #include "simt.h"
 
 #include <sys/mman.h>
