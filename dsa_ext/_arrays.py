@@ -41,7 +41,7 @@ def check_apart(out: Tensor, *inputs: tuple[str, Tensor]) -> None:
     """Raise ValueError where `out` overlaps itself or one of the named inputs."""
     if torch.compiler.is_compiling() or out.device.type == "meta" or not out.numel():
         return  # there is no memory to compare
-    if _overlaps_itself(out):
+    if not out.is_contiguous() and _overlaps_itself(out):
         raise ValueError(f"out must not overlap itself, but its strides are {out.stride()}")
     for name, tensor in inputs:
         if _share_memory(out, tensor):
@@ -73,5 +73,8 @@ def _share_memory(a: Tensor, b: Tensor) -> bool:
 
 
 def _addresses(x: Tensor) -> tuple[int, int]:
+    first = x.data_ptr()
+    if x.is_contiguous():
+        return first, first + x.nbytes
     last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride()))
-    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
+    return first, first + (last + 1) * x.element_size()
