@@ -100,7 +100,7 @@ __device__ __forceinline__ bool contains(uint32_t parts, uint8_t part) {
   return part < 32 && parts >> part & 1u;
 }
 
-// Pixels of [3, H, W] planes, from `vector` on in steps of the block. The next load is issued
+// Pixels of [3, H, W] planes, 16 a thread, in steps of the block. The next load is issued
 // before the last is used, and U and V are read only where a part of this tile shows.
 __device__ __forceinline__ void scan_planes(const WarpArguments& a, const Tile& tile, uint32_t parts,
                                             const uint8_t* iuv) {

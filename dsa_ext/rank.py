@@ -23,7 +23,8 @@ def count_ranks(
     A gallery image of the query's identity is junk if it is of the query's camera, else a positive.
     Junk is removed. The rank of a positive (from 0) is the number of kept images that stand before
     it: the nearer ones, and those equally near that come earlier in the gallery. Exact, and the
-    same on every device, for any tile and any number of threads.
+    same on every device, for any tile and any number of threads. On CUDA the host waits for `count`,
+    which the result's shape depends on; so this is not for CUDA graphs.
 
     Args:
         distances: float32 or float64 [T, G], from each query to the whole gallery; only read. Any

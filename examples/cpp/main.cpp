@@ -2,8 +2,8 @@
 // into one picture.
 //
 //   cmake -S . -B build/cmake && cmake --build build/cmake         in the project's root
-//   cmake --install build/cmake --prefix /tmp/dsa
-//   cmake -S examples/cpp -B build/example -DCMAKE_PREFIX_PATH=/tmp/dsa
+//   cmake --install build/cmake --prefix build/installed
+//   cmake -S examples/cpp -B build/example -DCMAKE_PREFIX_PATH=$PWD/build/installed
 //   cmake --build build/example && build/example/part_images parts.ppm
 #include <dsa/warp.h>
 
