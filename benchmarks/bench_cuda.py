@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dsa_ext import _measure, count_ranks, iuv_to_dsap, merge_parts
 from dsa_ext.merge import LEVELS
+from dsa_ext.rank import columns
 
 SIZE = 32
 SETS = 3  # of buffers, in turn
@@ -324,7 +325,7 @@ def merge_contests(batch: int, device: str) -> Iterator[Contest]:
 def sort_ranks(distances, members, first, count, query_cams, gallery_cams) -> tuple[Tensor, Tensor]:
     """What most evaluations do: sort the whole gallery for every query, drop junk, find the hits."""
     queries, gallery = distances.shape
-    most = _measure.rank_columns(count)
+    most = columns(count)
     step = torch.arange(most, device=distances.device)
     mine = step < count[:, None]  # [T, M]
     candidates = members[(first[:, None] + step).clamp(max=gallery - 1)]  # [T, M]
@@ -347,7 +348,7 @@ def rank_contests(queries: int, gallery: int, device: str) -> Iterator[Contest]:
         "dsa_ext": lambda turn: count_ranks(*sets[turn % SETS]),
         "torch, a sort per query": lambda turn: sort_ranks(*sets[turn % SETS]),
     }
-    moved = _measure.rank_bytes(queries, gallery, _measure.rank_columns(cases[0][3]))
+    moved = _measure.rank_bytes(queries, gallery, columns(cases[0][3]))
     yield Contest(f"count_ranks, {queries} x {gallery}, float32", moved, work, equal, {})
 
 

@@ -17,7 +17,7 @@
 // threads), each with 4 KiB of loads in flight.
 #pragma once
 
-#include "parts.h"
+#include "number.h"
 
 namespace dsa {
 
@@ -93,23 +93,17 @@ __device__ __forceinline__ void count_image(const RankShared<T>& shared, int siz
   }
 }
 
-// 16 bytes of a row.
-template <class T>
-struct alignas(16) RankVector {
-  T value[16 / sizeof(T)];
-};
-
 template <class T>
 __device__ __forceinline__ void count_row(const RankShared<T>& shared, int size, int half, const T* row,
                                           int gallery) {
-  constexpr int kWidth = 16 / sizeof(T);
+  constexpr int kWidth = Vector<T>::kWidth;
   const int thread = threadIdx.x;
   const int past = static_cast<int>(reinterpret_cast<uint64_t>(row) % 16 / sizeof(T));
   const int head = past == 0 ? 0 : kWidth - past < gallery ? kWidth - past : gallery;
   const int vectors = (gallery - head) / kWidth;
-  const RankVector<T>* aligned = reinterpret_cast<const RankVector<T>*>(row + head);
+  const Vector<T>* aligned = reinterpret_cast<const Vector<T>*>(row + head);
   for (int i = thread; i < vectors; i += kRankThreads) {
-    const RankVector<T> vector = aligned[i];
+    const Vector<T> vector = aligned[i];
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) {
       count_image(shared, size, half, vector.value[k], head + i * kWidth + k);

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dsa_ext.merge import merge_parts
-from dsa_ext.rank import count_ranks
+from dsa_ext.rank import columns, count_ranks
 from dsa_ext.warp import iuv_to_dsap
 
 FOREGROUND = 0.45
@@ -89,11 +89,6 @@ def merge_gradient_bytes(
     """
     read = groups + (2 * parts if relu else 0)
     return batch * inner * element_bytes * (read + parts)
-
-
-def rank_columns(count: Tensor) -> int:
-    """How many columns count_ranks gives its ranks."""
-    return -(-max(1, int(count.max())) // 4) * 4
 
 
 def rank_bytes(queries: int, gallery: int, most: int, *, distance_bytes: int = 4) -> int:
@@ -216,7 +211,7 @@ def typical(batch: int = 64, queries: int = QUERIES, gallery: int = GALLERY) -> 
                 ),
             ]
     case = ranking(queries, gallery, IDENTITIES)
-    moved = rank_bytes(queries, gallery, rank_columns(case[3]))
+    moved = rank_bytes(queries, gallery, columns(case[3]))
     # It needs the largest count for the shape of its result, and so waits for the host on the way.
     rows.append(Typical("count_ranks, float32, waits for the host", moved, _rank(case)))
     return rows

@@ -80,6 +80,11 @@ def _check_inputs(distances, members, first, count, query_cams, gallery_cams) ->
             raise ValueError(f"{name} is on {value.device}, but distances is on {distances.device}")
 
 
+def columns(count: Tensor) -> int:
+    """M, the columns of ranks for these counts: rows fill whole sectors of memory."""
+    return -(-max([1, *count.tolist()]) // 4) * 4
+
+
 def _count_ranks(
     distances: Tensor,
     members: Tensor,
@@ -89,8 +94,7 @@ def _count_ranks(
     gallery_cams: Tensor,
 ) -> tuple[Tensor, Tensor]:
     queries, gallery = distances.shape
-    most = -(-max([1, *count.tolist()]) // 4) * 4
-    ranks = members.new_full((queries, most), gallery)  # [T, M]
+    ranks = members.new_full((queries, columns(count)), gallery)  # [T, M]
     found = count.new_zeros(queries)  # [T]
     for query in range(queries):
         same_id = members[first[query] : first[query] + count[query]]  # [count]

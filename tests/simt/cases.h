@@ -1,6 +1,7 @@
 // What the test programs share: random data, guarded memory, comparison bit for bit, options.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -94,6 +95,24 @@ int64_t strides(const int (&shape)[kDimensions], const int (&order)[kDimensions]
 
 // How many cases are drawn for each pair of types; fewer where the sanitizers make them slow.
 inline int drawn = 8;
+
+// One option of a program's command line. Returns whether there is such an option with such a value.
+inline bool set_option(const std::string& word, const std::string& value) {
+  simt::Settings& settings = simt::settings;
+  const std::vector<std::string> orders = {"forward", "reverse", "shuffled"};  // as in Settings::Order
+  if (word == "--order") {
+    const auto order = std::find(orders.begin(), orders.end(), value);
+    settings.order = static_cast<simt::Settings::Order>(order - orders.begin());
+    return order != orders.end();
+  }
+  const int number = std::stoi(value);
+  if (word == "--seed") return settings.seed = static_cast<unsigned>(number), true;
+  if (word == "--workers") return settings.workers = number, true;
+  if (word == "--poison") return settings.poison = static_cast<unsigned char>(number), true;
+  if (word == "--cases") return drawn = number, true;
+  if (word == "--planted") return settings.planted = number, true;
+  return false;
+}
 
 // Reports a case that is not as it should be; the program goes on, and ends with exit code 1.
 inline int failures = 0, checks = 0;

@@ -10,7 +10,6 @@
 
 int main(int count, char** words) {
   std::vector<std::string> chosen;
-  simt::Settings& settings = simt::settings;
   const std::pair<const char*, void (*)()> all[] = {
       {"warp", warp_cases}, {"gradient", gradient_cases}, {"merge", merge_cases}, {"rank", rank_cases}};
   for (int i = 1; i < count; ++i) {
@@ -24,23 +23,8 @@ int main(int count, char** words) {
       continue;
     }
     if (i + 1 == count) return std::fprintf(stderr, "%s needs a value\n", word.c_str()), 2;
-    const std::string value = words[++i];
-    if (word == "--order") {
-      settings.order = value == "reverse"    ? simt::Settings::reverse
-                       : value == "shuffled" ? simt::Settings::shuffled
-                                             : simt::Settings::forward;
-    } else if (word == "--seed") {
-      settings.seed = std::stoul(value);
-    } else if (word == "--workers") {
-      settings.workers = std::stoi(value);
-    } else if (word == "--poison") {
-      settings.poison = static_cast<unsigned char>(std::stoi(value));
-    } else if (word == "--cases") {
-      cases::drawn = std::stoi(value);
-    } else if (word == "--planted") {
-      settings.planted = std::stoi(value);
-    } else {
-      return std::fprintf(stderr, "unknown option %s\n", word.c_str()), 2;
+    if (!cases::set_option(word, words[++i])) {
+      return std::fprintf(stderr, "unknown option %s %s\n", word.c_str(), words[i]), 2;
     }
   }
   for (const auto& [name, cases] : all) {

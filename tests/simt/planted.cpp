@@ -72,10 +72,7 @@ void counts() {
 int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
   for (int i = 2; i + 1 < count; i += 2) {
-    const std::string word = words[i];
-    if (word == "--planted") simt::settings.planted = std::atoi(words[i + 1]);
-    if (word == "--workers") simt::settings.workers = std::atoi(words[i + 1]);
-    if (word == "--order" && words[i + 1] == std::string("reverse")) simt::settings.order = simt::Settings::reverse;
+    if (!set_option(words[i], words[i + 1])) return std::fprintf(stderr, "unknown option %s\n", words[i]), 2;
   }
 #if defined(SIMT_COUNT)
   if (what == "counts") counts();

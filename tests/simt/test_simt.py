@@ -147,7 +147,7 @@ def test_counters_know_what_is_known_by_hand():
 
 @pytest.fixture(scope="module")
 def counted():
-    return report.counts(images=16)
+    return report.counts()
 
 
 def test_kernels_touch_no_more_memory_than_they_must(counted):
@@ -165,8 +165,8 @@ def test_kernels_touch_no_more_memory_than_they_must(counted):
 SHARED = {"warp_kernel": 28, "gradient_kernel": 32, "merge_kernel": 0, "expand_kernel": 0, "rank_kernel": 6}
 
 
-def test_shared_memory_is_within_its_budget():
-    for row in report.counts(images=64):
+def test_shared_memory_is_within_its_budget(counted):
+    for row in counted:
         assert row["shared_bytes"] <= SHARED[row["kernel"]] * 1024, row["what"]
 
 
