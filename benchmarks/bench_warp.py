@@ -140,6 +140,7 @@ def bench(foreground: float, rounds: int) -> None:
     seconds |= paired_medians(fresh, rounds)
     seconds |= paired_medians(slow, max(3, rounds // 20), warm_up=1)
     one, two = scaling(with_buffers(ours), 2, rounds)
+    fill_one, fill_two = scaling(lambda turn: outs[turn % SETS].zero_(), 2, rounds)
     filled = (sets[0][1][:, 0] > 0).float().mean().item()
     print(f"\n{filled:.0%} foreground                      ms    against dsa_ext")
     for name, time in sorted(seconds.items(), key=lambda item: -item[1]):
@@ -148,7 +149,8 @@ def bench(foreground: float, rounds: int) -> None:
     ratios = " / ".join(f"{seconds[form] / seconds['minimal C++ loop']:.2f}" for form in forms)
     print(
         f"  float32 / uint8 / float16 / bfloat16 out take {ratios} of the minimal loop (float32); "
-        f"two threads are {one / two:.2f} times as fast as one ({two * 1e3:.2f} ms)"
+        f"two threads are {one / two:.2f} times as fast as one ({two * 1e3:.2f} ms), at zero_() of the "
+        f"output alone {fill_one / fill_two:.2f} times"
     )
 
 
