@@ -2,7 +2,7 @@
 
     dsa_ext._C       csrc/*.cpp, csrc/torch/cpu.cpp     torch's stable ABI, limited Python API
     dsa_ext._C_cuda  csrc/*.cu, csrc/torch/cuda.cpp     the same; only where a CUDA toolkit is found
-    dsareid._core    csrc/core/*.cpp                    pybind11, no torch
+    dsareid._core    csrc/core/*.cpp                    pybind11, no torch; the operations it calls inside
 
 DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it, DSA_CORE=0 leaves out dsareid._core and with
 it pybind11 (scripts/gpu.sh needs neither), DSA_BUILD=0 compiles nothing (the Makefile compiles in a
@@ -85,7 +85,12 @@ def core_extension():
         return []
     from pybind11.setup_helpers import Pybind11Extension
 
-    return [Pybind11Extension("dsareid._core", sources("core/*.cpp"), extra_compile_args=CXX)]
+    operations = [f"csrc/{name}.cpp" for name in ("augment", "batch", "resize")]  # what it calls
+    return [
+        Pybind11Extension(
+            "dsareid._core", [*sources("core/*.cpp"), *operations], extra_compile_args=CXX
+        )
+    ]
 
 
 def extensions():

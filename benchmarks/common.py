@@ -50,11 +50,19 @@ def scaling(function: Callable[[int], object], threads: int, rounds: int) -> tup
     return statistics.median(seconds[1]), statistics.median(seconds[threads])
 
 
-def compile_peer(source: str) -> ctypes.CDLL:
+def made_data(folder: Path, identities: int = 96, images: int = 10) -> Path:
+    """A synthetic data set in `folder`/data, of 128x64 files; half of the identities train."""
+    from dsareid.synth import SynthConfig, generate
+
+    generate(folder / "data", SynthConfig(identities=identities, images=images))
+    return folder / "data"
+
+
+def compile_peer(source: str, *flags: str) -> ctypes.CDLL:
     """Build benchmarks/peers/<source> with g++ -O3 and load it."""
     folder = tempfile.mkdtemp(prefix="dsa-peer-")
     library = Path(folder) / "peer.so"
-    command = ["g++", "-std=c++20", "-O3", "-shared", "-fPIC", str(PEERS / source), "-o", str(library)]
+    command = ["g++", "-std=c++20", "-O3", *flags, "-shared", "-fPIC", str(PEERS / source), "-o", str(library)]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))
 

@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "fill.h"
 #include "iuv.h"
 
 namespace dsa {
@@ -36,41 +37,6 @@ struct PartTargets {
     }
   }
 };
-
-// 16 bytes at a time: compilers store structs of two bytes one by one.
-template <class Out>
-void fill_run(Out* to, int64_t count, Out value) {
-  Vector<Out> sixteen;
-  std::fill_n(sixteen.value, Vector<Out>::kWidth, value);
-  int64_t i = 0;
-  for (; i + Vector<Out>::kWidth <= count; i += Vector<Out>::kWidth) {
-    std::memcpy(to + i, &sixteen, sizeof sixteen);
-  }
-  for (; i < count; ++i) to[i] = value;
-}
-
-template <class Out>
-void fill_parts(const WarpImages& call, Out* out, const std::vector<Out>& fill, int first_part,
-                int last_part) {
-  const int64_t* stride = call.out_stride;
-  const int size = call.size;
-  const bool dense = stride[4] == 1 && stride[3] == size;
-  for (int part = first_part; part < last_part; ++part) {
-    for (int channel = 0; channel < call.channels; ++channel) {
-      Out* image = out + part * stride[1] + channel * stride[2];
-      if (dense) {
-        fill_run(image, int64_t{size} * size, fill[channel]);
-        continue;
-      }
-      const Out value = fill[channel];  // a copy: the compiler need not fear that image overlaps it
-      for (int row = 0; row < size; ++row) {
-        for (int column = 0; column < size; ++column) {
-          image[row * stride[3] + column * stride[4]] = value;
-        }
-      }
-    }
-  }
-}
 
 // Reads a pixel's value and converts it: from uint8 by a table of 256 entries a channel.
 template <class In, class Out>
@@ -128,7 +94,7 @@ void scatter(const WarpImages& call, int batch_index, int first_part, int last_p
 
   std::vector<Out> fill(channels);
   for (int c = 0; c < channels; ++c) fill[c] = from_float<Out>(call.fill[c]);
-  fill_parts(call, out, fill, first_part, last_part);
+  fill_parts(out, call.out_stride, call.size, channels, fill.data(), first_part, last_part);
   int32_t* source = nullptr;
   if constexpr (kWithSource) {
     source = call.source + batch_index * call.parts * map_size;

@@ -6,46 +6,12 @@
 
 #include <type_traits>
 
+#include "layout.h"
 #include "tiles.h"
 #include "warp.cuh"
 
 namespace dsa {
 namespace {
-
-template <class T>
-struct Of {
-  using type = T;
-};
-
-// Calls `f` with the C++ type that stands for a run-time type.
-template <class F>
-auto with_type(Type type, F f) {
-  switch (type) {
-    case Type::uint8: return f(Of<uint8_t>{});
-    case Type::float16: return f(Of<Half>{});
-    case Type::bfloat16: return f(Of<BFloat>{});
-    default: return f(Of<float>{});
-  }
-}
-
-int64_t bytes_of(Type type) { return type == Type::uint8 ? 1 : type == Type::float32 ? 4 : 2; }
-
-// The address of an element, counted from a tensor's first.
-template <class Pointer>
-Pointer advance(Pointer pointer, int64_t elements, Type type) {
-  using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const char*, char*>;
-  return static_cast<Bytes>(pointer) + elements * bytes_of(type);
-}
-
-// Whether 16 bytes can be moved at once from `pointer` on, at each multiple of these strides too.
-template <size_t kStrides>
-bool aligned(const void* pointer, Type type, const int64_t (&stride)[kStrides]) {
-  if (reinterpret_cast<uintptr_t>(pointer) % 16) return false;
-  for (const int64_t elements : stride) {
-    if (elements * bytes_of(type) % 16) return false;
-  }
-  return true;
-}
 
 Scan choose_scan(const WarpImages& call) {
   const int64_t* stride = call.iuv_stride;
@@ -56,21 +22,6 @@ Scan choose_scan(const WarpImages& call) {
   }
   const bool dense = stride[3] == 1 && stride[2] == call.width;
   return dense && aligned(call.iuv, Type::uint8, {stride[0], stride[1]}) ? Scan::planes : Scan::strided;
-}
-
-Write choose_write(const WarpImages& call) {
-  const int64_t* stride = call.out_stride;
-  const int64_t size = call.size, channels = call.channels, width = 16 / bytes_of(call.out_type);
-  if (stride[4] == 1 && stride[3] == size && size * size % width == 0 &&
-      aligned(call.out, call.out_type, {stride[0], stride[1], stride[2]})) {
-    return Write::planes;
-  }
-  if (stride[2] == 1 && stride[4] == channels && stride[3] == size * channels &&
-      channels <= kChannelsALaunch && size * size * channels % width == 0 &&
-      aligned(call.out, call.out_type, {stride[0], stride[1]})) {
-    return Write::channels_last;
-  }
-  return Write::strided;
 }
 
 template <class In, class Out>
@@ -109,7 +60,8 @@ int warp_cuda(const WarpImages& call, void* stream) {
   WarpArguments a{};
   a.height = call.height, a.width = call.width, a.size = call.size;
   a.rows = call.parts * call.size;
-  a.scan = choose_scan(call), a.write = choose_write(call);
+  a.scan = choose_scan(call);
+  a.write = choose_write(call.out, call.out_type, call.out_stride, call.size, call.channels);
   a.dense_image = call.image_stride[2] == call.width * call.image_stride[3];
   a.iuv = call.iuv;
   for (int i = 0; i < 4; ++i) a.image_stride[i] = call.image_stride[i];

@@ -1,10 +1,12 @@
 """Compiled operations: warp images into part images, merge part features, rank a gallery.
 
-    iuv_to_dsap   image + IUV map -> 24 (or 13, or 8) part images, differentiable in the image
-    merge_parts   features of 24 parts -> 13 -> 8
-    count_ranks   distances of queries to a gallery -> the places of their matches, without a sort
-    parts         the tables: names, mirror twins, groups
-    kernel_source the CUDA kernels as text, to be compiled at run time
+    iuv_to_dsap       image + IUV map -> 24 (or 13, or 8) part images, differentiable in the image
+    assemble_batch    stored images and maps -> resized, augmented, normalised images and part images
+    draw_augmentation how each sample of a batch is to be augmented
+    merge_parts       features of 24 parts -> 13 -> 8
+    count_ranks       distances of queries to a gallery -> the places of their matches, without a sort
+    parts             the tables: names, mirror twins, groups
+    kernel_source     the CUDA kernels as text, to be compiled at run time
 
 Arguments may be any arrays that speak DLPack; results are torch tensors. Beside each operation stands
 a plain torch twin of the same name with an underscore, which computes the same and explains it. CUDA
@@ -14,9 +16,20 @@ or is None. `python -m dsa_ext.selftest` checks all of it on this machine.
 
 from dsa_ext import parts
 from dsa_ext._library import CUDA_ERROR
+from dsa_ext.augment import _draw_augmentation, draw_augmentation  # noqa: F401
+from dsa_ext.batch import _assemble_batch, assemble_batch  # noqa: F401
 from dsa_ext.kernels import kernel_source
 from dsa_ext.merge import _merge_parts, merge_parts  # noqa: F401
 from dsa_ext.rank import _count_ranks, count_ranks  # noqa: F401
 from dsa_ext.warp import _iuv_to_dsap, iuv_to_dsap  # noqa: F401
 
-__all__ = ["CUDA_ERROR", "count_ranks", "iuv_to_dsap", "kernel_source", "merge_parts", "parts"]
+__all__ = [
+    "CUDA_ERROR",
+    "assemble_batch",
+    "count_ranks",
+    "draw_augmentation",
+    "iuv_to_dsap",
+    "kernel_source",
+    "merge_parts",
+    "parts",
+]

@@ -75,8 +75,7 @@ def iuv_to_dsap(
         raise ValueError(f"fill must be whole and 0..255 for uint8 output, not {fill}")
     mean = _per_channel("mean", mean, channels) if mean is not None else []
     std = _per_channel("std", std, channels) if std is not None else []
-    if any(x == 0 or not math.isfinite(x) for x in std):
-        raise ValueError(f"std must be finite and not 0, got {std}")
+    check_std(std)
     if iuv.dtype != torch.uint8:
         iuv = iuv.float()
     check_served(image)
@@ -114,12 +113,24 @@ def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: boo
         )
     if iuv.device != image.device:
         raise ValueError(f"iuv is on {iuv.device}, but image is on {image.device}")
+    check_part_images(size, parts, mirror)
+
+
+def check_part_images(size: int, parts: int, mirror: bool) -> None:
+    """Raise ValueError for part images that there are none of."""
     if not _is_whole(size) or not 1 <= size <= 256:
         raise ValueError(f"size must be 1..256, not {size!r}")
     if not _is_whole(parts) or parts not in body.GROUPS:
         raise ValueError(f"parts must be 24, 13 or 8, not {parts!r}")
     if mirror and parts == 24:
         raise ValueError("mirror=True needs parts=13 or parts=8: with 24 nothing is merged")
+
+
+def check_std(std: list[float]) -> list[float]:
+    """`std` itself, or ValueError where nothing can be divided by it."""
+    if any(x == 0 or not math.isfinite(x) for x in std):
+        raise ValueError(f"std must be finite and not 0, got {std}")
+    return std
 
 
 def _is_whole(x: object) -> bool:

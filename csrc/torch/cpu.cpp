@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "../resize.h"
 #include "calls.h"
 
 STABLE_TORCH_LIBRARY(dsa_ext, m) {
@@ -22,6 +23,14 @@ STABLE_TORCH_LIBRARY(dsa_ext, m) {
       "-> ()");
   // The gradient of merge_parts; features and residual only where ReLU was applied.
   m.def("expand_parts(Tensor merged, Tensor? features, Tensor? residual, bool front_back) -> Tensor");
+  // drawn: int32 [B, 8], what draw_augmentation returned; rows and columns: of resize_table.
+  m.def(
+      "assemble_batch_out(Tensor images, Tensor? iuv, Tensor index, Tensor? drawn, Tensor rows, "
+      "Tensor columns, Tensor(a!) image, Tensor(b!)? dsap, bool augmented_dsap, bool mirror, float[] fill, "
+      "float[] mean, float[] std) -> ()");
+  m.def(
+      "draw_augmentation(Tensor index, Tensor repeat, int seed, int epoch, int height, int width, int pad, "
+      "float flip, float erase, float drop_person, float drop_part) -> Tensor");
   // ranks [T, M], M = the largest count rounded up to a multiple of 4; found [T].
   m.def(
       "count_ranks(Tensor distances, Tensor members, Tensor first, Tensor count, Tensor query_cams, "
@@ -79,6 +88,40 @@ void run_merge(const MergeCall& call, bool expand, const Tensor&) {
                               [&](int64_t begin, int64_t end) { work(call, begin, end); });
 }
 
+void assemble_batch_out(const Tensor& images, std::optional<Tensor> iuv, const Tensor& index,
+                        std::optional<Tensor> drawn, const Tensor& rows, const Tensor& columns, Tensor image,
+                        std::optional<Tensor> dsap, bool augmented_dsap, bool mirror,
+                        std::vector<double> fill, std::vector<double> mean, std::vector<double> std) {
+  BatchCall call =
+      batch_call(images, iuv, rows, columns, image, dsap, augmented_dsap, mirror, fill, mean, std);
+  call.index = sample_index(index, call), call.drawn = sample_drawn(drawn, call);
+  check_index(call), check_drawn(call);
+  const BatchTables tables(call);
+  for_each_unit(call.batch, [&](int64_t sample) { assemble_cpu(call, tables, sample); });
+}
+
+Tensor draw_augmentations(const Tensor& index, const Tensor& repeat, int64_t seed, int64_t epoch,
+                          int64_t height, int64_t width, int64_t pad, double flip, double erase,
+                          double drop_person, double drop_part) {
+  STD_TORCH_CHECK(index.dim() == 1 && index.is_contiguous() && index.scalar_type() == ScalarType::Long &&
+                      repeat.dim() == 1 && repeat.size(0) == index.size(0) && repeat.is_contiguous() &&
+                      repeat.scalar_type() == ScalarType::Long,
+                  "index and repeat must be contiguous int64 [B]");
+  const AugmentSettings settings{static_cast<int>(height), static_cast<int>(width), static_cast<int>(pad),
+                                 flip, erase, drop_person, drop_part};
+  Tensor out = torch::stable::new_empty(index, {index.size(0), 8}, std::make_optional(ScalarType::Int));
+  auto* drawn = static_cast<Augmentation*>(out.mutable_data_ptr());
+  const auto* image = static_cast<const int64_t*>(index.const_data_ptr());
+  const auto* times = static_cast<const int64_t*>(repeat.const_data_ptr());
+  for (int64_t i = 0; i < index.size(0); ++i) {
+    STD_TORCH_CHECK(image[i] >= 0 && image[i] <= UINT32_MAX && times[i] >= 0 && times[i] <= UINT32_MAX,
+                    "index and repeat must be 0..2^32 - 1, but sample ", i, " has ", image[i], " and ", times[i]);
+    drawn[i] = draw_augmentation(settings, static_cast<uint64_t>(seed), static_cast<uint32_t>(epoch),
+                                 static_cast<uint32_t>(image[i]), static_cast<uint32_t>(times[i]));
+  }
+  return out;
+}
+
 void check_members(const RankCall& call) {
   for (int64_t i = 0; i < call.gallery; ++i) {
     STD_TORCH_CHECK(call.members[i] >= 0 && call.members[i] < call.gallery, "members must be 0..",
@@ -115,6 +158,8 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CPU, m) {
   m.impl("merge_parts", TORCH_BOX(&dsa::merge_functional<&dsa::run_merge>));
   m.impl("merge_parts_out", TORCH_BOX(&dsa::merge_into<&dsa::run_merge>));
   m.impl("expand_parts", TORCH_BOX(&dsa::expand_functional<&dsa::run_merge>));
+  m.impl("assemble_batch_out", TORCH_BOX(&dsa::assemble_batch_out));
+  m.impl("draw_augmentation", TORCH_BOX(&dsa::draw_augmentations));
   m.impl("count_ranks", TORCH_BOX(&dsa::count_ranks));
 }
 
@@ -136,9 +181,26 @@ static PyObject* part_tables(PyObject*, PyObject*) {
   return Py_BuildValue("(NNN)", parts, mirror, body);
 }
 
+// `dsa_ext._C.resize_table(in, out)`: csrc/resize.h's table of one dimension as (taps, its bytes).
+static PyObject* resize_table(PyObject*, PyObject* arguments) {
+  int in = 0, out = 0;
+  if (!PyArg_ParseTuple(arguments, "ii", &in, &out)) return nullptr;
+  if (in < 1 || out < 1) {
+    PyErr_SetString(PyExc_ValueError, "both sizes must be at least 1");
+    return nullptr;
+  }
+  const int taps = dsa::resize_taps(in, out);
+  std::vector<int32_t> table(size_t(out) * (1 + taps));
+  dsa::resize_table(in, out, taps, table.data());
+  const auto* bytes = reinterpret_cast<const char*>(table.data());
+  const auto count = static_cast<Py_ssize_t>(table.size() * sizeof(int32_t));
+  return Py_BuildValue("(iN)", taps, PyBytes_FromStringAndSize(bytes, count));
+}
+
 PyMODINIT_FUNC PyInit__C() {
   static PyMethodDef methods[] = {
       {"part_tables", part_tables, METH_NOARGS, "The tables of csrc/parts.h."},
+      {"resize_table", resize_table, METH_VARARGS, "The table of csrc/resize.h for one dimension."},
       {nullptr, nullptr, 0, nullptr},
   };
   static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods,
