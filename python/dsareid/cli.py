@@ -14,6 +14,8 @@ usage: dsareid COMMAND [OPTIONS]        (dsareid COMMAND --help shows the option
 
   warp     the 24 part images of a photograph and its DensePose map, as one picture
   synth    make the synthetic data set
+  pack     decode a data set into a store, which train, eval and report read
+  check    whether a store is still as it was packed
   train    train a network
   eval     mAP and rank-1/5/10 of a trained network
   report   one HTML page about a run, with plots, rank lists and DSAP-images
@@ -137,6 +139,54 @@ def _synth(_: list[str]) -> Callable:
     return synth
 
 
+def _pack(_: list[str]) -> Callable:
+    import tyro
+
+    def command(
+        root: _positional("ROOT"),
+        out: _positional("OUT"),
+        height: int | None = None,
+        width: int | None = None,
+        skip_broken: tyro.conf.FlagCreatePairsOff[bool] = False,
+    ) -> None:
+        """Decode a data set once into a store: arrays that --data takes in place of its folder.
+
+        Train, eval and report do so by themselves, into ROOT/store-HxW. A call that was interrupted
+        is gone on with by the next one.
+
+        Args:
+            root: The data set: a folder with bounding_box_train, query, bounding_box_test and iuv.
+            out: The store's folder; it is created.
+            height: Rows of the stored images, with --width. Those of the files unless given, or 256
+                where the files are not of one size.
+            width: Columns of the stored images, with --height; 128 where the files are not of one size.
+            skip_broken: Leave out images that cannot be read or are misnamed, and list them.
+        """
+        from dsareid.data.pack import pack
+        from dsareid.data.store import describe
+
+        print(describe(pack(root, out, height, width, skip_broken=skip_broken)))
+
+    return command
+
+
+def _check(_: list[str]) -> Callable:
+    def command(store: _positional("STORE")) -> None:
+        """Say what a store holds, and compare the checksum of each of its files.
+
+        Args:
+            store: The folder that pack made.
+        """
+        from dsareid.data.store import describe, open_store, verify
+
+        opened = open_store(store)
+        print(describe(opened))
+        verify(opened)
+        print("ok")
+
+    return command
+
+
 def _train(arguments: list[str]) -> Callable:
     import tyro
 
@@ -154,7 +204,7 @@ def _train(arguments: list[str]) -> Callable:
         preset: Literal["paper", "demo"] = "paper",
         resume: tyro.conf.FlagCreatePairsOff[bool] = False,
     ) -> None:
-        """Train a network. The DSAP-images are warped on the fly; nothing is cached on disk.
+        """Train a network. The images are decoded once, into a store; DSAP-images are warped on the fly.
 
         Args:
             preset: paper: the paper's recipe.
@@ -192,7 +242,7 @@ def _eval(_: list[str]) -> Callable:
 
         Args:
             run: The folder that train wrote.
-            data: The data set; the one the run was trained on unless given.
+            data: The data set or a store of it; the one the run was trained on unless given.
             features: mf: f of the MF-Stream, from the images alone.
                 fused: z = f + d of both streams; needs the IUV maps of query and gallery.
             batch_size: Images at a time.
@@ -214,7 +264,8 @@ def _report(_: list[str]) -> Callable:
 
         Args:
             run: The folder that train wrote.
-            data: The data set; the one the run was evaluated on, or trained on, unless given.
+            data: The data set or a store of it; the one the run was evaluated on, or trained on,
+                unless given.
         """
         from dsareid.evaluation import format_table
         from dsareid.report import read_run, write_report
@@ -232,6 +283,8 @@ def _report(_: list[str]) -> Callable:
 COMMANDS: dict[str, Callable[[list[str]], Callable]] = {
     "warp": _warp,
     "synth": _synth,
+    "pack": _pack,
+    "check": _check,
     "train": _train,
     "eval": _eval,
     "report": _report,

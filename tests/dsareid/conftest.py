@@ -1,5 +1,6 @@
 """A tiny data set in Market-1501's layout, made once."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dsareid.data.iuv import write_iuv
+from dsareid.data.pack import pack
 
 HEIGHT, WIDTH = 64, 32
 
@@ -58,3 +60,15 @@ def tiny_data(tmp_path_factory) -> Path:
 def own_data(tmp_path) -> Path:
     """The same, to be damaged by a test."""
     return make_data(tmp_path / "market")
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_data, tmp_path_factory) -> Path:
+    """The store of tiny_data, 64 rows x 32 columns; read only."""
+    return pack(tiny_data, tmp_path_factory.mktemp("stores") / "tiny").path
+
+
+@pytest.fixture
+def own_store(tiny_store, tmp_path) -> Path:
+    """The same, to be damaged by a test."""
+    return shutil.copytree(tiny_store, tmp_path / "store")

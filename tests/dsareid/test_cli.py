@@ -128,3 +128,37 @@ def test_synth(capsys, tmp_path):
     assert (tmp_path / "data/synth.json").exists()
     status, _, err = run(capsys, "synth", tmp_path / "other", "--identities", "1")
     assert status == 1 and "identities" in err and not (tmp_path / "other").exists()
+
+
+def test_pack_and_check(capsys, own_data, tmp_path):
+    store = tmp_path / "store"
+    status, out, err = run(capsys, "pack", own_data, store)
+    assert status == 0 and "27 images, 64 rows x 32 columns" in out, err
+    status, again, err = run(capsys, "pack", own_data, store)
+    assert status == 0 and again == out and "already holds these files" in err
+    status, checked, err = run(capsys, "check", store)
+    assert status == 0 and checked == f"{out}ok\n", err
+    images = (store / "images.npy").read_bytes()
+    (store / "images.npy").write_bytes(images[:-1] + b"x")
+    status, out, err = run(capsys, "check", store)
+    assert status == 1 and "images.npy: altered" in err and "ok" not in out
+    status, _, err = run(capsys, "pack", own_data, own_data)
+    assert status == 1 and "exists already and is not a store" in err
+    status, _, err = run(capsys, "check", own_data)
+    assert status == 1 and "not a store" in err
+
+
+def test_pack_with_a_broken_file(capsys, own_data, tmp_path):
+    path = sorted((own_data / "query").iterdir())[0]
+    path.write_bytes(b"")
+    status, _, err = run(capsys, "pack", own_data, tmp_path / "store")
+    assert status == 1 and path.name in err and "--skip-broken" in err
+    status, out, err = run(capsys, "pack", own_data, tmp_path / "store", "--skip-broken")
+    assert status == 0 and "skipped as broken" in out and f"query/{path.name}: not readable" in out, err
+
+
+def test_pack_to_a_size(capsys, tiny_data, tmp_path):
+    status, out, _ = run(capsys, "pack", tiny_data, tmp_path / "store", "--height", "32", "--width", "16")
+    assert status == 0 and "32 rows x 16 columns" in out
+    status, _, err = run(capsys, "pack", tiny_data, tmp_path / "other", "--height", "32")
+    assert status == 1 and "--height and --width must both be given" in err

@@ -1,75 +1,216 @@
-"""From stored pixels to what the network takes. The DSAP-images are made here, on the fly."""
+"""From the store to what the network takes: the one way by which training sees data.
 
+Images are gathered, resized, augmented and normalised, and the DSAP-images warped, in one pass of compiled
+code (dsa_ext.assemble_batch). Where the training split fits into a CUDA device's memory it is put there
+once and batches are made there; otherwise threads assemble the next batches on the host while the model
+computes. Both give the same bits.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dsa_ext import iuv_to_dsap
-from dsareid.data.augment import AugmentConfig, augment, draw_augmentation
-from dsareid.data.market import Split
-from dsareid.data.sampler import Draw
+from dsa_ext import assemble_batch, draw_augmentation
+from dsareid import _core
+from dsareid.data.store import Split
+from dsareid.errors import DSAError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+_AHEAD = 3  # batches in memory: one in use, the others being made
+_COPIED_AT_ONCE = 1024  # images, on their way to a device
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training images are varied."""
+
+    pad: int = 10
+    """Pixels of padding on each side before the random crop."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    erase: float = 0.5
+    """Probability of random erasing (area 0.02..0.4, aspect 0.3..3.33, filled with the mean)."""
+    drop_person: float = 0.0
+    """Probability that a sample's whole IUV map is taken away (not in the paper)."""
+    drop_part: float = 0.0
+    """Probability that a single part of a sample's IUV map is taken away (not in the paper)."""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """What batches are made of."""
+
+    batch: int  # B
+    height: int  # of the network's input, pixels
+    width: int
+    dsap_size: int | None  # S of the DSAP-images; None for networks that take none
+    augment: AugmentConfig
+    seed: int
+    dtype: torch.dtype = torch.float32
 
 
 class Batch(NamedTuple):
-    """A training batch."""
+    """A training batch. It may lie in memory that the next one is written to."""
 
-    image: Tensor  # float32 (B, 3, H, W), normalised
-    dsap: Tensor | None  # float32 (B, 24, 3, S, S), normalised, empty cells 0
+    image: Tensor  # (B, 3, H, W), normalised, channels_last
+    dsap: Tensor | None  # (B, 24, 3, S, S), normalised, empty cells 0, which is the mean (section 3.1)
     label: Tensor  # int64 (B,), 0..identities - 1
 
 
-def eval_images(images: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 (B, 3, H, W), normalised; channels_last, nothing is copied over."""
-    mean, std = (torch.tensor(x, device=images.device) for x in (MEAN, STD))
-    return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
-
-
-def eval_dsap(images: Tensor, iuv: Tensor, size: int) -> Tensor:
-    """uint8 [B, H, W, 3] images and IUV maps -> float32 (B, 24, 3, size, size), normalised.
-
-    Empty cells hold 0, which is the mean of the images (section 3.1).
-    """
-    image, iuv = images.permute(0, 3, 1, 2), iuv.permute(0, 3, 1, 2)
-    return iuv_to_dsap(image, iuv, size=size, dtype=torch.float32, mean=MEAN, std=STD)
-
-
 class TrainData:
-    """A training split whose batches are assembled on `device`.
+    """A training split as batches on `device`.
 
     Args:
-        split: with IUV maps if dsap_size is given.
-        dsap_size: S of the DSAP-images, or None for networks that take none.
+        split: with IUV maps if the config has a dsap_size.
+        resident: whether its pixels go to the device; None: where it is a CUDA device and they take at
+            most half of its free memory.
+
+    Raises:
+        DSAError: not enough memory.
     """
 
     def __init__(
-        self,
-        split: Split,
-        augmentation: AugmentConfig,
-        dsap_size: int | None,
-        seed: int,
-        device: torch.device,
+        self, split: Split, config: BatchConfig, device: torch.device, resident: bool | None = None
     ):
-        self.config, self.dsap_size, self.seed, self.device = augmentation, dsap_size, seed, device
         identities, label = np.unique(split.ids, return_inverse=True)
-        self.identities = len(identities)
-        self.label = torch.from_numpy(label)
-        self.images = torch.from_numpy(split.images)
-        self.iuv = torch.from_numpy(split.iuv) if dsap_size else None
+        self.identities, self.images = len(identities), len(split)
+        self._label, self._rows, self._device = torch.from_numpy(label), split.rows, device
+        store, maps = split.store, 1 if config.dsap_size is None else 2
+        size = len(split) * store.height * store.width * 3 * maps
+        if resident is None:
+            resident = device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 2
+        self._source = (_Resident if resident else _Stream)(split, config, device)
+        self.described = f"{size / 1e9:.2f} GB of pixels, {self._source.described}"
 
-    def batch(self, epoch: int, draw: Draw) -> Batch:
-        """The augmented batch of a draw; the DSAP-images are warped from the augmented view."""
-        _, height, width, _ = self.images.shape
-        drawn = draw_augmentation(
-            self.config, self.seed, epoch, draw.index, draw.repeat, height, width
-        )
-        index = torch.from_numpy(draw.index)
-        images = self.images[index].to(self.device)
-        iuv = None if self.iuv is None else self.iuv[index].to(self.device)
-        images, iuv, valid = augment(images, iuv, drawn)
-        image = eval_images(images) * valid[:, None]  # 0 is the mean
-        dsap = None if iuv is None else eval_dsap(images, iuv, self.dsap_size)
-        return Batch(image, dsap, self.label[index].to(self.device))
+    def batches(self, epoch: int, index: np.ndarray, repeat: np.ndarray) -> Iterator[Batch]:
+        """The augmented batches of the sampler's index and repeat, int64 [batches, B] each.
+
+        A batch is good until the next one is taken.
+
+        Raises:
+            DSAError: a sample that cannot be read, by its name; a store that changed.
+        """
+        pixels = self._source.batches(epoch, self._rows[index], repeat)
+        for chosen, (image, dsap) in zip(index, pixels):
+            yield Batch(image, dsap, self._label[chosen].to(self._device, non_blocking=True))
+
+
+class _Resident:
+    """The pixels on the device."""
+
+    def __init__(self, split: Split, config: BatchConfig, device: torch.device):
+        self.described = f"held on {device}, where the batches are made"
+        self.config, store = config, split.store
+        self.images = _copy(store.images, split.rows, device)
+        self.iuv = None if config.dsap_size is None else _copy(store.iuv, split.rows, device)
+        self.position = np.full(len(store.images), -1)  # of a row of the store
+        self.position[split.rows] = np.arange(len(split))
+
+    def batches(
+        self, epoch: int, rows: np.ndarray, repeat: np.ndarray
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        config = self.config
+        for chosen, times in zip(rows, repeat):
+            drawn = draw_augmentation(
+                config.seed, epoch, chosen, times, height=config.height, width=config.width,
+                **asdict(config.augment),
+            )  # fmt: skip
+            image, dsap = _empty(config, self.images.device)
+            yield assemble_batch(
+                self.images, self.iuv, torch.from_numpy(self.position[chosen]), drawn, height=config.height,
+                width=config.width, size=config.dsap_size or 1, mean=MEAN, std=STD, out=(image, dsap),
+            )  # fmt: skip
+
+
+class _Stream:
+    """Batches assembled ahead on the host, in memory that is used again."""
+
+    def __init__(self, split: Split, config: BatchConfig, device: torch.device):
+        # On the CPU the model's own threads have the cores.
+        threads = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        self.described = f"read from {split.store.path} by {threads} thread{'s' if threads > 1 else ''}"
+        self.device, self.names = device, split.store.names
+        store = split.store
+        self.slots = [_empty(config, torch.device("cpu"), pinned=device.type == "cuda") for _ in range(_AHEAD)]
+        image, dsap = self.slots[0]
+        size = config.dsap_size or 1
+        self.prefetcher = _core.Prefetcher(
+            images=store.images, iuv=None if dsap is None else store.iuv,
+            files=[(file, *stamp) for file, stamp in zip(store.descriptors, store.stamps)],
+            slots=[tuple(map(_memory, slot)) for slot in self.slots],
+            type=str(config.dtype).removeprefix("torch."), batch=config.batch, height=config.height,
+            width=config.width, image_stride=image.stride(), size=size, parts=24,
+            dsap_stride=(1,) * 5 if dsap is None else dsap.stride(), mirror=False, augmented_dsap=True,
+            fill=(0, 0, 0), mean=MEAN, std=STD, **asdict(config.augment), seed=config.seed, threads=threads,
+            owners=(self.slots, store),
+        )  # fmt: skip
+
+    def batches(
+        self, epoch: int, rows: np.ndarray, repeat: np.ndarray
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        begun = done = 0
+        try:
+            while done < len(rows):
+                while begun < min(done + _AHEAD, len(rows)):
+                    self.prefetcher.submit(begun % _AHEAD, epoch, rows[begun], repeat[begun])
+                    begun += 1
+                slot, done = done % _AHEAD, done + 1
+                self._wait(slot)
+                yield from self._delivered(slot)
+        finally:  # also where the consumer stops early: the slots are to be free
+            for step in range(done, begun):
+                try:
+                    self.prefetcher.wait(step % _AHEAD)
+                except RuntimeError:
+                    pass  # nobody wants these batches any more
+
+    def _wait(self, slot: int) -> None:
+        try:
+            self.prefetcher.wait(slot)
+        except _core.SampleError as error:
+            known = 0 <= error.index < len(self.names)
+            name = self.names[error.index] if known else f"image {error.index}"
+            raise DSAError(f"{name}: {error}") from error
+
+    def _delivered(self, slot: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        if self.device.type == "cpu":
+            yield self.slots[slot]
+            return
+        there = tuple(x if x is None else x.to(self.device, non_blocking=True) for x in self.slots[slot])
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(self.device))
+        yield there
+        copied.synchronize()  # before the slot is written to again
+
+
+def _empty(
+    config: BatchConfig, device: torch.device, pinned: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Memory for a batch: the image channels_last, in which convolutions are fast, and the DSAP-images."""
+    options = {"dtype": config.dtype, "device": device, "pin_memory": pinned}
+    image = torch.empty((config.batch, config.height, config.width, 3), **options).permute(0, 3, 1, 2)
+    if config.dsap_size is None:
+        return image, None
+    return image, torch.empty((config.batch, 24, 3, config.dsap_size, config.dsap_size), **options)
+
+
+def _memory(tensor: Tensor | None) -> tuple[int, int] | None:
+    """Its address and bytes."""
+    return None if tensor is None else (tensor.data_ptr(), tensor.nbytes)
+
+
+def _copy(stored: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of a mapped array on a device, a few at a time."""
+    try:
+        copy = torch.empty((len(rows), *stored.shape[1:]), dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError as error:
+        raise DSAError(f"{len(rows)} images do not fit into the memory of {device}: {error}") from error
+    for start in range(0, len(rows), _COPIED_AT_ONCE):
+        part = slice(start, start + _COPIED_AT_ONCE)
+        copy[part].copy_(torch.from_numpy(stored[rows[part]]))
+    return copy

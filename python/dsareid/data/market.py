@@ -1,142 +1,104 @@
-"""Data sets in Market-1501's layout, decoded once into arrays.
+"""Data sets in Market-1501's layout: which files there are, by name alone.
 
     ROOT/bounding_box_train/0002_c1s1_000451_03.jpg     identity 2, camera 1
     ROOT/query, ROOT/bounding_box_test                  the same
     ROOT/iuv/<folder>/0002_c1s1_000451_03.png           its IUV map (NAME_IUV.png is found too)
 """
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
-from dsareid.data.iuv import read_image, read_pair
 from dsareid.errors import DSAError
 
-TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+LAYOUT = f"--data must be a folder with {TRAIN}, {QUERY} and {GALLERY}, or a store of dsareid pack"
 _NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
 
 
-@dataclass
-class Split:
-    """One folder of a data set in memory."""
+class Entry(NamedTuple):
+    """An image file of a data set."""
+
+    split: str
+    name: str  # relative to the root, as query/0005_c1s1_000001_00.jpg
+    identity: int  # 0 is a distractor; -1 where the file is misnamed
+    camera: int  # -1 where the file is misnamed
+    iuv: str | None  # its IUV map, relative to the root; None where there is none
+    misnamed: str | None  # what is wrong with the name
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a data set at one moment."""
 
     root: Path
-    name: str  # "bounding_box_train", "query" or "bounding_box_test"
-    names: list[str]  # N paths relative to root
-    ids: np.ndarray  # int64 [N]; 0 is a distractor
-    cams: np.ndarray  # int64 [N]
-    images: np.ndarray  # uint8 [N, H, W, 3] RGB
-    iuv: np.ndarray | None  # uint8 [N, H, W, 3] in the order I, U, V
-
-    def __len__(self) -> int:
-        return len(self.names)
+    entries: list[Entry]  # by split, then by name; junk (identity -1) is left out
+    fingerprint: str  # hex SHA-256 of the path, size and time of change of every file that is listed
 
 
-def load_split(
-    root: str | os.PathLike, split: str, height: int, width: int, *, iuv: bool
-) -> Split:
-    """Decode one folder of a data set, with a progress bar and on all cores.
-
-    Images are resized bilinearly to height x width, IUV maps by nearest neighbour. Junk (identity
-    -1) is dropped; distractors (identity 0) stay.
+def list_data(root: str | os.PathLike) -> Listing:
+    """List the images of a data set and their IUV maps. Folders that are missing are simply not there.
 
     Raises:
-        DSAError: a folder or file that is missing, empty, unreadable or misnamed, an IUV map that
-            is missing or of another size than its image.
+        DSAError: there is no such folder, none of its folders holds an image, or one cannot be listed.
     """
     root = Path(root)
-    entries = list_split(root, split)
-    maps = [find_iuv(root, split, path) for path, _, _ in entries] if iuv else [None] * len(entries)
-    images = np.empty((len(entries), height, width, 3), np.uint8)
-    charts = np.empty_like(images) if iuv else None
-
-    def decode(index: int) -> None:
-        path, iuv_path = entries[index][0], maps[index]
-        if iuv_path is None:
-            image = read_image(path)
-        else:
-            image, chart = read_pair(path, iuv_path)
-            charts[index] = _resize(chart, height, width, Image.Resampling.NEAREST)
-        images[index] = _resize(image, height, width, Image.Resampling.BILINEAR)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without holding the GIL
-        progress = tqdm(total=len(entries), desc=f"decoding {split}", unit="image", leave=False, disable=None)
-        with progress:
-            for _ in _as_they_come(pool, decode, len(entries)):
-                progress.update()
-    return Split(
-        root=root,
-        name=split,
-        names=[f"{split}/{path.name}" for path, _, _ in entries],
-        ids=np.array([identity for _, identity, _ in entries], np.int64),
-        cams=np.array([camera for _, _, camera in entries], np.int64),
-        images=images,
-        iuv=charts,
-    )
-
-
-def list_split(root: Path, split: str) -> list[tuple[Path, int, int]]:
-    """The images of a folder by name, as (path, identity, camera), without junk.
-
-    Raises:
-        DSAError: the folder is missing, holds no images, or a name without identity and camera.
-    """
-    folder = root / split
-    if not folder.is_dir():
-        raise DSAError(
-            f"{folder}: no such folder; --data must be a folder with {TRAIN}, {QUERY} and {GALLERY}"
-        )
-    entries = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        match = _NAME.match(path.name)
-        if not match:
-            raise DSAError(
-                f"{path}: the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
-            )
-        identity, camera = int(match[1]), int(match[2])
-        if identity >= 0:
-            entries.append((path, identity, camera))
+    if not root.is_dir():
+        raise DSAError(f"{root}: no such folder; {LAYOUT}")
+    entries, lines = [], []
+    for split in SPLITS:
+        images, maps = _scan(root, split), _scan(root, f"iuv/{split}")
+        for name in sorted(images):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in IMAGE_SUFFIXES or name.startswith("."):
+                continue
+            chart = next((x for x in (f"{stem}.png", f"{stem}_IUV.png") if x in maps), None)
+            entry = _entry(split, name, chart)
+            if entry.identity < 0 and not entry.misnamed:
+                continue
+            entries.append(entry)
+            lines.append(f"{split}/{name}\0{images[name]}")
+            if chart:
+                lines.append(f"{entry.iuv}\0{maps[chart]}")
     if not entries:
-        raise DSAError(f"{folder}: no images here (expected *.jpg or *.png)")
-    return entries
+        raise DSAError(f"{root}: no images in its folders (expected *.jpg or *.png); {LAYOUT}")
+    text = "\n".join(sorted(lines)).encode("utf-8", "surrogateescape")
+    return Listing(root, entries, hashlib.sha256(text).hexdigest())
 
 
-def find_iuv(root: Path, split: str, image: Path) -> Path:
-    """The IUV map of an image.
-
-    Raises:
-        DSAError: there is none.
-    """
-    folder = root / "iuv" / split
-    for name in (f"{image.stem}.png", f"{image.stem}_IUV.png"):
-        if (folder / name).exists():
-            return folder / name
-    raise DSAError(
-        f"{folder / image.stem}.png: the IUV map of {image} is missing, and so is "
-        f"{image.stem}_IUV.png (an image without a detection needs an all-background map)"
-    )
-
-
-def _as_they_come(pool: ThreadPoolExecutor, work, count: int) -> Iterable[None]:
-    """Results in order; after the first failure the work that has not begun is dropped."""
+def _scan(root: Path, folder: str) -> dict[str, str]:
+    """Each file of a folder with its size and its time of change; empty where there is no folder."""
     try:
-        yield from pool.map(work, range(count))
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
+        with os.scandir(root / folder) as files:
+            return {file.name: _stamp(file) for file in files}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DSAError(f"{root / folder}: cannot be listed: {error.strerror}") from error
 
 
-def _resize(array: np.ndarray, height: int, width: int, how: Image.Resampling) -> np.ndarray:
-    if array.shape[:2] == (height, width):
-        return array
-    return np.asarray(Image.fromarray(array).resize((width, height), how))
+def _stamp(file: os.DirEntry) -> str:
+    try:
+        status = file.stat()
+    except OSError:  # a dangling link: reading it will say so
+        return "unreadable"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _entry(split: str, file: str, chart: str | None) -> Entry:
+    """The entry of a file by its name; one with identity -1 that is not misnamed is junk."""
+    name, chart = f"{split}/{file}", chart and f"iuv/{split}/{chart}"
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            return Entry(split, name, -1, -1, None, "the name is not UTF-8")
+    if match := _NAME.match(file):
+        return Entry(split, name, int(match[1]), int(match[2]), chart, None)
+    wrong = "the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
+    return Entry(split, name, -1, -1, chart, wrong)

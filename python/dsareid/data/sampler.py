@@ -1,39 +1,37 @@
 """Which images an epoch shows, and in which batches."""
 
-from collections import Counter
-from dataclasses import dataclass
-
 import numpy as np
 
+from dsareid import _core
 from dsareid.errors import DSAError
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One batch of P identities with K images each."""
-
-    index: np.ndarray  # int64 [P*K] into the training set
-    repeat: np.ndarray  # int64 [P*K]: how often that image was drawn before in this epoch
 
 
 class PKSampler:
     """P identities x K images a batch, as batch-hard triplet loss wants them.
 
     Every image is drawn at least once an epoch. An identity whose images do not fill groups of K is
-    topped up with some of them again, and so is the last batch with further identities. Epochs
-    depend on (seed, epoch) alone.
+    topped up with some of them again, and so are the last batches with further identities. Epochs
+    depend on (seed, epoch) alone; csrc/core/sampler.h has the rules.
+
+    Several processes share an epoch: each takes P/world identities of every batch. Side by side in
+    the order of their ranks they are the batches of one process alone.
 
     Args:
         ids: int64 [N], the identity of each image.
-        identities: P, images: K.
+        identities: P, of a whole batch.
+        images: K.
+        seed: 0..2**63 - 1.
+        rank, world: which of how many processes this is; world divides P.
 
     Raises:
-        DSAError: fewer than P identities, or an identity with a single image.
+        DSAError: fewer than P identities, an identity with a single image, or a world that does not
+            divide P.
     """
 
-    def __init__(self, ids: np.ndarray, identities: int, images: int, seed: int):
-        self.identities, self.images, self.seed = identities, images, seed
-        unique, counts = np.unique(ids, return_counts=True)
+    def __init__(
+        self, ids: np.ndarray, identities: int, images: int, seed: int, rank: int = 0, world: int = 1
+    ):
+        unique, label, counts = np.unique(ids, return_inverse=True, return_counts=True)
         if len(unique) < identities:
             raise DSAError(
                 f"the training set has {len(unique)} identities, but a batch needs "
@@ -44,41 +42,26 @@ class PKSampler:
                 f"identity {unique[counts.argmin()]} of the training set has one image, but the "
                 "triplet loss needs at least two: remove it or add images"
             )
-        self.members = [np.flatnonzero(ids == identity) for identity in unique]
+        if identities % world:
+            raise DSAError(
+                f"a batch of {identities} identities cannot be split evenly over {world} processes: "
+                f"give --identities a multiple of {world}, or another number of processes"
+            )
+        self.identities, self.images, self.seed = identities, images, seed
+        self.rank, self.world = rank, world
+        self._label, self._count = label.astype(np.int64, copy=False), len(unique)
 
-    def epoch(self, epoch: int) -> list[Draw]:
-        """The batches of an epoch, in order."""
-        rng = np.random.default_rng([self.seed, epoch])
-        waiting = [self._groups(members, rng) for members in self.members]
-        drawn: Counter[int] = Counter()
-        batches = []
-        while True:
-            left = np.array([len(groups) for groups in waiting])
-            if not left.any():
-                return batches
-            index = np.concatenate([
-                waiting[who].pop() if waiting[who] else self._groups(self.members[who], rng)[0]
-                for who in self._choose(left, rng)
-            ])  # fmt: skip
-            batches.append(Draw(index, np.array([_count(drawn, i) for i in index])))
+    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The batches of an epoch, in order.
 
-    def _choose(self, left: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """P identities: those with much left more often, so that few remain for the last batches."""
-        have = np.flatnonzero(left)
-        if len(have) >= self.identities:
-            share = left[have] / left[have].sum()
-            return rng.choice(have, self.identities, replace=False, p=share)
-        others = np.setdiff1d(np.arange(len(left)), have)
-        return np.concatenate([have, rng.choice(others, self.identities - len(have), replace=False)])
-
-    def _groups(self, members: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """The identity's images, shuffled, in groups of K; the last group is topped up."""
-        order = rng.permutation(members)
-        short = -len(order) % self.images
-        order = np.concatenate([order, rng.choice(members, short, replace=short > len(members))])
-        return list(order.reshape(-1, self.images))
-
-
-def _count(drawn: Counter[int], index: int) -> int:
-    drawn[int(index)] += 1
-    return drawn[int(index)] - 1
+        Returns:
+            index, int64 [batches, P/world*K]: which image; the K of an identity follow each other.
+            repeat, int64, of the same shape: how often that image was drawn before in this epoch, by
+            any process.
+        """
+        drawn = _core.sample_epoch(
+            self._label, self._count, identities=self.identities, images=self.images, seed=self.seed,
+            epoch=epoch,
+        )  # fmt: skip
+        index, repeat = (x.reshape(len(x), self.world, -1)[:, self.rank] for x in drawn)
+        return index, repeat

@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from dsareid.data.augment import AugmentConfig
+from dsareid.data.batch import AugmentConfig
 from dsareid.errors import DSAError
 from dsareid.files import atomic_path
 from dsareid.losses import LossConfig
@@ -92,8 +92,8 @@ class TrainConfig:
     """A training run."""
 
     data: Path
-    """The data set: a folder with bounding_box_train, query, bounding_box_test and iuv.
-    With --resume the run remembers it."""
+    """The data set: a folder with bounding_box_train, query, bounding_box_test and iuv, or a store that
+    dsareid pack wrote. With --resume the run remembers it."""
     out: Path
     """The run's folder; it is created."""
     model: ModelName = "dsa"

@@ -9,8 +9,9 @@ import torch
 from tqdm import tqdm
 
 from dsa_ext import CUDA_ERROR
-from dsareid.data.batch import TrainData
-from dsareid.data.market import TRAIN, load_split
+from dsareid.data.batch import Batch, BatchConfig, TrainData
+from dsareid.data.market import TRAIN
+from dsareid.data.pack import ensure_store
 from dsareid.data.sampler import PKSampler
 from dsareid.engine.config import TrainConfig, load_config, save_config
 from dsareid.engine.run import (
@@ -53,10 +54,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     if device.type == "cuda" and config.needs_iuv and CUDA_ERROR:
         raise DSAError(f"--device {device}: {CUDA_ERROR}; use --device cpu, or rebuild")
     _check_out(config, resume)
-    split = load_split(config.data, TRAIN, config.height, config.width, iuv=config.needs_iuv)
-    dsap_size = config.dsap_size if config.needs_iuv else None
-    data = TrainData(split, config.augment, dsap_size, config.seed, device)
+    store = ensure_store(config.data, config.height, config.width)
+    split = store.select(TRAIN, iuv=config.needs_iuv)
     sampler = PKSampler(split.ids, config.identities, config.images, config.seed)
+    data = TrainData(split, batch_config(config, device), device)
     trainer = Trainer(config, data, sampler, device)
     if resume:
         trainer.restore()
@@ -65,6 +66,15 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
         make_folder(config.out)
         save_config(config, config.out / CONFIG)
     trainer.run()
+
+
+def batch_config(config: TrainConfig, device: torch.device) -> BatchConfig:
+    """What the batches of a run are made of."""
+    return BatchConfig(
+        batch=config.identities * config.images, height=config.height, width=config.width,
+        dsap_size=config.dsap_size if config.needs_iuv else None, augment=config.augment,
+        seed=config.seed, dtype=_precision(config, device),
+    )  # fmt: skip
 
 
 def _check_out(config: TrainConfig, resume: bool) -> None:
@@ -144,35 +154,36 @@ class Trainer:
         where = f" from epoch {position.epoch + 1}" if position.step else ""
         print(
             f"training {config.model}{where} on {self.device} in {str(self.dtype)[6:]}: "
-            f"{len(self.data.images)} images of {self.data.identities} identities, {config.epochs} "
-            f"epochs; curves: tensorboard --logdir {config.out}",
+            f"{self.data.images} images of {self.data.identities} identities, {config.epochs} "
+            f"epochs; curves: tensorboard --logdir {config.out}\ndata: {self.data.described}",
             flush=True,
         )
 
     def _epoch(self, log: Log, interrupted: "_InterruptFlag") -> None:
         position, config = self.position, self.config
-        draws = self.sampler.epoch(position.epoch)
+        index, repeat = self.sampler.epoch(position.epoch)
         self.model.train()
         mean = _Mean()
         bar = tqdm(
-            total=len(draws), initial=position.batch, unit="step", leave=False, disable=None,
+            total=len(index), initial=position.batch, unit="step", leave=False, disable=None,
             desc=f"epoch {position.epoch + 1}/{config.epochs}",
         )  # fmt: skip
-        for draw in draws[position.batch :]:
-            began = time.monotonic()
+        left = slice(position.batch, None)
+        began = time.monotonic()
+        for batch in self.data.batches(position.epoch, index[left], repeat[left]):
             rate = learning_rate(
-                config.optim, position.epoch + position.batch / len(draws), config.epochs
+                config.optim, position.epoch + position.batch / len(index), config.epochs
             )
-            values = self._step(self.data.batch(position.epoch, draw), rate)
+            values = self._step(batch, rate)
             position.step += 1
             position.batch += 1
-            speed = len(draw.index) / (time.monotonic() - began)
+            speed, began = len(batch.label) / (time.monotonic() - began), time.monotonic()
             values |= {"epoch": position.epoch, "learning_rate": rate, "images_per_second": speed}
             log.write(position.step, values)
             mean.add(values)
             bar.set_postfix(loss=f"{values['loss']:.3f}", images_per_second=f"{speed:.0f}")
             bar.update()
-            if interrupted and position.batch < len(draws):
+            if interrupted and position.batch < len(index):
                 self._stop(log, bar)
         bar.close()
         position.epoch, position.batch = position.epoch + 1, 0
@@ -193,7 +204,7 @@ class Trainer:
             f"--out {self.config.out}"
         )
 
-    def _step(self, batch, rate: float) -> dict[str, float]:
+    def _step(self, batch: Batch, rate: float) -> dict[str, float]:
         """One optimizer step; returns what is logged.
 
         Raises:

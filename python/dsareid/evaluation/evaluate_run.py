@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.batch import eval_dsap, eval_images
-from dsareid.data.market import GALLERY, QUERY, Split, load_split
+from dsa_ext import assemble_batch
+from dsareid.data.batch import MEAN, STD
+from dsareid.data.market import GALLERY, QUERY
+from dsareid.data.pack import ensure_store
+from dsareid.data.store import Split, Store
 from dsareid.engine import Run, load_run
 from dsareid.errors import DSAError
 from dsareid.evaluation.baselines import chance, colour_histograms
@@ -24,6 +28,7 @@ EVALUATION_FILES: dict[str, str] = {"mf": "evaluation.json", "fused": "evaluatio
 
 RANK_LISTS = 8  # queries shown, evenly over the AP range
 RANK_LIST_LENGTH = 10
+_SLICE = 256  # stored images in memory at once for the colour histograms
 
 _MODEL_NAMES = {"dsa": "DSA-reID", "two-branch": "two-branch", "baseline": "baseline"}
 
@@ -39,7 +44,8 @@ def evaluate(
 
     Args:
         run: the run's folder.
-        data: the root that holds query/ and bounding_box_test/; the run's own where None.
+        data: the root that holds query/ and bounding_box_test/, or a store of it; the run's own where
+            None.
         features: "mf" matches by the features of the MF-Stream, from images alone; "fused" by z
             of both streams, which needs a dsa model and the IUV of query and gallery.
         batch_size: images passed through the model at once.
@@ -70,10 +76,8 @@ def evaluate(
             f"this run's is {config.model}"
         )
     root = Path(data if data is not None else config.data)
-    query, gallery = (
-        _load(root, name, config.height, config.width, fused)
-        for name in (QUERY, GALLERY)
-    )
+    store = ensure_store(root, config.height, config.width)
+    query, gallery = (_select(store, name, fused) for name in (QUERY, GALLERY))
     labels = _labels(query, gallery)
     try:
         expected = chance(*labels)
@@ -119,10 +123,10 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _load(root: Path, name: str, height: int, width: int, iuv: bool) -> Split:
-    """Load a split; where fused features miss an IUV map, say why it is needed."""
+def _select(store: Store, name: str, iuv: bool) -> Split:
+    """A split of the store; where fused features miss an IUV map, say why it is needed."""
     try:
-        return load_split(root, name, height, width, iuv=iuv)
+        return store.select(name, iuv=iuv)
     except DSAError as error:
         if iuv:
             raise DSAError(
@@ -144,42 +148,47 @@ def _labels(query: Split, gallery: Split) -> list[Tensor]:
 def _extract(run: Run, split: Split, fused: bool, batch_size: int) -> Tensor:
     """The embedding of every image of a split, float32 [N, D] on the model's device."""
     device = next(run.model.parameters()).device
-    embed = _fused_embedding if fused else _mf_embedding
     features: Tensor | None = None
     title = f"features of {split.name}"
     with tqdm(total=len(split), desc=title, unit="image", leave=False, disable=None) as progress:
-        for start in range(0, len(split.names), batch_size):
-            part = embed(run.model, run.config, split, slice(start, start + batch_size), device)
+        for start in range(0, len(split), batch_size):
+            rows = split.rows[start : start + batch_size]
+            image, dsap = _assemble(split.store, rows, run.config, fused, device)
+            part = run.model.fused(image, dsap) if fused else run.model(image)
             if features is None:
-                features = torch.empty(len(split.names), part.shape[1], device=device)
+                features = torch.empty(len(split), part.shape[1], device=device)
             features[start : start + len(part)] = part
             progress.update(len(part))
     return features
 
 
-def _mf_embedding(
-    model: nn.Module, config: Any, split: Split, which: slice, device: torch.device
-) -> Tensor:
-    images = torch.from_numpy(split.images[which]).to(device)
-    return model(eval_images(images))
-
-
-def _fused_embedding(
-    model: nn.Module, config: Any, split: Split, which: slice, device: torch.device
-) -> Tensor:
-    images = torch.from_numpy(split.images[which]).to(device)
-    iuv = torch.from_numpy(split.iuv[which]).to(device)
-    return model.fused(eval_images(images), eval_dsap(images, iuv, config.dsap_size))
+def _assemble(
+    store: Store, rows: np.ndarray, config: Any, fused: bool, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The network's input for some rows of the store: image and, for fused features, DSAP-images."""
+    store.check_unchanged()
+    images, iuv, index = store.images, store.iuv if fused else None, torch.from_numpy(rows)
+    if device.type != "cpu":  # only the rows move
+        images, iuv = (a if a is None else torch.from_numpy(a[rows]).to(device) for a in (images, iuv))
+        index = torch.arange(len(rows))
+    return assemble_batch(
+        images, iuv, index, height=config.height, width=config.width, size=config.dsap_size,
+        mean=MEAN, std=STD, memory_format=torch.channels_last,
+    )  # fmt: skip
 
 
 def _rank_colours(
     query: Split, gallery: Split, labels: list[Tensor], balanced: bool
 ) -> RankResult:
-    histograms = (
-        colour_histograms(torch.from_numpy(split.images), balanced=balanced)
-        for split in (query, gallery)
-    )
-    return rank(*histograms, *labels)
+    return rank(*(_colours(split, balanced) for split in (query, gallery)), *labels)
+
+
+def _colours(split: Split, balanced: bool) -> Tensor:
+    """The colour histograms of a split, float32 [N, D]; a slice of the stored images at a time."""
+    split.store.check_unchanged()
+    slices = (split.rows[start : start + _SLICE] for start in range(0, len(split), _SLICE))
+    images = (torch.from_numpy(split.store.images[rows]) for rows in slices)
+    return torch.cat([colour_histograms(part, balanced=balanced) for part in images])
 
 
 def _row(name: str, result: RankResult) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 import jinja2
 import torch
 
+from dsareid.data.pack import ensure_store
+from dsareid.data.store import Store
 from dsareid.errors import DSAError
 from dsareid.files import atomic_path
 from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
@@ -33,8 +35,8 @@ def write_report(run: Path, data: Path | None = None) -> Path:
 
     Args:
         run: the run's folder.
-        data: the data set's root, for the pictures; that of the evaluation, else of the training,
-            where None.
+        data: the data set's root or a store of it, for the pictures; that of the evaluation, else of
+            the training, where None.
 
     Returns:
         The path of the page.
@@ -57,7 +59,11 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
     """What the template is given."""
     rows = files.rows()
     trained_on = Path(files.setting("data")) if files.setting("data") else None
-    sheets, sheets_missing = _sheets(files, data or trained_on)
+    store, pictures_missing = _open(files, root)
+    if data is not None or trained_on == root:
+        sheets, sheets_missing = _sheets(files, store, pictures_missing)
+    else:
+        sheets, sheets_missing = _sheets(files, *_open(files, trained_on))
     size = files.setting("dsap_size", 32)
     return {
         "title": files.run.resolve().name,
@@ -65,14 +71,14 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
         "root": root,
         "trained_on": trained_on if trained_on != root else None,
         "epochs": files.setting("epochs"),
-        "synthetic": root is not None and (root / "synth.json").exists(),
+        "synthetic": _synthetic(root, store),
         "evaluation": files.evaluation or files.fused,
         "rows": rows,
         "stale": _stale(files),
         "cmc": cmc_plot(rows) if rows else None,
         "curves": training_plots(files.log),
-        "rank_lists": list(_rank_lists(files, root)),
-        "pictures_missing": _pictures_missing(root),
+        "rank_lists": list(_rank_lists(files, store)),
+        "pictures_missing": pictures_missing,
         "sheets": sheets,
         "sheets_missing": sheets_missing,
         "size": size,
@@ -101,13 +107,32 @@ def _stale(files: RunFiles) -> str | None:
     return f"The table is of step {evaluated}, but the log goes on to step {logged}."
 
 
-def _rank_lists(files: RunFiles, root: Path | None) -> Iterator[dict[str, Any]]:
+def _open(files: RunFiles, root: Path | None) -> tuple[Store | None, str | None]:
+    """The store of a data set, or a sentence that says why its images cannot be shown."""
+    if root is None:
+        return None, "The data set of this run is not known, so its images cannot be shown."
+    if not root.is_dir():
+        return None, f"The data set {root} is not there, so its images cannot be shown."
+    try:
+        return ensure_store(root, files.setting("height", 256), files.setting("width", 128)), None
+    except DSAError as error:
+        return None, f"The images cannot be shown: {error}."
+
+
+def _synthetic(root: Path | None, store: Store | None) -> bool:
+    if store is not None and store.header.synthetic:
+        return True
+    return root is not None and (root / "synth.json").exists()
+
+
+def _rank_lists(files: RunFiles, store: Store | None) -> Iterator[dict[str, Any]]:
     evaluation = files.evaluation or files.fused or {"rank_lists": []}
+    rows = {} if store is None else {name: row for row, name in enumerate(store.names)}
     thumbnails: dict[str, str | None] = {}
 
     def picture(name: str) -> str | None:
         if name not in thumbnails:
-            thumbnails[name] = thumbnail(root / name) if root is not None else None
+            thumbnails[name] = thumbnail(store.images[rows[name]]) if name in rows else None
         return thumbnails[name]
 
     for entry in evaluation["rank_lists"]:
@@ -115,21 +140,14 @@ def _rank_lists(files: RunFiles, root: Path | None) -> Iterator[dict[str, Any]]:
         yield entry | {"picture": picture(entry["query"]), "gallery": answers}
 
 
-def _pictures_missing(root: Path | None) -> str | None:
-    if root is None:
-        return "The data set of this run is not known, so its images cannot be shown."
-    if not root.is_dir():
-        return f"The data set {root} is not there, so its images cannot be shown."
-    return None
-
-
-def _sheets(files: RunFiles, root: Path | None) -> tuple[list[Sheet], str | None]:
+def _sheets(
+    files: RunFiles, store: Store | None, missing: str | None
+) -> tuple[list[Sheet], str | None]:
     """DSAP sheets, or the reason why there are none."""
-    if (missing := _pictures_missing(root)) is not None:
+    if store is None:
         return [], missing
-    sizes = (files.setting(key, default) for key, default in (("height", 256), ("width", 128)))
     try:
-        return dsap_sheets(root, *sizes, size=files.setting("dsap_size") or 32), None
+        return dsap_sheets(store, files.setting("dsap_size") or 32), None
     except DSAError as error:
         return [], f"No DSAP-images can be made: {error}."
     except ImportError as error:

@@ -4,14 +4,12 @@ import base64
 import colorsys
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dsareid.data.iuv import read_image, read_pair
-from dsareid.data.market import TRAIN, find_iuv, list_split
-from dsareid.errors import DSAError
+from dsareid.data.market import TRAIN
+from dsareid.data.store import Store
 
 THUMBNAIL_HEIGHT = 192  # pixels; twice what the page shows, for dense screens
 SHEETS = 3
@@ -37,39 +35,37 @@ class Sheet:
     parts: list[Part]  # 24, in the order of I = 1..24
 
 
-def thumbnail(path: Path) -> str | None:
-    """A small JPEG of an image file as data URI; None where it cannot be read."""
-    try:
-        image = Image.fromarray(read_image(path))
-    except DSAError:
-        return None
+def thumbnail(pixels: np.ndarray) -> str:
+    """A small JPEG of a stored image, uint8 [H, W, 3], as data URI."""
+    image = Image.fromarray(pixels)
     if image.height > THUMBNAIL_HEIGHT:
         width = max(1, round(image.width * THUMBNAIL_HEIGHT / image.height))
         image = image.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
     return _data_uri(image, "JPEG", quality=88)
 
 
-def dsap_sheets(root: Path, height: int, width: int, size: int) -> list[Sheet]:
+def dsap_sheets(store: Store, size: int) -> list[Sheet]:
     """DSAP sheets of a few training images, made as for training but without augmentation.
 
-    Of LOOKED_AT images evenly through the folder, those that show the most parts.
+    Of LOOKED_AT images evenly through the split, those that show the most parts.
 
     Args:
-        height, width: what images and IUV maps are resized to first, in pixels.
         size: side of a part image, in cells.
 
     Raises:
-        DSAError: the data set or an IUV map is missing or cannot be read.
+        DSAError: the store has no training images, or one has no IUV map.
         ImportError: the extension is not built.
     """
-    entries = list_split(root, TRAIN)
-    chosen = np.unique(np.linspace(0, len(entries) - 1, LOOKED_AT).round().astype(int))
-    pairs = []
-    for path in (entries[i][0] for i in chosen):
-        image, iuv = read_pair(path, find_iuv(root, TRAIN, path))
-        pairs.append((path.name, image, iuv))
-    pairs.sort(key=lambda pair: -len(np.unique(pair[2][..., 0])))  # stable
-    return [_sheet(*pair, height, width, size) for pair in sorted(pairs[:SHEETS], key=_by_name)]
+    split = store.select(TRAIN, iuv=True)
+    store.check_unchanged()
+    chosen = np.unique(np.linspace(0, len(split) - 1, LOOKED_AT).round().astype(int))
+    # Stable: of those that show as many parts, the first.
+    best = sorted(chosen, key=lambda i: -len(np.unique(store.iuv[split.rows[i], ..., 0])))[:SHEETS]
+    return [
+        _sheet(split.names[i].rpartition("/")[2], store.images[row], store.iuv[row], size)
+        for i in sorted(best)
+        for row in (split.rows[i],)
+    ]
 
 
 def part_colours() -> np.ndarray:
@@ -82,21 +78,12 @@ def part_colours() -> np.ndarray:
     return np.array(colours, np.uint8)
 
 
-def _by_name(pair: tuple) -> str:
-    return pair[0]
-
-
-def _sheet(
-    name: str, image: np.ndarray, iuv: np.ndarray, height: int, width: int, size: int
-) -> Sheet:
+def _sheet(name: str, image: np.ndarray, iuv: np.ndarray, size: int) -> Sheet:
     # Only the sheets need the compiled part: a report without it is still a report.
     from dsa_ext.parts import NAMES
     from dsareid.textures import part_images
 
-    shape = (width, height)
-    small = np.array(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
-    chart = np.array(Image.fromarray(iuv).resize(shape, Image.Resampling.NEAREST))
-    colours, filled = part_images(small, chart, size)  # [24, S, S, 3], [24, S, S]
+    colours, filled = part_images(image, iuv, size)  # [24, S, S, 3], [24, S, S]
     parts = [
         Part(part, _data_uri(_with_alpha(colour, mask), "PNG"), float(mask.mean()))
         for part, colour, mask in zip(NAMES, colours, filled)

@@ -1,62 +1,158 @@
+"""Training batches: what is in them, that they reproduce, and that nothing hangs or is left behind."""
+
+import gc
+import os
+import shutil
+import threading
+
 import numpy as np
+import pytest
 import torch
+from torchvision.transforms import functional
 
 from dsa_ext import iuv_to_dsap
-from dsareid.data.augment import AugmentConfig
-from dsareid.data.batch import MEAN, STD, TrainData, eval_dsap, eval_images
-from dsareid.data.market import TRAIN, load_split
+from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, TrainData
+from dsareid.data.market import TRAIN
+from dsareid.data.pack import pack
 from dsareid.data.sampler import PKSampler
+from dsareid.data.store import open_store
+from dsareid.errors import DSAError
 
 QUIET = AugmentConfig(pad=0, flip=0, erase=0)
+BUSY = AugmentConfig(pad=4, flip=0.5, erase=0.8, drop_person=0.2, drop_part=0.2)
+CPU = torch.device("cpu")
 
 
-def make(tiny_data, config, dsap_size=8):
-    split = load_split(tiny_data, TRAIN, 64, 32, iuv=dsap_size is not None)
-    data = TrainData(split, config, dsap_size, 0, torch.device("cpu"))
-    return split, data, PKSampler(split.ids, 2, 2, 0).epoch(0)[0]
+@pytest.fixture(scope="module")
+def store(tiny_data, tmp_path_factory):
+    return pack(tiny_data, tmp_path_factory.mktemp("stores") / "store")
 
 
-def test_batch_without_augmentation_is_the_stored_image(tiny_data):
-    split, data, draw = make(tiny_data, QUIET)
-    batch = data.batch(0, draw)
-    images = torch.from_numpy(split.images[draw.index])
-    assert torch.equal(batch.image, eval_images(images))
-    iuv = torch.from_numpy(split.iuv[draw.index])
-    assert torch.equal(batch.dsap, eval_dsap(images, iuv, 8))
-    assert batch.label.tolist() == (split.ids[draw.index] - 1).tolist()
+def config(augment=QUIET, **changes):
+    return BatchConfig(**{"batch": 4, "height": 64, "width": 32, "dsap_size": 8, "augment": augment,
+                          "seed": 5} | changes)  # fmt: skip
 
 
-def test_normalisation_is_torchvisions(tiny_data):
-    from torchvision.transforms import functional
-
-    split, *_ = make(tiny_data, QUIET)
-    expected = functional.normalize(functional.to_tensor(split.images[0]), MEAN, STD)
-    images = torch.from_numpy(split.images[:1])
-    assert torch.equal(eval_images(images)[0], expected)
+def train_data(store, *, resident=None, **changes):
+    split = store.select(TRAIN, iuv=changes.get("dsap_size", 8) is not None)
+    return TrainData(split, config(**changes), CPU, resident), PKSampler(split.ids, 2, 2, 0)
 
 
-def test_pixels_from_outside_are_the_mean_and_background(tiny_data):
-    _, data, draw = make(tiny_data, AugmentConfig(pad=10, flip=0.5, erase=1.0))
-    batch = data.batch(3, draw)
-    zero = (batch.image == 0).all(1)
-    assert zero.any()
-    assert torch.isfinite(batch.dsap).all()
+def copies(data, sampler, epoch=0, first=0):
+    """The batches of an epoch, kept: the memory they come in is used again."""
+    index, repeat = sampler.epoch(epoch)
+    return [
+        tuple(None if x is None else x.clone() for x in batch)
+        for batch in data.batches(epoch, index[first:], repeat[first:])
+    ]
 
 
-def test_dsap_is_warped_from_the_augmented_view(tiny_data):
-    """A flip alone: the batch's part images are those of the mirrored image and map."""
-    split, data, draw = make(tiny_data, AugmentConfig(pad=0, flip=1.0, erase=0))
-    from dsareid.data.augment import swap_sides
-
-    images = torch.from_numpy(np.ascontiguousarray(split.images[draw.index][:, :, ::-1]))
-    iuv = swap_sides(torch.from_numpy(np.ascontiguousarray(split.iuv[draw.index][:, :, ::-1])))
-    expected = iuv_to_dsap(
-        images.permute(0, 3, 1, 2), iuv.permute(0, 3, 1, 2), size=8, dtype=torch.float32,
-        mean=MEAN, std=STD,
-    )  # fmt: skip
-    assert torch.equal(data.batch(0, draw).dsap, expected)
+def same(a, b):
+    return len(a) == len(b) and all(
+        x is y is None or torch.equal(x, y) for one, other in zip(a, b) for x, y in zip(one, other)
+    )
 
 
-def test_no_maps_for_networks_without_a_guide(tiny_data):
-    _, data, draw = make(tiny_data, QUIET, dsap_size=None)
-    assert data.batch(0, draw).dsap is None
+@pytest.mark.parametrize("resident", [False, True])
+def test_batches_without_augmentation_are_the_stored_images(store, resident):
+    data, sampler = train_data(store, resident=resident)
+    index, _ = sampler.epoch(0)
+    batches = copies(data, sampler)
+    assert len(batches) == len(index) == 4 and data.identities == 4 and data.images == 16
+    for chosen, (image, dsap, label) in zip(index, batches):
+        pixels, iuv = (torch.from_numpy(x[chosen]).permute(0, 3, 1, 2) for x in (store.images, store.iuv))
+        expected = torch.stack([
+            functional.normalize(functional.to_tensor(np.array(store.images[row])), MEAN, STD) for row in chosen
+        ])  # fmt: skip
+        assert torch.equal(image, expected)
+        expected = iuv_to_dsap(pixels, iuv, size=8, dtype=torch.float32, mean=MEAN, std=STD)
+        assert torch.equal(dsap, expected)
+        assert label.tolist() == (store.ids[chosen] - 1).tolist()
+
+
+def test_held_on_the_device_or_streamed_gives_the_same_bits(store):
+    streamed, sampler = train_data(store, resident=False, augment=BUSY, height=96, width=48)
+    held, _ = train_data(store, resident=True, augment=BUSY, height=96, width=48)
+    batches = copies(streamed, sampler, epoch=3)
+    assert same(batches, copies(held, sampler, epoch=3))
+    assert not same(batches, copies(held, sampler, epoch=4))
+    assert "held on cpu" in held.described and "by 1 thread" in streamed.described
+
+
+def test_the_second_half_of_an_epoch_is_that_of_the_whole(store):
+    """What a resumed run sees."""
+    data, sampler = train_data(store, augment=BUSY)
+    assert same(copies(data, sampler, epoch=2)[2:], copies(data, sampler, epoch=2, first=2))
+
+
+def test_number_of_threads_does_not_matter(store, monkeypatch):
+    expected = copies(*train_data(store, augment=BUSY))
+    from dsareid import _core
+
+    make = _core.Prefetcher
+    monkeypatch.setattr(_core, "Prefetcher", lambda **words: make(**words | {"threads": 5}))
+    assert same(copies(*train_data(store, augment=BUSY)), expected)
+
+
+def test_half_precision_is_float32_rounded(store):
+    wide, half = (copies(*train_data(store, augment=BUSY, dtype=x)) for x in (torch.float32, torch.bfloat16))
+    for a, b in zip(wide, half):
+        assert torch.equal(a[0].bfloat16(), b[0]) and torch.equal(a[1].bfloat16(), b[1])
+
+
+def test_no_maps_for_networks_without_a_guide(store):
+    data, sampler = train_data(store, dsap_size=None)
+    assert all(dsap is None for _, dsap, _ in copies(data, sampler))
+
+
+def test_a_consumer_that_stops_early_can_begin_again(store):
+    data, sampler = train_data(store, augment=BUSY)
+    expected = copies(data, sampler)
+    for taken in (0, 1, 2):
+        batches = data.batches(1, *sampler.epoch(1))
+        for _ in range(taken):
+            next(batches)
+        del batches
+    assert same(copies(data, sampler), expected)
+
+
+def test_threads_end_with_the_data(store):
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    gc.collect()
+    before = threads()
+    data, sampler = train_data(store)
+    batches = data.batches(0, *sampler.epoch(0))
+    next(batches)
+    assert threads() > before
+    del data, batches
+    gc.collect()
+    assert threads() == before and threading.active_count() >= 1
+
+
+def test_memory_is_used_again(store):
+    data, sampler = train_data(store)
+    seen = {batch.image.data_ptr() for epoch in range(5) for batch in data.batches(epoch, *sampler.epoch(epoch))}
+    assert len(seen) == 3
+
+
+def test_an_error_names_the_sample(store):
+    data, sampler = train_data(store)
+    index, repeat = sampler.epoch(0)
+    rows = data._rows
+    data._rows = np.where(rows == rows[index[1, 2]], 10**6, rows)
+    batches = data.batches(0, index, repeat)
+    with pytest.raises(DSAError, match="image 1000000: "):
+        list(batches)
+    data._rows = rows
+    assert len(copies(data, sampler)) == 4
+
+
+def test_a_store_that_changes_under_the_reader(store, tmp_path):
+    shutil.copytree(store.path, tmp_path / "store")
+    data, sampler = train_data(open_store(tmp_path / "store"))
+    copies(data, sampler)
+    os.truncate(tmp_path / "store/images.npy", 1000)
+    with pytest.raises(DSAError, match=r"bounding_box_train/\d+_c\d.*chang"):
+        copies(data, sampler)

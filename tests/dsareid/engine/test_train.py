@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 
-from dsareid.data.augment import AugmentConfig
+from dsareid.data.batch import AugmentConfig
 from dsareid.engine import TrainConfig, load_run, train
 from dsareid.engine.config import NetworkConfig, OptimConfig, load_config, save_config
 from dsareid.engine.train import Interrupted, Trainer
@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny_data, tmp_p
         return original(self, batch, rate)
 
     with mock.patch.object(Trainer, "_step", poison):
-        with pytest.raises(DSAError, match=r"not finite in epoch 2, batch 1 \(step 6\).*id_f_global nan"):
+        with pytest.raises(DSAError, match=r"not finite in epoch 2, batch 2 \(step 6\).*id_f_global nan"):
             train(config_for(tiny_data, tmp_path / "run"))
     assert checkpoint(tmp_path / "run")["position"]["epoch"] == 1
 

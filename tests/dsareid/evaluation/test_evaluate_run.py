@@ -8,9 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dsareid.data.iuv import write_iuv
+from dsa_ext import iuv_to_dsap
+from dsareid.data.batch import MEAN, STD
+from dsareid.data.iuv import read_image, read_iuv, write_iuv
+from dsareid.data.pack import pack
 from dsareid.errors import DSAError
 from dsareid.evaluation import evaluate, evaluate_run, format_table
+from dsareid.evaluation.baselines import colour_histograms
 
 HEIGHT, WIDTH = 24, 12
 
@@ -149,3 +153,59 @@ def test_an_unfinished_run_is_said(run, capsys, monkeypatch):
     monkeypatch.setattr(evaluate_run, "load_run", lambda *_: loaded)
     evaluate_run.evaluate(run)
     assert "has trained 2 of 3 epochs" in capsys.readouterr().err
+
+
+def test_a_store_in_place_of_the_folder(run, data, tmp_path):
+    expected = evaluate(run, features="fused")
+    store = pack(data, tmp_path / "store").path
+    data.rename(tmp_path / "gone")
+    assert evaluate(run, store, features="fused") == expected | {"data": str(store)}
+
+
+def test_the_folder_is_packed_once(run, data, capsys):
+    evaluate(run)
+    assert "packed" in capsys.readouterr().err and (data / f"store-{HEIGHT}x{WIDTH}").is_dir()
+    evaluate(run)
+    assert not capsys.readouterr().err
+
+
+def test_what_the_network_sees(run, data, monkeypatch):
+    """The image as Pillow resizes it and the DSAP-images of the whole file, both normalised."""
+    loaded = evaluate_run.load_run(run, "cpu")
+    loaded.config.height, loaded.config.width = 12, 6
+    seen = []
+    loaded.model.fused = lambda image, dsap: seen.append((image, dsap)) or image.mean((2, 3))
+    monkeypatch.setattr(evaluate_run, "load_run", lambda *_: loaded)
+    evaluate(run, features="fused", batch_size=6)
+    name = sorted(path.name for path in (data / "query").iterdir())[0]
+    pixels, iuv = read_image(data / "query" / name), read_iuv(data / "iuv/query" / name)
+    small = np.array(Image.fromarray(pixels).resize((6, 12), Image.Resampling.BILINEAR))
+    mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
+    image, dsap = seen[0]
+    assert torch.equal(image[0], (torch.from_numpy(small).permute(2, 0, 1) / 255 - mean) / std)
+    arrays = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (pixels, iuv))
+    assert torch.equal(dsap[:1], iuv_to_dsap(*arrays, size=8, dtype=torch.float32, mean=MEAN, std=STD))
+
+
+def test_colours_in_slices_are_those_of_the_whole(run, data, monkeypatch):
+    split = pack(data, data / "store-1x1").select("bounding_box_test", iuv=False)
+    monkeypatch.setattr(evaluate_run, "_SLICE", 4)
+    whole = colour_histograms(torch.from_numpy(split.store.images[split.rows]))
+    assert torch.equal(evaluate_run._colours(split, balanced=False), whole)
+
+
+def test_a_store_that_changes_meanwhile(run, data, tmp_path, monkeypatch):
+    store = pack(data, tmp_path / "store").path
+    loaded = evaluate_run.load_run(run, "cpu")
+
+    class Meddler(MeanColour):
+        def forward(self, image):
+            batches.append(len(image))
+            (store / "images.npy").touch()
+            return super().forward(image)
+
+    batches, loaded.model = [], Meddler()
+    monkeypatch.setattr(evaluate_run, "load_run", lambda *_: loaded)
+    with pytest.raises(DSAError, match="images.npy: changed while it was being read"):
+        evaluate(run, store, batch_size=4)
+    assert len(batches) == 1 and not list(run.iterdir())

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dsareid.data.iuv import write_iuv
+from dsareid.data.pack import pack
 from dsareid.errors import DSAError
 from dsareid.report import write_report
 
@@ -141,6 +142,31 @@ def test_data_elsewhere_and_gone(full_run, data):
     assert text.count("no image") == 6 and "is not there" in text and "--data ROOT" in text
     text, _ = read(write_report(full_run, moved))
     assert "no image" not in text and "head left" in text
+
+
+def test_a_store_in_place_of_the_folder(full_run, data, tmp_path):
+    (data / "synth.json").write_text("{}")
+    expected, _ = read(write_report(full_run))
+    pack(data, tmp_path / "store")
+    data.rename(tmp_path / "gone")
+    text, page = read(write_report(full_run, tmp_path / "store"))
+    assert "no image" not in text and "head left" in text and "<b>synthetic</b>" in text
+    assert page.images == Page(expected).images
+
+
+def test_a_damaged_store_is_said(full_run, data, tmp_path):
+    (pack(data, tmp_path / "store").path / "iuv.npy").unlink()
+    text, _ = read(write_report(full_run, tmp_path / "store"))
+    assert "images cannot be shown: " in text and "iuv.npy" in text and "43.2" in text
+
+
+def test_another_data_set_to_look_at(full_run, data, tmp_path):
+    """The rank lists are of the evaluation's data set, the sheets of the training's."""
+    other = data.rename(tmp_path / "evaluated")
+    evaluation = json.loads((full_run / "evaluation.json").read_text())
+    (full_run / "evaluation.json").write_text(json.dumps(evaluation | {"data": str(other)}))
+    text, _ = read(write_report(full_run))
+    assert "no image" not in text and f"{data} is not there" in text and "head left" not in text
 
 
 def test_a_data_set_without_iuv(full_run, data):

@@ -1,0 +1,344 @@
+"""The store: a data set's decoded pixels in plain .npy files, read through memory maps.
+
+    STORE/images.npy    uint8 [N, H, W, 3] RGB
+    STORE/iuv.npy       uint8 [N, H, W, 3] in the order I, U, V; absent where no image has a map
+    STORE/has_iuv.npy   bool [N]; without a map the row of iuv.npy is all background
+    STORE/ids.npy       int64 [N]; 0 is a distractor
+    STORE/cameras.npy   int64 [N]
+    STORE/split.npy     uint8 [N]: 0 bounding_box_train, 1 query, 2 bounding_box_test, 255 skipped
+    STORE/names.npy     bytes [N]: the file relative to the data set's root, UTF-8
+    STORE/store.json    what the store holds and a checksum of each file, written last
+
+`sha256sum` of a file gives the figure in store.json.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tqdm import tqdm
+
+from dsareid.data.market import LAYOUT, SPLITS
+from dsareid.errors import DSAError
+
+FORMAT, VERSION = "dsareid store", 1
+HEADER = "store.json"
+IMAGES, IUV = "images.npy", "iuv.npy"
+SKIPPED = 255  # in split.npy: a file that could not be read; its row is zeros and in no split
+
+_Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ArrayFile(_Strict):
+    """One .npy file of a store."""
+
+    dtype: str  # as in the file, e.g. "|u1"
+    shape: list[int]
+    bytes: int
+    sha256: _Checksum  # of the whole file
+
+
+class SkippedFile(_Strict):
+    """A file that was left out as broken."""
+
+    file: str  # relative to the data set's root
+    reason: str
+
+
+class Header(_Strict):
+    """What store.json holds beside its own checksum."""
+
+    format: Literal[FORMAT] = FORMAT
+    version: Literal[VERSION] = VERSION
+    height: _Count
+    width: _Count
+    images: _Count
+    splits: dict[Literal[SPLITS], _Count]
+    mixed_sizes: bool
+    """Whether some files were of another size than the stored one, so that they were resized."""
+    synthetic: bool
+    """Whether the images were rendered by dsareid synth."""
+    source: _Checksum
+    """The fingerprint of the listing that was packed."""
+    skipped: list[SkippedFile]
+    arrays: dict[str, ArrayFile]
+
+
+@dataclass(eq=False, repr=False)
+class Store:
+    """An open store. Nothing of `images` and `iuv` is in memory until it is read."""
+
+    path: Path
+    header: Header
+    images: np.memmap  # uint8 [N, H, W, 3] RGB, read-only
+    iuv: np.memmap | None  # uint8 [N, H, W, 3] in the order I, U, V, read-only
+    has_iuv: np.ndarray  # bool [N]
+    ids: np.ndarray  # int64 [N]; 0 is a distractor
+    cams: np.ndarray  # int64 [N]
+    split: np.ndarray  # uint8 [N]
+    names: list[str]  # N
+    files: list[io.FileIO]  # images.npy and, where there is one, iuv.npy; closed with the store
+    stamps: list[tuple[int, int]] = field(init=False)  # bytes and mtime in ns of each when it was opened
+
+    def __post_init__(self):
+        self.stamps = [_stamp(file) for file in self.files]
+
+    @property
+    def height(self) -> int:
+        return self.header.height
+
+    @property
+    def width(self) -> int:
+        return self.header.width
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The file descriptors of `files`, open as long as the store is."""
+        return [file.fileno() for file in self.files]
+
+    def select(self, split: str, *, iuv: bool) -> "Split":
+        """The images of a split, in the order of their names.
+
+        Args:
+            split: "bounding_box_train", "query" or "bounding_box_test".
+            iuv: whether every image must have an IUV map.
+
+        Raises:
+            DSAError: the store does not hold the split, or a map is missing.
+        """
+        rows = np.flatnonzero(self.split == SPLITS.index(split))
+        if not len(rows):
+            raise DSAError(
+                f"{self.path}: holds no {split}: there was no such folder, or no images in it; {LAYOUT}"
+            )
+        missing = rows[~self.has_iuv[rows]]
+        if iuv and len(missing):
+            name = self.names[missing[0]]
+            stem = os.path.splitext(name)[0]
+            more = f", as for {len(missing) - 1} more images" if len(missing) > 1 else ""
+            raise DSAError(
+                f"{self.path}: iuv/{stem}.png: the IUV map of {name} is missing, and so is "
+                f"{os.path.basename(stem)}_IUV.png{more} (an image without a detection needs an "
+                "all-background map)"
+            )
+        return Split(split, rows, [self.names[i] for i in rows], self.ids[rows], self.cams[rows], self)
+
+    def check_unchanged(self) -> None:
+        """Raise DSAError where images.npy or iuv.npy is no longer as it was when it was opened."""
+        for file, stamp in zip(self.files, self.stamps):
+            if _stamp(file) != stamp:
+                raise DSAError(f"{file.name}: changed while it was being read")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one folder of a data set, in a store."""
+
+    name: str  # "bounding_box_train", "query" or "bounding_box_test"
+    rows: np.ndarray  # int64 [n], into store.images
+    names: list[str]  # n, relative to the data set's root
+    ids: np.ndarray  # int64 [n]; 0 is a distractor
+    cams: np.ndarray  # int64 [n]
+    store: Store = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def open_store(path: str | os.PathLike) -> Store:
+    """Open a store that `dsareid pack` wrote.
+
+    Everything is checked but the checksums of images.npy and iuv.npy, which `verify` looks at.
+
+    Raises:
+        DSAError: no store, one of another version, or a file that is missing, cut short or altered.
+    """
+    path = Path(path)
+    header = read_header(path)
+    _check_layout(path, header)
+    files = [_open_file(path / name, header) for name in (IMAGES, IUV) if name in header.arrays]
+    pixels = [_load(path / name, header, mapped=True) for name in (IMAGES, IUV) if name in header.arrays]
+    has_iuv, ids, cams, split, names = (
+        _load(path / f"{name}.npy", header, mapped=False)
+        for name in ("has_iuv", "ids", "cameras", "split", "names")
+    )
+    store = Store(
+        path=path, header=header, images=pixels[0], iuv=pixels[1] if len(pixels) > 1 else None,
+        has_iuv=has_iuv, ids=ids, cams=cams, split=split, files=files,
+        names=[name.decode("utf-8", "replace") for name in names.tolist()],
+    )  # fmt: skip
+    counts = {name: int((split == code).sum()) for code, name in enumerate(SPLITS)}
+    if {name: count for name, count in counts.items() if count} != header.splits:
+        raise DSAError(f"{path}: split.npy holds {counts}, but {HEADER} says {header.splits}")
+    return store
+
+
+def read_header(path: Path) -> Header:
+    """Read STORE/store.json alone.
+
+    Raises:
+        DSAError: no store, one of another version, or a header that was altered.
+    """
+    file = path / HEADER
+    try:
+        content = json.loads(file.read_bytes())
+        intact = isinstance(content, dict) and content.pop("checksum", None) == _checksum(content)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DSAError(f"{path}: not a store: there is no {HEADER} in it") from error
+    except OSError as error:
+        raise DSAError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DSAError(f"{file}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DSAError(f'{file}: not the header of a store (its "format" must be "{FORMAT}")')
+    if content.get("version") != VERSION:
+        raise DSAError(
+            f"{file}: a store of version {content.get('version')!r}, but this dsareid reads version "
+            f"{VERSION}; pack the data set again"
+        )
+    if not intact:
+        raise DSAError(f"{file}: altered since it was written: its checksum is another")
+    try:
+        return Header.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DSAError(f"{file}: not the header of a store: {where}: {first['msg']}") from error
+
+
+def header_text(header: Header) -> str:
+    """The contents of store.json: the header with its own checksum."""
+    content = header.model_dump()
+    return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
+
+
+def array_layout(
+    count: int, height: int, width: int, *, names: str, iuv: bool
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The dtype, as numpy writes it, and the shape of each file of a store; `names` is that of names.npy."""
+    pixels = "|u1", (count, height, width, 3)
+    per_image = {"has_iuv": "|b1", "ids": "<i8", "cameras": "<i8", "split": "|u1", "names": names}
+    return {
+        IMAGES: pixels,
+        **({IUV: pixels} if iuv else {}),
+        **{f"{name}.npy": (dtype, (count,)) for name, dtype in per_image.items()},
+    }
+
+
+def verify(store: Store | str | os.PathLike) -> None:
+    """Read every file of a store and compare its checksum, with a progress bar.
+
+    Raises:
+        DSAError: naming the file that is not as it was written; else as open_store.
+    """
+    store = store if isinstance(store, Store) else open_store(store)
+    arrays = store.header.arrays
+    total = sum(array.bytes for array in arrays.values())
+    with tqdm(total=total, desc="checking", unit="B", unit_scale=True, leave=False, disable=None) as progress:
+        for name, array in arrays.items():
+            found = sha256(store.path / name, progress.update)
+            if found != array.sha256:
+                raise DSAError(
+                    f"{store.path / name}: altered since it was written: its SHA-256 is {found}, "
+                    f"expected {array.sha256}; pack the data set again"
+                )
+
+
+def describe(store: Store) -> str:
+    """What a store holds, for people, in a few lines."""
+    header = store.header
+    size = sum(array.bytes for array in header.arrays.values())
+    lines = [f"{store.path}: {header.images:,} images, {header.height} rows x {header.width} columns, "
+             f"{size:,} bytes"]  # fmt: skip
+    lines += [f"  {name:<18} {count:>9,}" for name, count in header.splits.items()]
+    lines += [f"  {'with an IUV map':<18} {int(store.has_iuv.sum()):>9,}"]
+    if header.skipped:
+        lines += [f"  {'skipped as broken':<18} {len(header.skipped):>9,}"]
+        lines += [f"    {skipped.file}: {skipped.reason}" for skipped in header.skipped]
+    return "\n".join(lines)
+
+
+def sha256(path: Path, advance: Callable[[int], object] = lambda _: None) -> str:
+    """The SHA-256 of a file, hex; `advance` is told the bytes read as it goes.
+
+    Raises:
+        DSAError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                advance(len(block))
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _checksum(content: dict) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _stamp(file: io.FileIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def _check_layout(path: Path, header: Header) -> None:
+    """Raise DSAError where the arrays of a header are not those that its sizes ask for."""
+    found = {name: (array.dtype, tuple(array.shape)) for name, array in header.arrays.items()}
+    names = header.arrays["names.npy"].dtype if "names.npy" in header.arrays else ""
+    names = names if re.fullmatch(r"\|S[1-9]\d*", names) else "|S1"
+    expected = array_layout(header.images, header.height, header.width, names=names, iuv=IUV in found)
+    if found != expected:
+        raise DSAError(f"{path / HEADER}: not the header of a store: arrays {found}, but expected {expected}")
+
+
+def _open_file(path: Path, header: Header) -> io.FileIO:
+    """Open one of the arrays, of the length that the header says."""
+    expected = header.arrays[path.name].bytes
+    try:
+        file = path.open("rb", buffering=0)
+        found = os.fstat(file.fileno()).st_size
+    except FileNotFoundError as error:
+        raise DSAError(f"{path}: this file of the store is missing; pack the data set again") from error
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != expected:
+        file.close()
+        raise DSAError(
+            f"{path}: {found:,} bytes long, but {expected:,} were written: cut short or altered; pack the "
+            "data set again"
+        )
+    return file
+
+
+def _load(path: Path, header: Header, *, mapped: bool) -> np.ndarray:
+    """One of the arrays, of the dtype and shape that the header says; read whole and compared with its
+    checksum, or mapped."""
+    expected = header.arrays[path.name]
+    _open_file(path, header).close()
+    if not mapped and sha256(path) != expected.sha256:
+        raise DSAError(f"{path}: altered since it was written; pack the data set again")
+    try:
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DSAError(f"{path}: not readable as an array: {error}") from error
+    found = array.dtype.str, list(array.shape), array.flags.c_contiguous
+    if found != (expected.dtype, expected.shape, True):
+        raise DSAError(f"{path}: {found[:2]}, but {HEADER} says {expected.dtype} {expected.shape} in C order")
+    return array
