@@ -35,8 +35,12 @@ test: build
 setup build: $(VENV)/.built
 
 bench: build
-	$(PIP) numba
+	$(PIP) numba spdl-core pytest-benchmark
 	$(PY) benchmarks/bench_warp.py
+	$(PY) benchmarks/bench_batch.py
+	$(PY) benchmarks/bench_loader.py
+	$(PY) benchmarks/bench_training.py
+	$(PY) -m pytest -q benchmarks/micro.py
 	$(PY) benchmarks/bench_merge.py
 	$(PY) benchmarks/bench_dsag.py
 	$(PY) benchmarks/bench_rank.py

@@ -35,14 +35,15 @@ def empty(dtype: torch.dtype, last: bool) -> tuple[torch.Tensor, torch.Tensor]:
     if last:
         image = torch.zeros(BATCH, HEIGHT, WIDTH, 3, dtype=dtype).permute(0, 3, 1, 2)
         return image, torch.zeros(BATCH, 24, SIZE, SIZE, 3, dtype=dtype).permute(0, 1, 4, 2, 3)
-    return torch.zeros(BATCH, 3, HEIGHT, WIDTH, dtype=dtype), torch.zeros(BATCH, 24, 3, SIZE, SIZE, dtype=dtype)
+    shapes = (BATCH, 3, HEIGHT, WIDTH), (BATCH, 24, 3, SIZE, SIZE)
+    return tuple(torch.zeros(shape, dtype=dtype) for shape in shapes)
 
 
 def bench(height: int, width: int, rounds: int) -> None:
     images, iuv = make_store(height, width)
     rng = np.random.default_rng(0)
     indices = [torch.from_numpy(rng.integers(0, IMAGES, BATCH)) for _ in range(8)]
-    drawn = [draw_augmentation(0, epoch, index, height=HEIGHT, width=WIDTH) for epoch, index in enumerate(indices)]
+    drawn = [draw_augmentation(0, turn, x, height=HEIGHT, width=WIDTH) for turn, x in enumerate(indices)]
     peer = compile_peer("batch_minimal.cpp").batch_minimal
     peer.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int] * 6 + [ctypes.c_void_p] * 4
     mean, std = (np.array(x, np.float32) for x in (MEAN, STD))
@@ -55,8 +56,8 @@ def bench(height: int, width: int, rounds: int) -> None:
 
     def minimal(out):
         return lambda turn: peer(
-            images.data_ptr(), iuv.data_ptr(), indices[turn % 8].data_ptr(), drawn[turn % 8].data_ptr(), BATCH,
-            height, width, HEIGHT, WIDTH, SIZE, mean.ctypes.data, std.ctypes.data,
+            images.data_ptr(), iuv.data_ptr(), indices[turn % 8].data_ptr(), drawn[turn % 8].data_ptr(),
+            BATCH, height, width, HEIGHT, WIDTH, SIZE, mean.ctypes.data, std.ctypes.data,
             out[turn % SETS][0].data_ptr(), out[turn % SETS][1].data_ptr(),
         )  # fmt: skip
 
@@ -74,8 +75,8 @@ def bench(height: int, width: int, rounds: int) -> None:
     }
     torch.set_num_threads(1)
     for turn in range(8):
-        expected = assemble_batch(images, iuv, indices[turn], drawn[turn], height=HEIGHT, width=WIDTH, size=SIZE,
-                                  mean=MEAN, std=STD)  # fmt: skip
+        expected = assemble_batch(images, iuv, indices[turn], drawn[turn], height=HEIGHT, width=WIDTH,
+                                  size=SIZE, mean=MEAN, std=STD)  # fmt: skip
         work["minimal C++ loop"](turn)
         if not all(torch.equal(a, b) for a, b in zip(plain[turn % SETS], expected)):
             raise SystemExit("the minimal loop does not compute the same as dsa_ext.assemble_batch")

@@ -3,9 +3,10 @@
     python benchmarks/bench_cuda.py [--rounds 50] [--batch 64] [--json FILE]
 
 The warp, the assembly of a batch, the merging of parts (forward, and forward with backward) and the
-counting of ranks, each at its typical size, against torch operators, torch.compile of them, and for the warp a CuPy kernel. A
-peer that cannot run here (no Triton, no CuPy) is named with the reason. Every peer's result is
-compared with ours before anything is timed (of the one that races, on a map without collisions).
+counting of ranks, each at its typical size, against torch operators, torch.compile of them, and for the
+warp a CuPy kernel. A peer that cannot run here (no Triton, no CuPy) is named with the reason. Every
+peer's result is compared with ours before anything is timed (of the one that races, on a map without
+collisions; resized images within a step of 1/255, as torch does not round between the passes).
 
 Medians of paired runs, timed by events; the L2 cache is filled with other data before each, and
 buffers rotate. Beside each time stand its ratio to ours, and how often it holds the time of moving
@@ -24,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsa_ext import _measure, assemble_batch, count_ranks, iuv_to_dsap, merge_parts, parts
+from dsa_ext import _measure, assemble_batch, count_ranks, iuv_to_dsap, merge_parts
+from dsa_ext import parts as body
 from dsa_ext.merge import LEVELS
 from dsa_ext.rank import columns
 
@@ -245,8 +247,8 @@ def close_images(got: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) ->
 @functools.cache
 def sides(device: torch.device) -> tuple[Tensor, Tensor]:
     """By I: the part of the mirrored person, and 255 where U or V are counted from the other end."""
-    twin = torch.tensor((0, *parts.TWIN), dtype=torch.uint8, device=device)  # [25]
-    turn = torch.tensor([(0, *parts.FLIP_U), (0, *parts.FLIP_V)], dtype=torch.uint8, device=device) * 255
+    twin = torch.tensor((0, *body.TWIN), dtype=torch.uint8, device=device)  # [25]
+    turn = torch.tensor([(0, *body.FLIP_U), (0, *body.FLIP_V)], dtype=torch.uint8, device=device) * 255
     return twin, turn.T.contiguous()  # [25, 2]
 
 
@@ -302,9 +304,9 @@ def batch_contest(batch: int, device: str) -> Contest:
     }
     for name, function in made.items():
         work[name] = lambda turn, f=function: f(*sets[turn % SETS])
-    stored = tuple(n // 2 for n in VIEW)
-    title = f"assemble_batch, {batch} samples {stored[0]}x{stored[1]} to {VIEW[0]}x{VIEW[1]}, S={SIZE}, float32"
-    return Contest(title, _measure.batch_bytes(batch, stored, VIEW, SIZE), work, close_images, missing)
+    moved = _measure.batch_bytes(batch, (VIEW[0] // 2, VIEW[1] // 2), VIEW, SIZE)
+    title = f"assemble_batch, {batch} samples of half the size to {VIEW[0]}x{VIEW[1]}, S={SIZE}, float32"
+    return Contest(title, moved, work, close_images, missing)
 
 
 # ------------------------------------------------------------------------------------------ merge

@@ -69,7 +69,8 @@ class Way:
 def image_transforms(augment: bool) -> transforms.Compose:
     steps = [transforms.Resize((HEIGHT, WIDTH))]
     if augment:
-        steps += [transforms.Pad(10), transforms.RandomCrop((HEIGHT, WIDTH)), transforms.RandomHorizontalFlip()]
+        crop = [transforms.Pad(10), transforms.RandomCrop((HEIGHT, WIDTH))]
+        steps += [*crop, transforms.RandomHorizontalFlip()]
     steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     if augment:
         steps.append(transforms.RandomErasing(0.5, (0.02, 0.4), (0.3, 1 / 0.3)))
@@ -332,8 +333,8 @@ def print_table(ways: list[Way], speeds: list[list[float]]) -> list[dict]:
     ]  # fmt: skip
     print(f"{'':52s} images/s   bytes an image   ms an image, once")
     for row in rows:
-        print(f"({row['way']}) {row['title']:48s} {row['images_per_second']:8,.0f} {row['bytes_per_image']:12,.0f}"
-              f" {row['prepare_ms_per_image']:14.2f}")  # fmt: skip
+        print(f"({row['way']}) {row['title']:48s} {row['images_per_second']:8,.0f} "
+              f"{row['bytes_per_image']:12,.0f} {row['prepare_ms_per_image']:14.2f}")  # fmt: skip
     by_title = dict(zip((row["title"] for row in rows), speeds))
     for at in ("store of 128x64", "store of 256x128"):
         ours = by_title[f"assemble_batch, {at}"]

@@ -54,7 +54,9 @@ def main() -> None:
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
-        config = dataclasses.replace(PRESETS[arguments.preset], data=root, out=Path(folder) / "run", weights="none")
+        config = dataclasses.replace(
+            PRESETS[arguments.preset], data=root, out=Path(folder) / "run", weights="none"
+        )
         device = choose_device(arguments.device)
         split = ensure_store(root, config.height, config.width).select(TRAIN, iuv=config.needs_iuv)
         sampler = PKSampler(split.ids, config.identities, config.images, config.seed)

@@ -62,7 +62,8 @@ def compile_peer(source: str, *flags: str) -> ctypes.CDLL:
     """Build benchmarks/peers/<source> with g++ -O3 and load it."""
     folder = tempfile.mkdtemp(prefix="dsa-peer-")
     library = Path(folder) / "peer.so"
-    command = ["g++", "-std=c++20", "-O3", *flags, "-shared", "-fPIC", str(PEERS / source), "-o", str(library)]
+    command = ["g++", "-std=c++20", "-O3", *flags, "-shared", "-fPIC", str(PEERS / source)]
+    command += ["-o", str(library)]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))
 

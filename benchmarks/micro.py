@@ -11,7 +11,8 @@ from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
 from dsa_ext._measure import person_batch
 from dsareid.data.sampler import PKSampler
 
-SETTINGS = {"height": 256, "width": 128, "size": 32, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SETTINGS = {"height": 256, "width": 128, "size": 32, "mean": MEAN, "std": STD}
 
 
 @pytest.fixture(scope="module")

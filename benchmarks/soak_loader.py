@@ -65,8 +65,8 @@ def soak(batches: int, folder: Path) -> bool:
         seen.append(anonymous())
     tenth = len(seen) // 10
     seconds = time.monotonic() - start
-    print(f"{batches:,} batches of 8 samples in {seconds:.0f} s, {seconds / batches * 1e6:.1f} us each; anonymous "
-          f"memory after a tenth {seen[tenth]:.1f} MB, at the end {seen[-1]:.1f} MB")  # fmt: skip
+    print(f"{batches:,} batches of 8 samples in {seconds:.0f} s, {seconds / batches * 1e6:.1f} us each; "
+          f"anonymous memory after a tenth {seen[tenth]:.1f} MB, at the end {seen[-1]:.1f} MB")  # fmt: skip
     return seen[-1] - seen[tenth] <= 1
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsa_ext.augment import draw_augmentation
+from dsa_ext.batch import assemble_batch
 from dsa_ext.merge import merge_parts
 from dsa_ext.rank import columns, count_ranks
 from dsa_ext.warp import iuv_to_dsap
@@ -72,6 +74,24 @@ def warp_gradient_bytes(
     return round(source + grad + image)
 
 
+def batch_bytes(
+    batch: int,
+    stored: tuple[int, int],
+    wanted: tuple[int, int],
+    size: int,
+    *,
+    parts: int = 24,
+    out_bytes: int = 4,
+) -> int:
+    """assemble_batch, from images of `stored` to `wanted` height and width. The few stored pixels that a
+    shift or an erased box hides are counted too."""
+    # Image and map of every sample, 3 bytes a pixel each: next to no sector is without a pixel that is
+    # needed, as the image is read whole and U and V lie beside I.
+    read = 2 * 3 * stored[0] * stored[1] + 8 + 32  # and its index and parameters
+    written = 3 * (wanted[0] * wanted[1] + parts * size * size) * out_bytes
+    return batch * (read + written)
+
+
 def merge_bytes(
     batch: int, parts: int, groups: int, inner: int, *, element_bytes: int = 4, residual: bool = False
 ) -> int:
@@ -126,6 +146,14 @@ def person_batch(
             noise = 4 * torch.randn(tall, wide, generator=draw)
             block[plane] = (chart * 255 + noise).clamp(0, 255)
     return image, iuv
+
+
+def stored_batch(batch: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """images, iuv, index and params of assemble_batch: a store of so many 128x64 images (see
+    person_batch), and every one of them once, augmented for 256x128."""
+    images, iuv = (x.permute(0, 2, 3, 1).contiguous() for x in person_batch(batch, 128, 64, seed=seed))
+    index = torch.randperm(batch, generator=torch.Generator().manual_seed(seed))
+    return images, iuv, index, draw_augmentation(seed, 0, index, height=256, width=128)
 
 
 def rank_labels(
@@ -196,6 +224,8 @@ def typical(batch: int = 64, queries: int = QUERIES, gallery: int = GALLERY) -> 
         )
     ]  # fmt: skip
     rows.append(Typical("warp gradient, float32", warp_gradient_bytes(*shape), _warp_gradient(batch)))
+    moved = batch_bytes(batch, (128, 64), (256, 128), 32)
+    rows.append(Typical("assemble_batch, 128x64 to 256x128, float32", moved, _batch(batch)))
     for level, parts, groups, pixels, channels in MERGES:
         # channels_last: memory is [B, H, W, part, channel], so a pixel is a "batch" entry.
         size = (batch * pixels, parts, groups, channels)
@@ -233,6 +263,18 @@ def _warp_gradient(batch: int):
         height, width = image.shape[2:]
         backward = torch.ops.dsa_ext.iuv_to_dsap_backward
         return lambda: backward(dsap, source, height, width, torch.float32, [])
+
+    return prepare
+
+
+def _batch(batch: int):
+    def prepare(device):
+        arguments = tuple(x.to(device) for x in stored_batch(batch))
+        out = (
+            torch.empty((batch, 3, 256, 128), device=device),
+            torch.empty((batch, 24, 3, 32, 32), device=device),
+        )
+        return lambda: assemble_batch(*arguments, height=256, width=128, size=32, out=out)
 
     return prepare
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from dsa_ext._measure import ranking
+from dsa_ext.augment import _draw_augmentation, draw_augmentation
+from dsa_ext.batch import _assemble_batch, assemble_batch
 from dsa_ext.merge import LEVELS, _merge_parts, merge_parts
 from dsa_ext.rank import _count_ranks, count_ranks
 from dsa_ext.warp import _iuv_to_dsap, iuv_to_dsap
@@ -162,6 +164,97 @@ def warp_gradient_case(
     )
 
 
+PLAIN = {"pad": 0, "flip": 0.0, "erase": 0.0}
+VARIED = {
+    "nothing": PLAIN,
+    "shift": PLAIN | {"pad": 5},
+    "beyond the image": PLAIN | {"pad": 200},
+    "flip": PLAIN | {"flip": 1.0},
+    "erased box": PLAIN | {"erase": 1.0},
+    "parts dropped": PLAIN | {"drop_part": 0.5},
+    "nobody left": PLAIN | {"drop_person": 1.0},
+    "all of it": {"pad": 5, "erase": 0.7, "drop_part": 0.2},
+}
+"""How samples may be varied, as arguments of draw_augmentation."""
+
+
+def batch_case(
+    label: str,
+    stored: Sequence[int] = (3, 37, 32),
+    wanted: tuple[int, int] = (40, 24),
+    samples: int = 5,
+    varied: str | None = "all of it",
+    iuv: str | None = "random",
+    layout: str = "plain",
+    out: str | None = None,
+    index_on_device: bool = False,
+    **options,
+) -> Case:
+    """`stored` is (N, h, w). `layout` is that of the store: one of `lay_out` or "image gaps"; `out` that of
+    both tensors of out=, if there is to be one."""
+    height, width = wanted
+    options = {"height": height, "width": width, "size": 16} | options
+
+    def store(device):
+        values = [random((*stored, 3), torch.uint8)]
+        if iuv is not None:
+            values.append(random_iuv(*stored, iuv).permute(0, 2, 3, 1).contiguous())
+        if layout == "image gaps":
+            laid_out = [x.repeat_interleave(2, 0).to(device)[1::2] for x in values]
+        else:
+            laid_out = [lay_out(x, layout, device) for x in values]
+        return laid_out if iuv is not None else [*laid_out, None]
+
+    def sample(device):
+        draw = torch.Generator().manual_seed(3)
+        index = torch.randint(0, max(1, stored[0]), (samples,), generator=draw)
+        if varied is None:
+            params = None
+        elif varied == "all erased":
+            params = torch.tensor([[0, 0, 1, 0, 0, height, width, -1]], dtype=torch.int32).repeat(samples, 1)
+        else:  # by the sample's number, so that one image is seen in several ways
+            view = {"height": height, "width": width}
+            params = draw_augmentation(4, 1, torch.arange(samples), **view, **VARIED[varied])
+        on = device if index_on_device else "cpu"
+        return [index.to(on), params if params is None else params.to(on)]
+
+    def into(dtype, device):
+        size, parts = options["size"], options.get("parts", 24)
+        shapes = [(samples, 3, height, width), (samples, parts, 3, size, size)]
+        return [spread(shape, dtype, out or "plain", device) for shape in shapes[: 2 if iuv else 1]]
+
+    def ours(device):
+        if out is None:
+            return [x for x in assemble_batch(*store(device), *sample(device), **options) if x is not None]
+        pairs = into(options.get("dtype", torch.float32), device)
+        views = [view for _, view in pairs]
+        assemble_batch(*store(device), *sample(device), **options, out=(*views, None)[:2])
+        return [base for base, _ in pairs]
+
+    def twin():
+        plain = {name: value for name, value in options.items() if name != "memory_format"}
+        results = [x for x in _assemble_batch(*store("cpu"), *sample("cpu"), **plain) if x is not None]
+        if out is None:
+            return results
+        pairs = into(results[0].dtype, "cpu")
+        for (_, view), result in zip(pairs, results):
+            view.copy_(result)
+        return [base for base, _ in pairs]
+
+    return Case(label, ours, twin)
+
+
+def draw_case(label: str, seed: int, epoch: int, **options) -> Case:
+    """draw_augmentation, which runs on the CPU whatever the device."""
+    index = torch.tensor([0, 1, 1, 7, 2**32 - 1, 12935])
+    repeat = torch.tensor([0, 0, 1, 2, 3, 2**32 - 1])
+
+    def run(draw):
+        return [draw(seed, epoch, index, repeat, **options), draw(seed, epoch, index, **options)]
+
+    return Case(label, lambda device: run(draw_augmentation), lambda: run(_draw_augmentation))
+
+
 def merge_case(
     label: str,
     level: str,
@@ -270,6 +363,59 @@ def table() -> Iterator[tuple[str, list[Case]]]:
         warp_gradient_case("second", second=True, size=8),
         warp_gradient_case("second, normalised", second=True, size=8, **normalised),
     ]
+    yield "batch: sizes up, down and the same", [
+        batch_case(f"{stored} to {wanted}, {varied}", stored=stored, wanted=wanted, varied=varied)
+        for (stored, wanted), varied in itertools.product(
+            (((3, 32, 16), (64, 32)), ((3, 32, 16), (32, 16)), ((2, 30, 20), (45, 20)),
+             ((2, 64, 48), (16, 12)), ((2, 37, 21), (13, 50)), ((1, 100, 9), (7, 9)),
+             ((1, 1, 1), (1, 1)), ((2, 1, 7), (9, 1))),
+            (None, "all of it"),
+        )
+    ]  # fmt: skip
+    yield "batch: shift, flip, erased box, dropped parts", [
+        batch_case(f"{varied}, {wanted}, {options or 'in the view'}", wanted=wanted, varied=varied,
+                   stored=(3, 37, stored_width), **options)
+        for varied, (stored_width, wanted), options in itertools.product(
+            (None, *VARIED, "all erased"), ((32, (40, 24)), (21, (37, 21))), ({}, {"augmented_dsap": False})
+        )
+    ]  # fmt: skip
+    yield "batch: types, mean and std, fill", [
+        batch_case(f"{dtype}, {options or 'plain'}", dtype=dtype, fill=[-0.1, 1e-5, 70000.0], **options)
+        for dtype, options in itertools.product(FLOATING, ({}, normalised))
+    ]
+    yield "batch: 24, 13, 8 parts, mirror, S, maps", [
+        *(
+            batch_case(f"{count} parts, mirror={mirror}, {varied}", parts=count, mirror=mirror, varied=varied)
+            for (count, mirror), varied in itertools.product(
+                ((24, False), (13, False), (13, True), (8, False), (8, True)), ("flip", "all of it")
+            )
+        ),
+        *(batch_case(f"S={size}", size=size) for size in (1, 7, 32, 51, 255, 256)),
+        *(batch_case(f"{kind} map", iuv=kind) for kind in ("one cell", "background", None)),
+        *(
+            batch_case(f"{name}, iuv {iuv}", samples=0, iuv=iuv, **sizes)
+            for name, sizes in (("no sample", {}), ("no image", {"stored": (0, 8, 8)}))
+            for iuv in ("random", None)
+        ),
+    ]
+    yield "batch: strides, out=, where the index lies", [
+        batch_case(f"{layout} store, out={out}, {options}", layout=layout, out=out, **options)
+        for layout, (out, options) in itertools.product(
+            ("plain", "offset", "image gaps", "expanded"),
+            ((None, {"memory_format": torch.channels_last, "dtype": torch.float16}),
+             (None, {"index_on_device": True}), ("plain", {"dtype": torch.float16}),
+             ("channels last", {"index_on_device": True}), ("swapped", {}),
+             ("gaps", {"dtype": torch.bfloat16}), ("offset", {}), ("offset", {"iuv": None})),
+        )
+    ]  # fmt: skip
+    yield "batch: drawing the augmentation", [
+        draw_case(f"seed {seed}, epoch {epoch}, {options}", seed, epoch, **options)
+        for (seed, epoch), options in itertools.product(
+            ((0, 0), (2**63 - 1, 2**32 - 1), (12345678901, 3)),
+            ({"height": 256, "width": 128}, {"height": 1, "width": 1, "pad": 0}, {"height": 3, "width": 300},
+             {"height": 64, "width": 32, **VARIED["all of it"], "drop_person": 0.5}),
+        )
+    ]  # fmt: skip
     both = tuple(LEVELS)
     fused = ((False, False), (True, False), (False, True), (True, True))  # residual, relu
     yield "merge: sizes and types", [

@@ -14,6 +14,8 @@ from torch import Tensor
 from dsa_ext import parts
 from dsa_ext._measure import rank_labels, ranking
 from dsa_ext._selftest_cases import Case, compare, difference, random, random_iuv, table
+from dsa_ext.augment import draw_augmentation
+from dsa_ext.batch import assemble_batch
 from dsa_ext.merge import merge_parts
 from dsa_ext.rank import count_ranks
 from dsa_ext.warp import iuv_to_dsap
@@ -23,6 +25,24 @@ class NotChecked(Exception):
     """Says why a check could not run here; it is printed, and is no failure."""
 
 
+def stored_samples(device: str, count: int = 4, side: int = 16) -> list[Tensor]:
+    """images, iuv, index and params for assemble_batch, all on `device`; views of 24x16 pixels."""
+    images = random((count, side, side, 3), torch.uint8)
+    iuv = random_iuv(count, side, side, "random").permute(0, 2, 3, 1).contiguous()
+    index = torch.arange(count).flip(0)
+    params = draw_augmentation(1, 0, index, height=24, width=16, pad=2)
+    return [x.to(device) for x in (images, iuv, index, params)]
+
+
+def batch_outputs(count: int, device: str) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One run of memory, and the image and part images (S = 8) of a batch in it."""
+    shapes = (count, 3, 24, 16), (count, 24, 3, 8, 8)
+    base = torch.empty(sum(map(math.prod, shapes)), device=device)
+    parts_of_it = base.split([math.prod(shape) for shape in shapes])
+    image, dsap = (x.view(shape) for x, shape in zip(parts_of_it, shapes))
+    return base, (image, dsap)
+
+
 def out_calls(device: str, seed: int = 3) -> dict[str, tuple[list[Tensor], Tensor, Callable[[], object]]]:
     """The out= forms: inputs that may be overwritten, the output, and the call."""
     image, iuv = (x.to(device) for x in (random((2, 3, 64, 48), torch.uint8, seed),
@@ -30,8 +50,13 @@ def out_calls(device: str, seed: int = 3) -> dict[str, tuple[list[Tensor], Tenso
     dsap = torch.empty((2, 24, 3, 16, 16), device=device)
     features, residual = (random((64, 24, 16), torch.float32, s).to(device) for s in (seed, seed + 1))
     merged, summed = (torch.empty((64, 13, 16), device=device) for _ in range(2))
+    samples = stored_samples(device)
+    both, views = batch_outputs(len(samples[0]), device)
     return {
         "warp": ([image, iuv], dsap, lambda: iuv_to_dsap(image, iuv, size=16, out=dsap)),
+        "batch, index and params on the device": (
+            samples, both, lambda: assemble_batch(*samples, height=24, width=16, size=8, out=views),
+        ),
         "merge": ([features], merged, lambda: merge_parts(features, "mirror", out=merged)),
         "merge, residual and ReLU": (
             [features, residual], summed,
@@ -101,6 +126,31 @@ def check_ranks_stream(device: str) -> str | None:
         ranks, found = count_ranks(*arguments)
     wanted, wanted_found = count_ranks(*ranking(8, 500, 20))
     return same(ranks, wanted) or same(found, wanted_found)
+
+
+def check_batch_stream(device: str) -> str | None:
+    """With index and params in host memory, which have to be copied in the stream's order."""
+    images, iuv, *host = stored_samples("cpu")
+    image, dsap = assemble_batch(images, iuv, *host, height=24, width=16, size=8)
+    stored = torch.zeros_like(images, device=device)
+    with busy_side_stream():
+        stored.copy_(images)
+        result = assemble_batch(stored, iuv.to(device), *host, height=24, width=16, size=8)
+        for x in host:
+            x.zero_()  # the caller's again, as soon as the call returns
+    return same(result[0], image) or same(result[1], dsap)
+
+
+def check_foreign_index(device: str) -> str | None:
+    """Nobody looks at an index on the device; a sample of an image that there is not is all fill."""
+    images, iuv, index, params = stored_samples(device)
+    index[0], index[-1] = -1, len(images)
+    image, dsap = assemble_batch(images, iuv, index, params, height=24, width=16, size=8, fill=0.5)
+    samples = stored_samples("cpu")
+    wanted, wanted_dsap = assemble_batch(*samples, height=24, width=16, size=8, fill=0.5)
+    for x in (wanted, wanted_dsap):
+        x[0], x[-1] = 0.5, 0.5
+    return same(image, wanted) or same(dsap, wanted_dsap)
 
 
 def check_capture(name: str, device: str) -> str | None:
@@ -212,6 +262,27 @@ def check_large_input(device: str, beyond: int) -> str | None:
     return same(dsap[1:], wanted) or same(source[1:], shifted)
 
 
+def check_large_batch(device: str, beyond: int, stored: int = 128, wanted: int = 256) -> str | None:
+    """A store of more than `beyond` bytes, and as many elements of images out of it."""
+    images_stored, samples = beyond // (3 * stored * stored) + 2, beyond // (3 * wanted * wanted) + 2
+    need(2 * images_stored * 3 * stored * stored + samples * (3 * wanted * wanted + 24 * 3 * 64) * 2)
+    images, iuv = (
+        torch.empty((images_stored, stored, stored, 3), dtype=torch.uint8, device=device).random_(0, 256)
+        for _ in range(2)
+    )
+    index = torch.arange(samples).flip(0) * (images_stored - 1) // (samples - 1)
+    options = {"height": wanted, "width": wanted, "size": 8, "dtype": torch.bfloat16}
+    image, dsap = assemble_batch(images, iuv, index, **options)
+    for at in sorted({0, samples // 2, samples - 1}):
+        which = index[at : at + 1].to(device)
+        few = (x[which].cpu() for x in (images, iuv))
+        one, one_dsap = assemble_batch(*few, torch.tensor([0]), **options)
+        wrong = same(image[at : at + 1], one) or same(dsap[at : at + 1], one_dsap)
+        if wrong:
+            return f"sample {at} of {samples}: {wrong}"
+    return None
+
+
 def check_large_merge(device: str, beyond: int, inner: int = 1 << 20) -> str | None:
     batch = beyond // (24 * inner) + 2
     need(batch * inner * 2 * (24 + 13 + 24))
@@ -253,6 +324,7 @@ def cuda_checks() -> Iterator[tuple[str, list[tuple[str, Callable[[], str | None
     names = tuple(out_calls("cpu"))
     yield "another stream than the default", [
         *((name, lambda name=name: check_stream(name, "cuda")) for name in names),
+        ("batch, index and params in host memory", lambda: check_batch_stream("cuda")),
         ("ranks", lambda: check_ranks_stream("cuda")),
     ]
     yield "CUDA graph: capture, replay, no allocation", [
@@ -264,10 +336,14 @@ def cuda_checks() -> Iterator[tuple[str, list[tuple[str, Callable[[], str | None
         ("image on CUDA, IUV on the CPU", lambda: check_mixed_devices("cuda")),
         ("a second device", lambda: check_second_device(one_of_each)),
     ]
+    yield "batch: an index on CUDA that is not in the store", [
+        ("first and last sample", lambda: check_foreign_index("cuda"))
+    ]
     yield "beyond 2^31 elements", [
         ("warp, output", lambda: check_large_output("cuda", 2**31)),
         ("warp, gradient", lambda: check_large_gradient("cuda", 2**31)),
         ("warp, input", lambda: check_large_input("cuda", 2**31)),
+        ("batch, store and images", lambda: check_large_batch("cuda", 2**31)),
         ("merge and its gradient", lambda: check_large_merge("cuda", 2**31)),
         ("ranks", lambda: check_large_ranks("cuda", 2**31)),
     ]

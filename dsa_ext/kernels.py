@@ -4,7 +4,7 @@ import functools
 import re
 from pathlib import Path
 
-KERNELS = ("warp", "merge", "rank")
+KERNELS = ("warp", "batch", "merge", "rank")
 
 _PACKAGE = Path(__file__).parent
 
@@ -18,7 +18,7 @@ def kernel_source(name: str) -> str:
     memory. examples/cupy_warp.py compiles and launches one.
 
     Args:
-        name: "warp" (and its gradient), "merge" (and its gradient) or "rank".
+        name: "warp" (and its gradient), "batch", "merge" (and its gradient) or "rank".
 
     Raises:
         ValueError: another name.

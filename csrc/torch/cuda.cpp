@@ -56,7 +56,8 @@ void run_merge(const MergeCall& call, bool expand, const Tensor& out) {
 }
 
 // An index or drawn tensor itself where it is on the device of `like`, or a copy there of one in host
-// memory.
+// memory. The copy is made from pageable memory, which CUDA has read when it returns: a pinned tensor would
+// be read later, when the caller may have written to it again.
 Tensor on_device(const Tensor& tensor, const Tensor& like) {
   if (tensor.is_cuda()) {
     same_device(like, tensor);
@@ -65,7 +66,9 @@ Tensor on_device(const Tensor& tensor, const Tensor& like) {
   const std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
   Tensor copy = torch::stable::new_empty(like, shape, std::make_optional(tensor.scalar_type()));
   const size_t bytes = tensor.numel() * (tensor.scalar_type() == ScalarType::Long ? 8 : 4);
-  check(cudaMemcpyAsync(copy.mutable_data_ptr(), tensor.const_data_ptr(), bytes, cudaMemcpyHostToDevice,
+  const auto* first = static_cast<const char*>(tensor.const_data_ptr());
+  const std::vector<char> pageable(first, first + bytes);
+  check(cudaMemcpyAsync(copy.mutable_data_ptr(), pageable.data(), bytes, cudaMemcpyHostToDevice,
                         static_cast<cudaStream_t>(stream_of(like))));
   return copy;
 }

@@ -27,13 +27,13 @@ def test_peers_agree_and_missing_ones_are_named(bench, capsys):
         if not contest.title.startswith("count_ranks"):
             assert "no compiler here" in contest.missing["the same, torch.compile"]
     titles = [contest.title for contest in contests]
-    assert len(titles) == len(set(titles)) == 3 + 16 + 1
+    assert len(titles) == len(set(titles)) == 3 + 1 + 16 + 1
     result = bench.show(contests[0], {"dsa_ext": 1e-3, "peer": 2e-3}, copy=1e12)
     assert result["floor_seconds"] == contests[0].bytes / 1e12
     assert "2.00 x" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("at", [0, 4, -1])
+@pytest.mark.parametrize("at", [0, 3, 4, -1])
 def test_a_wrong_peer_stops_the_benchmark(bench, at):
     contest = list(bench.contests(1, "cpu", queries=6, gallery=300))[at]
     name = [name for name in contest.work if name != "dsa_ext"][0]

@@ -32,6 +32,13 @@ def test_bytes_of_the_warp_by_hand():
     assert _measure.warp_gradient_bytes(*shape, **options) == 32 * 4 + 2.5 * 3 * 4 + 8 * 3 * 4
 
 
+def test_bytes_of_a_batch_by_hand():
+    # 2 samples: 6 bytes of each of 8 stored pixels, index and parameters; 24 pixels and 8 maps of 4 cells.
+    written = 3 * (24 + 8 * 4)
+    assert _measure.batch_bytes(2, (4, 2), (6, 4), 2, parts=8) == 2 * (6 * 8 + 8 + 32 + 4 * written)
+    assert _measure.batch_bytes(2, (4, 2), (6, 4), 2, parts=8, out_bytes=2) == 2 * (88 + 2 * written)
+
+
 def test_bytes_of_merging_by_hand():
     size = (2, 24, 13, 5)
     assert _measure.merge_bytes(*size) == 2 * 5 * 4 * (24 + 13)
@@ -50,8 +57,8 @@ def test_the_table_lists_every_kernel_and_card(roofline):
     result = roofline.predict()
     names = [operation.name for operation in _measure.typical()]
     assert list(result["bytes"]) == names
-    for word in ("warp, float32", "warp, float16", "warp, uint8", "warp gradient", "merge mirror, gradient",
-                 "merge front_back, residual + ReLU", "count_ranks"):  # fmt: skip
+    for word in ("warp, float32", "warp, float16", "warp, uint8", "warp gradient", "assemble_batch",
+                 "merge mirror, gradient", "merge front_back, residual + ReLU", "count_ranks"):  # fmt: skip
         assert any(word in name for name in names), word
     lines = roofline.lines(result)
     assert all(any(line.startswith(name) for line in lines) for name in names)

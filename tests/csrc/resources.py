@@ -21,15 +21,17 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Registers a thread at most, by kernel; Turing's multiprocessors hold fewer threads, with more each.
 REGISTERS = {
-    "warp_kernel": 64, "gradient_kernel": 64, "merge_kernel": 40, "expand_kernel": 40, "rank_kernel": 40,
+    "warp_kernel": 64, "gradient_kernel": 64, "batch_kernel": 64, "merge_kernel": 40, "expand_kernel": 40,
+    "rank_kernel": 40,
 }  # fmt: skip
 REGISTERS_75 = dict.fromkeys(REGISTERS, 64)
 # How many loads and stores of global memory are 16 bytes wide at least: one for each place in the
-# source (the warp: I twice, U, V and 3 of interleaved maps; planes, channels_last and winners).
+# source (the warp: I twice, U, V and 3 of interleaved maps; planes, channels_last and winners; the batch:
+# 3 of interleaved maps; part images as planes and channels_last, and images).
 # Of kernels with a width as a template argument (merging), only where it fills 16 bytes.
 WIDE = {
-    "warp_kernel": (7, 3), "gradient_kernel": (1, 1), "merge_kernel": (2, 1), "expand_kernel": (1, 2),
-    "rank_kernel": (1, 0),
+    "warp_kernel": (7, 3), "gradient_kernel": (1, 1), "batch_kernel": (3, 3), "merge_kernel": (2, 1),
+    "expand_kernel": (1, 2), "rank_kernel": (1, 0),
 }  # fmt: skip
 
 

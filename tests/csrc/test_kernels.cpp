@@ -5,9 +5,13 @@
 #include <limits>
 #include <vector>
 
+#include "augment.h"
+#include "batch.h"
 #include "iuv.h"
 #include "merge.h"
+#include "philox.h"
 #include "rank.h"
+#include "resize.h"
 #include "warp.h"
 
 #define CHECK(condition)                                                         \
@@ -106,7 +110,99 @@ static void positives_are_ranked_by_counting() {
   CHECK(std::equal(ranks[0], ranks[0] + 12, expected[0]));
 }
 
+// The known answers of Random123's kat_vectors.
+static void philox_gives_its_published_numbers() {
+  const auto gives = [](uint64_t key, const uint32_t (&c)[4], const uint32_t (&expected)[4]) {
+    const dsa::Words words = dsa::philox(key, c[0], c[1], c[2], c[3]);
+    CHECK(std::equal(expected, expected + 4, words.word));
+  };
+  gives(0, {0, 0, 0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
+  gives(~uint64_t{0}, {~0u, ~0u, ~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+  gives(0x299f31d0a4093822, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+        {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+}
+
+// Seed, epoch, image and repeat 0: slot 0 is the first of the numbers above, 0.399, 0.881, 0.736, 0.606.
+static void samples_are_drawn_from_philox() {
+  dsa::AugmentSettings settings{256, 128, 10, 0.73, 0.6, 0, 0};
+  dsa::Augmentation drawn = dsa::draw_augmentation(settings, 0, 0, 0, 0);
+  CHECK(drawn.shift_y == -2 && drawn.shift_x == 8);  // floor(21 * 0.399) - 10, floor(21 * 0.881) - 10
+  CHECK(drawn.flip == 0 && drawn.bottom == 0 && drawn.right == 0 && drawn.keep == dsa::kKeepAll);
+  settings.flip = 0.74, settings.erase = 0.61, settings.drop_part = 1;
+  drawn = dsa::draw_augmentation(settings, 0, 0, 0, 0);
+  CHECK(drawn.flip == 1 && drawn.keep == 1);  // bit 0 is background
+  // Slot 8 is 0.841, 0.768, 0.830, 0.410: area (0.02 + 0.38 * 0.841) * 256 * 128, aspect 0.3^(1 - 2 * 0.768),
+  // so 145.6 x 76.4 pixels; top floor(111 * 0.830), left floor(53 * 0.410).
+  CHECK(drawn.top == 92 && drawn.left == 21 && drawn.bottom == 92 + 146 && drawn.right == 21 + 76);
+  settings.drop_part = 0, settings.drop_person = 1;
+  CHECK(dsa::draw_augmentation(settings, 0, 0, 0, 0).keep == 0);
+  for (const dsa::Augmentation& other :
+       {dsa::draw_augmentation(settings, 1, 0, 0, 0), dsa::draw_augmentation(settings, 0, 1, 0, 0),
+        dsa::draw_augmentation(settings, 0, 0, 1, 0), dsa::draw_augmentation(settings, 0, 0, 0, 1)}) {
+    CHECK(other.shift_y != drawn.shift_y || other.shift_x != drawn.shift_x);
+  }
+}
+
+static void resize_weights_are_a_triangle() {
+  const auto table_is = [](int in, int out, std::vector<int32_t> expected) {
+    const int taps = dsa::resize_taps(in, out);
+    CHECK(out * (1 + taps) == static_cast<int>(expected.size()));
+    std::vector<int32_t> table(expected.size());
+    dsa::resize_table(in, out, taps, table.data());
+    CHECK(table == expected);
+  };
+  const int32_t one = 1 << dsa::kWeightBits;
+  table_is(2, 2, {0, one, 1, one});
+  table_is(2, 4, {0, one, 0, 0, one / 4 * 3, one / 4, 0, one / 4, one / 4 * 3, 0, 0, one});
+  table_is(4, 2, {0, 1797559, 1797559, 599186, 1, 599186, 1797559, 1797559});  // 3/7, 3/7, 1/7
+  CHECK(dsa::resize_round(one / 2 - 1) == 0 && dsa::resize_round(one / 2) == 1);
+}
+
+// Two samples of a store of one image, 2 x 2, resized to 2 x 4: A, B over C, D become A, 3A + B, A + 3B, B
+// over the same of C and D. The view begins at column 1 and is flipped; its last pixel is erased.
+static void a_batch_is_gathered_resized_flipped_and_warped() {
+  uint8_t images[12];  // channel c of pixel p is 40 p + c
+  for (int i = 0; i < 12; ++i) images[i] = static_cast<uint8_t>(40 * (i / 3) + i % 3);
+  const uint8_t iuv[12] = {3, 0, 0, 3, 10, 20, 9, 0, 0, 1, 200, 0};
+  const int64_t index[2] = {0, 1};  // 1 is outside of the store
+  const dsa::Augmentation drawn[2] = {{0, 1, 1, 1, 3, 2, 4, dsa::kKeepAll}, {0, 0, 0, 0, 0, 0, 0, 0}};
+  std::vector<int32_t> rows(2 * 2), columns(4 * 3);
+  dsa::resize_table(2, 2, 1, rows.data()), dsa::resize_table(2, 4, 2, columns.data());
+  std::vector<float> image(2 * 3 * 2 * 4, -9.f), dsap(2 * 24 * 3 * 2 * 2, -9.f);
+  dsa::BatchCall call{};
+  call.images_stored = 1, call.stored_height = 2, call.stored_width = 2;
+  call.images = images, call.images_stride = 12, call.iuv = iuv, call.iuv_stride = 12;
+  call.batch = 2, call.index = index, call.drawn = drawn, call.augmented_dsap = true;
+  call.height = 2, call.width = 4, call.row_taps = 1, call.column_taps = 2;
+  call.rows = rows.data(), call.columns = columns.data();
+  call.size = 2, call.parts = 24, call.type = dsa::Type::float32;
+  call.image = image.data(), call.dsap = dsap.data();
+  const int64_t image_stride[4] = {24, 8, 4, 1}, dsap_stride[5] = {288, 12, 4, 2, 1};
+  std::copy_n(image_stride, 4, call.image_stride), std::copy_n(dsap_stride, 5, call.dsap_stride);
+  std::fill_n(call.fill, 3, 7.f), std::fill_n(call.normalise, 3, dsa::Normalise{true, 0.5f, 0.25f});
+  const dsa::BatchTables tables(call);
+  for (int sample = 0; sample < 2; ++sample) dsa::assemble_cpu(call, tables, sample);
+
+  const auto value = [](int x) { return x < 0 ? 7.f : (x / 255.f - 0.5f) / 0.25f; };
+  const int seen[8] = {-1, 40, 30, 10, -1, 120, 110, -1};
+  for (int i = 0; i < 24; ++i) {
+    const int x = seen[i % 8];
+    CHECK(image[i] == value(x < 0 ? x : x + i / 8) && image[24 + i] == 7.f);
+  }
+  // A and B are of the right hand, whose chart a flip turns: they meet in the left hand's row 1, column 0,
+  // and A comes last. C is erased. D is of the back, which turns along V.
+  for (int i = 0; i < 288; ++i) {
+    const int cell = i / 12 * 4 + i % 4, c = i % 12 / 4;  // of part images of 4 cells
+    const int x = cell == 3 * 4 + 2 ? 0 : cell == 3 ? 120 : -1;
+    CHECK(dsap[i] == value(x < 0 ? x : x + c) && dsap[288 + i] == 7.f);
+  }
+}
+
 int main() {
+  philox_gives_its_published_numbers();
+  samples_are_drawn_from_philox();
+  resize_weights_are_a_triangle();
+  a_batch_is_gathered_resized_flipped_and_warped();
   cells_are_the_floor_of_the_exact_product();
   conversions_round_to_nearest_even();
   the_last_pixel_of_a_cell_wins();

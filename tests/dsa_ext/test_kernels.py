@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from dsa_ext import kernel_source
+from dsa_ext.kernels import KERNELS
 
 ROOT = Path(__file__).parents[2]
 INSTANCES = {
     "warp": ["dsa::warp_kernel<unsigned char, float>", "dsa::warp_kernel<dsa::Half, dsa::BFloat>",
              "dsa::gradient_kernel<float, dsa::Half>"],
+    "batch": ["dsa::batch_kernel<float>", "dsa::batch_kernel<dsa::Half>"],
     "merge": ["dsa::merge_kernel<float, 4, true>", "dsa::expand_kernel<dsa::BFloat, 8, true>"],
     "rank": ["dsa::rank_kernel<float>", "dsa::rank_kernel<double>"],
 }  # fmt: skip
@@ -51,6 +53,10 @@ def compile_at_run_time(source: str, names: list[str] = (), architecture: int = 
     return log.decode()
 
 
+def test_every_kernel_is_tried():
+    assert list(INSTANCES) == list(KERNELS)
+
+
 @pytest.mark.parametrize("architecture", [75, 90])
 @pytest.mark.parametrize("name", INSTANCES)
 def test_nvrtc_compiles(name, architecture):
@@ -70,8 +76,8 @@ def test_source_is_complete(name):
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="'warp', 'merge', 'rank', not 'batch'"):
-        kernel_source("batch")
+    with pytest.raises(ValueError, match="'warp', 'batch', 'merge', 'rank', not 'augment'"):
+        kernel_source("augment")
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")

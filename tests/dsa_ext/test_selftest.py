@@ -41,26 +41,44 @@ def wrong_merge_parts(*arguments, **options):
     return dsa_ext.merge_parts(*arguments, **options).mul_(2)
 
 
+def wrong_assemble_batch(*arguments, **options):
+    image, dsap = dsa_ext.assemble_batch(*arguments, **options)
+    if image.numel():
+        image[0, 0, 0, 0] += 1
+    return image, dsap
+
+
+def wrong_draw_augmentation(*arguments, **options):
+    drawn = dsa_ext.draw_augmentation(*arguments, **options)
+    drawn[:, 0] += 1
+    return drawn
+
+
 def wrong_count_ranks(*arguments):
     ranks, found = dsa_ext.count_ranks(*arguments)
     return ranks, found + 1
 
 
-@pytest.mark.parametrize(
-    "name,wrong,words",
-    [
-        ("iuv_to_dsap", wrong_iuv_to_dsap, "warp: S from 1 to 256"),
-        ("merge_parts", wrong_merge_parts, "merge: sizes and types"),
-        ("count_ranks", wrong_count_ranks, "ranks: sizes, ties, types"),
-    ],
-)
-def test_a_planted_wrong_result_fails(capsys, monkeypatch, tmp_path, name, wrong, words):
-    monkeypatch.setattr(_selftest_cases, name, wrong)
+WRONG = {
+    "warp: S from 1 to 256": wrong_iuv_to_dsap,
+    "batch: sizes up, down and the same": wrong_assemble_batch,
+    "batch: drawing the augmentation": wrong_draw_augmentation,
+    "merge: sizes and types": wrong_merge_parts,
+    "ranks: sizes, ties, types": wrong_count_ranks,
+}
+
+
+def test_planted_wrong_results_fail(capsys, monkeypatch, tmp_path):
+    for wrong in WRONG.values():
+        monkeypatch.setattr(_selftest_cases, wrong.__name__.removeprefix("wrong_"), wrong)
     file = tmp_path / "result.json"
     assert selftest.main([*QUICK, "--json", str(file)]) == 1
-    end = capsys.readouterr().out.partition("self-test FAILED")[2]
-    assert words in end and "elements differ, the first at" in end
-    assert not json.loads(file.read_text())["passed"]
+    assert "self-test FAILED" in capsys.readouterr().out
+    result = json.loads(file.read_text())
+    assert not result["passed"]
+    for group in WRONG:
+        ours = [failure for failure in result["failures"] if failure.startswith(group)]
+        assert ours and all("elements differ, the first at" in failure for failure in ours), group
 
 
 def test_an_exception_is_a_failure_and_the_rest_runs(capsys, monkeypatch):
@@ -136,6 +154,7 @@ LARGE = {
     "output": lambda: _selftest_cuda.check_large_output("cpu", 100_000, size=16),
     "gradient": lambda: _selftest_cuda.check_large_gradient("cpu", 100_000, size=16),
     "input": lambda: _selftest_cuda.check_large_input("cpu", 10_000),
+    "batch": lambda: _selftest_cuda.check_large_batch("cpu", 10_000, stored=16, wanted=24),
     "merge": lambda: _selftest_cuda.check_large_merge("cpu", 10_000, inner=64),
     "ranks": lambda: _selftest_cuda.check_large_ranks("cpu", 20_000, gallery=512),
 }
@@ -147,8 +166,43 @@ def test_stream_and_graph_checks_pass(pretend, name):
     assert _selftest_cuda.check_capture(name, "cpu") is None
 
 
-def test_stream_check_of_ranks_passes(pretend):
+def test_stream_checks_of_host_memory_pass(pretend):
     assert _selftest_cuda.check_ranks_stream("cpu") is None
+    assert _selftest_cuda.check_batch_stream("cpu") is None
+
+
+def test_stream_check_of_the_batch_sees_a_copy_that_comes_too_late(pretend):
+    """What the kernel would make of an index that the caller has overwritten meanwhile."""
+    right = _selftest_cuda.assemble_batch
+    calls = []
+
+    def late(images, iuv, index, params, **options):
+        calls.append(index)
+        overwritten = index if len(calls) == 1 else torch.zeros_like(index)
+        return right(images, iuv, overwritten, params, **options)
+
+    pretend.setattr(_selftest_cuda, "assemble_batch", late)
+    assert "differ" in _selftest_cuda.check_batch_stream("cpu")
+
+
+def test_foreign_index_check(monkeypatch):
+    """On the CPU a foreign index is refused; a stand-in gives what the kernel must give, or does not."""
+    right = _selftest_cuda.assemble_batch
+
+    def kernel(empty):
+        def run(images, iuv, index, params, **options):
+            foreign = (index < 0) | (index >= len(images))
+            results = right(images, iuv, index.masked_fill(foreign, 0), params, **options)
+            for x in results:
+                x[foreign] = empty
+            return results
+
+        return run
+
+    monkeypatch.setattr(_selftest_cuda, "assemble_batch", kernel(0.5))
+    assert _selftest_cuda.check_foreign_index("cpu") is None
+    monkeypatch.setattr(_selftest_cuda, "assemble_batch", kernel(0.0))
+    assert "differ" in _selftest_cuda.check_foreign_index("cpu")
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -202,12 +256,21 @@ def overflowing(function):
     [
         ("output", "iuv_to_dsap"),
         ("input", "iuv_to_dsap"),
+        ("batch", "assemble_batch"),
         ("merge", "merge_parts"),
         ("ranks", "count_ranks"),
     ],
 )
 def test_large_checks_see_an_overflow(pretend, name, function):
-    if name == "ranks":  # compared four queries at a time
+    if name == "batch":  # compared one sample at a time
+        assemble = _selftest_cuda.assemble_batch
+
+        def wrong(images, iuv, index, **options):
+            image, dsap = assemble(images, iuv, index, **options)
+            if len(index) > 1:
+                image[-1] = 0
+            return image, dsap
+    elif name == "ranks":  # compared four queries at a time
         wanted = _selftest_cuda.count_ranks
 
         def wrong(distances, *labels):
@@ -237,7 +300,7 @@ def test_what_cannot_be_checked_is_no_failure(monkeypatch):
 def test_every_group_of_cuda_checks_is_made(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     groups = dict(_selftest_cuda.cuda_checks())
-    assert len(groups) == 4 and all(groups.values())
+    assert len(groups) == 5 and all(groups.values())
 
 
 # ------------------------------------------------------------------------------------- measuring

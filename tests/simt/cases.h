@@ -1,6 +1,8 @@
 // What the test programs share: random data, guarded memory, comparison bit for bit, options.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -122,9 +124,35 @@ inline void check(bool holds, const std::string& what) {
   if (++failures <= 20) std::printf("differs: %s\n", what.c_str());
 }
 
+// Device limits: a Hopper, and one that has 48 KiB of shared memory and few multiprocessors.
+template <class F>
+void on_devices(F f) {
+  const simt::Settings before = simt::settings;
+  f();
+  simt::settings.shared_bytes = 48 << 10, simt::settings.multiprocessors = 6;
+  f();
+  simt::settings = before;
+}
+
+// Memory for runs that lie far apart: what is never touched takes no room.
+struct FarMemory {
+  size_t bytes;
+  void* begin;
+  explicit FarMemory(size_t bytes_)
+      : bytes(bytes_), begin(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    if (begin == MAP_FAILED) std::abort();
+  }
+  FarMemory(const FarMemory&) = delete;
+  ~FarMemory() { munmap(begin, bytes); }
+  template <class T>
+  T* as() const { return static_cast<T*>(begin); }
+};
+
 }  // namespace cases
 
 void warp_cases();
 void gradient_cases();
+void batch_cases();
 void merge_cases();
 void rank_cases();

@@ -1,6 +1,4 @@
 // Cases of the warp and of its gradient: the kernels against the CPU backend, bit for bit.
-#include <sys/mman.h>
-
 #include "cases.h"
 #include "simt.h"
 #include "warp.h"
@@ -157,13 +155,10 @@ void run_far_apart() {
   const int64_t step = (int64_t{1} << 31) + 4096;
   const Case c{2, 1, 16, 16, 4};
   Random random(9);
-  auto far = [&] {
-    void* memory = mmap(nullptr, step + 8192, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) std::abort();
-    return static_cast<uint8_t*>(memory);
-  };
-  uint8_t *image = far(), *iuv = far(), *expected = far(), *got = far();
+  const FarMemory far[4] = {FarMemory(step + 8192), FarMemory(step + 8192), FarMemory(step + 8192),
+                            FarMemory(step + 8192)};
+  uint8_t *image = far[0].as<uint8_t>(), *iuv = far[1].as<uint8_t>();
+  uint8_t *expected = far[2].as<uint8_t>(), *got = far[3].as<uint8_t>();
   for (int b = 0; b < 2; ++b) {
     for (int i = 0; i < 256; ++i) {
       image[b * step + i] = static_cast<uint8_t>(random.next());
@@ -183,7 +178,6 @@ void run_far_apart() {
   for (int b = 0; b < 2; ++b) {
     check(std::memcmp(got + b * step, expected + b * step, 24 * 16) == 0, "images far apart");
   }
-  for (uint8_t* memory : {image, iuv, expected, got}) munmap(memory, step + 8192);
 }
 
 // The combinations that are drawn: every value of each property occurs many times.
@@ -200,16 +194,6 @@ Case draw_case(Random& random) {
   }
   if (random.below(2)) c.height = (c.height + 3) / 4 * 4, c.width = (c.width + 15) / 16 * 16;
   return c;
-}
-
-// Device limits: a Hopper, and one that has 48 KiB of shared memory and few multiprocessors.
-template <class F>
-void on_devices(F f) {
-  const simt::Settings before = simt::settings;
-  f();
-  simt::settings.shared_bytes = 48 << 10, simt::settings.multiprocessors = 6;
-  f();
-  simt::settings = before;
 }
 
 constexpr Type kTypes[] = {Type::uint8, Type::float16, Type::bfloat16, Type::float32};

@@ -218,6 +218,9 @@ def program(name: str, mode: str) -> Path:
     for file, text in converted(kernels(name))[0].items():
         (folder / file).write_text(mark_loops(text) if mode == "count" else text)
 
+    for header in CSRC.glob("*.h"):  # beside the converted ones, which an #include in them must find
+        shutil.copy(header, folder)
+
     flags = MODES[mode]
     include = [f"-I{folder}", f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
     as_cpp = ["-include", "simt.h", "-x", "c++"]

@@ -1,7 +1,7 @@
 // Runs the CUDA kernels of csrc/ on the host against the CPU backend.
 //
 //   kernels --list
-//   kernels [warp|gradient|merge|rank ...] [--order forward|reverse|shuffled] [--seed N]
+//   kernels [warp|gradient|batch|merge|rank ...] [--order forward|reverse|shuffled] [--seed N]
 //           [--workers N] [--poison BYTE] [--cases DRAWN] [--planted SITE]
 //
 // Exit code 0: everything equal; 1: something differs; 3: CUDA would have hung or failed.
@@ -11,7 +11,8 @@
 int main(int count, char** words) {
   std::vector<std::string> chosen;
   const std::pair<const char*, void (*)()> all[] = {
-      {"warp", warp_cases}, {"gradient", gradient_cases}, {"merge", merge_cases}, {"rank", rank_cases}};
+      {"warp", warp_cases}, {"gradient", gradient_cases}, {"batch", batch_cases},
+      {"merge", merge_cases}, {"rank", rank_cases}};
   for (int i = 1; i < count; ++i) {
     const std::string word = words[i];
     if (word == "--list") {

@@ -136,7 +136,8 @@ class _Stream:
         self.described = f"read from {split.store.path} by {threads} thread{'s' if threads > 1 else ''}"
         self.device, self.names = device, split.store.names
         store = split.store
-        self.slots = [_empty(config, torch.device("cpu"), pinned=device.type == "cuda") for _ in range(_AHEAD)]
+        host, pinned = torch.device("cpu"), device.type == "cuda"
+        self.slots = [_empty(config, host, pinned) for _ in range(_AHEAD)]
         image, dsap = self.slots[0]
         size = config.dsap_size or 1
         self.prefetcher = _core.Prefetcher(

@@ -60,10 +60,10 @@ def test_batches_without_augmentation_are_the_stored_images(store, resident):
     batches = copies(data, sampler)
     assert len(batches) == len(index) == 4 and data.identities == 4 and data.images == 16
     for chosen, (image, dsap, label) in zip(index, batches):
-        pixels, iuv = (torch.from_numpy(x[chosen]).permute(0, 3, 1, 2) for x in (store.images, store.iuv))
-        expected = torch.stack([
-            functional.normalize(functional.to_tensor(np.array(store.images[row])), MEAN, STD) for row in chosen
-        ])  # fmt: skip
+        both = store.images, store.iuv
+        pixels, iuv = (torch.from_numpy(x[chosen]).permute(0, 3, 1, 2) for x in both)
+        tensors = (functional.to_tensor(np.array(store.images[row])) for row in chosen)
+        expected = torch.stack([functional.normalize(x, MEAN, STD) for x in tensors])
         assert torch.equal(image, expected)
         expected = iuv_to_dsap(pixels, iuv, size=8, dtype=torch.float32, mean=MEAN, std=STD)
         assert torch.equal(dsap, expected)
@@ -95,7 +95,8 @@ def test_number_of_threads_does_not_matter(store, monkeypatch):
 
 
 def test_half_precision_is_float32_rounded(store):
-    wide, half = (copies(*train_data(store, augment=BUSY, dtype=x)) for x in (torch.float32, torch.bfloat16))
+    wide = copies(*train_data(store, augment=BUSY))
+    half = copies(*train_data(store, augment=BUSY, dtype=torch.bfloat16))
     for a, b in zip(wide, half):
         assert torch.equal(a[0].bfloat16(), b[0]) and torch.equal(a[1].bfloat16(), b[1])
 
@@ -133,7 +134,9 @@ def test_threads_end_with_the_data(store):
 
 def test_memory_is_used_again(store):
     data, sampler = train_data(store)
-    seen = {batch.image.data_ptr() for epoch in range(5) for batch in data.batches(epoch, *sampler.epoch(epoch))}
+    seen = set()
+    for epoch in range(5):
+        seen |= {batch.image.data_ptr() for batch in data.batches(epoch, *sampler.epoch(epoch))}
     assert len(seen) == 3
 
 
