@@ -16,9 +16,9 @@ from common import compile_peer, describe_machine, paired_medians, scaling
 
 from dsa_ext import assemble_batch, draw_augmentation
 from dsa_ext._measure import person_batch
+from dsareid.data.batch import MEAN, STD
 
 BATCH, IMAGES, SIZE, HEIGHT, WIDTH = 64, 2000, 32, 256, 128
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SETS = 4
 
 

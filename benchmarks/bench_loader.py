@@ -21,6 +21,7 @@ Without --data a synthetic data set is made first (`dsareid synth`, a minute).
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import statistics
@@ -269,10 +270,10 @@ def file_bytes(root: Path) -> float:
 def all_ways(root: Path, folder: Path) -> list[Way]:
     size = file_bytes(root)
     ways = [
-        Way("a", "Pillow, torchvision, numpy loop, DataLoader", size, 0, numpy_way(root, loop_over_parts), 6),
-        Way("b", "the same, flat numpy scatter", size, 0, numpy_way(root, flat_scatter), 10),
-        Way("c", "the same, our warp in the collate function", size, 0, collate_way(root), 12),
-        Way("d", "the same on threads, spdl", size, 0, spdl_way(root), 12),
+        Way("a", "files: numpy loop over parts, DataLoader", size, 0, numpy_way(root, loop_over_parts), 12),
+        Way("b", "files: flat numpy scatter, DataLoader", size, 0, numpy_way(root, flat_scatter), 16),
+        Way("c", "files: our warp in the collate, DataLoader", size, 0, collate_way(root), 16),
+        Way("d", "files: our warp, spdl on 2 threads", size, 0, spdl_way(root), 16),
     ]
     for height, width in ((128, 64), (256, 128)):
         start = time.perf_counter()
@@ -281,11 +282,11 @@ def all_ways(root: Path, folder: Path) -> list[Way]:
         pixels, dsap = height * width * 3, 24 * 3 * SIZE * SIZE
         path = folder / f"dsap-{height}.npy"
         warped = prepared_dsap(split, path) / len(split.store.images)
-        at = f"store of {height}x{width}"
+        at = f"store of {height}x{width}:"
         ways += [
-            Way("e", f"DSAP prepared, {at}", pixels + dsap, packed + warped, expanded(split, path), 30),
-            Way("f", f"assemble_batch, {at}", 2 * pixels, packed, assembled(split), 30),
-            Way("g", f"as training takes it, {at}", 2 * pixels, packed, as_trained(split), 30),
+            Way("e", f"{at} DSAP prepared", pixels + dsap, packed + warped, expanded(split, path), 30),
+            Way("f", f"{at} assemble_batch", 2 * pixels, packed, assembled(split), 30),
+            Way("g", f"{at} as training takes it", 2 * pixels, packed, as_trained(split), 30),
         ]
     return ways
 
@@ -294,9 +295,8 @@ def verify(ways: list[Way]) -> None:
     """Every way's first batch without augmentation. Stores of 256x128 are another image: f is theirs."""
     expected = {}
     for way in [*(w for w in ways if w.letter == "f"), *ways]:
-        source = way.batches(False)
-        image, dsap = (x.clone() for x in next(source))
-        source.close()
+        with contextlib.closing(way.batches(False)) as source:
+            image, dsap = (x.clone() for x in next(source))
         key = "256x128" in way.title
         image_wanted, dsap_wanted = expected.setdefault(key, (image, dsap))
         near = 1 / 255 / min(STD) if way.letter == "e" else 0  # empty cells hold the mean, rounded
@@ -304,24 +304,24 @@ def verify(ways: list[Way]) -> None:
             raise SystemExit(f"({way.letter}) {way.title} does not make the same batch")
 
 
-def turn(source: Batches, count: int) -> float:
-    """Images a second over `count` batches, after those that lay ready."""
-    for _ in range(AHEAD):
-        next(source)
-    start = time.perf_counter()
-    for _ in range(count):
-        next(source)
-    return count * BATCH / (time.perf_counter() - start)
+def turn(way: Way) -> float:
+    """Images a second, after the batches that loaders keep ready. Nothing of it runs on afterwards."""
+    torch.set_num_threads(THREADS)
+    with contextlib.closing(way.batches(True)) as source:
+        for _ in range(2 * AHEAD):
+            next(source)
+        start = time.perf_counter()
+        for _ in range(way.timed):
+            next(source)
+        return way.timed * BATCH / (time.perf_counter() - start)
 
 
 def measure(ways: list[Way], rounds: int) -> list[list[float]]:
-    """Images a second of each way in each round. The ways that keep workers rest while others run."""
-    sources = [way.batches(True) for way in ways]
+    """Images a second of each way in each round."""
     speeds: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds):
-        for way, source, found in zip(ways, sources, speeds):
-            torch.set_num_threads(THREADS)
-            found.append(turn(source, way.timed))
+        for way, found in zip(ways, speeds):
+            found.append(turn(way))
     return speeds
 
 
@@ -334,14 +334,14 @@ def print_table(ways: list[Way], speeds: list[list[float]]) -> list[dict]:
     print(f"{'':52s} images/s   bytes an image   ms an image, once")
     for row in rows:
         print(f"({row['way']}) {row['title']:48s} {row['images_per_second']:8,.0f} "
-              f"{row['bytes_per_image']:12,.0f} {row['prepare_ms_per_image']:14.2f}")  # fmt: skip
+              f"{row['bytes_per_image']:12,.0f} {row['prepare_ms_per_image'] or '-':>14.4}")  # fmt: skip
     by_title = dict(zip((row["title"] for row in rows), speeds))
-    for at in ("store of 128x64", "store of 256x128"):
-        ours = by_title[f"assemble_batch, {at}"]
+    for at in ("store of 128x64:", "store of 256x128:"):
+        ours = by_title[f"{at} assemble_batch"]
         against = {"a": speeds[0], "b": speeds[1], "c": speeds[2], "d": speeds[3],
-                   "e": by_title[f"DSAP prepared, {at}"]}  # fmt: skip
+                   "e": by_title[f"{at} DSAP prepared"]}  # fmt: skip
         ratios = {k: statistics.median(x / y for x, y in zip(ours, other)) for k, other in against.items()}
-        print(f"(f) at a {at}, against " + ", ".join(f"({k}): {x:.2f} x" for k, x in ratios.items()))
+        print(f"(f), {at} against " + ", ".join(f"({k}): {x:.2f} x" for k, x in ratios.items()))
     return rows
 
 

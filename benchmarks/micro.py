@@ -9,9 +9,9 @@ import torch
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
 from dsa_ext._measure import person_batch
+from dsareid.data.batch import MEAN, STD
 from dsareid.data.sampler import PKSampler
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SETTINGS = {"height": 256, "width": 128, "size": 32, "mean": MEAN, "std": STD}
 
 

@@ -21,7 +21,8 @@ namespace dsa {
 constexpr uint16_t kNarrowHalf = 1 << (kNarrowBits - 1);
 
 // A function of its own: inlined, its vectors would be taken apart for the processors that have fewest.
-DSA_CLONES void resize_by_runs(const std::vector<ResizeRun>& runs, const uint8_t* in, uint8_t* __restrict out) {
+DSA_CLONES void resize_by_runs(const std::vector<ResizeRun>& runs, const uint8_t* in,
+                               uint8_t* __restrict out) {
   for (const ResizeRun& run : runs) {
 #if defined(__GNUC__) && !defined(__clang__)  // others have no shuffle by a variable
     typedef uint8_t Bytes __attribute__((vector_size(16)));

@@ -154,36 +154,26 @@ template <class Out>
 __device__ __forceinline__ void warp_tile(const BatchArguments& a, unsigned char* shared, const Out* table) {
   const WarpArguments& w = a.warp;
   const int sample = blockIdx.x / w.tiles;
-  Tile tile;
-  tile.size = w.size;
-  tile.first_row = blockIdx.x % w.tiles * w.tile_rows;
-  tile.rows = min(w.tile_rows, w.rows - tile.first_row);
-  tile.winner = reinterpret_cast<int*>(shared);
-  const int quads = (tile.rows * tile.size + 3) / 4;
-  int* target = tile.winner + quads * 4;
-  tile.target = target;
-
+  const Tile tile = make_tile(w, shared);
   const Sample seen = load_sample(a, sample);
   Augmentation drawn = seen.drawn;
   if (!a.augmented_dsap) drawn = {0, 0, 0, 0, 0, 0, 0, seen.drawn.keep};
   const bool flip = drawn.flip != 0;
   View view = stored_view(drawn, w.height, w.width, a.height, a.width);
   if (!seen.known) view.shown = {0, 0, 0, 0};
-  for (int quad = threadIdx.x; quad < quads; quad += kWarpThreads) {
-    reinterpret_cast<int4*>(tile.winner)[quad] = {-1, -1, -1, -1};
-  }
   if (threadIdx.x < kTargets) {
     const int part = threadIdx.x;
     const bool kept = part >= 1 && part <= kParts && (drawn.keep >> part & 1);
     const PartTarget to = a.target[flip][kept ? part : 0];
     const int row = to.image * w.size - tile.first_row;
     const bool here = kept && row < tile.rows && row + w.size > 0;
-    target[part] = here ? row * 4 + (to.reverse_u ? kTurnU : 0) + (to.reverse_v ? kTurnV : 0) : kElsewhere;
+    const int turns = (to.reverse_u ? kTurnU : 0) + (to.reverse_v ? kTurnV : 0);
+    tile.target[part] = here ? row * 4 + turns : kElsewhere;
   }
   __syncthreads();
 
   // One bit for each part with a row in this tile, the same in every thread.
-  const uint32_t parts = __ballot_sync(0xffffffffu, target[threadIdx.x % kTargets] != kElsewhere);
+  const uint32_t parts = __ballot_sync(0xffffffffu, tile.target[threadIdx.x % kTargets] != kElsewhere);
   const uint8_t* iuv = a.iuv + seen.index * a.iuv_stride;
   if (w.scan == Scan::interleaved) {
     scan_vectors(a, tile, view, flip, parts, iuv);

@@ -26,18 +26,25 @@ template <class Out>
 void fill_parts(Out* out, const int64_t (&stride)[5], int size, int channels, const Out* fill,
                 int first_part, int last_part) {
   const bool dense = stride[4] == 1 && stride[3] == size;
+  // Channels innermost, and all filled alike: a part image is one run.
+  const bool last = stride[2] == 1 && stride[4] == channels && stride[3] == int64_t{size} * channels;
+  const bool alike = last && std::all_of(fill, fill + channels, [&](const Out& value) {
+    return std::memcmp(&value, fill, sizeof value) == 0;
+  });
   for (int part = first_part; part < last_part; ++part) {
-    for (int channel = 0; channel < channels; ++channel) {
-      Out* image = out + part * stride[1] + channel * stride[2];
-      const Out value = fill[channel];  // a copy: the compiler need not fear that image overlaps it
+    Out* to = out + part * stride[1];
+    if (alike) {
+      fill_run(to, int64_t{size} * size * channels, fill[0]);
+      continue;
+    }
+    for (int channel = 0; channel < channels; ++channel, to += stride[2]) {
+      const Out value = fill[channel];  // a copy: the compiler need not fear that `to` overlaps it
       if (dense) {
-        fill_run(image, int64_t{size} * size, value);
+        fill_run(to, int64_t{size} * size, value);
         continue;
       }
       for (int row = 0; row < size; ++row) {
-        for (int column = 0; column < size; ++column) {
-          image[row * stride[3] + column * stride[4]] = value;
-        }
+        for (int column = 0; column < size; ++column) to[row * stride[3] + column * stride[4]] = value;
       }
     }
   }

@@ -75,9 +75,24 @@ DSA_HOST_DEVICE constexpr int warp_shared_bytes(int cells, int table_bytes) {
 // The rows [first_row, first_row + rows) of an image's part images.
 struct Tile {
   int size, first_row, rows;
-  int* winner;        // [rows, size]: the highest pixel that hit the cell, -1 where none did
-  const int* target;  // [kTargets]: of part I, twice its first row in this tile, plus 1 if reversed
+  int* winner;  // [rows, size]: the highest pixel that hit the cell, -1 where none did
+  int* target;  // [kTargets]: of part I, twice its first row in this tile, plus 1 if reversed
 };
+
+// The tile of this block, its winners cleared; its table of parts, behind them, is the caller's to fill.
+__device__ __forceinline__ Tile make_tile(const WarpArguments& a, unsigned char* shared) {
+  Tile tile;
+  tile.size = a.size;
+  tile.first_row = blockIdx.x % a.tiles * a.tile_rows;
+  tile.rows = min(a.tile_rows, a.rows - tile.first_row);
+  tile.winner = reinterpret_cast<int*>(shared);
+  const int quads = (tile.rows * tile.size + 3) / 4;
+  tile.target = tile.winner + quads * 4;
+  for (int quad = threadIdx.x; quad < quads; quad += kWarpThreads) {
+    reinterpret_cast<int4*>(tile.winner)[quad] = {-1, -1, -1, -1};
+  }
+  return tile;
+}
 constexpr int kElsewhere = 1 << 24;  // no row of the part lies in the tile
 
 template <class Coordinate>
@@ -311,25 +326,14 @@ template <class In, class Out>
 __global__ void __launch_bounds__(kWarpThreads, 2) warp_kernel(const __grid_constant__ WarpArguments a) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   const int image = blockIdx.x / a.tiles;
-  Tile tile;
-  tile.size = a.size;
-  tile.first_row = blockIdx.x % a.tiles * a.tile_rows;
-  tile.rows = min(a.tile_rows, a.rows - tile.first_row);
-  tile.winner = reinterpret_cast<int*>(shared_bytes);
-  const int quads = (tile.rows * tile.size + 3) / 4;
-  int* target = tile.winner + quads * 4;
-  tile.target = target;
-  Out* table = reinterpret_cast<Out*>(target + kTargets);
-
-  for (int quad = threadIdx.x; quad < quads; quad += kWarpThreads) {
-    reinterpret_cast<int4*>(tile.winner)[quad] = {-1, -1, -1, -1};
-  }
+  const Tile tile = make_tile(a, shared_bytes);
+  Out* table = reinterpret_cast<Out*>(tile.target + kTargets);
   if (threadIdx.x < kTargets) {
     const int part = threadIdx.x;
     const bool known = part >= 1 && part <= kParts;
     const int row = known ? a.part_image[part] * a.size - tile.first_row : 0;
     const bool here = known && row < tile.rows && row + a.size > 0;
-    target[part] = here ? row * 2 + (a.reverse[part] ? 1 : 0) : kElsewhere;
+    tile.target[part] = here ? row * 2 + (a.reverse[part] ? 1 : 0) : kElsewhere;
   }
   if constexpr (kHasTable<In, Out>) {
     for (int i = threadIdx.x; i < a.channels * 256; i += kWarpThreads) {

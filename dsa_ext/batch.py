@@ -52,7 +52,7 @@ def assemble_batch(
         index: int64 (B,), which image each sample is.
         params: int32 (B, 8) of `draw_augmentation`; None: nothing is augmented.
             index and params are on the CPU or on images' device. On the CPU they are checked; on a
-            CUDA device a sample with a foreign index is all `fill`.
+            CUDA device a sample with a foreign index is all `fill`. A CUDA graph needs them there.
         height, width: of the resized image; those of the store unless given.
         size, parts, mirror: of the part images, as for `iuv_to_dsap`.
         augmented_dsap: False warps them from the stored image as it is, without shift, flip and

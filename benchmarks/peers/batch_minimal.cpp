@@ -7,7 +7,8 @@
 
 namespace {
 
-const int kTwin[25] = {0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23};
+const int kTwin[25] = {0,  1,  2,  4,  3,  6,  5,  8,  7,  10, 9,  12, 11,
+                       14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23};
 
 // Two source pixels and their weights of 2^22, as Pillow has them for enlargements.
 struct Tap {
@@ -19,7 +20,8 @@ std::vector<Tap> taps(int in, int out) {
     const double centre = (i + 0.5) * in / out - 0.5;
     const int first = static_cast<int>(centre + 1) - 1;
     const double right = centre - first;
-    Tap& tap = result[i] = {first, first + 1, int((1 - right) * (1 << 22) + 0.5), int(right * (1 << 22) + 0.5)};
+    const int a = int((1 - right) * (1 << 22) + 0.5), b = int(right * (1 << 22) + 0.5);
+    Tap& tap = result[i] = {first, first + 1, a, b};
     if (first < 0) tap = {0, 0, 1 << 22, 0};
     if (first + 1 >= in) tap = {in - 1, in - 1, 1 << 22, 0};
   }
@@ -47,7 +49,8 @@ extern "C" void batch_minimal(const uint8_t* images, const uint8_t* iuv, const i
         const Tap& tap = columns[x];
         for (int c = 0; c < 3; ++c) {
           const uint8_t* in = pixels + 3 * w * y + c;
-          wide[3 * (W * y + x) + c] = (tap.a * in[3 * tap.first] + tap.b * in[3 * tap.second] + (1 << 21)) >> 22;
+          const int sum = tap.a * in[3 * tap.first] + tap.b * in[3 * tap.second];
+          wide[3 * (W * y + x) + c] = (sum + (1 << 21)) >> 22;
         }
       }
     }

@@ -234,7 +234,8 @@ std::unique_ptr<KeptPrefetcher> make_prefetcher(
     const std::array<int64_t, 4>& image_stride, int size, int parts,
     const std::array<int64_t, 5>& dsap_stride, bool mirror, bool augmented_dsap, const Colours& fill,
     const std::optional<Colours>& mean, const std::optional<Colours>& std, int pad, double flip,
-    double erase, double drop_person, double drop_part, uint64_t seed, int threads, const py::object& owners) {
+    double erase, double drop_person, double drop_part, uint64_t seed, int threads,
+    const py::object& owners) {
   dsareid::PrefetchSettings settings{};
   dsa::BatchCall& call = settings.call;
   set_store(call, images, iuv);

@@ -199,7 +199,8 @@ inline int resize_taps_of(const Tensor& table, int64_t out, const char* name) {
   return static_cast<int>(table.size(1)) - 1;
 }
 
-// All but index, drawn and what they say of the samples; the tables are trusted to be resize_table's.
+// All but index, drawn and what they say of the samples. The tables must be resize_table's: the CPU library
+// checks that they stay inside of an image, the CUDA library cannot.
 inline BatchCall batch_call(const Tensor& images, const std::optional<Tensor>& iuv, const Tensor& rows,
                             const Tensor& columns, const Tensor& image, const std::optional<Tensor>& dsap,
                             bool augmented_dsap, bool mirror, const std::vector<double>& fill,
@@ -207,7 +208,8 @@ inline BatchCall batch_call(const Tensor& images, const std::optional<Tensor>& i
   BatchCall call{};
   call.images_stride = stored_stride(images, "images");
   call.images = static_cast<const uint8_t*>(images.const_data_ptr());
-  call.images_stored = images.size(0), call.stored_height = images.size(1), call.stored_width = images.size(2);
+  call.images_stored = images.size(0);
+  call.stored_height = images.size(1), call.stored_width = images.size(2);
   STD_TORCH_CHECK(iuv.has_value() == dsap.has_value(), "iuv and dsap must be given together");
   STD_TORCH_CHECK(image.dim() == 4 && image.size(1) == kColours, "image must be [B, 3, H, W]");
   call.batch = image.size(0), call.height = image.size(2), call.width = image.size(3);
@@ -255,7 +257,14 @@ inline const Augmentation* sample_drawn(const std::optional<Tensor>& drawn, cons
   return static_cast<const Augmentation*>(drawn->const_data_ptr());
 }
 
-// What index and drawn may be, where they are in host memory.
+// What the tables, index and drawn may be, where they are in host memory.
+inline void check_table(const int32_t* table, int taps, int64_t out, int in, const char* name) {
+  for (int64_t i = 0; i < out; ++i) {
+    const int32_t first = table[i * (1 + taps)];
+    STD_TORCH_CHECK(first >= 0 && first <= in - taps, name, " must stay within 0..", in - 1,
+                    ", but entry ", i, " begins at ", first);
+  }
+}
 inline void check_index(const BatchCall& call) {
   for (int i = 0; i < call.batch; ++i) {
     STD_TORCH_CHECK(call.index[i] >= 0 && call.index[i] < call.images_stored, "index must be 0..",

@@ -95,6 +95,8 @@ void assemble_batch_out(const Tensor& images, std::optional<Tensor> iuv, const T
   BatchCall call =
       batch_call(images, iuv, rows, columns, image, dsap, augmented_dsap, mirror, fill, mean, std);
   call.index = sample_index(index, call), call.drawn = sample_drawn(drawn, call);
+  check_table(call.rows, call.row_taps, call.height, call.stored_height, "rows");
+  check_table(call.columns, call.column_taps, call.width, call.stored_width, "columns");
   check_index(call), check_drawn(call);
   const BatchTables tables(call);
   for_each_unit(call.batch, [&](int64_t sample) { assemble_cpu(call, tables, sample); });
@@ -115,7 +117,8 @@ Tensor draw_augmentations(const Tensor& index, const Tensor& repeat, int64_t see
   const auto* times = static_cast<const int64_t*>(repeat.const_data_ptr());
   for (int64_t i = 0; i < index.size(0); ++i) {
     STD_TORCH_CHECK(image[i] >= 0 && image[i] <= UINT32_MAX && times[i] >= 0 && times[i] <= UINT32_MAX,
-                    "index and repeat must be 0..2^32 - 1, but sample ", i, " has ", image[i], " and ", times[i]);
+                    "index and repeat must be 0..2^32 - 1, but sample ", i, " has ", image[i], " and ",
+                    times[i]);
     drawn[i] = draw_augmentation(settings, static_cast<uint64_t>(seed), static_cast<uint32_t>(epoch),
                                  static_cast<uint32_t>(image[i]), static_cast<uint32_t>(times[i]));
   }

@@ -63,13 +63,17 @@ Tensor on_device(const Tensor& tensor, const Tensor& like) {
     same_device(like, tensor);
     return tensor;
   }
+  const auto stream = static_cast<cudaStream_t>(stream_of(like));
+  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &capturing));
+  STD_TORCH_CHECK(capturing == cudaStreamCaptureStatusNone,
+                  "index and params must be on the device to be captured in a CUDA graph");
   const std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
   Tensor copy = torch::stable::new_empty(like, shape, std::make_optional(tensor.scalar_type()));
   const size_t bytes = tensor.numel() * (tensor.scalar_type() == ScalarType::Long ? 8 : 4);
   const auto* first = static_cast<const char*>(tensor.const_data_ptr());
   const std::vector<char> pageable(first, first + bytes);
-  check(cudaMemcpyAsync(copy.mutable_data_ptr(), pageable.data(), bytes, cudaMemcpyHostToDevice,
-                        static_cast<cudaStream_t>(stream_of(like))));
+  check(cudaMemcpyAsync(copy.mutable_data_ptr(), pageable.data(), bytes, cudaMemcpyHostToDevice, stream));
   return copy;
 }
 
@@ -77,7 +81,7 @@ void assemble_batch_out(const Tensor& images, std::optional<Tensor> iuv, const T
                         std::optional<Tensor> drawn, const Tensor& rows, const Tensor& columns, Tensor image,
                         std::optional<Tensor> dsap, bool augmented_dsap, bool mirror,
                         std::vector<double> fill, std::vector<double> mean, std::vector<double> std) {
-  for (const Tensor* other : {&rows, &columns, static_cast<const Tensor*>(&image)}) same_device(images, *other);
+  for (const Tensor& other : {rows, columns, image}) same_device(images, other);
   if (iuv) same_device(images, *iuv);
   if (dsap) same_device(images, *dsap);
   const torch::stable::accelerator::DeviceGuard guard(images.get_device_index());

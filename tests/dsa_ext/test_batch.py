@@ -597,7 +597,10 @@ def test_nothing_is_written_where_something_is_refused():
     assert not any(x.any() for x in out)
 
 
-@pytest.mark.parametrize("change", ["batch", "channels", "table", "dsap", "strides", "params"])
+@pytest.mark.parametrize(
+    "change",
+    ["batch", "channels", "table", "foreign rows", "foreign columns", "dsap", "strides", "params"],
+)
 def test_a_direct_call_touches_no_foreign_memory(change):
     image, dsap = out_of(size=8)
     rows, columns = (torch.ops.dsa_ext.resize_table(n, n, torch.device("cpu")) for n in (8, 4))
@@ -608,6 +611,10 @@ def test_a_direct_call_touches_no_foreign_memory(change):
         images = IMAGES[..., :2]
     elif change == "table":
         rows = rows[:7]
+    elif change == "foreign rows":
+        rows[3, 0] = 8
+    elif change == "foreign columns":
+        columns[0, 0] = -1
     elif change == "dsap":
         dsap = dsap[:, :5]
     elif change == "strides":

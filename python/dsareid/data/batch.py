@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsa_ext import assemble_batch, draw_augmentation
+from dsa_ext import CUDA_ERROR, assemble_batch, draw_augmentation
 from dsareid import _core
-from dsareid.data.store import Split
+from dsareid.data.store import IMAGES, IUV, Split
 from dsareid.errors import DSAError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -67,8 +67,8 @@ class TrainData:
 
     Args:
         split: with IUV maps if the config has a dsap_size.
-        resident: whether its pixels go to the device; None: where it is a CUDA device and they take at
-            most half of its free memory.
+        resident: whether its pixels go to the device; None: where it is a CUDA device that our kernels
+            serve, and they take at most half of its free memory.
 
     Raises:
         DSAError: not enough memory.
@@ -83,18 +83,25 @@ class TrainData:
         store, maps = split.store, 1 if config.dsap_size is None else 2
         size = len(split) * store.height * store.width * 3 * maps
         if resident is None:
-            resident = device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 2
+            served = device.type == "cuda" and CUDA_ERROR is None
+            resident = served and size <= torch.cuda.mem_get_info(device)[0] // 2
+        # What a run must find again when it goes on: as many images, and the same pixels.
+        files = (IMAGES, IUV)[:maps]
+        self.fingerprint = {"images": len(split), **{x: store.header.arrays[x].sha256 for x in files}}
         self._source = (_Resident if resident else _Stream)(split, config, device)
         self.described = f"{size / 1e9:.2f} GB of pixels, {self._source.described}"
 
     def batches(self, epoch: int, index: np.ndarray, repeat: np.ndarray) -> Iterator[Batch]:
         """The augmented batches of the sampler's index and repeat, int64 [batches, B] each.
 
-        A batch is good until the next one is taken.
+        A batch is good until the next one is taken, and one epoch is gone through at a time.
 
         Raises:
             DSAError: a sample that cannot be read, by its name; a store that changed.
+            ValueError: an index that no image has.
         """
+        if index.size and not 0 <= index.min() <= index.max() < self.images:
+            raise ValueError(f"index must be 0..{self.images - 1}, not {index.min()}..{index.max()}")
         pixels = self._source.batches(epoch, self._rows[index], repeat)
         for chosen, (image, dsap) in zip(index, pixels):
             yield Batch(image, dsap, self._label[chosen].to(self._device, non_blocking=True))
@@ -108,6 +115,7 @@ class _Resident:
         self.config, store = config, split.store
         self.images = _copy(store.images, split.rows, device)
         self.iuv = None if config.dsap_size is None else _copy(store.iuv, split.rows, device)
+        store.check_unchanged()
         self.position = np.full(len(store.images), -1)  # of a row of the store
         self.position[split.rows] = np.arange(len(split))
 
@@ -160,33 +168,36 @@ class _Stream:
                 while begun < min(done + _AHEAD, len(rows)):
                     self.prefetcher.submit(begun % _AHEAD, epoch, rows[begun], repeat[begun])
                     begun += 1
-                slot, done = done % _AHEAD, done + 1
-                self._wait(slot)
-                yield from self._delivered(slot)
+                self._wait(done % _AHEAD)
+                done += 1
+                yield from self._delivered((done - 1) % _AHEAD)
         finally:  # also where the consumer stops early: the slots are to be free
             for step in range(done, begun):
                 try:
                     self.prefetcher.wait(step % _AHEAD)
-                except RuntimeError:
-                    pass  # nobody wants these batches any more
+                except (RuntimeError, ValueError):
+                    pass  # of a batch that nobody wants any more, or that has failed already
 
     def _wait(self, slot: int) -> None:
         try:
             self.prefetcher.wait(slot)
         except _core.SampleError as error:
-            known = 0 <= error.index < len(self.names)
-            name = self.names[error.index] if known else f"image {error.index}"
-            raise DSAError(f"{name}: {error}") from error
+            raise DSAError(f"{self.names[error.index]}: {error}") from error
 
     def _delivered(self, slot: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         if self.device.type == "cpu":
             yield self.slots[slot]
             return
-        there = tuple(x if x is None else x.to(self.device, non_blocking=True) for x in self.slots[slot])
         copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(self.device))
-        yield there
-        copied.synchronize()  # before the slot is written to again
+        try:
+            try:
+                pair = self.slots[slot]
+                there = tuple(x if x is None else x.to(self.device, non_blocking=True) for x in pair)
+            finally:
+                copied.record(torch.cuda.current_stream(self.device))
+            yield there
+        finally:
+            copied.synchronize()  # before the slot is written to again
 
 
 def _empty(

@@ -23,7 +23,7 @@ from torchvision.transforms.functional import to_tensor
 from dsa_ext import iuv_to_dsap
 from dsareid.data.batch import MEAN, STD
 from dsareid.data.iuv import read_pair
-from dsareid.data.market import SPLITS, TRAIN, Entry, list_data
+from dsareid.data.market import SPLITS, TRAIN, Entry, list_data, missing_map
 from dsareid.errors import DSAError
 
 
@@ -138,8 +138,4 @@ def _check(root: Path, entry: Entry) -> None:
     if entry.misnamed:
         raise DSAError(f"{root / entry.name}: {entry.misnamed}")
     if entry.iuv is None:
-        stem = Path(entry.name).with_suffix("")
-        raise DSAError(
-            f"{root / 'iuv' / stem}.png: the IUV map of {root / entry.name} is missing, and so is "
-            f"{stem.name}_IUV.png (an image without a detection needs an all-background map)"
-        )
+        raise DSAError(missing_map(root, entry.name))

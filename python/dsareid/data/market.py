@@ -70,6 +70,16 @@ def list_data(root: str | os.PathLike) -> Listing:
     return Listing(root, entries, hashlib.sha256(text).hexdigest())
 
 
+def missing_map(root: Path, name: str) -> str:
+    """The sentence about an image, relative to the root, that has no IUV map."""
+    stem, _ = os.path.splitext(name)
+    other = f"{os.path.basename(stem)}_IUV.png"
+    return (
+        f"{root}: iuv/{stem}.png: the IUV map of {name} is missing, and so is {other} (an image "
+        "without a detection needs an all-background map)"
+    )
+
+
 def _scan(root: Path, folder: str) -> dict[str, str]:
     """Each file of a folder with its size and its time of change; empty where there is no folder."""
     try:

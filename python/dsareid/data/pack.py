@@ -12,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -33,6 +32,7 @@ from dsareid.data.store import (
     HEADER,
     IMAGES,
     IUV,
+    MOST_PIXELS,
     SKIPPED,
     VERSION,
     ArrayFile,
@@ -41,6 +41,7 @@ from dsareid.data.store import (
     Store,
     array_layout,
     header_text,
+    npy_header,
     open_store,
     read_header,
     sha256,
@@ -60,7 +61,7 @@ class _Job:
     listing: Listing
     height: int
     width: int
-    mixed_sizes: bool
+    resized: bool
 
     @cached_property
     def has_iuv(self) -> bool:
@@ -115,8 +116,11 @@ def pack(
         DSAError: no data set, a file of it that cannot be read or is misnamed, an IUV map of another
             size than its image, `out` is something else, or it cannot be written (a full disk).
     """
-    if (height is None) != (width is None) or (height is not None and min(height, width) < 1):
-        raise DSAError(f"--height and --width must both be given, at least 1, not {height} and {width}")
+    given = height, width
+    if given != (None, None) and not all(x is not None and 1 <= x <= MOST_PIXELS for x in given):
+        raise DSAError(
+            f"--height and --width must both be given, 1..{MOST_PIXELS}, not {height} and {width}"
+        )
     out, listing = Path(out), list_data(root)
     job = _plan(listing, None if height is None else (height, width), default)
     if not os.path.lexists(out):
@@ -148,7 +152,8 @@ def ensure_store(path: str | os.PathLike, height: int, width: int) -> Store:
     place = _place(path)
     there = sorted({*path.glob("store-*x*"), *place.glob("store-*x*")})
     if stores := [store for folder in there if (store := _usable(folder, listing, height, width))]:
-        return min(stores, key=lambda store: store.header.mixed_sizes)  # files that were not resized, first
+        exact = (height, width)  # the first choice, so that a run that goes on finds the store it began with
+        return min(stores, key=lambda store: ((store.height, store.width) != exact, store.header.resized))
     job = _plan(listing, None, (height, width))
     out = make_folder(place) / f"store-{job.height}x{job.width}"
     with _said(out, job), _lock(out):
@@ -190,7 +195,7 @@ def _usable(path: Path, listing: Listing, height: int, width: int) -> Store | No
     try:
         header = read_header(path)
         size = header.height, header.width
-        if header.source == listing.fingerprint and (not header.mixed_sizes or size == (height, width)):
+        if header.source == listing.fingerprint and (not header.resized or size == (height, width)):
             return open_store(path)
     except DSAError as error:  # damaged, or of another version: it can be made again
         print(f"note: {error}", file=sys.stderr)
@@ -229,8 +234,13 @@ def _plan(listing: Listing, given: tuple[int, int] | None, default: tuple[int, i
         for size in _as_they_come(pool, _file_size, paths):
             same = same or size
             if size not in (None, same):
-                return _Job(listing, *(given or default), mixed_sizes=True)
-    return _Job(listing, *(same or default), mixed_sizes=False)
+                return _Job(listing, *(given or default), resized=True)
+    if same and max(same) > MOST_PIXELS:
+        raise DSAError(
+            f"{listing.root}: its images are {same[0]} x {same[1]}, but at most {MOST_PIXELS} rows and "
+            "columns can be stored: give --height and --width"
+        )
+    return _Job(listing, *(same or default), resized=False)
 
 
 def _file_size(path: Path) -> tuple[int, int] | None:
@@ -420,7 +430,7 @@ def _write_header(job: _Job, partial: Path, skipped: list[SkippedFile]) -> None:
         width=job.width,
         images=len(entries),
         splits={split: count for split, count in counts.items() if count},
-        mixed_sizes=job.mixed_sizes,
+        resized=job.resized,
         synthetic=(job.listing.root / "synth.json").exists(),
         source=job.listing.fingerprint,
         skipped=skipped,
@@ -446,15 +456,8 @@ def _checksums(job: _Job, partial: Path) -> dict[str, ArrayFile]:
 # ---- files ----
 
 
-def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    buffer = io.BytesIO()
-    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, fields)
-    return buffer.getvalue()
-
-
 def _npy_size(dtype: str, shape: tuple[int, ...]) -> int:
-    return len(_npy_header(dtype, shape)) + int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+    return len(npy_header(dtype, shape)) + int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
 
 
 def _length(path: Path) -> int | None:
@@ -467,7 +470,7 @@ def _reserve(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     """Make the .npy file of an array, zeros, whose place on the disk is certain."""
     size = _npy_size(dtype, shape)
     with path.open("wb") as file:
-        file.write(_npy_header(dtype, shape))
+        file.write(npy_header(dtype, shape))
         file.flush()
         try:
             if not hasattr(os, "posix_fallocate"):
@@ -481,7 +484,7 @@ def _reserve(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
 
 def _write_rows(descriptor: int, kind: tuple[str, tuple[int, ...]], first: int, rows: np.ndarray) -> None:
     """Write rows of an array, uint8 [n, ...], into its file. Not by a map: there a full disk is a signal."""
-    offset = len(_npy_header(*kind)) + first * rows[0].nbytes
+    offset = len(npy_header(*kind)) + first * rows[0].nbytes
     left = memoryview(rows).cast("B")
     while left:
         written = os.pwrite(descriptor, left, offset)

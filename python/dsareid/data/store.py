@@ -17,7 +17,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from dsareid.data.market import LAYOUT, SPLITS
+from dsareid.data.market import LAYOUT, SPLITS, missing_map
 from dsareid.errors import DSAError
 
 FORMAT, VERSION = "dsareid store", 1
@@ -36,6 +36,8 @@ SKIPPED = 255  # in split.npy: a file that could not be read; its row is zeros a
 
 _Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=1)]
+MOST_PIXELS = 1 << 15  # rows or columns, as dsa_ext.assemble_batch takes them
+_Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 
 
 class _Strict(BaseModel):
@@ -63,12 +65,12 @@ class Header(_Strict):
 
     format: Literal[FORMAT] = FORMAT
     version: Literal[VERSION] = VERSION
-    height: _Count
-    width: _Count
+    height: _Side
+    width: _Side
     images: _Count
     splits: dict[Literal[SPLITS], _Count]
-    mixed_sizes: bool
-    """Whether some files were of another size than the stored one, so that they were resized."""
+    resized: bool
+    """Whether some files were of another size than the stored one."""
     synthetic: bool
     """Whether the images were rendered by dsareid synth."""
     source: _Checksum
@@ -126,14 +128,8 @@ class Store:
             )
         missing = rows[~self.has_iuv[rows]]
         if iuv and len(missing):
-            name = self.names[missing[0]]
-            stem = os.path.splitext(name)[0]
-            more = f", as for {len(missing) - 1} more images" if len(missing) > 1 else ""
-            raise DSAError(
-                f"{self.path}: iuv/{stem}.png: the IUV map of {name} is missing, and so is "
-                f"{os.path.basename(stem)}_IUV.png{more} (an image without a detection needs an "
-                "all-background map)"
-            )
+            more = f"; {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+            raise DSAError(missing_map(self.path, self.names[missing[0]]) + more)
         return Split(split, rows, [self.names[i] for i in rows], self.ids[rows], self.cams[rows], self)
 
     def check_unchanged(self) -> None:
@@ -169,11 +165,12 @@ def open_store(path: str | os.PathLike) -> Store:
     path = Path(path)
     header = read_header(path)
     _check_layout(path, header)
-    files = [_open_file(path / name, header) for name in (IMAGES, IUV) if name in header.arrays]
-    pixels = [_load(path / name, header, mapped=True) for name in (IMAGES, IUV) if name in header.arrays]
+    arrays = header.arrays
+    files = [_open_file(path / name, header) for name in (IMAGES, IUV) if name in arrays]
+    pixels = [_map(file, arrays[name]) for name, file in zip((IMAGES, IUV), files)]
     has_iuv, ids, cams, split, names = (
-        _load(path / f"{name}.npy", header, mapped=False)
-        for name in ("has_iuv", "ids", "cameras", "split", "names")
+        _read(_open_file(path / name, header), arrays[name])
+        for name in ("has_iuv.npy", "ids.npy", "cameras.npy", "split.npy", "names.npy")
     )
     store = Store(
         path=path, header=header, images=pixels[0], iuv=pixels[1] if len(pixels) > 1 else None,
@@ -236,6 +233,14 @@ def array_layout(
         **({IUV: pixels} if iuv else {}),
         **{f"{name}.npy": (dtype, (count,)) for name, dtype in per_image.items()},
     }
+
+
+def npy_header(dtype: str, shape: Sequence[int]) -> bytes:
+    """What a .npy file of these begins with."""
+    buffer = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
 
 
 def verify(store: Store | str | os.PathLike) -> None:
@@ -327,18 +332,28 @@ def _open_file(path: Path, header: Header) -> io.FileIO:
     return file
 
 
-def _load(path: Path, header: Header, *, mapped: bool) -> np.ndarray:
-    """One of the arrays, of the dtype and shape that the header says; read whole and compared with its
-    checksum, or mapped."""
-    expected = header.arrays[path.name]
-    _open_file(path, header).close()
-    if not mapped and sha256(path) != expected.sha256:
-        raise DSAError(f"{path}: altered since it was written; pack the data set again")
-    try:
-        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DSAError(f"{path}: not readable as an array: {error}") from error
-    found = array.dtype.str, list(array.shape), array.flags.c_contiguous
-    if found != (expected.dtype, expected.shape, True):
-        raise DSAError(f"{path}: {found[:2]}, but {HEADER} says {expected.dtype} {expected.shape} in C order")
-    return array
+def _map(file: io.FileIO, expected: ArrayFile) -> np.memmap:
+    """One of the large arrays, through the file that is open: what is watched is what is read."""
+    header = npy_header(expected.dtype, expected.shape)
+    _check_npy_header(file.name, file.read(len(header)), expected)
+    return np.memmap(file, expected.dtype, "r", len(header), tuple(expected.shape))
+
+
+def _read(file: io.FileIO, expected: ArrayFile) -> np.ndarray:
+    """One of the small arrays, read whole and compared with its checksum."""
+    with file:
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != expected.sha256:
+        raise DSAError(f"{file.name}: altered since it was written; pack the data set again")
+    header = npy_header(expected.dtype, expected.shape)
+    _check_npy_header(file.name, content[: len(header)], expected)
+    return np.frombuffer(content, expected.dtype, offset=len(header)).reshape(expected.shape).copy()
+
+
+def _check_npy_header(path: str, found: bytes, expected: ArrayFile) -> None:
+    """Compared, not parsed: numpy's parser was not made for files from outside."""
+    if found != npy_header(expected.dtype, expected.shape):
+        raise DSAError(
+            f"{path}: altered: its header is another, but {HEADER} says {expected.dtype} {expected.shape}; "
+            "pack the data set again"
+        )

@@ -84,9 +84,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def save_checkpoint(
-    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler, position: Position
+    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler, position: Position, data: dict
 ) -> None:
     """Write RUN/checkpoint.pt; a reader sees the old one or the new one.
+
+    Args:
+        data: the fingerprint of what it was trained on.
 
     Raises:
         DSAError: it cannot be written (a full disk); the old one is still there.
@@ -96,6 +99,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "position": vars(position),
+        "data": data,
         "identities": model.classify_f_global[-1].out_features,
     }
     with atomic_path(run / CHECKPOINT) as temporary:

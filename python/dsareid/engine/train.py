@@ -126,13 +126,21 @@ class Trainer:
                 f"--resume: {run / CHECKPOINT} was trained on {state['identities']} identities, but "
                 f"{self.config.data} has {self.data.identities}"
             )
+        before, now = state.get("data"), self.data.fingerprint
+        if before != now:
+            was = before.get("images") if isinstance(before, dict) else None
+            raise DSAError(
+                f"--resume: {run / CHECKPOINT} was trained on {was} images, of other pixels than the "
+                f"{now['images']} that {self.config.data} gives now; go on with the same data (--data)"
+            )
         load_model_state(run, self.model, state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
 
     def save(self) -> None:
-        save_checkpoint(self.config.out, self.model, self.optimizer, self.scaler, self.position)
+        data = self.data.fingerprint
+        save_checkpoint(self.config.out, self.model, self.optimizer, self.scaler, self.position, data)
 
     def run(self) -> None:
         """All epochs that are left; a checkpoint after each, and on Ctrl-C after the step."""

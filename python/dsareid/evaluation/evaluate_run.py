@@ -167,14 +167,12 @@ def _assemble(
 ) -> tuple[Tensor, Tensor | None]:
     """The network's input for some rows of the store: image and, for fused features, DSAP-images."""
     store.check_unchanged()
-    images, iuv, index = store.images, store.iuv if fused else None, torch.from_numpy(rows)
-    if device.type != "cpu":  # only the rows move
-        images, iuv = (a if a is None else torch.from_numpy(a[rows]).to(device) for a in (images, iuv))
-        index = torch.arange(len(rows))
-    return assemble_batch(
-        images, iuv, index, height=config.height, width=config.width, size=config.dsap_size,
-        mean=MEAN, std=STD, memory_format=torch.channels_last,
+    batch = assemble_batch(
+        store.images, store.iuv if fused else None, torch.from_numpy(rows), height=config.height,
+        width=config.width, size=config.dsap_size, mean=MEAN, std=STD, memory_format=torch.channels_last,
     )  # fmt: skip
+    image, dsap = (x if x is None else x.to(device) for x in batch)
+    return image, dsap
 
 
 def _rank_colours(

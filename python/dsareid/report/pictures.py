@@ -10,6 +10,7 @@ from PIL import Image
 
 from dsareid.data.market import TRAIN
 from dsareid.data.store import Store
+from dsareid.errors import DSAError
 
 THUMBNAIL_HEIGHT = 192  # pixels; twice what the page shows, for dense screens
 SHEETS = 3
@@ -47,18 +48,21 @@ def thumbnail(pixels: np.ndarray) -> str:
 def dsap_sheets(store: Store, size: int) -> list[Sheet]:
     """DSAP sheets of a few training images, made as for training but without augmentation.
 
-    Of LOOKED_AT images evenly through the split, those that show the most parts.
+    Of LOOKED_AT images evenly through those that have an IUV map, the ones that show the most parts.
 
     Args:
         size: side of a part image, in cells.
 
     Raises:
-        DSAError: the store has no training images, or one has no IUV map.
+        DSAError: the store has no training images, or none with an IUV map.
         ImportError: the extension is not built.
     """
-    split = store.select(TRAIN, iuv=True)
+    split = store.select(TRAIN, iuv=False)
     store.check_unchanged()
-    chosen = np.unique(np.linspace(0, len(split) - 1, LOOKED_AT).round().astype(int))
+    mapped = np.flatnonzero(store.has_iuv[split.rows])
+    if not len(mapped):
+        raise DSAError(f"{store.path}: no training image has an IUV map")
+    chosen = mapped[np.unique(np.linspace(0, len(mapped) - 1, LOOKED_AT).round().astype(int))]
     # Stable: of those that show as many parts, the first.
     best = sorted(chosen, key=lambda i: -len(np.unique(store.iuv[split.rows[i], ..., 0])))[:SHEETS]
     return [

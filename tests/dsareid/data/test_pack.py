@@ -72,7 +72,7 @@ def test_packing_again_gives_the_same_bytes(tiny_data, tiny_store, tmp_path):
 def test_a_given_size(tiny_data, tmp_path):
     store = pack(tiny_data, tmp_path / "out", 30, 17)
     assert store.images.shape == store.iuv.shape == (27, 30, 17, 3)
-    assert store.header.mixed_sizes  # none of the files is of this size
+    assert store.header.resized  # none of the files is of this size
     for row in (0, 20):
         name = store.names[row]
         image = Image.open(tiny_data / name).resize((17, 30), Image.Resampling.BILINEAR)
@@ -91,7 +91,7 @@ def test_mixed_sizes_take_the_default(own_data, tmp_path):
     shrink(first_of(own_data / QUERY))
     shrink(first_of(own_data / "iuv" / QUERY))
     store = pack(own_data, tmp_path / "out", default=(48, 24))
-    assert (store.height, store.width, store.header.mixed_sizes) == (48, 24, True)
+    assert (store.height, store.width, store.header.resized) == (48, 24, True)
     verify(store)
 
 
@@ -100,7 +100,7 @@ def test_a_data_set_without_maps(own_data, tmp_path):
     store = pack(own_data, tmp_path / "out")
     assert store.iuv is None and not store.has_iuv.any() and len(store.descriptors) == 1
     assert not (tmp_path / "out/iuv.npy").exists()
-    with pytest.raises(DSAError, match="as for 1 more images"):
+    with pytest.raises(DSAError, match="; 1 more are missing"):
         store.select(QUERY, iuv=True)
 
 
@@ -162,7 +162,7 @@ def test_broken_files_are_skipped_on_demand(own_data, tmp_path):
     rows = [store.names.index(name) for name in skipped]
     assert (store.split[rows] == 255).all() and not store.images[rows].any() and not store.has_iuv[rows].any()
     assert store.header.splits == {TRAIN: 15, QUERY: 2, GALLERY: 9}
-    assert (store.height, store.width) == (64, 32) and not store.header.mixed_sizes  # of those that are whole
+    assert (store.height, store.width) == (64, 32) and not store.header.resized  # of those that are whole
     split = store.select(TRAIN, iuv=True)
     assert len(split) == 15 and not set(rows) & set(split.rows)
     verify(store)
@@ -474,3 +474,18 @@ def test_the_header_is_plain_json(tiny_store):
     content = json.loads((tiny_store / HEADER).read_text())
     assert content["format"] == "dsareid store" and content["version"] == 1
     assert content["splits"] == {TRAIN: 16, QUERY: 2, GALLERY: 9}
+
+
+@pytest.mark.parametrize("size", [(40_000, 4), (4, 40_000), (0, 4), (4, None)])
+def test_sizes_that_nothing_could_read(tiny_data, tmp_path, size):
+    with pytest.raises(DSAError, match="--height and --width"):
+        pack(tiny_data, tmp_path / "store", *size)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_store_of_the_exact_input_size_comes_first(own_data):
+    """A run that goes on finds the store it began with, whatever was packed since."""
+    pack(own_data, own_data / "store-96x48", 96, 48)
+    assert (own_data / "store-96x48") == ensure_store(own_data, 96, 48).path
+    assert (own_data / "store-64x32") == ensure_store(own_data, 50, 20).path
+    assert (own_data / "store-96x48") == ensure_store(own_data, 96, 48).path

@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_another_version(own_store):
 
 def test_an_altered_header(own_store):
     text = (own_store / HEADER).read_text()
-    (own_store / HEADER).write_text(text.replace('"mixed_sizes": false', '"mixed_sizes": true'))
+    (own_store / HEADER).write_text(text.replace('"resized": false', '"resized": true'))
     with pytest.raises(DSAError, match=r"store\.json: altered since it was written"):
         open_store(own_store)
 
@@ -167,6 +168,39 @@ def test_a_damaged_array_header(own_store, place):
     flip_a_byte(own_store / "images.npy", place)
     with pytest.raises(DSAError, match=r"images\.npy: "):
         open_store(own_store)
+
+
+@pytest.mark.parametrize("place, content", [(0, b"PK\x03\x04"), (60, b"(27, 6{"), (20, b"\xff" * 80)])
+def test_an_array_header_that_parsers_choke_on(own_store, place, content):
+    path = own_store / "images.npy"
+    whole = bytearray(path.read_bytes())
+    whole[place : place + len(content)] = content
+    path.write_bytes(whole)
+    with pytest.raises(DSAError, match=r"images\.npy: altered"):
+        open_store(own_store)
+
+
+def test_what_is_watched_is_what_is_read(own_store, tmp_path, monkeypatch):
+    """Another store that takes the place of this one while it is opened."""
+    from dsareid.data import store as module
+
+    shutil.copytree(own_store, tmp_path / "new")
+    real = module._map
+
+    def swap(file, expected):
+        if own_store.exists():
+            own_store.rename(tmp_path / "old")
+            (tmp_path / "new").rename(own_store)
+            monkeypatch.setattr(module, "_map", real)
+        return real(file, expected)
+
+    monkeypatch.setattr(module, "_map", swap)
+    opened = open_store(own_store)
+    os.utime(own_store / "images.npy", ns=(1, 1))
+    opened.check_unchanged()
+    os.utime(tmp_path / "old/images.npy", ns=(1, 1))
+    with pytest.raises(DSAError, match="changed"):
+        opened.check_unchanged()
 
 
 @pytest.mark.parametrize("before, after", [(b"|u1", b"|i1"), (b"False", b"True "), (b"(27,", b"(26,")])

@@ -9,10 +9,13 @@ import sys
 import time
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dsareid.data.batch import AugmentConfig
+from dsareid.data.pack import pack
 from dsareid.engine import TrainConfig, load_run, train
 from dsareid.engine.config import NetworkConfig, OptimConfig, load_config, save_config
 from dsareid.engine.train import Interrupted, Trainer
@@ -173,6 +176,25 @@ def test_resume_on_another_training_set(whole_run, own_data, tmp_path):
     config = dataclasses.replace(config_for(own_data, whole_run))
     with pytest.raises(DSAError, match="4 identities, but .* has 3"):
         train(config, resume=True)
+
+
+def test_resume_on_other_images_of_the_same_identities(whole_run, own_data):
+    next((own_data / "bounding_box_train").glob("0001_*")).unlink()
+    with pytest.raises(DSAError, match=r"trained on 16 images, of other pixels than the 15"):
+        train(config_for(own_data, whole_run), resume=True)
+
+
+def test_resume_on_other_pixels(whole_run, own_data):
+    path = next((own_data / "bounding_box_train").glob("0001_*"))
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    with pytest.raises(DSAError, match=r"of other pixels than the 16"):
+        train(config_for(own_data, whole_run), resume=True)
+
+
+def test_a_run_can_be_resumed_from_a_store_of_its_data(whole_run, own_data, tmp_path):
+    """Pixels count, not where they lie or when they were written."""
+    store = pack(own_data, tmp_path / "store").path
+    train(config_for(store, whole_run), resume=True)
 
 
 def test_a_checkpoint_of_another_model(whole_run, tiny_data, tmp_path):
