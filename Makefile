@@ -40,6 +40,7 @@ bench: build
 	$(PY) benchmarks/bench_batch.py
 	$(PY) benchmarks/bench_loader.py
 	$(PY) benchmarks/bench_training.py
+	$(PY) benchmarks/soak_loader.py
 	$(PY) -m pytest -q benchmarks/micro.py
 	$(PY) benchmarks/bench_merge.py
 	$(PY) benchmarks/bench_dsag.py

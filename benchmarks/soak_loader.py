@@ -95,9 +95,11 @@ def compare_sizes(folder: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=1_000_000)
+    parser.add_argument("--batches", type=int, default=1_000_000, help="at least 10,000")
     parser.add_argument("--one-epoch", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.batches < 10_000:
+        parser.error("--batches must be at least 10,000")
     if arguments.one_epoch:
         print(one_epoch(arguments.one_epoch))
         return 0

@@ -2,16 +2,20 @@
 
 import gc
 import os
+import re
 import shutil
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms import functional
 
 from dsa_ext import CUDA_ERROR, iuv_to_dsap
 from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, TrainData
+from dsareid.data.iuv import write_iuv
 from dsareid.data.market import TRAIN
 from dsareid.data.pack import pack
 from dsareid.data.sampler import PKSampler
@@ -138,6 +142,34 @@ def test_memory_is_used_again(store):
     for epoch in range(5):
         seen |= {batch.image.data_ptr() for batch in data.batches(epoch, *sampler.epoch(epoch))}
     assert len(seen) == 3
+
+
+def anonymous() -> int:
+    """Bytes that this process has allocated, mapped files left out."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+)", status)[1])
+
+
+def test_memory_does_not_grow_with_the_store(tmp_path):
+    root, side = tmp_path / "data", 384
+    y, x = np.mgrid[:side, :side].astype(np.uint8)
+    for folder in (root / TRAIN, root / "iuv" / TRAIN):
+        folder.mkdir(parents=True)
+    for k in range(120):
+        name = f"{k // 4:04d}_c1s1_{k:06d}_00"
+        Image.fromarray(np.dstack([y + np.uint8(k), x, y])).save(root / TRAIN / f"{name}.bmp")
+        write_iuv(root / "iuv" / TRAIN / f"{name}.png", np.dstack([x % 25, y, x]))
+    store = pack(root, tmp_path / "store")
+    pixels = store.images.nbytes + store.iuv.nbytes
+    assert pixels > 100e6
+    data, sampler = train_data(store)
+    del store
+    gc.collect()
+    before = anonymous()
+    for epoch in range(2):
+        for _ in data.batches(epoch, *sampler.epoch(epoch)):
+            pass
+    assert anonymous() - before < pixels / 10
 
 
 @pytest.mark.parametrize("wrong", [-1, 16])
