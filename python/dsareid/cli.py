@@ -1,6 +1,7 @@
 """The command `dsareid`."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         tyro.cli(COMMANDS[name](rest), prog=f"dsareid {name}", args=rest)
     except DSAError as error:
         print(f"dsareid {name}: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read what is printed has enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"\ndsareid {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)

@@ -51,6 +51,11 @@ def make_folder(path: str | os.PathLike) -> Path:
     return path
 
 
+def readable_size(count: int) -> str:
+    """Bytes for people: 0.64 GB, 3.7 MB."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -133,7 +133,7 @@ def test_synth(capsys, tmp_path):
 def test_pack_and_check(capsys, own_data, tmp_path):
     store = tmp_path / "store"
     status, out, err = run(capsys, "pack", own_data, store)
-    assert status == 0 and "27 images, 64 rows x 32 columns" in out, err
+    assert status == 0 and "27 images of 64 rows x 32 columns" in out, err
     status, again, err = run(capsys, "pack", own_data, store)
     assert status == 0 and again == out and "already holds these files" in err
     status, checked, err = run(capsys, "check", store)

@@ -19,6 +19,7 @@ from dsa_ext import CUDA_ERROR, assemble_batch, draw_augmentation
 from dsareid import _core
 from dsareid.data.store import IMAGES, IUV, Split
 from dsareid.errors import DSAError
+from dsareid.files import readable_size
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _AHEAD = 3  # batches in memory: one in use, the others being made
@@ -89,7 +90,7 @@ class TrainData:
         files = (IMAGES, IUV)[:maps]
         self.fingerprint = {"images": len(split), **{x: store.header.arrays[x].sha256 for x in files}}
         self._source = (_Resident if resident else _Stream)(split, config, device)
-        self.described = f"{size / 1e9:.2f} GB of pixels, {self._source.described}"
+        self.described = f"{readable_size(size)} of pixels, {self._source.described}"
 
     def batches(self, epoch: int, index: np.ndarray, repeat: np.ndarray) -> Iterator[Batch]:
         """The augmented batches of the sampler's index and repeat, int64 [batches, B] each.
@@ -142,7 +143,7 @@ class _Stream:
         # On the CPU the model's own threads have the cores.
         threads = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
         self.described = f"read from {split.store.path} by {threads} thread{'s' if threads > 1 else ''}"
-        self.device, self.names = device, split.store.names
+        self.device, self.names, self.path = device, split.store.names, split.store.path
         store = split.store
         host, pinned = torch.device("cpu"), device.type == "cuda"
         self.slots = [_empty(config, host, pinned) for _ in range(_AHEAD)]
@@ -182,7 +183,8 @@ class _Stream:
         try:
             self.prefetcher.wait(slot)
         except _core.SampleError as error:
-            raise DSAError(f"{self.names[error.index]}: {error}") from error
+            name = self.names[error.index]
+            raise DSAError(f"{self.path}: {name}: {error}; pack the data set again") from error
 
     def _delivered(self, slot: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         if self.device.type == "cpu":

@@ -16,7 +16,7 @@ from dsareid.errors import DSAError
 
 TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
-LAYOUT = f"--data must be a folder with {TRAIN}, {QUERY} and {GALLERY}, or a store of dsareid pack"
+LAYOUT = f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY}"
 _NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
 
 
@@ -48,7 +48,9 @@ def list_data(root: str | os.PathLike) -> Listing:
     """
     root = Path(root)
     if not root.is_dir():
-        raise DSAError(f"{root}: no such folder; {LAYOUT}")
+        raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {LAYOUT}")
+    if (root / "store.json").exists():
+        raise DSAError(f"{root}: this is a store; give the folder that it was packed from")
     entries, lines = [], []
     for split in SPLITS:
         images, maps = _scan(root, split), _scan(root, f"iuv/{split}")

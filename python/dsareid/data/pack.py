@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dsareid.data.iuv import read_image, read_pair
-from dsareid.data.market import SPLITS, Entry, Listing, list_data
+from dsareid.data.market import SPLITS, Entry, Listing, list_data, missing_map
 from dsareid.data.store import (
     HEADER,
     IMAGES,
@@ -47,11 +47,14 @@ from dsareid.data.store import (
     sha256,
 )
 from dsareid.errors import DSAError
-from dsareid.files import atomic_path, make_folder
+from dsareid.files import atomic_path, make_folder, readable_size
 
 JOURNAL = "journal.jsonl"
 CHUNK_IMAGES, CHUNK_BYTES = 512, 64 << 20  # a chunk of images in memory is at most this
-_HINT = "(dsareid pack --skip-broken leaves such files out)"
+
+
+class _Broken(DSAError):
+    """A file that cannot be packed."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +126,17 @@ def pack(
         )
     out, listing = Path(out), list_data(root)
     job = _plan(listing, None if height is None else (height, width), default)
-    if not os.path.lexists(out):
+    if _is_free(out):
         make_folder(out.parent)
         with _said(out, job), _lock(out):
-            if not os.path.lexists(out):  # another process may have made it in the meantime
+            if _is_free(out):  # another process may have made it in the meantime
                 return _pack(job, out, skip_broken)
     return _finished(out, job)
 
 
-def ensure_store(path: str | os.PathLike, height: int, width: int) -> Store:
+def ensure_store(
+    path: str | os.PathLike, height: int, width: int, *, mapped: Sequence[str] = ()
+) -> Store:
     """The store of a data set for a network of the given input size; packed where there is none yet.
 
     Args:
@@ -139,9 +144,10 @@ def ensure_store(path: str | os.PathLike, height: int, width: int) -> Store:
             ROOT/store-HxW, or below $XDG_CACHE_HOME or ~/.cache/dsareid where ROOT is not writable;
             a store there that is of the files as they are now is opened, an outdated one replaced.
         height, width: the stored size where the files are not of one size.
+        mapped: splits whose images must have an IUV map, which is looked at before anything is packed.
 
     Raises:
-        DSAError: as pack and open_store.
+        DSAError: as pack and open_store; an image of a data set without the map it needs.
     """
     path = Path(path)
     if os.path.lexists(path / HEADER):
@@ -149,6 +155,9 @@ def ensure_store(path: str | os.PathLike, height: int, width: int) -> Store:
     if min(height, width) < 1:
         raise DSAError(f"height and width must be at least 1, not {height} and {width}")
     listing = list_data(path)
+    for entry in listing.entries:
+        if entry.split in mapped and entry.iuv is None:
+            raise DSAError(missing_map(path, entry.name))
     place = _place(path)
     there = sorted({*path.glob("store-*x*"), *place.glob("store-*x*")})
     if stores := [store for folder in there if (store := _usable(folder, listing, height, width))]:
@@ -157,17 +166,22 @@ def ensure_store(path: str | os.PathLike, height: int, width: int) -> Store:
     job = _plan(listing, None, (height, width))
     out = make_folder(place) / f"store-{job.height}x{job.width}"
     with _said(out, job), _lock(out):
-        if store := _usable(out, listing, height, width):
+        if store := _usable(out, listing, height, width, say=True):
             return store  # another process has packed it in the meantime
-        if os.path.lexists(out):
+        if not _is_free(out):
             _check_replaceable(out)
         store = _pack(job, out, skip_broken=False)
     why = "" if place == path else f", as {path} is not writable"
-    print(f"packed {path} into {out} ({job.bytes / 1e9:.2f} GB){why}; later runs read it", file=sys.stderr)
+    print(f"packed {path} into {out} ({readable_size(job.bytes)}){why}; later runs read it", file=sys.stderr)
     return store
 
 
 # ---- what there is already ----
+
+
+def _is_free(out: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir()))
 
 
 def _finished(out: Path, job: _Job) -> Store:
@@ -188,8 +202,8 @@ def _finished(out: Path, job: _Job) -> Store:
     return store
 
 
-def _usable(path: Path, listing: Listing, height: int, width: int) -> Store | None:
-    """The store, if it is of the listing's files and fits a network of this input size."""
+def _usable(path: Path, listing: Listing, height: int, width: int, say: bool = False) -> Store | None:
+    """The store, if it is of the listing's files and fits a network of this input size; `say` why not."""
     if not os.path.lexists(path / HEADER):
         return None
     try:
@@ -197,8 +211,10 @@ def _usable(path: Path, listing: Listing, height: int, width: int) -> Store | No
         size = header.height, header.width
         if header.source == listing.fingerprint and (not header.resized or size == (height, width)):
             return open_store(path)
-    except DSAError as error:  # damaged, or of another version: it can be made again
-        print(f"note: {error}", file=sys.stderr)
+    except DSAError as error:  # damaged, or of another version: it is made again
+        if say:
+            why = str(error).removesuffix("; pack the data set again")
+            print(f"note: {why}; it is packed again", file=sys.stderr)
     return None
 
 
@@ -231,9 +247,13 @@ def _plan(listing: Listing, given: tuple[int, int] | None, default: tuple[int, i
     same = given
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         paths = [listing.root / entry.name for entry in listing.entries]
-        for size in _as_they_come(pool, _file_size, paths):
+        for path, size in zip(paths, _as_they_come(pool, _file_size, paths)):
             same = same or size
             if size not in (None, same):
+                if not given:
+                    sizes = "{} rows x {} columns, others {} x {}".format(*size, *same)
+                    all_as = "{} x {}".format(*default)
+                    print(f"note: {path} is {sizes}: all images are stored as {all_as}", file=sys.stderr)
                 return _Job(listing, *(given or default), resized=True)
     if same and max(same) > MOST_PIXELS:
         raise DSAError(
@@ -265,12 +285,17 @@ def _as_they_come(pool: ThreadPoolExecutor, work: Callable, items: list) -> Iter
 
 def _pack(job: _Job, out: Path, skip_broken: bool) -> Store:
     """Make the store `out`; a store that is there is replaced. The lock is held."""
-    for entry in job.listing.entries:
-        if entry.misnamed and not skip_broken:
-            raise DSAError(f"{job.listing.root / entry.name}: {entry.misnamed} {_HINT}")
     partial = out.with_name(f".{out.name}.partial")
-    done = _resume(job, partial, skip_broken)
-    _decode(job, partial, done, skip_broken)
+    try:
+        for entry in job.listing.entries:
+            if entry.misnamed and not skip_broken:
+                raise _Broken(f"{job.listing.root / entry.name}: {entry.misnamed}")
+        done = _resume(job, partial, skip_broken)
+        _decode(job, partial, done, skip_broken)
+    except _Broken as error:
+        kept = f"; what is packed is kept in {partial}" if partial.exists() else ""
+        leave_out = f"dsareid pack {job.listing.root} {out} --skip-broken"
+        raise DSAError(f"{error} ({leave_out} leaves such files out{kept})") from error
     skipped = [SkippedFile(**file) for chunk in sorted(done) for file in done[chunk]]
     _write_labels(job, partial, {file.file for file in skipped})
     _write_header(job, partial, skipped)
@@ -394,7 +419,7 @@ def _judge(job: _Job, rows: range, problems: Iterable[DSAError | None], skip_bro
         if problem is None:
             continue
         if not skip_broken:
-            raise DSAError(f"{problem} {_HINT}") from problem
+            raise _Broken(str(problem)) from problem
         name = job.listing.entries[row].name
         reason = str(problem).replace(f"{job.listing.root}{os.sep}", "").removeprefix(f"{name}: ")
         skipped.append({"file": name, "reason": reason})

@@ -26,8 +26,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from dsareid.data.market import LAYOUT, SPLITS, missing_map
+from dsareid.data.market import LAYOUT, SPLITS, TRAIN, missing_map
 from dsareid.errors import DSAError
+from dsareid.files import readable_size
 
 FORMAT, VERSION = "dsareid store", 1
 HEADER = "store.json"
@@ -194,11 +195,13 @@ def read_header(path: Path) -> Header:
         content = json.loads(file.read_bytes())
         intact = isinstance(content, dict) and content.pop("checksum", None) == _checksum(content)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DSAError(f"{path}: not a store: there is no {HEADER} in it") from error
+        inside = sorted(path.glob(f"store-*x*/{HEADER}"))
+        hint = f"; {inside[0].parent} is one" if inside else ""
+        raise DSAError(f"{path}: not a store: there is no {HEADER} in it{hint}") from error
     except OSError as error:
         raise DSAError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise DSAError(f"{file}: not readable as JSON: {error}") from error
+        raise DSAError(f"{file}: not readable as JSON; pack the data set again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DSAError(f'{file}: not the header of a store (its "format" must be "{FORMAT}")')
     if content.get("version") != VERSION:
@@ -207,7 +210,7 @@ def read_header(path: Path) -> Header:
             f"{VERSION}; pack the data set again"
         )
     if not intact:
-        raise DSAError(f"{file}: altered since it was written: its checksum is another")
+        raise DSAError(f"{file}: altered since it was written; pack the data set again")
     try:
         return Header.model_validate(content)
     except ValidationError as error:
@@ -264,12 +267,17 @@ def verify(store: Store | str | os.PathLike) -> None:
 
 def describe(store: Store) -> str:
     """What a store holds, for people, in a few lines."""
-    header = store.header
+    header, images = store.header, sum(store.header.splits.values())
     size = sum(array.bytes for array in header.arrays.values())
-    lines = [f"{store.path}: {header.images:,} images, {header.height} rows x {header.width} columns, "
-             f"{size:,} bytes"]  # fmt: skip
+    how = ", to which some were resized" if header.resized else ""
+    lines = [f"{store.path}: {images:,} images of {header.height} rows x {header.width} columns{how}, "
+             f"{readable_size(size)}"]  # fmt: skip
     lines += [f"  {name:<18} {count:>9,}" for name, count in header.splits.items()]
-    lines += [f"  {'with an IUV map':<18} {int(store.has_iuv.sum()):>9,}"]
+    mapped = int(store.has_iuv.sum())
+    lines += [f"  {'with an IUV map':<18} {mapped:>9,}"]
+    if mapped < images:
+        needed = f"(--model dsa needs those of {TRAIN}, fused features all others)"
+        lines += [f"  {'without one':<18} {images - mapped:>9,}  {needed}"]
     if header.skipped:
         lines += [f"  {'skipped as broken':<18} {len(header.skipped):>9,}"]
         lines += [f"    {skipped.file}: {skipped.reason}" for skipped in header.skipped]

@@ -54,7 +54,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     if device.type == "cuda" and config.needs_iuv and CUDA_ERROR:
         raise DSAError(f"--device {device}: {CUDA_ERROR}; use --device cpu, or rebuild")
     _check_out(config, resume)
-    store = ensure_store(config.data, config.height, config.width)
+    mapped = [TRAIN] if config.needs_iuv else []
+    store = ensure_store(config.data, config.height, config.width, mapped=mapped)
     split = store.select(TRAIN, iuv=config.needs_iuv)
     sampler = PKSampler(split.ids, config.identities, config.images, config.seed)
     data = TrainData(split, batch_config(config, device), device)
@@ -84,7 +85,7 @@ def _check_out(config: TrainConfig, resume: bool) -> None:
             f"--out {config.out}: this run exists; add --resume to go on, or choose another folder"
         )
     if resume and not has_checkpoint:
-        raise DSAError(f"--resume: {config.out / CHECKPOINT} does not exist; nothing to resume")
+        raise DSAError(f"--resume: {config.out / CHECKPOINT} does not exist; start the run without --resume")
     if resume:
         saved = load_config(config.out / CONFIG)
         for field in dataclasses.fields(TrainConfig):
@@ -127,11 +128,15 @@ class Trainer:
                 f"{self.config.data} has {self.data.identities}"
             )
         before, now = state.get("data"), self.data.fingerprint
-        if before != now:
-            was = before.get("images") if isinstance(before, dict) else None
+        if not isinstance(before, dict):
             raise DSAError(
-                f"--resume: {run / CHECKPOINT} was trained on {was} images, of other pixels than the "
-                f"{now['images']} that {self.config.data} gives now; go on with the same data (--data)"
+                f"--resume: {run / CHECKPOINT} is of an earlier dsareid, whose batches were others; it can "
+                "be evaluated, but not gone on with"
+            )
+        if before != now:
+            raise DSAError(
+                f"--resume: {run / CHECKPOINT} was trained on {before.get('images')} images, and the "
+                f"{now['images']} of {self.config.data} are not the same pixels; go on with the same data"
             )
         load_model_state(run, self.model, state)
         self.optimizer.load_state_dict(state["optimizer"])

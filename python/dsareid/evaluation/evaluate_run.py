@@ -76,8 +76,17 @@ def evaluate(
             f"this run's is {config.model}"
         )
     root = Path(data if data is not None else config.data)
-    store = ensure_store(root, config.height, config.width)
-    query, gallery = (_select(store, name, fused) for name in (QUERY, GALLERY))
+    try:
+        mapped = (QUERY, GALLERY) if fused else ()
+        store = ensure_store(root, config.height, config.width, mapped=mapped)
+        query, gallery = (store.select(name, iuv=fused) for name in (QUERY, GALLERY))
+    except DSAError as error:
+        if not fused:
+            raise
+        raise DSAError(
+            f"{error} (fused features need the IUV of every query and gallery image; --features mf needs "
+            "images alone)"
+        ) from error
     labels = _labels(query, gallery)
     try:
         expected = chance(*labels)
@@ -92,6 +101,7 @@ def evaluate(
     name = _MODEL_NAMES.get(config.model, config.model) + (", fused" if fused else "")
     evaluation = {
         "data": str(root),
+        "synthetic": store.header.synthetic,
         "features": features,
         "model": config.model,
         "checkpoint": {"epoch": loaded.epoch, "step": loaded.step},
@@ -121,19 +131,6 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         figures = "".join(f"{100 * row[key]:9.1f}" for key in columns.values())
         lines.append(f"{row['name']:<{width}}{figures}")
     return "\n".join(lines)
-
-
-def _select(store: Store, name: str, iuv: bool) -> Split:
-    """A split of the store; where fused features miss an IUV map, say why it is needed."""
-    try:
-        return store.select(name, iuv=iuv)
-    except DSAError as error:
-        if iuv:
-            raise DSAError(
-                f"{error} (fused features need the IUV of every query and gallery image; "
-                "--features mf needs images alone)"
-            ) from error
-        raise
 
 
 def _labels(query: Split, gallery: Split) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 import platform
 import shlex
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from importlib import resources
@@ -48,7 +49,10 @@ def write_report(run: Path, data: Path | None = None) -> Path:
     run = Path(run)
     files = read_run(run)
     root = _data_root(files, data)
-    page = _environment().get_template("template.html").render(_content(files, root, data))
+    content = _content(files, root, data)
+    if content["pictures_missing"]:
+        print(f"note: {content['pictures_missing']}", file=sys.stderr)
+    page = _environment().get_template("template.html").render(content)
     path = run / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -71,7 +75,7 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
         "root": root,
         "trained_on": trained_on if trained_on != root else None,
         "epochs": files.setting("epochs"),
-        "synthetic": _synthetic(root, store),
+        "synthetic": _synthetic(files, store),
         "evaluation": files.evaluation or files.fused,
         "rows": rows,
         "stale": _stale(files),
@@ -119,10 +123,11 @@ def _open(files: RunFiles, root: Path | None) -> tuple[Store | None, str | None]
         return None, f"The images cannot be shown: {error}."
 
 
-def _synthetic(root: Path | None, store: Store | None) -> bool:
-    if store is not None and store.header.synthetic:
-        return True
-    return root is not None and (root / "synth.json").exists()
+def _synthetic(files: RunFiles, store: Store | None) -> bool:
+    """By the data where they are there, else by what the evaluation noted."""
+    if store is not None:
+        return store.header.synthetic
+    return bool((files.evaluation or files.fused or {}).get("synthetic"))
 
 
 def _rank_lists(files: RunFiles, store: Store | None) -> Iterator[dict[str, Any]]:

@@ -81,7 +81,7 @@ def test_a_name_that_is_no_utf8(own_data):
 def test_folders_that_are_missing(own_data, tmp_path):
     shutil.rmtree(own_data / QUERY)
     assert {entry.split for entry in list_data(own_data).entries} == {TRAIN, GALLERY}
-    with pytest.raises(DSAError, match="nowhere: no such folder; --data must be a folder with"):
+    with pytest.raises(DSAError, match="nowhere: no such folder; a data set is a folder with"):
         list_data(own_data / "nowhere")
     (tmp_path / "empty" / QUERY).mkdir(parents=True)
     with pytest.raises(DSAError, match="empty: no images in its folders"):

@@ -198,7 +198,7 @@ def test_nothing_but_broken_files(own_data, tmp_path):
 
 
 def test_no_data_set(tmp_path):
-    with pytest.raises(DSAError, match="no such folder; --data must be a folder with"):
+    with pytest.raises(DSAError, match="no such folder; a data set is a folder with"):
         pack(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(DSAError, match="no images in its folders"):
         pack(tmp_path, tmp_path / "out")
@@ -345,7 +345,7 @@ def test_a_place_that_is_a_file(tiny_data, tmp_path):
 def test_a_root_is_packed_once(own_data, capsys):
     store = ensure_store(own_data, 256, 128)
     assert store.path == own_data / "store-64x32"
-    assert f"packed {own_data} into {store.path} (0.00 GB); later runs read it" in capsys.readouterr().err
+    assert f"packed {own_data} into {store.path} (0.3 MB); later runs read it" in capsys.readouterr().err
     before = store.path.stat().st_ino
     for size in ((256, 128), (96, 48)):  # files of one size fit every network
         assert ensure_store(own_data, *size).path == store.path
@@ -408,10 +408,11 @@ def test_a_damaged_automatic_store_is_replaced(own_data, capsys):
 def test_something_else_in_the_place_is_left_alone(own_data):
     place = own_data / "store-64x32"
     place.mkdir()
-    with pytest.raises(DSAError, match="this is something else .no store.json.; move it away"):
+    (place / "thoughts.txt").touch()
+    with pytest.raises(DSAError, match="this is something else .thoughts.txt.; move it away"):
         ensure_store(own_data, 64, 32)
-    place.rmdir()
-    ensure_store(own_data, 64, 32)
+    (place / "thoughts.txt").unlink()
+    ensure_store(own_data, 64, 32)  # an empty folder is in nobody's way
     (place / "notes.txt").write_text("mine")
     first_of(own_data / QUERY).unlink()
     with pytest.raises(DSAError, match=r"something else \(notes.txt\)"):
@@ -489,3 +490,40 @@ def test_the_store_of_the_exact_input_size_comes_first(own_data):
     assert (own_data / "store-96x48") == ensure_store(own_data, 96, 48).path
     assert (own_data / "store-64x32") == ensure_store(own_data, 50, 20).path
     assert (own_data / "store-96x48") == ensure_store(own_data, 96, 48).path
+
+
+def test_a_store_is_no_data_set(tiny_store, tmp_path):
+    with pytest.raises(DSAError, match="this is a store; give the folder that it was packed from"):
+        pack(tiny_store, tmp_path / "out")
+
+
+def test_a_missing_map_is_told_before_anything_is_packed(own_data):
+    next((own_data / "iuv" / QUERY).iterdir()).unlink()
+    with pytest.raises(DSAError, match=rf"{own_data}: iuv/query/.* is missing"):
+        ensure_store(own_data, 64, 32, mapped=[QUERY])
+    assert not list(own_data.glob("*store*"))
+    assert ensure_store(own_data, 64, 32, mapped=[TRAIN]).path.exists()
+
+
+def test_the_way_around_a_broken_file_is_named(own_data, capsys):
+    """After the command of the message, training on the folder finds the store."""
+    path = first_of(own_data / QUERY)
+    path.write_bytes(b"no image")
+    with pytest.raises(DSAError) as raised:
+        ensure_store(own_data, 64, 32)
+    message = str(raised.value)
+    place = own_data / "store-64x32"
+    assert f"(dsareid pack {own_data} {place} --skip-broken leaves such files out" in message
+    assert str(own_data / ".store-64x32.partial") in message
+    pack(own_data, place, skip_broken=True)
+    assert ensure_store(own_data, 64, 32).path == place and not list(own_data.glob(".store*"))
+
+
+def test_the_file_of_another_size_is_named(own_data, capsys):
+    path = first_of(own_data / QUERY)
+    iuv = own_data / "iuv" / QUERY / f"{path.stem}.png"
+    for file in (path, iuv):
+        Image.open(file).resize((20, 40), Image.Resampling.NEAREST).save(file)
+    ensure_store(own_data, 96, 48)
+    said = capsys.readouterr().err
+    assert f"note: {path} is 40 rows x 20 columns, others 64 x 32: all images are stored as 96 x 48" in said

@@ -79,7 +79,7 @@ def test_descriptors_live_as_long_as_the_store(tiny_store):
 def test_a_split_that_is_not_there(own_store):
     store = open_store(own_store)
     store.split[store.split == 1] = 255
-    with pytest.raises(DSAError, match="holds no query: there was no such folder.*--data must be"):
+    with pytest.raises(DSAError, match="holds no query: there was no such folder.*a data set is a folder"):
         store.select(QUERY, iuv=False)
 
 
@@ -245,6 +245,6 @@ def test_a_store_that_is_replaced_stays_readable(own_store, tiny_store):
 
 def test_description(tiny_store):
     text = describe(open_store(tiny_store))
-    for words in ("27 images", "64 rows x 32 columns", "bytes", "bounding_box_train", "16"):
+    for words in ("27 images", "64 rows x 32 columns, 0.3 MB", "bounding_box_train", "16"):
         assert words in text
     assert "skipped" not in text

@@ -144,6 +144,15 @@ def test_data_elsewhere_and_gone(full_run, data):
     assert "no image" not in text and "head left" in text
 
 
+def test_synthetic_is_said_when_the_data_are_gone(full_run, data, capsys):
+    path = full_run / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"synthetic": True}))
+    data.rename(data.with_name("gone"))
+    text, _ = read(write_report(full_run))
+    assert "<b>synthetic</b>" in text
+    assert "note: The data set" in capsys.readouterr().err
+
+
 def test_a_store_in_place_of_the_folder(full_run, data, tmp_path):
     (data / "synth.json").write_text("{}")
     expected, _ = read(write_report(full_run))
