@@ -333,8 +333,9 @@ def print_table(ways: list[Way], speeds: list[list[float]]) -> list[dict]:
     ]  # fmt: skip
     print(f"{'':52s} images/s   bytes an image   ms an image, once")
     for row in rows:
+        once = f"{row['prepare_ms_per_image']:.2f}" if row["prepare_ms_per_image"] else "-"
         print(f"({row['way']}) {row['title']:48s} {row['images_per_second']:8,.0f} "
-              f"{row['bytes_per_image']:12,.0f} {row['prepare_ms_per_image'] or '-':>14.4}")  # fmt: skip
+              f"{row['bytes_per_image']:12,.0f} {once:>14s}")  # fmt: skip
     by_title = dict(zip((row["title"] for row in rows), speeds))
     for at in ("store of 128x64:", "store of 256x128:"):
         ours = by_title[f"{at} assemble_batch"]
