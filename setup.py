@@ -29,9 +29,9 @@ ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # the stable ABI as of torch 2.10
 # -ffp-contract=off: a product and a sum are never fused, so that every backend gives the same bits.
 # -fno-trapping-math: nobody reads the floating-point flags, and loops that select become vectors.
-# -fmacro-prefix-map: errors name csrc/..., not the folder it was built in.
+# -ffile-prefix-map: errors name csrc/..., not the folder it was built in.
 CXX = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-Wall"]
-CXX += [f"-fmacro-prefix-map={Path.cwd()}/="]
+CXX += [f"-ffile-prefix-map={Path.cwd()}/="]
 
 
 def find_cuda() -> Path | None:
