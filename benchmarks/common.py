@@ -60,12 +60,11 @@ def made_data(folder: Path, identities: int = 96, images: int = 10) -> Path:
 
 def compile_peer(source: str, *flags: str) -> ctypes.CDLL:
     """Build benchmarks/peers/<source> with g++ -O3 and load it."""
-    folder = tempfile.mkdtemp(prefix="dsa-peer-")
-    library = Path(folder) / "peer.so"
-    command = ["g++", "-std=c++20", "-O3", *flags, "-shared", "-fPIC", str(PEERS / source)]
-    command += ["-o", str(library)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(library))
+    with tempfile.TemporaryDirectory(prefix="dsa-peer-") as folder:  # what is loaded needs no file any more
+        library = Path(folder) / "peer.so"
+        command = ["g++", "-std=c++20", "-O3", *flags, "-shared", "-fPIC", str(PEERS / source)]
+        subprocess.run([*command, "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))
 
 
 def describe_machine() -> str:
