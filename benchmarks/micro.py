@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
-from dsa_ext._measure import person_batch
+from dsa_ext._measure import stored_batch
 from dsareid.data.batch import MEAN, STD
 from dsareid.data.sampler import PKSampler
 
@@ -16,39 +16,34 @@ SETTINGS = {"height": 256, "width": 128, "size": 32, "mean": MEAN, "std": STD}
 
 
 @pytest.fixture(scope="module")
-def store():
-    """uint8 [64, 128, 64, 3] images and IUV maps."""
+def stored():
+    """images and iuv, uint8 [64, 128, 64, 3], index and params of 64 samples."""
     torch.set_num_threads(1)
-    return tuple(x.permute(0, 2, 3, 1).contiguous() for x in person_batch(64, 128, 64))
-
-
-def reused(store, count):
-    """index, params and the memory of a batch."""
-    index = torch.arange(count)
-    params = draw_augmentation(0, 0, index, height=256, width=128)
-    return index, params, assemble_batch(*store, index, params, **SETTINGS)
+    return stored_batch(64)
 
 
 @pytest.mark.parametrize("samples", [1, 64])
-def test_assemble_batch(benchmark, store, samples):
-    index, params, out = reused(store, samples)
-    benchmark(lambda: assemble_batch(*store, index, params, out=out, **SETTINGS))
+def test_assemble_batch(benchmark, stored, samples):
+    images, iuv, index, params = stored
+    arguments = images, iuv, index[:samples], params[:samples]
+    out = assemble_batch(*arguments, **SETTINGS)
+    benchmark(lambda: assemble_batch(*arguments, out=out, **SETTINGS))
 
 
-def test_assemble_batch_images_alone(benchmark, store):
-    index, params, (image, _) = reused(store, 64)
-    benchmark(lambda: assemble_batch(store[0], None, index, params, out=(image, None), **SETTINGS))
+def test_assemble_batch_images_alone(benchmark, stored):
+    images, _, index, params = stored
+    out = assemble_batch(images, None, index, params, **SETTINGS)
+    benchmark(lambda: assemble_batch(images, None, index, params, out=out, **SETTINGS))
 
 
-def test_assemble_batch_without_resizing(benchmark, store):
-    index = torch.arange(64)
+def test_assemble_batch_without_resizing(benchmark, stored):
     settings = SETTINGS | {"height": 128, "width": 64}
-    out = assemble_batch(*store, index, **settings)
-    benchmark(lambda: assemble_batch(*store, index, out=out, **settings))
+    out = assemble_batch(*stored[:3], **settings)
+    benchmark(lambda: assemble_batch(*stored[:3], out=out, **settings))
 
 
-def test_warp_of_stored_pixels(benchmark, store):
-    image, iuv = (x.permute(0, 3, 1, 2) for x in store)
+def test_warp_of_stored_pixels(benchmark, stored):
+    image, iuv = (x.permute(0, 3, 1, 2) for x in stored[:2])
     out = iuv_to_dsap(image, iuv, size=32, dtype=torch.float32)
     benchmark(lambda: iuv_to_dsap(image, iuv, size=32, out=out))
 

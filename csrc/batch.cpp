@@ -47,16 +47,6 @@ DSA_CLONES void resize_by_runs(const std::vector<ResizeRun>& runs, const uint8_t
 
 namespace {
 
-template <class F>
-DSA_FLAT void with_out_type(Type type, F f) {
-  switch (type) {
-    case Type::uint8: return;
-    case Type::float16: return f(Half{});
-    case Type::bfloat16: return f(BFloat{});
-    case Type::float32: return f(float{});
-  }
-}
-
 // ---- the image ----
 
 // out[i] = the weighted sum of in[taps] bytes that lie `step` apart, for `count` bytes side by side.
@@ -307,8 +297,8 @@ BatchTables::BatchTables(const BatchCall& call)
   for (const bool flip : {false, true}) {
     columns[flip] = resize_runs(call.stored_width, call.width, call.column_taps, call.columns, flip);
   }
-  with_out_type(call.type, [&](auto type) {
-    using Out = decltype(type);
+  with_type(call.type, [&](auto type) {
+    using Out = typename decltype(type)::type;
     value.resize(kColours * 256 * sizeof(Out));
     Out* to = reinterpret_cast<Out*>(value.data());
     for (int i = 0; i < kColours * 256; ++i) {

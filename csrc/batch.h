@@ -90,21 +90,7 @@ DSA_HOST_DEVICE View stored_view(const Augmentation& a, int stored_height, int s
           box(a.top, flip ? width - a.right : a.left, a.bottom, flip ? width - a.left : a.right)};
 }
 
-// Where the pixels of part I go: a part image, and which ends of its chart are read first.
-struct PartTarget {
-  uint8_t image;  // of the parts, from 0
-  bool reverse_u, reverse_v;
-};
-
 #if !defined(__CUDACC_RTC__)  // which takes no host functions
-constexpr PartTarget part_target(int part, int parts, bool mirror, bool flip) {
-  const Part& seen = kPart[part - 1];
-  const int as = flip ? seen.twin : part;
-  const bool merged_reverse = mirror && kPart[as - 1].flip_u && second_of_pair(as);
-  return {static_cast<uint8_t>(merged_index(as, parts)), (flip && seen.flip_u) != merged_reverse,
-          flip && seen.flip_v};
-}
-
 // What the samples of a call share, made once and read by any thread. It holds for other calls that
 // differ in samples and memory alone.
 struct BatchTables {

@@ -10,22 +10,6 @@
 
 namespace dsa {
 
-template <class T>
-struct Of {
-  using type = T;
-};
-
-// Calls `f` with the C++ type that stands for a run-time type.
-template <class F>
-auto with_type(Type type, F f) {
-  switch (type) {
-    case Type::uint8: return f(Of<uint8_t>{});
-    case Type::float16: return f(Of<Half>{});
-    case Type::bfloat16: return f(Of<BFloat>{});
-    default: return f(Of<float>{});
-  }
-}
-
 inline int64_t bytes_of(Type type) { return type == Type::uint8 ? 1 : type == Type::float32 ? 4 : 2; }
 
 // The address of an element, counted from a tensor's first.

@@ -110,4 +110,22 @@ struct Convert<uint8_t, uint8_t> {
   static DSA_HOST_DEVICE uint8_t value(uint8_t x, Normalise) { return x; }
 };
 
+#if !defined(__CUDACC_RTC__)  // which takes no host functions
+template <class T>
+struct Of {
+  using type = T;
+};
+
+// Calls `f` with the C++ type that stands for a run-time type.
+template <class F>
+auto with_type(Type type, F f) {
+  switch (type) {
+    case Type::uint8: return f(Of<uint8_t>{});
+    case Type::float16: return f(Of<Half>{});
+    case Type::bfloat16: return f(Of<BFloat>{});
+    default: return f(Of<float>{});
+  }
+}
+#endif
+
 }  // namespace dsa

@@ -86,6 +86,12 @@ constexpr const char* kBodyGroupName[kBodyParts] = {
     "torso", "hands", "feet", "upper legs", "lower legs", "upper arms", "lower arms", "head",
 };
 
+// Where the pixels of part I go: a part image, and which ends of its chart are read first.
+struct PartTarget {
+  uint8_t image;  // of the parts, from 0
+  bool reverse_u, reverse_v;
+};
+
 #if !defined(__CUDACC_RTC__)  // which takes no host functions
 // The second member of a left-right pair: where the pair's charts run against each other, it is
 // this one that a merged warp may reverse.
@@ -95,6 +101,15 @@ constexpr bool second_of_pair(int part) { return kPart[part - 1].twin < part; }
 constexpr int merged_index(int part, int parts) {
   const int mirror = kPart[part - 1].mirror_group;
   return parts == kParts ? part - 1 : parts == kMirrorParts ? mirror : kMirrorGroup[mirror].body_group;
+}
+
+// With `parts` part images, `mirror` as in warp.h, in the mirrored image if `flip`.
+constexpr PartTarget part_target(int part, int parts, bool mirror, bool flip) {
+  const Part& seen = kPart[part - 1];
+  const int as = flip ? seen.twin : part;
+  const bool merged_reverse = mirror && kPart[as - 1].flip_u && second_of_pair(as);
+  return {static_cast<uint8_t>(merged_index(as, parts)), (flip && seen.flip_u) != merged_reverse,
+          flip && seen.flip_v};
 }
 #endif
 

@@ -29,11 +29,11 @@ struct PartTargets {
   PartTargets(const WarpImages& call, int first_part, int last_part) {
     out[0] = -1;
     for (int part = 1; part <= kParts; ++part) {
-      const int index = merged_index(part, call.parts);
-      const bool ours = index >= first_part && index < last_part;
-      out[part] = ours ? index * call.out_stride[1] : -1;
-      source[part] = static_cast<ptrdiff_t>(index) * call.size * call.size;
-      reverse[part] = call.mirror && kPart[part - 1].flip_u && second_of_pair(part);
+      const PartTarget target = part_target(part, call.parts, call.mirror, false);
+      const bool ours = target.image >= first_part && target.image < last_part;
+      out[part] = ours ? target.image * call.out_stride[1] : -1;
+      source[part] = static_cast<ptrdiff_t>(target.image) * call.size * call.size;
+      reverse[part] = target.reverse_u;
     }
   }
 };

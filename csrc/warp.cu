@@ -68,8 +68,8 @@ int warp_cuda(const WarpImages& call, void* stream) {
   for (int i = 0; i < 4; ++i) a.iuv_stride[i] = call.iuv_stride[i];
   for (int i = 0; i < 5; ++i) a.out_stride[i] = call.out_stride[i];
   for (int part = 1; part <= kParts; ++part) {
-    a.part_image[part] = static_cast<uint8_t>(merged_index(part, call.parts));
-    a.reverse[part] = call.mirror && kPart[part - 1].flip_u && second_of_pair(part);
+    const PartTarget target = part_target(part, call.parts, call.mirror, false);
+    a.part_image[part] = target.image, a.reverse[part] = target.reverse_u;
   }
   for (int channel = 0; channel < call.channels; channel += kChannelsALaunch) {
     const int left = call.channels - channel;

@@ -6,7 +6,6 @@ once and batches are made there; otherwise threads assemble the next batches on 
 computes. Both give the same bits.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from dsa_ext import CUDA_ERROR, assemble_batch, draw_augmentation
 from dsareid import _core
+from dsareid.cores import cores
 from dsareid.data.store import IMAGES, IUV, Split
 from dsareid.errors import DSAError
 from dsareid.files import readable_size
@@ -141,7 +141,7 @@ class _Stream:
 
     def __init__(self, split: Split, config: BatchConfig, device: torch.device):
         # On the CPU the model's own threads have the cores.
-        threads = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        threads = 1 if device.type == "cpu" else min(8, cores())
         self.described = f"read from {split.store.path} by {threads} thread{'s' if threads > 1 else ''}"
         self.device, self.names, self.path = device, split.store.names, split.store.path
         store = split.store

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from dsareid.cores import cores
 from dsareid.data.iuv import read_image, read_pair
 from dsareid.data.market import SPLITS, Entry, Listing, list_data, missing_map
 from dsareid.data.store import (
@@ -245,7 +246,7 @@ def _place(root: Path) -> Path:
 def _plan(listing: Listing, given: tuple[int, int] | None, default: tuple[int, int]) -> _Job:
     """The stored size: the given one, else that of the files if it is one, else the default."""
     same = given
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         paths = [listing.root / entry.name for entry in listing.entries]
         for path, size in zip(paths, _as_they_come(pool, _file_size, paths)):
             same = same or size
@@ -349,7 +350,7 @@ def _decode(job: _Job, partial: Path, done: dict[int, list[dict]], skip_broken: 
     todo = [(k, rows) for k, rows in enumerate(chunks) if k not in done]
     packed = len(entries) - sum(len(rows) for _, rows in todo)
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))  # Pillow decodes without the GIL
+        pool = stack.enter_context(ThreadPoolExecutor(cores()))  # Pillow decodes without the GIL
         progress = stack.enter_context(
             tqdm(total=len(entries), initial=packed, desc="packing", unit="image", leave=False, disable=None)
         )

@@ -28,7 +28,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from dsareid.cores import cores
 from dsareid.data.iuv import write_iuv
+from dsareid.data.market import GALLERY, QUERY, SPLITS, TRAIN
 from dsareid.errors import DSAError
 from dsareid.files import make_folder
 from dsareid.synth.config import DIFFICULTIES, Difficulty, SynthConfig
@@ -39,7 +41,6 @@ from dsareid.synth.scene import CAMERAS, Camera, random_camera
 
 VERSION = 1  # of the pictures: another number, another data set from the same seed
 RECORD = "synth.json"
-TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 DISTRACTOR_IMAGES = 2
 
 # The first number after the seed says what the random numbers are for.
@@ -161,7 +162,7 @@ def _cameras(seed: int, difficulty: Difficulty) -> list[Camera]:
 
 def _render_all(folder: Path, config: SynthConfig) -> None:
     people = range(people_count(config))
-    processes = min(config.processes or _cores(), len(people))
+    processes = min(config.processes or cores(), len(people))
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(_workers(processes)) if processes > 1 else None
         bar = stack.enter_context(
@@ -187,13 +188,6 @@ def _workers(processes: int) -> Iterator[Executor]:
         raise DSAError("a process that renders was killed (perhaps memory ran out)") from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _start_method() -> str:
