@@ -27,7 +27,7 @@ def test_usage(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(capsys, command):
     with pytest.raises(SystemExit) as exit_:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert exit_.value.code == 0
     assert f"usage: dsareid {command}" in capsys.readouterr().out
 

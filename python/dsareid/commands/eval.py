@@ -1,0 +1,30 @@
+"""dsareid eval"""
+
+from typing import Literal
+
+from dsareid.commands.options import optional_path, positional
+from dsareid.engine.run import choose_device
+from dsareid.errors import DSAError
+from dsareid.evaluation import evaluate
+
+
+def command(
+    run: positional("RUN"),
+    data: optional_path("ROOT") = None,
+    features: Literal["mf", "fused"] = "mf",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """mAP and rank-1/5/10 on query and gallery, beside colour histograms and chance.
+
+    Args:
+        run: The folder that train wrote.
+        data: The data set or a store of it; the one the run was trained on unless given.
+        features: mf: f of the MF-Stream, from the images alone.
+            fused: z = f + d of both streams; needs the IUV maps of query and gallery.
+        batch_size: Images at a time.
+        device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+    """
+    if batch_size < 1:
+        raise DSAError(f"--batch-size must be at least 1, not {batch_size}")
+    evaluate(run, data, features, batch_size, choose_device(device))

@@ -1,0 +1,21 @@
+"""dsareid report"""
+
+from dsareid.commands.options import optional_path, positional
+from dsareid.evaluation import format_table
+from dsareid.report import read_run, write_report
+
+
+def command(run: positional("RUN"), data: optional_path("ROOT") = None) -> None:
+    """Write RUN/report.html: one self-contained page.
+
+    Args:
+        run: The folder that train wrote.
+        data: The data set or a store of it; the one the run was evaluated on, or trained on,
+            unless given.
+    """
+    path = write_report(run, data)
+    if rows := read_run(run).rows():
+        print(format_table(rows))
+    else:
+        print(f"not evaluated yet: dsareid eval {run}")
+    print(f"report: {path}")

@@ -1,0 +1,48 @@
+"""dsareid train"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dsareid.engine import PRESETS, TrainConfig, train
+from dsareid.engine.config import load_config
+from dsareid.engine.run import CONFIG
+
+
+def build(arguments: list[str]) -> Callable[..., None]:
+    chosen, resuming, run = _peek(arguments)
+    default = PRESETS.get(chosen, PRESETS["paper"])
+    if resuming and run:
+        default = load_config(Path(run) / CONFIG)  # a resumed run keeps its settings
+
+    def command(
+        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
+        preset: Literal["paper", "demo"] = "paper",
+        resume: tyro.conf.FlagCreatePairsOff[bool] = False,
+    ) -> None:
+        """Train a network. The images are decoded once, into a store; DSAP-images are warped on the fly.
+
+        Args:
+            preset: paper: the paper's recipe.
+                demo: a small network that learns from random weights on two cores in minutes.
+                The defaults below are those of the chosen preset.
+            resume: Go on with the run in --out, with its settings.
+        """
+        # Absolute: `dsareid eval RUN` is to find the data from any folder.
+        train(dataclasses.replace(config, data=config.data.absolute()), resume=resume)
+
+    return command
+
+
+def _peek(arguments: list[str]) -> tuple[str, bool, str | None]:
+    """The options that decide about the defaults of all others: --preset, --resume and --out."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?", default="paper")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out", nargs="?")
+    known, _ = parser.parse_known_args(arguments)
+    return known.preset, known.resume, known.out

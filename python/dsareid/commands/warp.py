@@ -1,0 +1,58 @@
+"""dsareid warp"""
+
+from typing import Annotated
+
+import tyro
+
+from dsareid.commands.options import positional
+from dsareid.errors import DSAError
+from dsareid.files import atomic_path
+
+
+def command(
+    image: positional("IMAGE"),
+    iuv: positional("IUV"),
+    out: positional("OUT"),
+    box: Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = None,
+    size: int = 32,
+    scale: int = 0,
+) -> None:
+    """Draw the 24 part images of a photograph as one labelled picture.
+
+    Down the rows of a part U grows, along its columns V. Holes show as a grey checkerboard.
+
+    Args:
+        image: The photograph.
+        iuv: Its classic NAME_IUV.png (Pillow sees R=V, G=U, B=I), of the same size.
+        out: The picture to write (.png).
+        box: In pixels, the last two exclusive: picks one of several people.
+        size: Cells on each side of a part image, 1..256.
+        scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
+    """
+    from dsareid.textures import draw_part_images, part_images
+
+    if not 1 <= size <= 256:
+        raise DSAError(f"--size must be 1..256, not {size}")
+    if not 0 <= scale <= 160:
+        raise DSAError(f"--scale must be 0..160, not {scale}")
+    colours, filled = part_images(image, iuv, size, box=_parse_box(box))
+    picture = draw_part_images(colours, filled, scale or -(-160 // size))
+    with atomic_path(out) as temporary:
+        try:
+            picture.save(temporary)
+        except ValueError as error:
+            raise DSAError(f"{out}: the name must end in .png or another image type") from error
+    visible = int(filled.any((1, 2)).sum())
+    where = "the box" if box else "the image"
+    empty = "" if visible else f"; the IUV map is all background in {where}"
+    print(f"{out}: {visible} of 24 parts visible{empty}")
+
+
+def _parse_box(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        x0, y0, x1, y1 = map(int, text.split(","))
+    except ValueError as error:
+        raise DSAError(f"--box must be x0,y0,x1,y1 in whole pixels, not {text!r}") from error
+    return x0, y0, x1, y1
