@@ -43,7 +43,7 @@ from torchvision import transforms
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
 from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, TrainData
 from dsareid.data.dataset import DSAPDataset, collate_dsap
-from dsareid.data.market import TRAIN
+from dsareid.data.listing import TRAIN
 from dsareid.data.pack import pack
 from dsareid.data.store import Split
 

@@ -18,7 +18,7 @@ import torch
 from common import describe_machine, made_data
 
 from dsareid.data.batch import Batch, TrainData
-from dsareid.data.market import TRAIN
+from dsareid.data.listing import TRAIN
 from dsareid.data.pack import ensure_store
 from dsareid.data.sampler import PKSampler
 from dsareid.engine.config import PRESETS

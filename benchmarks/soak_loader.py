@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from dsareid.data.batch import AugmentConfig, BatchConfig, TrainData
-from dsareid.data.market import TRAIN
+from dsareid.data.listing import TRAIN
 from dsareid.data.pack import pack
 from dsareid.data.store import Store, open_store
 

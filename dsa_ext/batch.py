@@ -211,9 +211,7 @@ def _assemble_batch(
     augmented_dsap=True, fill=0.0, mean=None, std=None, dtype=torch.float32,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     height, width = height or images.shape[1], width or images.shape[2]
-    if params is None:
-        params = torch.tensor([[0] * 7 + [-1]], dtype=torch.int32).expand(len(index), -1)
-    params = params.to(images.device)
+    params = _or_nothing(params, index).to(images.device)
     fills = torch.tensor(_per_channel("", fill, 3), device=images.device)
     stored = images[index]  # [B, h, w, 3]
     resized = _resize(_resize(stored, width, 2), height, 1)  # [B, H, W, 3]
@@ -227,8 +225,7 @@ def _assemble_batch(
     image = torch.where(shown[..., None], value, fills).to(dtype).permute(0, 3, 1, 2).contiguous()
     if iuv is None:
         return image, None
-    seen = params if augmented_dsap else params * (torch.arange(8, device=value.device) == 7)
-    pixels, charts = _seen_pixels(stored, iuv[index], seen, height, width)  # [B, h, w, 3]
+    pixels, charts = seen_pixels(stored, iuv[index], params, height, width, augmented=augmented_dsap)
     dsap, _ = _iuv_to_dsap(
         pixels.permute(0, 3, 1, 2), charts.permute(0, 3, 1, 2), size=size, fill=fill, parts=parts,
         mirror=mirror, dtype=dtype, mean=mean, std=std,
@@ -257,9 +254,24 @@ def _view(params: Tensor, rows: Tensor, columns: Tensor, height: int, width: int
     return y, x, inside & ~erased
 
 
-def _seen_pixels(pixels: Tensor, iuv: Tensor, params: Tensor, height: int, width: int):
-    """Stored pixels and maps as the view shows them: mirrored where it is flipped, background where it
-    does not show them."""
+def seen_pixels(
+    pixels: Tensor, iuv: Tensor, params: Tensor | None, height: int, width: int, *, augmented: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Stored pixels and their IUV as a view shows them, plain torch: what assemble_batch warps.
+
+    Args:
+        pixels, iuv: uint8 (B, h, w, 3).
+        params: int32 (B, 8) of `draw_augmentation`, or None.
+        height, width: of the resized image that params are about.
+        augmented: False drops parts alone, without shift, flip and erased box.
+
+    Returns:
+        Both, uint8 (B, h, w, 3), mirrored where the view is flipped; what it does not show and what is
+        dropped is background in the map.
+    """
+    params = _or_nothing(params, pixels).to(iuv.device)
+    if not augmented:
+        params = params * (torch.arange(8, device=iuv.device) == 7)
     stored_height, stored_width = iuv.shape[1:3]
     device = iuv.device
     shift_y, shift_x, flip, top, left, bottom, right, keep = params[:, :, None].unbind(1)  # [B, 1]
@@ -277,6 +289,13 @@ def _seen_pixels(pixels: Tensor, iuv: Tensor, params: Tensor, height: int, width
         torch.where(flipped, pixels.flip(2), pixels),
         torch.where(flipped, _swap_sides(charts).flip(2), charts),
     )
+
+
+def _or_nothing(params: Tensor | None, samples: Tensor) -> Tensor:
+    """params, or those by which nothing is augmented."""
+    if params is not None:
+        return params
+    return torch.tensor([[0] * 7 + [-1]], dtype=torch.int32).expand(len(samples), -1)
 
 
 def _swap_sides(iuv: Tensor) -> Tensor:

@@ -16,13 +16,17 @@ class LossConfig:
     id_f: float = 0.5
     """ID loss on f_G, and on f_L (the mean over its eight parts)."""
     id_z: float = 1.0
-    """ID loss on z_G, and on z_L."""
+    """ID loss on z_G, and on z_L; with --guidance distill also on d_G and d_L."""
     triplet_z: float = 1.5
-    """Batch-hard triplet loss on z_G, and on z_L."""
+    """Batch-hard triplet loss on z_G, and on z_L; with --guidance distill also on d_G and d_L."""
     margin: float = 0.3
     """Margin of the triplet loss."""
     smoothing: float = 0.1
     """Label smoothing of every ID loss."""
+    distill: float = 1.0
+    """For --guidance distill: weight of what the guide teaches, after the warm-up (not in the paper)."""
+    temperature: float = 4.0
+    """For --guidance distill: divides the logits, the guide's and the learner's."""
 
 
 def batch_hard_triplet(features: Tensor, label: Tensor, margin: float) -> Tensor:
@@ -45,24 +49,50 @@ def batch_hard_triplet(features: Tensor, label: Tensor, margin: float) -> Tensor
     return F.relu(positive - negative + margin).mean()
 
 
-def losses(output: Output, label: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """The weighted terms of the training loss, by name; their sum is what training minimises."""
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The teacher's softened scores taught to the student: KL divergence times temperature squared.
+
+    Args:
+        student, teacher: (B, N) logits; computed in float32. No gradient reaches the teacher.
+    """
+    soft = F.log_softmax(teacher.detach().float() / temperature, 1)
+    ours = F.log_softmax(student.float() / temperature, 1)
+    return F.kl_div(ours, soft, reduction="batchmean", log_target=True) * temperature**2
+
+
+def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = False) -> dict[str, Tensor]:
+    """The weighted terms of the training loss, by name; their sum is what training minimises.
+
+    Args:
+        teaching: whether a guide that has logits of its own teaches already (after the warm-up).
+    """
 
     def identity(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), label, label_smoothing=config.smoothing)
 
     def triplet(features: Tensor) -> Tensor:
-        return config.triplet_z * batch_hard_triplet(features, label, config.margin)
+        return config.triplet_z * batch_hard_triplet(features.flatten(1), label, config.margin)
 
-    logits, z = output.logits, output.z
-    terms = {
-        "id_f_global": config.id_f * identity(logits.f_global),
-        "id_z_global": config.id_z * identity(logits.z_global),
-        "triplet_z_global": triplet(z.global_),
-    }
-    if z.local is not None:
-        parts = torch.stack([identity(part) for part in logits.f_local])
-        terms["id_f_local"] = config.id_f * parts.mean()
-        terms["id_z_local"] = config.id_z * identity(logits.z_local)
-        terms["triplet_z_local"] = triplet(z.local.flatten(1))
+    logits = output.logits
+    terms = {}
+    for branch, f_scores, z_scores, d_scores, z, d in zip(
+        ("global", "local"),
+        ([logits.f_global], logits.f_local),
+        (logits.z_global, logits.z_local),
+        (logits.d_global, logits.d_local),
+        output.z,
+        output.d or (None, None),
+    ):
+        if z_scores is None:
+            continue
+        terms[f"id_f_{branch}"] = config.id_f * torch.stack([identity(part) for part in f_scores]).mean()
+        terms[f"id_z_{branch}"] = config.id_z * identity(z_scores)
+        terms[f"triplet_z_{branch}"] = triplet(z)
+        if d_scores is None:
+            continue
+        terms[f"id_d_{branch}"] = config.id_z * identity(d_scores)
+        terms[f"triplet_d_{branch}"] = triplet(d)
+        if teaching:
+            taught = distillation(z_scores, d_scores, config.temperature)
+            terms[f"distill_{branch}"] = config.distill * taught
     return terms

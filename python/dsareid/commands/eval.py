@@ -1,17 +1,16 @@
 """dsareid eval"""
 
-from typing import Literal
-
 from dsareid.commands.options import optional_path, positional
 from dsareid.engine.run import choose_device
 from dsareid.errors import DSAError
-from dsareid.evaluation import evaluate
+from dsareid.evaluation import Features, evaluate
 
 
 def command(
     run: positional("RUN"),
     data: optional_path("ROOT") = None,
-    features: Literal["mf", "fused"] = "mf",
+    features: Features | None = None,
+    protocol: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
@@ -20,11 +19,13 @@ def command(
     Args:
         run: The folder that train wrote.
         data: The data set or a store of it; the one the run was trained on unless given.
-        features: mf: f of the MF-Stream, from the images alone.
-            fused: z = f + d of both streams; needs the IUV maps of query and gallery.
+        features: mf: f of the MF-Stream, from the images alone (the default).
+            fused: z of both streams; guide: d of the DSAG-Stream. Both need the IUV maps of query and
+            gallery. With -global or -local: of those branches alone.
+        protocol: Of the data set, as multi-query or distractors of Market-1501; the run's own unless given.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
     """
     if batch_size < 1:
         raise DSAError(f"--batch-size must be at least 1, not {batch_size}")
-    evaluate(run, data, features, batch_size, choose_device(device))
+    evaluate(run, data, features, batch_size, choose_device(device), protocol)

@@ -8,15 +8,17 @@ computes. Both give the same bits.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dsa_ext import CUDA_ERROR, assemble_batch, draw_augmentation
+from dsa_ext.batch import seen_pixels
 from dsareid import _core
 from dsareid.cores import cores
+from dsareid.data.crops import image_patches, part_crops
 from dsareid.data.store import IMAGES, IUV, Split
 from dsareid.errors import DSAError
 from dsareid.files import readable_size
@@ -43,13 +45,45 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class GuideConfig:
+    """What the guiding stream is fed; the defaults are the paper's."""
+
+    fed: Literal["dsap", "crops", "patches"] = "dsap"
+    """dsap: the 24 part images, densely aligned. crops: the 24 parts cut out, not aligned inside (CSA, Table 4).
+    patches: 24 patches of a grid over the image, which takes no DensePose at all (a control, not in the
+    paper)."""
+    parts: Literal[24, 8] = 24
+    """24 branches that are merged to 13 and 8, or 8 whose part images are merged in the warp (not in the
+    paper)."""
+    reversed_charts: bool = False
+    """Turn one of the two mirrored charts of hands, feet and head round before they are merged (not in the
+    paper)."""
+    augmented: bool = True
+    """Make them from the augmented view, as our reading of the paper is; otherwise from the image as stored."""
+
+    def __post_init__(self):
+        if self.fed != "dsap" and (self.parts != 24 or self.reversed_charts):
+            raise DSAError(f"--guide.fed {self.fed} has no charts to merge: it goes with 24 parts as they are")
+
+    @property
+    def needs_iuv(self) -> bool:
+        return self.fed != "patches"
+
+    @property
+    def mirror(self) -> bool:
+        """Whether the warp turns charts round; of 24 parts the network does."""
+        return self.reversed_charts and self.parts == 8
+
+
+@dataclass(frozen=True)
 class BatchConfig:
     """What batches are made of."""
 
     batch: int  # B
     height: int  # of the network's input, pixels
     width: int
-    dsap_size: int | None  # S of the DSAP-images; None for networks that take none
+    guide: GuideConfig | None  # None for networks without a guiding stream
+    dsap_size: int  # S of the DSAP-images
     augment: AugmentConfig
     seed: int
     dtype: torch.dtype = torch.float32
@@ -59,7 +93,7 @@ class Batch(NamedTuple):
     """A training batch. It may lie in memory that the next one is written to."""
 
     image: Tensor  # (B, 3, H, W), normalised, channels_last
-    dsap: Tensor | None  # (B, 24, 3, S, S), normalised, empty cells 0, which is the mean (section 3.1)
+    dsap: Tensor | None  # (B, parts, 3, S, S), normalised, empty cells 0, which is the mean (section 3.1)
     label: Tensor  # int64 (B,), 0..identities - 1
 
 
@@ -67,7 +101,7 @@ class TrainData:
     """A training split as batches on `device`.
 
     Args:
-        split: with IUV maps if the config has a dsap_size.
+        split: with IUV maps if what the guide is fed is made from them.
         resident: whether its pixels go to the device; None: where it is a CUDA device that our kernels
             serve, and they take at most half of its free memory.
 
@@ -81,7 +115,7 @@ class TrainData:
         identities, label = np.unique(split.ids, return_inverse=True)
         self.identities, self.images = len(identities), len(split)
         self._label, self._rows, self._device = torch.from_numpy(label), split.rows, device
-        store, maps = split.store, 1 if config.dsap_size is None else 2
+        store, maps = split.store, 2 if config.guide and config.guide.needs_iuv else 1
         size = len(split) * store.height * store.width * 3 * maps
         if resident is None:
             served = device.type == "cuda" and CUDA_ERROR is None
@@ -115,7 +149,9 @@ class _Resident:
         self.described = f"held on {device}, where the batches are made"
         self.config, store = config, split.store
         self.images = _copy(store.images, split.rows, device)
-        self.iuv = None if config.dsap_size is None else _copy(store.iuv, split.rows, device)
+        self.iuv = None
+        if config.guide and config.guide.needs_iuv:
+            self.iuv = _copy(store.iuv, split.rows, device)
         store.check_unchanged()
         self.position = np.full(len(store.images), -1)  # of a row of the store
         self.position[split.rows] = np.arange(len(split))
@@ -123,17 +159,10 @@ class _Resident:
     def batches(
         self, epoch: int, rows: np.ndarray, repeat: np.ndarray
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        config = self.config
         for chosen, times in zip(rows, repeat):
-            drawn = draw_augmentation(
-                config.seed, epoch, chosen, times, height=config.height, width=config.width,
-                **asdict(config.augment),
-            )  # fmt: skip
-            image, dsap = _empty(config, self.images.device)
-            yield assemble_batch(
-                self.images, self.iuv, torch.from_numpy(self.position[chosen]), drawn, height=config.height,
-                width=config.width, size=config.dsap_size or 1, mean=MEAN, std=STD, out=(image, dsap),
-            )  # fmt: skip
+            drawn, index = _drawn(self.config, epoch, chosen, times), torch.from_numpy(self.position[chosen])
+            out = _empty(self.config, len(chosen), self.images.device)
+            yield assemble(self.images, self.iuv, index, drawn, self.config, out)
 
 
 class _Stream:
@@ -144,19 +173,19 @@ class _Stream:
         threads = 1 if device.type == "cpu" else min(8, cores())
         self.described = f"read from {split.store.path} by {threads} thread{'s' if threads > 1 else ''}"
         self.device, self.names, self.path = device, split.store.names, split.store.path
-        store = split.store
+        self.config, self.store = config, split.store
+        store, guide = split.store, config.guide or GuideConfig()
         host, pinned = torch.device("cpu"), device.type == "cuda"
-        self.slots = [_empty(config, host, pinned) for _ in range(_AHEAD)]
+        self.slots = [_empty(config, config.batch, host, pinned) for _ in range(_AHEAD)]
         image, dsap = self.slots[0]
-        size = config.dsap_size or 1
         self.prefetcher = _core.Prefetcher(
             images=store.images, iuv=None if dsap is None else store.iuv,
             files=[(file, *stamp) for file, stamp in zip(store.descriptors, store.stamps)],
             slots=[tuple(map(_memory, slot)) for slot in self.slots],
             type=str(config.dtype).removeprefix("torch."), batch=config.batch, height=config.height,
-            width=config.width, image_stride=image.stride(), size=size, parts=24,
-            dsap_stride=(1,) * 5 if dsap is None else dsap.stride(), mirror=False, augmented_dsap=True,
-            fill=(0, 0, 0), mean=MEAN, std=STD, **asdict(config.augment), seed=config.seed, threads=threads,
+            width=config.width, image_stride=image.stride(), size=config.dsap_size, parts=guide.parts,
+            dsap_stride=(1,) * 5 if dsap is None else dsap.stride(), mirror=guide.mirror,
+            augmented_dsap=guide.augmented, fill=(0, 0, 0), mean=MEAN, std=STD, **asdict(config.augment), seed=config.seed, threads=threads,
             owners=(self.slots, store),
         )  # fmt: skip
 
@@ -171,13 +200,25 @@ class _Stream:
                     begun += 1
                 self._wait(done % _AHEAD)
                 done += 1
-                yield from self._delivered((done - 1) % _AHEAD)
+                for image, dsap in self._delivered((done - 1) % _AHEAD):
+                    yield image, self._fed(image, dsap, epoch, rows[done - 1], repeat[done - 1])
         finally:  # also where the consumer stops early: the slots are to be free
             for step in range(done, begun):
                 try:
                     self.prefetcher.wait(step % _AHEAD)
                 except (RuntimeError, ValueError):
                     pass  # of a batch that nobody wants any more, or that has failed already
+
+    def _fed(
+        self, image: Tensor, dsap: Tensor | None, epoch: int, rows: np.ndarray, repeat: np.ndarray
+    ) -> Tensor | None:
+        """What the guide is fed in place of DSAP-images, where it is."""
+        if self.config.guide is None or self.config.guide.fed == "dsap":
+            return dsap
+        drawn = _drawn(self.config, epoch, rows, repeat)
+        return _in_place_of_dsap(
+            self.store.images, self.store.iuv, torch.from_numpy(rows), drawn, self.config, image
+        )
 
     def _wait(self, slot: int) -> None:
         try:
@@ -202,15 +243,70 @@ class _Stream:
             copied.synchronize()  # before the slot is written to again
 
 
-def _empty(
-    config: BatchConfig, device: torch.device, pinned: bool = False
+def assemble(
+    images: np.ndarray | Tensor,
+    iuv: np.ndarray | Tensor | None,
+    index: Tensor,
+    drawn: Tensor | None,
+    config: BatchConfig,
+    out: tuple[Tensor, Tensor | None] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Memory for a batch: the image channels_last, in which convolutions are fast, and the DSAP-images."""
+    """The network's input: normalised images, and what the guide is fed.
+
+    Args:
+        images, iuv: of a store, uint8 (N, h, w, 3); iuv may be missing where the guide needs none.
+        index: int64 (B,), rows of them.
+        drawn: of draw_augmentation, or None.
+        out: memory to write into, as assemble_batch takes it.
+
+    Returns:
+        image (B, 3, H, W), channels_last, and dsap (B, parts, 3, S, S) or None, on the device of images.
+    """
+    guide = config.guide
+    warped = guide is not None and guide.fed == "dsap"
+    device = images.device if isinstance(images, Tensor) else torch.device("cpu")
+    out = out or _empty(config, len(index), device)
+    image, dsap = assemble_batch(
+        images, iuv if warped else None, index, drawn, height=config.height, width=config.width,
+        size=config.dsap_size, parts=guide.parts if warped else 24, mirror=warped and guide.mirror,
+        augmented_dsap=not warped or guide.augmented, mean=MEAN, std=STD, out=out,
+    )  # fmt: skip
+    if guide is None or warped:
+        return image, dsap
+    return image, _in_place_of_dsap(images, iuv, index, drawn, config, image)
+
+
+def _in_place_of_dsap(images, iuv, index: Tensor, drawn, config: BatchConfig, image: Tensor) -> Tensor:
+    """Crops or patches, (B, 24, 3, S, S), on the device of `image`."""
+    if config.guide.fed == "patches":
+        return image_patches(image, config.dsap_size, drawn)
+    stored, charts = (
+        x[index.to(x.device)] if isinstance(x, Tensor) else torch.from_numpy(x[index.numpy()])
+        for x in (images, iuv)
+    )  # [B, h, w, 3]
+    pixels, charts = seen_pixels(
+        stored, charts, drawn, config.height, config.width, augmented=config.guide.augmented
+    )
+    crops = part_crops(pixels, charts[..., 0], config.dsap_size, MEAN, STD)
+    return crops.to(image.device, image.dtype)
+
+
+def _drawn(config: BatchConfig, epoch: int, rows: np.ndarray, repeat: np.ndarray) -> Tensor:
+    return draw_augmentation(
+        config.seed, epoch, rows, repeat, height=config.height, width=config.width, **asdict(config.augment)
+    )
+
+
+def _empty(
+    config: BatchConfig, count: int, device: torch.device, pinned: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Memory for `count` samples: the image channels_last, in which convolutions are fast, and the DSAP-images."""
     options = {"dtype": config.dtype, "device": device, "pin_memory": pinned}
-    image = torch.empty((config.batch, config.height, config.width, 3), **options).permute(0, 3, 1, 2)
-    if config.dsap_size is None:
+    image = torch.empty((count, config.height, config.width, 3), **options).permute(0, 3, 1, 2)
+    if config.guide is None or config.guide.fed != "dsap":
         return image, None
-    return image, torch.empty((config.batch, 24, 3, config.dsap_size, config.dsap_size), **options)
+    size = config.dsap_size
+    return image, torch.empty((count, config.guide.parts, 3, size, size), **options)
 
 
 def _memory(tensor: Tensor | None) -> tuple[int, int] | None:

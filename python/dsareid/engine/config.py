@@ -1,5 +1,6 @@
 """All settings of a training run, as typed dataclasses, and the two presets."""
 
+import dataclasses
 import math
 import operator
 import os
@@ -10,13 +11,14 @@ from typing import Literal
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from dsareid.data.batch import AugmentConfig
+from dsareid.data.batch import AugmentConfig, GuideConfig
 from dsareid.errors import DSAError
 from dsareid.files import atomic_path
 from dsareid.losses import LossConfig
-from dsareid.models.reid import ClassifierKind
+from dsareid.models.features import Branches
+from dsareid.models.reid import ClassifierKind, Guidance, Streams
 
-ModelName = Literal["dsa", "two-branch", "baseline"]
+ModelName = Literal["dsa", "dsa-global", "dsa-local", "two-branch", "baseline", "dsap"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -75,6 +77,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "loss.triplet_z": (0, math.inf),
     "loss.margin": (0, math.inf),
     "loss.smoothing": (0, 1),
+    "loss.distill": (0, math.inf),
+    "loss.temperature": (1e-3, math.inf),
     "augment.pad": (0, 4096),
     "augment.flip": (0, 1),
     "augment.erase": (0, 1),
@@ -92,12 +96,19 @@ class TrainConfig:
     """A training run."""
 
     data: Path
-    """The data set: a folder with bounding_box_train, query, bounding_box_test and iuv, or a store that
-    dsareid pack wrote. With --resume the run remembers it."""
+    """The data set (dsareid data describe ROOT says what it is taken for), or a store that dsareid pack wrote.
+    With --resume the run remembers it."""
     out: Path
     """The run's folder; it is created."""
+    protocol: str = ""
+    """Which split of the data set, where it has several: CUHK01's 485-s0, for example."""
     model: ModelName = "dsa"
-    """dsa: both streams. two-branch: the MF-Stream alone. baseline: ResNet-50, global feature."""
+    """dsa: both streams; dsa-global and dsa-local: with one kind of branches.
+    two-branch: the MF-Stream alone. baseline: ResNet-50, global feature.
+    dsap: the guiding stream alone, on DSAP-images."""
+    guidance: Guidance = "add"
+    """How the guide's features d steer f. add: z = f + d (the paper's). concat: [f, d] through a fully connected
+    layer (Table 5). distill: nothing is fused, the guide's logits teach those of f (not in the paper)."""
     epochs: int = 320
     """Passes over the training set."""
     seed: int = 0
@@ -114,7 +125,8 @@ class TrainConfig:
     """K: images of each identity in a batch."""
     weights: str = "imagenet"
     """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file.
-    A file holds torchvision's ResNet-50 as .pth or .safetensors."""
+    A file holds torchvision's ResNet-50 as .pth or .safetensors. The folder of another run: both streams
+    start where it ended, the classifiers anew."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     precision: Precision = "auto"
@@ -123,6 +135,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    guide: GuideConfig = field(default_factory=GuideConfig)
 
     def __post_init__(self):
         for name, (least, most) in _RANGES.items():
@@ -138,10 +151,27 @@ class TrainConfig:
                 raise DSAError(f"{_flag(name)} must be a multiple of {what}, not {value}")
         if min(self.network.depths) < 1:
             raise DSAError(f"--network.depths must be at least 1 each, not {self.network.depths}")
+        if self.guidance != "add" and self.streams != "both":
+            raise DSAError(f"--guidance {self.guidance} needs two streams, but --model {self.model} has one")
+
+    @property
+    def streams(self) -> Streams:
+        """Which streams the model has."""
+        return {"two-branch": "mf", "baseline": "mf", "dsap": "dsag"}.get(self.model, "both")
+
+    @property
+    def branches(self) -> Branches:
+        """Which branches its streams have."""
+        return {"baseline": "global", "dsa-global": "global", "dsa-local": "local"}.get(self.model, "both")
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a guiding stream."""
+        return self.streams != "mf"
 
     @property
     def needs_iuv(self) -> bool:
-        return self.model == "dsa"
+        return self.guided and self.guide.needs_iuv
 
 
 # The paper's recipe (section 4.1); every default above is its own.
@@ -169,7 +199,11 @@ DEMO = TrainConfig(
     augment=AugmentConfig(pad=5, drop_person=0.3, drop_part=0.2),
 )
 
-PRESETS: dict[str, TrainConfig] = {"paper": PAPER, "demo": DEMO}
+# For comparing methods on the synthetic data set, one core, at most 8 minutes a run: the demo's network, trained
+# for longer. Its learning rate was chosen for two-branch alone (benchmarks/results/study).
+STUDY = dataclasses.replace(DEMO, epochs=60, precision="bfloat16", optim=dataclasses.replace(DEMO.optim, warm_up_epochs=5))
+
+PRESETS: dict[str, TrainConfig] = {"paper": PAPER, "demo": DEMO, "study": STUDY}
 
 _ADAPTER = TypeAdapter(TrainConfig)
 

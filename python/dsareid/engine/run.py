@@ -19,8 +19,8 @@ from torch import nn
 from dsareid.engine.config import TrainConfig, load_config
 from dsareid.errors import DSAError
 from dsareid.files import atomic_path
-from dsareid.models import Baseline, DSAReID, TwoBranch
-from dsareid.models.weights import first_difference
+from dsareid.models import DSAReID
+from dsareid.models.weights import first_difference, load_initial_weights
 
 CONFIG, CHECKPOINT, LOG = "config.json", "checkpoint.pt", "log.jsonl"
 
@@ -50,18 +50,44 @@ class Run:
 
 def build_model(config: TrainConfig, identities: int) -> DSAReID:
     """The network of a run, with random weights drawn from its seed."""
-    kind = {"dsa": DSAReID, "two-branch": TwoBranch, "baseline": Baseline}[config.model]
-    network = config.network
+    network, guide = config.network, config.guide
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(config.seed)
-        return kind(
+        return DSAReID(
             identities,
+            streams=config.streams,
+            branches=config.branches,
+            guidance=config.guidance,
+            parts=guide.parts,
+            reversed_charts=guide.reversed_charts,
             width=network.width,
             head_width=network.head_width,
             depths=network.depths,
             classifier_kind=network.classifier,
             zero_init=network.zero_init,
         )
+
+
+def initialise(model: DSAReID, source: str) -> None:
+    """Fill a new network as --weights says.
+
+    Args:
+        source: as for load_initial_weights, or the folder of a run of a network like this one: its weights
+            but for those of the classifiers, as for fine-tuning on another data set.
+
+    Raises:
+        DSAError: there is nothing to load, or it does not fit.
+    """
+    run = Path(source)
+    if source in ("imagenet", "none") or not run.is_dir():
+        load_initial_weights(model, source)
+        return
+    state = load_checkpoint(run, next(model.parameters()).device)["model"]
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("classify_")}
+    state = {name: value for name, value in state.items() if not name.startswith("classify_")} | own
+    if difference := first_difference(model, state):
+        raise DSAError(f"--weights {source}: a run of another network than this one: {difference}")
+    model.load_state_dict(state)
 
 
 def choose_device(name: str) -> torch.device:
@@ -84,7 +110,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def save_checkpoint(
-    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler, position: Position, data: dict
+    run: Path, model: DSAReID, optimizer: torch.optim.Optimizer, scaler, position: Position, data: dict
 ) -> None:
     """Write RUN/checkpoint.pt; a reader sees the old one or the new one.
 
@@ -100,7 +126,7 @@ def save_checkpoint(
         "scaler": scaler.state_dict(),
         "position": vars(position),
         "data": data,
-        "identities": model.classify_f_global[-1].out_features,
+        "identities": model.num_classes,
     }
     with atomic_path(run / CHECKPOINT) as temporary:
         try:

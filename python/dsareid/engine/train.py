@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dsa_ext import CUDA_ERROR
 from dsareid.data.batch import Batch, BatchConfig, TrainData
-from dsareid.data.market import TRAIN
+from dsareid.data.listing import TRAIN
 from dsareid.data.pack import ensure_store
 from dsareid.data.sampler import PKSampler
 from dsareid.engine.config import TrainConfig, load_config, save_config
@@ -21,6 +21,7 @@ from dsareid.engine.run import (
     Position,
     build_model,
     choose_device,
+    initialise,
     load_checkpoint,
     load_model_state,
     save_checkpoint,
@@ -30,7 +31,6 @@ from dsareid.errors import DSAError
 from dsareid.files import make_folder
 from dsareid.losses import losses
 from dsareid.models import Output
-from dsareid.models.weights import load_initial_weights
 
 # May differ between a run and its continuation; everything else must be the same.
 _FREE_ON_RESUME = ("data", "out", "device")
@@ -51,11 +51,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
         Interrupted: after Ctrl-C.
     """
     device = choose_device(config.device)
-    if device.type == "cuda" and config.needs_iuv and CUDA_ERROR:
+    if device.type == "cuda" and config.guided and CUDA_ERROR:
         raise DSAError(f"--device {device}: {CUDA_ERROR}; use --device cpu, or rebuild")
     _check_out(config, resume)
     mapped = [TRAIN] if config.needs_iuv else []
-    store = ensure_store(config.data, config.height, config.width, mapped=mapped)
+    store = ensure_store(config.data, config.height, config.width, mapped=mapped, **_protocol(config))
     split = store.select(TRAIN, iuv=config.needs_iuv)
     sampler = PKSampler(split.ids, config.identities, config.images, config.seed)
     data = TrainData(split, batch_config(config, device), device)
@@ -63,17 +63,21 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     if resume:
         trainer.restore()
     else:
-        load_initial_weights(trainer.model, config.weights)
+        initialise(trainer.model, config.weights)
         make_folder(config.out)
         save_config(config, config.out / CONFIG)
     trainer.run()
+
+
+def _protocol(config):
+    return {"protocol": config.protocol} if config.protocol else {}
 
 
 def batch_config(config: TrainConfig, device: torch.device) -> BatchConfig:
     """What the batches of a run are made of."""
     return BatchConfig(
         batch=config.identities * config.images, height=config.height, width=config.width,
-        dsap_size=config.dsap_size if config.needs_iuv else None, augment=config.augment,
+        guide=config.guide if config.guided else None, dsap_size=config.dsap_size, augment=config.augment,
         seed=config.seed, dtype=_precision(config, device),
     )  # fmt: skip
 
@@ -230,7 +234,8 @@ class Trainer:
         )
         with autocast:
             output = self.model(batch.image, batch.dsap)
-        terms = losses(output, batch.label, self.config.loss)
+        teaching = self.position.epoch >= self.config.optim.warm_up_epochs
+        terms = losses(output, batch.label, self.config.loss, teaching)
         total = sum(terms.values())
         if not torch.isfinite(total):
             self._not_finite(terms)
@@ -271,13 +276,17 @@ def _diagnostics(output: Output, label: torch.Tensor) -> dict[str, float]:
     def norm(x: torch.Tensor) -> float:
         return x.float().norm(dim=1).mean().item()
 
+    logits, f, d = output.logits, output.f, output.d
+    # The global branch speaks for its stream where there is one.
     values = {
-        "norm/f": norm(output.f.global_),
-        "accuracy/f": accuracy(output.logits.f_global),
-        "accuracy/fused": accuracy(output.logits.z_global),
+        "norm/f": norm(f.vectors()[0]),
+        "accuracy/f": accuracy(logits.f_local[0] if logits.f_global is None else logits.f_global),
+        "accuracy/fused": accuracy(logits.z_local if logits.z_global is None else logits.z_global),
     }
-    if output.d is not None:
-        values["norm/d"] = norm(output.d.global_)
+    if d is not None:
+        values["norm/d"] = norm(d.vectors()[0])
+    if logits.d_global is not None:
+        values["accuracy/guide"] = accuracy(logits.d_global)
     return values
 
 

@@ -2,15 +2,18 @@
 
 from dsareid.evaluation.baselines import chance, colour_histograms
 from dsareid.evaluation.evaluate_run import EVALUATION_FILES, evaluate, format_table
+from dsareid.evaluation.extract import Features, match
 from dsareid.evaluation.ranking import RankResult, rank, rank_distances, top_matches
 
 __all__ = [
     "EVALUATION_FILES",
+    "Features",
     "RankResult",
     "chance",
     "colour_histograms",
     "evaluate",
     "format_table",
+    "match",
     "rank",
     "rank_distances",
     "top_matches",

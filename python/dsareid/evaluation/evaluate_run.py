@@ -3,88 +3,95 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from dsa_ext import assemble_batch
-from dsareid.data.batch import MEAN, STD
-from dsareid.data.market import GALLERY, QUERY
+from dsareid.data.listing import GALLERY, QUERY
 from dsareid.data.pack import ensure_store
-from dsareid.data.store import Split, Store
-from dsareid.engine import Run, load_run
+from dsareid.data.store import Split
+from dsareid.engine import TrainConfig, load_run
 from dsareid.errors import DSAError
 from dsareid.evaluation.baselines import chance, colour_histograms
+from dsareid.evaluation.extract import (
+    Features,
+    check_features,
+    extract,
+    needs_iuv,
+    own_features,
+    query_features,
+)
 from dsareid.evaluation.ranking import RankResult, rank, top_matches
 from dsareid.files import atomic_path
 
-Features = Literal["mf", "fused"]
-
 # Where in the run's folder the result for each kind of features is written.
-EVALUATION_FILES: dict[str, str] = {"mf": "evaluation.json", "fused": "evaluation-fused.json"}
+EVALUATION_FILES: dict[Features, str] = {
+    name: "evaluation.json" if name == "mf" else f"evaluation-{name}.json" for name in get_args(Features)
+}
 
 RANK_LISTS = 8  # queries shown, evenly over the AP range
 RANK_LIST_LENGTH = 10
 _SLICE = 256  # stored images in memory at once for the colour histograms
 
-_MODEL_NAMES = {"dsa": "DSA-reID", "two-branch": "two-branch", "baseline": "baseline"}
+_MODEL_NAMES = {"dsa": "DSA-reID", "dsap": "DSAP-images alone"}
+_SYMBOLS = {"mf": "f", "fused": "z", "guide": "d"}
 
 
 def evaluate(
     run: Path,
     data: Path | None = None,
-    features: Features = "mf",
+    features: Features | None = None,
     batch_size: int = 64,
     device: str | torch.device = "auto",
+    protocol: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run on query and gallery, print the table and write it into the run's folder.
 
     Args:
         run: the run's folder.
-        data: the root that holds query/ and bounding_box_test/, or a store of it; the run's own where
-            None.
-        features: "mf" matches by the features of the MF-Stream, from images alone; "fused" by z
-            of both streams, which needs a dsa model and the IUV of query and gallery.
+        data: the root of the data set, or a store of it; the run's own where None.
+        features: what images are matched by (see extract.Features); None: "mf", f of the MF-Stream, from
+            images alone. All others need two streams, and the IUV of query and gallery.
         batch_size: images passed through the model at once.
         device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
+        protocol: of the data set; the run's own where None.
 
     Returns:
         What is written to RUN/evaluation.json (RUN/evaluation-fused.json for fused): the rows of
         the table with their CMC, fractions of 1, and the rank lists of a few queries.
 
     Raises:
-        DSAError: no run, a data set that cannot be read, fused features of a model that has none,
+        DSAError: no run, a data set that cannot be read, features that the model does not make,
             no query with a match, features that are not finite.
         ValueError: features or batch_size has a wrong value.
     """
-    if features not in EVALUATION_FILES:
-        raise ValueError(f'features must be "mf" or "fused", not {features!r}')
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     run = Path(run)
     loaded = load_run(run, device)
     config = loaded.config
+    features = features or own_features(config)
+    try:
+        check_features(config, features)
+    except DSAError as error:
+        raise DSAError(f"{run}: {error}") from error
     if loaded.epoch < config.epochs:
         print(f"note: {run} has trained {loaded.epoch} of {config.epochs} epochs", file=sys.stderr)
-    fused = features == "fused"
-    if fused and config.model != "dsa":
-        raise DSAError(
-            f"{run}: fused features need a model of kind dsa, both streams; "
-            f"this run's is {config.model}"
-        )
     root = Path(data if data is not None else config.data)
+    mapped = needs_iuv(config, features)
     try:
-        mapped = (QUERY, GALLERY) if fused else ()
-        store = ensure_store(root, config.height, config.width, mapped=mapped)
-        query, gallery = (store.select(name, iuv=fused) for name in (QUERY, GALLERY))
+        store = ensure_store(
+            root, config.height, config.width, mapped=(QUERY, GALLERY) if mapped else (),
+            **({"protocol": p} if (p := config.protocol if protocol is None else protocol) else {}),
+        )  # fmt: skip
+        query, gallery = (store.select(name, iuv=mapped) for name in (QUERY, GALLERY))
     except DSAError as error:
-        if not fused:
+        if not mapped:
             raise
         raise DSAError(
-            f"{error} (fused features need the IUV of every query and gallery image; --features mf needs "
+            f"{error} ({features} features need the IUV of every query and gallery image; --features mf needs "
             "images alone)"
         ) from error
     labels = _labels(query, gallery)
@@ -92,13 +99,16 @@ def evaluate(
         expected = chance(*labels)
     except ValueError as error:
         raise DSAError(f"{root}: {error}") from error
-    embeddings = [_extract(loaded, split, fused, batch_size) for split in (query, gallery)]
+    embeddings = [
+        query_features(loaded, store, features, batch_size),
+        extract(loaded, gallery, features, batch_size),
+    ]
     try:
         result = rank(*embeddings, *labels)
     except ValueError as error:
         raise DSAError(f"{run}: the features cannot be ranked: {error}") from error
 
-    name = _MODEL_NAMES.get(config.model, config.model) + (", fused" if fused else "")
+    name = _MODEL_NAMES.get(config.model, config.model) + _suffix(config, features)
     evaluation = {
         "data": str(root),
         "synthetic": store.header.synthetic,
@@ -122,6 +132,14 @@ def evaluate(
     return evaluation
 
 
+def _suffix(config: TrainConfig, features: Features) -> str:
+    """What a row is matched by, where it is not what the network is made for."""
+    if features == own_features(config):
+        return ""
+    stream, _, branch = features.partition("-")
+    return f", {_SYMBOLS[stream]}_{branch[0].upper()}" if branch else f", {stream}"
+
+
 def format_table(rows: list[dict[str, Any]]) -> str:
     """The rows of an evaluation as an aligned table, in per cent."""
     width = max(len(row["name"]) for row in rows)
@@ -139,37 +157,6 @@ def _labels(query: Split, gallery: Split) -> list[Tensor]:
         torch.from_numpy(labels)
         for labels in (query.ids, gallery.ids, query.cams, gallery.cams)
     ]
-
-
-@torch.inference_mode()
-def _extract(run: Run, split: Split, fused: bool, batch_size: int) -> Tensor:
-    """The embedding of every image of a split, float32 [N, D] on the model's device."""
-    device = next(run.model.parameters()).device
-    features: Tensor | None = None
-    title = f"features of {split.name}"
-    with tqdm(total=len(split), desc=title, unit="image", leave=False, disable=None) as progress:
-        for start in range(0, len(split), batch_size):
-            rows = split.rows[start : start + batch_size]
-            image, dsap = _assemble(split.store, rows, run.config, fused, device)
-            part = run.model.fused(image, dsap) if fused else run.model(image)
-            if features is None:
-                features = torch.empty(len(split), part.shape[1], device=device)
-            features[start : start + len(part)] = part
-            progress.update(len(part))
-    return features
-
-
-def _assemble(
-    store: Store, rows: np.ndarray, config: Any, fused: bool, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """The network's input for some rows of the store: image and, for fused features, DSAP-images."""
-    store.check_unchanged()
-    batch = assemble_batch(
-        store.images, store.iuv if fused else None, torch.from_numpy(rows), height=config.height,
-        width=config.width, size=config.dsap_size, mean=MEAN, std=STD, memory_format=torch.channels_last,
-    )  # fmt: skip
-    image, dsap = (x if x is None else x.to(device) for x in batch)
-    return image, dsap
 
 
 def _rank_colours(

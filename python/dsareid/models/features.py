@@ -1,26 +1,41 @@
 """What a stream says about an image: one global vector and eight local ones."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+Branches = Literal["both", "global", "local"]
 
 
 class Features(NamedTuple):
-    """Pooled features of a batch: f of the MF-Stream, d of the DSAG-Stream, or their fusion z."""
+    """Pooled features of a batch: f of the MF-Stream, d of the DSAG-Stream, or their fusion z.
 
-    global_: Tensor  # (B, D), D = 2048 at the paper's widths
+    A network without a global or without local branches has None in their place.
+    """
+
+    global_: Tensor | None  # (B, D), D = 2048 at the paper's widths
     local: Tensor | None = None  # (B, 8, D / 8) in the order of dsa_ext.parts.BODY_NAMES
 
     def __add__(self, other: "Features") -> "Features":
         """Fusion by addition: z = f + d (section 3.3)."""
-        local = None if self.local is None else self.local + other.local
-        return Features(self.global_ + other.global_, local)
+        return Features(*(None if x is None else x + y for x, y in zip(self, other)))
+
+    def vectors(self) -> list[Tensor]:
+        """What there is of global and local, as (B, D) each."""
+        return [x.flatten(1) for x in self if x is not None]
 
     def embedding(self) -> Tensor:
         """(B, 2 * D) for matching: global and local, each L2-normalised, side by side."""
-        whole = F.normalize(self.global_.float(), dim=1)
-        if self.local is None:
-            return whole
-        return torch.cat([whole, F.normalize(self.local.float().flatten(1), dim=1)], 1)
+        return torch.cat([F.normalize(x.float(), dim=1) for x in self.vectors()], 1)
+
+
+def pooled(x: Tensor, global_head: nn.Module | None, local_head: nn.Module | None) -> Features:
+    """The last stage of a stream: what its heads, those that there are, make of x, averaged over the pixels."""
+    whole = local = None
+    if global_head is not None:
+        whole = global_head(x).mean((2, 3))  # [B, 2048]
+    if local_head is not None:
+        local = local_head(x).mean((2, 3)).unflatten(1, (8, -1))  # [B, 8, 256]
+    return Features(whole, local)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsareid.models.branch import Bottleneck
-from dsareid.models.features import Features
+from dsareid.models.features import Branches, Features, pooled
 
 
 class Trunk(nn.Module):
@@ -45,7 +45,7 @@ class MFStream(nn.Module):
         width: scales the trunk's channels; 1 is ResNet-50.
         head_width: scales the heads' channels; 1 gives f_G in R^2048 and f_L in 8 x R^256.
         depths: blocks in conv2_x .. conv5_x.
-        local: whether the eight local branches exist (the baseline has none).
+        branches: "global" or "local" leaves the other one out (Table 3).
     """
 
     def __init__(
@@ -53,21 +53,19 @@ class MFStream(nn.Module):
         width: float = 1.0,
         head_width: float = 1.0,
         depths: Sequence[int] = (3, 4, 6, 3),
-        local: bool = True,
+        branches: Branches = "both",
     ):
         super().__init__()
         self.trunk = Trunk(width, depths)
         channels = self.trunk.channels
         # conv5_x without its stride; a local branch has 1/8 of the global one's channels.
-        self.head_g = stage(channels, int(512 * head_width), depths[3])
-        self.head_l = None
-        if local:
+        self.head_g = self.head_l = None
+        if branches != "local":
+            self.head_g = stage(channels, int(512 * head_width), depths[3])
+        if branches != "global":
             self.head_l = stage(channels, int(64 * head_width), depths[3], branches=8)
 
     def forward(self, image: Tensor) -> Features:
         """image: floating (B, 3, H, W), normalised. Returns f_G (B, D) and f_L (B, 8, D / 8)."""
         x = self.trunk(image)  # [B, 1024, H/16, W/16]
-        whole = self.head_g(x).mean((2, 3))  # [B, 2048]
-        if self.head_l is None:
-            return Features(whole)
-        return Features(whole, self.head_l(x).mean((2, 3)).unflatten(1, (8, -1)))
+        return pooled(x, self.head_g, self.head_l)

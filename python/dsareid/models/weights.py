@@ -13,7 +13,7 @@ from dsareid.models.reid import DSAReID
 def load_initial_weights(model: DSAReID, source: str) -> None:
     """Fill the trunk (conv1..conv4_x), and for the baseline conv5_x too, from `source`.
 
-    Heads and DSAG-Stream stay random (section 4.1).
+    Heads and DSAG-Stream stay random (section 4.1), and so does a network of the DSAG-Stream alone.
 
     Args:
         source: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none" (all stays
@@ -22,11 +22,11 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
     Raises:
         DSAError: the download fails, the file is missing or no state dict, or it does not fit.
     """
-    if source == "none":
+    if source == "none" or model.mf is None:
         return
     state = _imagenet() if source == "imagenet" else _read(Path(source))
     targets = [(model.mf.trunk, "", ("conv1.", "bn1.", "layer1.", "layer2.", "layer3."))]
-    if model.mf.head_l is None:
+    if model.mf.head_l is None and model.dsag is None:
         targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
     for module, prefix, wanted in targets:
         # Older files lack BatchNorm's counters of batches; those of a new module are 0.

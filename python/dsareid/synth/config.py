@@ -1,6 +1,6 @@
 """What a synthetic data set is asked to be, and what the three difficulties mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dsareid.errors import DSAError
@@ -27,10 +27,21 @@ class SynthConfig:
     hard: larger families, stronger colour casts, more occlusion."""
     seed: int = 0
     """The same seed gives the same files, whatever the number of processes."""
-    exact_iuv: bool = False
-    """Write the exact IUV maps, without the faults that a DensePose network makes."""
+    boxes: Literal["aligned", "misaligned"] | None = None
+    """How well boxes fit their people; as the difficulty says unless given. misaligned: as in default."""
+    iuv: Literal["exact", "mild", "strong"] | None = None
+    """Faults that a DensePose network makes, put into the IUV maps; as the difficulty says unless given.
+    exact: none. mild: those of default. strong: 30 % of the people and 20 % of their parts are missing."""
     processes: int = 0
     """Processes that render; 0: one for each core."""
+
+    @property
+    def settings(self) -> "Difficulty":
+        """What the difficulty means, with boxes and IUV maps as asked for."""
+        own = DIFFICULTIES[self.difficulty]
+        boxes, faults = BOXES.get(self.boxes, own), FAULTS.get(self.iuv, own)
+        wanted = {name: getattr(boxes, name) for name in OF_BOXES}
+        return replace(own, **wanted, **{name: getattr(faults, name) for name in OF_FAULTS})
 
     def check(self) -> None:
         """Raise DSAError for a value that no data set can be made with."""
@@ -143,5 +154,17 @@ DIFFICULTIES = {
         missing_part_rate=0.15,
         border_shift=1.5,
         uv_error=0.035,
+    ),
+}
+
+# What --boxes and --iuv replace, and by what.
+OF_BOXES = ("margin", "shift", "aspect", "loose_rate", "cut_legs_rate", "cut_head_rate")
+BOXES = {"aligned": DIFFICULTIES["easy"], "misaligned": DIFFICULTIES["default"]}
+OF_FAULTS = ("missing_person_rate", "missing_part_rate", "border_shift", "uv_error")
+FAULTS = {
+    "exact": replace(DIFFICULTIES["default"], **dict.fromkeys(OF_FAULTS, 0.0)),
+    "mild": DIFFICULTIES["default"],
+    "strong": replace(
+        DIFFICULTIES["hard"], missing_person_rate=0.3, missing_part_rate=0.2, border_shift=2.0, uv_error=0.05
     ),
 }

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from dsareid.cores import cores
 from dsareid.data.iuv import write_iuv
-from dsareid.data.market import GALLERY, QUERY, SPLITS, TRAIN
+from dsareid.data.listing import GALLERY, QUERY, SPLITS, TRAIN
 from dsareid.errors import DSAError
 from dsareid.files import make_folder
 from dsareid.synth.config import DIFFICULTIES, Difficulty, SynthConfig
@@ -136,7 +136,7 @@ def make_person(config: SynthConfig, person: int) -> Person:
 
 def _render_person(folder: Path, config: SynthConfig, person: int) -> int:
     """Render all images of one person; returns how many."""
-    difficulty = DIFFICULTIES[config.difficulty]
+    difficulty = config.settings
     cameras = _cameras(config.seed, difficulty)
     dressed = dress(make_person(config, person))
     shots = plan_shots(config, person)
@@ -145,7 +145,7 @@ def _render_person(folder: Path, config: SynthConfig, person: int) -> int:
         size = (config.height, config.width)
         image, iuv = render(dressed, cameras[shot.camera], difficulty, size, rng)
         quality = int(rng.integers(75, 95))
-        if not config.exact_iuv:
+        if config.iuv != "exact":
             iuv = add_faults(iuv, difficulty, rng)
         image.save(folder / shot.split / f"{shot.stem}.jpg", quality=quality)
         write_iuv(folder / "iuv" / shot.split / f"{shot.stem}.png", iuv)

@@ -117,7 +117,7 @@ def test_the_seed_changes_the_pictures(made, tmp_path):
 
 
 def test_exact_maps_differ_in_faults_only(made, tmp_path):
-    generate(tmp_path / "set", replace(SMALL, exact_iuv=True))
+    generate(tmp_path / "set", replace(SMALL, iuv="exact"))
     exact, faulty = contents(tmp_path / "set"), contents(made)
     assert exact.keys() == faulty.keys()
     assert all(exact[name] == faulty[name] for name in exact if name.endswith(".jpg"))

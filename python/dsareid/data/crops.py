@@ -1,0 +1,89 @@
+"""What the guiding stream is fed in place of DSAP-images, to see what their alignment is worth.
+
+Plain torch: these serve an ablation and a control, not the method.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PATCH_ROWS, PATCH_COLUMNS = 6, 4
+
+
+def part_crops(
+    pixels: Tensor, parts: Tensor, size: int, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """The 24 parts cut out of their images: coarse alignment alone (CSA, Table 4).
+
+    A crop is the tight box of the part's pixels, all other pixels set to the mean, resized bilinearly (the
+    four nearest pixels, centres at halves; our decision, as the paper does not say). So it differs from a
+    DSAP-image by the alignment within the part.
+
+    Args:
+        pixels: uint8 (B, h, w, 3) RGB.
+        parts: uint8 (B, h, w), I of each pixel.
+        size: S.
+        mean, std: per channel.
+
+    Returns:
+        float32 (B, 24, 3, S, S), normalised; a part that is absent is 0.
+    """
+    batch, height, width, _ = pixels.shape
+    member = parts[:, None] == torch.arange(1, 25, device=parts.device)[:, None, None]  # [B, 24, h, w]
+    top, bottom = _extent(member.any(3))  # [B, 24]
+    left, right = _extent(member.any(2))
+    y, below, weight_y = _taps(top, bottom, size)  # [B, 24, S]
+    x, beside, weight_x = _taps(left, right, size)
+    value = (pixels.float() / 255 - torch.tensor(mean, device=pixels.device)) / torch.tensor(
+        std, device=pixels.device
+    )
+    value = value.flatten(1, 2).movedim(2, 1)  # [B, 3, h*w]
+    member = member.flatten(2)  # [B, 24, h*w]
+    crops = torch.zeros(batch, 3, 24, size, size, device=pixels.device)
+    for rows, of_rows in ((y, 1 - weight_y), (below, weight_y)):
+        for columns, of_columns in ((x, 1 - weight_x), (beside, weight_x)):
+            place = (rows[..., :, None] * width + columns[..., None, :]).flatten(2)  # [B, 24, S*S]
+            weight = (of_rows[..., :, None] * of_columns[..., None, :]).flatten(2) * member.gather(2, place)
+            found = value.gather(2, place.flatten(1)[:, None].expand(-1, 3, -1))  # [B, 3, 24*S*S]
+            crops += (found * weight.flatten(1)[:, None]).view_as(crops)
+    return crops.transpose(1, 2)
+
+
+def image_patches(image: Tensor, size: int, drawn: Tensor | None) -> Tensor:
+    """24 patches of a grid of 6 rows and 4 columns over the image, resized bilinearly: no alignment at all.
+
+    Patches are dropped at the rates at which parts are, so that they differ in nothing else.
+
+    Args:
+        image: floating (B, 3, H, W), normalised.
+        drawn: int32 (B, 8) of draw_augmentation, or None.
+
+    Returns:
+        (B, 24, 3, S, S), of the type of image; a patch that is dropped is 0.
+    """
+    grid = F.interpolate(image, (PATCH_ROWS * size, PATCH_COLUMNS * size), mode="bilinear")
+    cells = grid.unflatten(2, (PATCH_ROWS, size)).unflatten(4, (PATCH_COLUMNS, size))
+    patches = cells.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # [B, 24, 3, S, S]
+    if drawn is None:
+        return patches.contiguous()
+    bits = torch.arange(1, 25, device=drawn.device, dtype=drawn.dtype)
+    keep = (drawn[:, 7:] >> bits) & 1  # [B, 24]
+    return patches * keep.to(image.device, image.dtype)[:, :, None, None, None]
+
+
+def _extent(filled: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last True along the last axis; 0 and its length less one where there is none."""
+    first = filled.int().argmax(-1)
+    last = filled.shape[-1] - 1 - filled.flip(-1).int().argmax(-1)
+    return first, last
+
+
+def _taps(first: Tensor, last: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `size` cells over first..last: the two pixels it lies between, and the second's weight."""
+    cells = torch.arange(size, device=first.device)
+    place = (cells + 0.5) * ((last - first + 1) / size)[..., None] - 0.5
+    place = place.clamp(min=0).minimum((last - first)[..., None]) + first[..., None]
+    lower = place.floor().long()
+    return lower, (lower + 1).minimum(last[..., None]), place - lower

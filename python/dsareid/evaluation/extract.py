@@ -1,0 +1,144 @@
+"""What images are matched by: the features of a run's network for the images of a store."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dsareid.data.batch import BatchConfig, assemble
+from dsareid.data.listing import GALLERY, QUERY
+from dsareid.data.store import Split, Store
+from dsareid.engine import Run, TrainConfig
+from dsareid.engine.train import batch_config
+from dsareid.errors import DSAError
+from dsareid.evaluation.ranking import RankResult, rank
+
+Features = Literal[
+    "mf", "mf-global", "mf-local", "fused", "fused-global", "fused-local", "guide", "guide-global", "guide-local"
+]
+"""f, f_G, f_L of the MF-Stream; z, z_G, z_L of both streams; d, d_G, d_L of the DSAG-Stream."""
+
+MULTI_QUERY = "multi-query"
+
+
+def own_features(config: TrainConfig) -> Features:
+    """What a network's images are matched by unless asked otherwise: f, which needs images alone."""
+    return "guide" if config.streams == "dsag" else "mf"
+
+
+def check_features(config: TrainConfig, features: Features) -> None:
+    """Raise DSAError where a network does not make such features.
+
+    Raises:
+        ValueError: there are no features of this name.
+    """
+    if features not in get_args(Features):
+        raise ValueError(f"features must be one of {', '.join(get_args(Features))}, not {features!r}")
+    stream, _, branch = features.partition("-")
+    streams = {"mf": ("mf", "both"), "guide": ("dsag", "both"), "fused": ("both",)}[stream]
+    kind = f"{config.model}, guidance {config.guidance}" if config.guidance != "add" else config.model
+    if config.streams not in streams or (stream == "fused" and config.guidance == "distill"):
+        raise DSAError(f"{stream} features need a model of another kind: this run's is {kind}")
+    if branch and config.branches not in ("both", branch):
+        raise DSAError(f"{features} features need {branch} branches, which a model of kind {kind} does not have")
+
+
+def needs_iuv(config: TrainConfig, features: Features) -> bool:
+    """Whether such features are made from IUV maps too."""
+    return not features.startswith("mf") and config.guide.needs_iuv
+
+
+@torch.inference_mode()
+def extract(run: Run, split: Split, features: Features, batch_size: int) -> Tensor:
+    """The features of every image of a split, float32 [N, D] on the model's device, with a progress bar."""
+    stream, _, branch = features.partition("-")
+    device = next(run.model.parameters()).device
+    config = batch_config(run.config, device)
+    config = replace(config, dtype=torch.float32, guide=None if stream == "mf" else config.guide)
+    embeddings: Tensor | None = None
+    title = f"features of {split.name}"
+    with tqdm(total=len(split), desc=title, unit="image", leave=False, disable=None) as progress:
+        for start in range(0, len(split), batch_size):
+            rows = torch.from_numpy(split.rows[start : start + batch_size])
+            image, dsap = _inputs(split.store, rows, config, device)
+            part = _embed(run, stream, image, dsap)
+            if embeddings is None:
+                embeddings = torch.empty(len(split), part.shape[1], device=device)
+            embeddings[start : start + len(part)] = part
+            progress.update(len(part))
+    if not branch or run.config.branches == branch:
+        return embeddings
+    return embeddings.chunk(2, 1)[branch == "local"].contiguous()
+
+
+def _inputs(
+    store: Store, rows: Tensor, config: BatchConfig, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    store.check_unchanged()
+    image, dsap = assemble(store.images, store.iuv, rows, None, config)
+    return image.to(device), dsap if dsap is None else dsap.to(device)
+
+
+def _embed(run: Run, stream: str, image: Tensor, dsap: Tensor | None) -> Tensor:
+    if stream == "mf":
+        return run.model(image)
+    return run.model.guide(dsap) if stream == "guide" else run.model.fused(image, dsap)
+
+
+def query_features(run: Run, store: Store, features: Features, batch_size: int) -> Tensor:
+    """The features of the queries. With Market-1501's multi-query protocol those of all images of the query's
+    identity and camera in gt_bbox, averaged."""
+    query = store.select(QUERY, iuv=needs_iuv(run.config, features))
+    if MULTI_QUERY not in store.header.protocol:
+        return extract(run, query, features, batch_size)
+    others = store.select("gt_bbox", iuv=needs_iuv(run.config, features))
+    found = extract(run, others, features, batch_size)
+    group = {key: i for i, key in enumerate(sorted(set(zip(others.ids.tolist(), others.cams.tolist()))))}
+    if missing := [n for n, key in zip(query.names, _keys(query)) if key not in group]:
+        raise DSAError(f"{store.path}: gt_bbox has no image of the identity and camera of {missing[0]}")
+    member = torch.tensor([group[key] for key in _keys(others)], device=found.device)
+    mean = torch.zeros(len(group), found.shape[1], device=found.device).index_add_(0, member, found)
+    mean /= member.bincount(minlength=len(group))[:, None]
+    return mean[torch.tensor([group[key] for key in _keys(query)], device=found.device)]
+
+
+def _keys(split: Split) -> list[tuple[int, int]]:
+    return list(zip(split.ids.tolist(), split.cams.tolist()))
+
+
+def match(
+    run: Run, store: Store, features: Sequence[Features], *, every: bool = False, batch_size: int = 64
+) -> dict[Features, RankResult]:
+    """Rank the gallery of a store by several features of one network.
+
+    Args:
+        features: each must be one that the network makes.
+        every: whether every test image with an identity is a query, against all others; otherwise the data
+            set's own queries are.
+
+    Raises:
+        DSAError: a split or a map is missing, no query has a match, features that are not finite.
+    """
+    results = {}
+    for name in features:
+        check_features(run.config, name)
+        mapped = needs_iuv(run.config, name)
+        query, gallery = (store.select(split, iuv=mapped) for split in (QUERY, GALLERY))
+        found = [query_features(run, store, name, batch_size), extract(run, gallery, name, batch_size)]
+        ids, cams = ([torch.from_numpy(getattr(x, y)) for x in (query, gallery)] for y in ("ids", "cams"))
+        if every:
+            (found, ids, cams), known = _every(found, ids, cams), torch.cat(ids) > 0
+            found[0], ids[0], cams[0] = (x[0][known.to(x[0].device)] for x in (found, ids, cams))
+        try:
+            results[name] = rank(*found, *ids, *cams)
+        except ValueError as error:
+            raise DSAError(f"{store.path}: the {name} features cannot be ranked: {error}") from error
+    return results
+
+
+def _every(*pairs: list[Tensor]) -> list[list[Tensor]]:
+    """Query and gallery put together, twice."""
+    return [[torch.cat(pair), torch.cat(pair)] for pair in pairs]
