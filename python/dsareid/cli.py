@@ -12,9 +12,14 @@ from dsareid.errors import DSAError
 COMMANDS: dict[str, str] = {
     "warp": "the 24 part images of a photograph and its DensePose map, as one picture",
     "synth": "make the synthetic data set",
+    "data describe": "which data set a folder holds, with its counts beside the expected ones",
+    "data extract": "write the images of CUHK03's MATLAB files as image files",
+    "densepose convert": "DensePose output of any form as the IUV maps of a data set",
     "pack": "decode a data set into a store, which train, eval and report read",
     "check": "whether a store is still as it was packed",
+    "describe": "what a network costs, layer by layer, and what its guide adds: size, work, time, memory",
     "train": "train a network",
+    "reproduce": "every row of a table of the paper, trained, evaluated and compared",
     "eval": "mAP and rank-1/5/10 of a trained network",
     "report": "one HTML page about a run, with plots, rank lists and DSAP-images",
 }

@@ -51,6 +51,29 @@ def make_folder(path: str | os.PathLike) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def unfinished_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `out` that becomes `out` in the end, or disappears.
+
+    Raises:
+        DSAError: it cannot be written, or `out` is something else than an empty folder.
+    """
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
+    except OSError as error:
+        raise DSAError(f"cannot write beside {out}: {error.strerror}") from error
+    with temporary as private:
+        folder = Path(private) / out.name  # in it, so that it has the permissions of any new folder
+        try:
+            folder.mkdir()
+            yield folder
+            folder.rename(out)  # replaces an empty folder
+        except DSAError as error:  # the folder's name means nothing to the user
+            raise DSAError(str(error).replace(str(folder), str(out))) from error
+        except OSError as error:
+            raise DSAError(f"cannot write {out}: {error.strerror or error}") from error
+
+
 def readable_size(count: int) -> str:
     """Bytes for people: 0.64 GB, 3.7 MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -51,6 +51,12 @@ def make_data(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def add_person():
+    """write_person, for tests that need more images."""
+    return write_person
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """4 identities x 4 images to train on, 2 to test; read only."""
     return make_data(tmp_path_factory.mktemp("market"))

@@ -162,3 +162,35 @@ def test_pack_to_a_size(capsys, tiny_data, tmp_path):
     assert status == 0 and "32 rows x 16 columns" in out
     status, _, err = run(capsys, "pack", tiny_data, tmp_path / "other", "--height", "32")
     assert status == 1 and "--height and --width must both be given" in err
+
+
+def test_pack_by_a_protocol(capsys, own_data, tmp_path):
+    (own_data / "query").rename(own_data / "gt_bbox")
+    status, _, err = run(capsys, "pack", own_data, tmp_path / "store", "--protocol", "multi-query")
+    assert status == 1 and "gt_bbox: no such folder, or no image of a query's person" in err
+    (own_data / "query").mkdir()
+    path = sorted((own_data / "gt_bbox").iterdir())[0]
+    (own_data / "query" / path.name).write_bytes(path.read_bytes())
+    status, out, err = run(capsys, "pack", own_data, tmp_path / "store", "--protocol", "multi-query")
+    assert status == 0 and "Market-1501, protocol multi-query" in out and "gt_bbox" in out, err
+    assert "note: " in err and "expected 12,936 images of 751 identities, found 16" in err
+    status, _, err = run(capsys, "pack", own_data, tmp_path / "other", "--protocol", "485-s0")
+    assert status == 1 and "--protocol '485-s0': Market-1501 has no such protocol" in err
+
+
+def test_data_describe(capsys, own_data, tmp_path):
+    status, out, err = run(capsys, "data", "describe", own_data)
+    assert status == 0 and "Market-1501" in out and "12,936" in out and not err
+    status, _, err = run(capsys, "data", "describe", own_data, "--protocol", "distractors")
+    assert status == 1 and "images: no such folder" in err
+    status, _, err = run(capsys, "data", "describe", tmp_path / "nowhere")
+    assert status == 1 and err.startswith("dsareid data describe: error: ") and "no such folder" in err
+
+
+def test_data_extract(capsys, tmp_path):
+    """What there is of CUHK03 is told; tests/dsareid/data/test_cuhk03.py writes images."""
+    (tmp_path / "cuhk-03.mat").touch()
+    status, _, err = run(capsys, "data", "extract", tmp_path, tmp_path / "out")
+    assert status == 1 and "cuhk03_new_protocol_config_labeled.mat: no such file" in err
+    status, _, err = run(capsys, "data", "describe", tmp_path)
+    assert status == 1 and f"dsareid data extract {tmp_path} OUT" in err

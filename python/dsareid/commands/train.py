@@ -21,7 +21,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
-        preset: Literal["paper", "demo"] = "paper",
+        preset: Literal[tuple(PRESETS)] = "paper",
         resume: tyro.conf.FlagCreatePairsOff[bool] = False,
     ) -> None:
         """Train a network. The images are decoded once, into a store; DSAP-images are warped on the fly.
@@ -29,6 +29,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
         Args:
             preset: paper: the paper's recipe.
                 demo: a small network that learns from random weights on two cores in minutes.
+                study: the same for longer, to compare methods on the synthetic data set.
                 The defaults below are those of the chosen preset.
             resume: Go on with the run in --out, with its settings.
         """

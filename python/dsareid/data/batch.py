@@ -49,9 +49,9 @@ class GuideConfig:
     """What the guiding stream is fed; the defaults are the paper's."""
 
     fed: Literal["dsap", "crops", "patches"] = "dsap"
-    """dsap: the 24 part images, densely aligned. crops: the 24 parts cut out, not aligned inside (CSA, Table 4).
-    patches: 24 patches of a grid over the image, which takes no DensePose at all (a control, not in the
-    paper)."""
+    """dsap: the 24 part images, densely aligned. crops: the 24 parts cut out, not aligned inside (CSA,
+    Table 4). patches: 24 patches of a grid over the image, which takes no DensePose at all (a control, not
+    in the paper)."""
     parts: Literal[24, 8] = 24
     """24 branches that are merged to 13 and 8, or 8 whose part images are merged in the warp (not in the
     paper)."""
@@ -59,11 +59,11 @@ class GuideConfig:
     """Turn one of the two mirrored charts of hands, feet and head round before they are merged (not in the
     paper)."""
     augmented: bool = True
-    """Make them from the augmented view, as our reading of the paper is; otherwise from the image as stored."""
+    """Make them from the augmented view, as we read the paper; otherwise from the image as stored."""
 
     def __post_init__(self):
         if self.fed != "dsap" and (self.parts != 24 or self.reversed_charts):
-            raise DSAError(f"--guide.fed {self.fed} has no charts to merge: it goes with 24 parts as they are")
+            raise DSAError(f"--guide.fed {self.fed} has no charts to merge: it goes with 24 parts alone")
 
     @property
     def needs_iuv(self) -> bool:
@@ -185,7 +185,8 @@ class _Stream:
             type=str(config.dtype).removeprefix("torch."), batch=config.batch, height=config.height,
             width=config.width, image_stride=image.stride(), size=config.dsap_size, parts=guide.parts,
             dsap_stride=(1,) * 5 if dsap is None else dsap.stride(), mirror=guide.mirror,
-            augmented_dsap=guide.augmented, fill=(0, 0, 0), mean=MEAN, std=STD, **asdict(config.augment), seed=config.seed, threads=threads,
+            augmented_dsap=guide.augmented, fill=(0, 0, 0), mean=MEAN, std=STD, **asdict(config.augment),
+            seed=config.seed, threads=threads,
             owners=(self.slots, store),
         )  # fmt: skip
 
@@ -300,7 +301,7 @@ def _drawn(config: BatchConfig, epoch: int, rows: np.ndarray, repeat: np.ndarray
 def _empty(
     config: BatchConfig, count: int, device: torch.device, pinned: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Memory for `count` samples: the image channels_last, in which convolutions are fast, and the DSAP-images."""
+    """Memory for some samples: images channels_last, in which convolutions are fast, and DSAP-images."""
     options = {"dtype": config.dtype, "device": device, "pin_memory": pinned}
     image = torch.empty((count, config.height, config.width, 3), **options).permute(0, 3, 1, 2)
     if config.guide is None or config.guide.fed != "dsap":

@@ -23,7 +23,8 @@ from torchvision.transforms.functional import to_tensor
 from dsa_ext import iuv_to_dsap
 from dsareid.data.batch import MEAN, STD
 from dsareid.data.iuv import read_pair
-from dsareid.data.market import SPLITS, TRAIN, Entry, list_data, missing_map
+from dsareid.data.layouts import list_data
+from dsareid.data.listing import LAYOUT, SPLITS, TRAIN, Entry, missing_map
 from dsareid.errors import DSAError
 
 
@@ -34,7 +35,7 @@ class DSAPSample(NamedTuple):
     pixels: Tensor  # uint8 [H, W, 3] RGB, as stored
     iuv: Tensor  # uint8 [H, W, 3] in the order I, U, V
     label: int  # 0..identities - 1
-    id: int  # as in the file's name; 0 is a distractor
+    id: int  # as in the file's name, where there it is a number; 0 is a distractor
     camera: int
 
 
@@ -49,21 +50,22 @@ class DSAPBatch(NamedTuple):
 
 
 class DSAPDataset(Dataset):
-    """The images of one folder of a data set in Market-1501's layout, each with its IUV map.
+    """The images of one split of a data set, each with its IUV map.
 
     Files are read as samples are asked for, and none is kept open; for many epochs the store that
     `dsareid pack` writes and dsa_ext.assemble_batch are faster.
 
     Args:
-        root: the folder that holds bounding_box_train, query, bounding_box_test and iuv.
-        split: the name of one of the first three. Junk (identity -1) is left out.
+        root: the data set's folder, which holds iuv; its default protocol is taken.
+        split: "bounding_box_train", "query" or "bounding_box_test", whatever the layout calls them. Junk
+            (identity -1) is left out.
         transform: what makes an image of a PIL image, as in torchvision; None: a float32 (3, H, W) in
             0..1. It sees the image alone: pixels and IUV map stay as they are in the files.
 
     Raises:
         ValueError: a split of another name.
-        DSAError: a folder that is missing or empty, a misnamed image, one without an IUV map; and, when
-            a sample is asked for, a file that is not readable.
+        DSAError: no data set, or one without images of the split, a misnamed image, one without an IUV map;
+            and, when a sample is asked for, a file that is not readable.
     """
 
     def __init__(
@@ -77,9 +79,7 @@ class DSAPDataset(Dataset):
         self.root, self.split, self.transform = Path(root), split, transform
         self.entries = [entry for entry in list_data(root).entries if entry.split == split]
         if not self.entries:
-            raise DSAError(
-                f"{self.root / split}: no such folder, or no images in it (expected *.jpg or *.png)"
-            )
+            raise DSAError(f"{self.root}: no images of {split}; {LAYOUT}")
         for entry in self.entries:
             _check(self.root, entry)
         ids = [entry.identity for entry in self.entries]

@@ -5,7 +5,10 @@ of the classic Detectron output, which OpenCV wrote as B, G, R = I, U, V: Pillow
 else that reads R, G, B sees V, U, I.
 """
 
+import contextlib
+import functools
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -80,12 +83,118 @@ def read_pair(
     return image, iuv
 
 
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of an image, from its header alone.
+
+    Raises:
+        DSAError: the file is missing or no image.
+    """
+    with _opened(path, "an image") as image:
+        return image.size
+
+
+def flip_iuv(iuv: np.ndarray, tables: np.ndarray | None = None) -> np.ndarray:
+    """The IUV map of the mirrored image: left and right parts change places, with their coordinates.
+
+    Args:
+        iuv: uint8 [H, W, 3] in the order I, U, V.
+        tables: as read_symmetry returns them. Without, the closed form: 255 - U in hands, feet and
+            head, 255 - V in the torso; the charts of the limbs are mirror images as they are. So does
+            `dsa_ext.assemble_batch`.
+
+    Returns:
+        uint8 [H, W, 3], a new array; the background keeps its U and V.
+
+    Raises:
+        ValueError: the array is not uint8 [H, W, 3], or has a part above 24.
+    """
+    from dsa_ext.parts import TWIN  # only a flip needs the compiled part
+
+    if iuv.dtype != np.uint8 or iuv.ndim != 3 or iuv.shape[2] != 3:
+        raise ValueError(f"iuv must be uint8 [H, W, 3], not {iuv.dtype} {list(iuv.shape)}")
+    if iuv.size and iuv[..., 0].max() > 24:
+        raise ValueError(f"iuv must hold I = 0..24 in its first plane, found {iuv[..., 0].max()}")
+    tables = _closed_form() if tables is None else tables
+    flipped = iuv[:, ::-1].copy()
+    body = flipped[..., 0] > 0
+    part, u, v = flipped[body].T  # [N] each
+    part = part - 1
+    u_of, v_of = tables
+    flipped[body] = np.stack([np.array(TWIN, np.uint8)[part], u_of[part, v, u], v_of[part, v, u]], axis=1)
+    return flipped
+
+
+def read_symmetry(path: str | os.PathLike) -> np.ndarray:
+    """Read DensePose's UV_symmetry_transforms.mat, for flip_iuv.
+
+    Returns:
+        uint8 [2, 24, 256, 256]: what U and V become, by the part less one before the flip, then V, then U.
+        Where the file holds no number, as it may where a chart has no points, the closed form.
+
+    Raises:
+        DSAError: the file is missing or not a MATLAB file, or a table is not as expected.
+        ImportError: SciPy is not installed.
+    """
+    import scipy.io
+
+    keys = ("U_transforms", "V_transforms")
+    try:
+        with open(path, "rb") as file:
+            cells = scipy.io.loadmat(file, variable_names=keys)
+    except FileNotFoundError as error:
+        raise DSAError(f"{path}: no such file (UV_symmetry_transforms.mat was expected)") from error
+    except Exception as error:  # SciPy raises whatever the bytes lead it to
+        raise DSAError(f"{path}: not readable as a MATLAB file: {error}") from error
+    found = [_symmetry_tables(path, key, cells.get(key)) for key in keys]
+    tables = np.stack(found)  # [2, 24, 256, 256]
+    known = np.isfinite(tables)
+    return np.where(known, np.round(255 * np.where(known, tables, 0)), _closed_form()).astype(np.uint8)
+
+
+def _symmetry_tables(path: str | os.PathLike, key: str, cells: np.ndarray | None) -> np.ndarray:
+    """The 24 tables of one key as float64 [24, 256, 256], checked."""
+    if cells is None:
+        raise DSAError(f"{path}: {key} is missing; expected DensePose's UV_symmetry_transforms.mat")
+    tables = list(cells.flat) if cells.dtype == object else []
+    if len(tables) != 24 or any(
+        np.shape(table) != (256, 256) or np.asarray(table).dtype.kind not in "fiu" for table in tables
+    ):
+        raise DSAError(f"{path}: {key} must be a 1x24 cell of 256x256 tables of numbers")
+    tables = np.array(tables, np.float64)
+    if np.any((tables < -0.01) | (tables > 1.01)):  # False for NaN
+        raise DSAError(
+            f"{path}: {key} must hold numbers 0..1, found {np.nanmin(tables):g}..{np.nanmax(tables):g}"
+        )
+    return np.clip(tables, 0, 1)
+
+
+@functools.cache
+def _closed_form() -> np.ndarray:
+    """The tables of read_symmetry without the file: the coordinate itself, or 255 less it."""
+    from dsa_ext.parts import FLIP_U, FLIP_V
+
+    v, u = np.mgrid[:256, :256].astype(np.uint8)
+    return np.stack(
+        [
+            [255 - u if flips else u for flips in FLIP_U],
+            [255 - v if flips else v for flips in FLIP_V],
+        ]
+    )
+
+
 def _decode(path: str | os.PathLike, what: str) -> Image.Image:
-    """Open and decode the whole file; every failure is a DSAError that names it."""
+    """Open and decode the whole file."""
+    with _opened(path, what) as image:
+        image.load()
+        return image.copy()
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike, what: str) -> Iterator[Image.Image]:
+    """An image file; every failure to open or decode it is a DSAError that names it."""
     try:
         with Image.open(path) as image:
-            image.load()
-            return image.copy()
+            yield image
     except FileNotFoundError as error:
         raise DSAError(f"{path}: no such file ({what} was expected)") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,116 +1,102 @@
-"""Data sets in Market-1501's layout: which files there are, by name alone.
+"""Market-1501's layout, in which DukeMTMC-reID, CUHK03-NP and the synthetic data set come too.
 
     ROOT/bounding_box_train/0002_c1s1_000451_03.jpg     identity 2, camera 1
-    ROOT/query, ROOT/bounding_box_test                  the same
-    ROOT/iuv/<folder>/0002_c1s1_000451_03.png           its IUV map (NAME_IUV.png is found too)
+    ROOT/query, ROOT/bounding_box_test                  the same; identity 0 is a distractor, -1 junk
+    ROOT/gt_bbox                                        the same: more images of each query's person
+    ROOT/images                                         distractors, whatever their names
 """
 
-import hashlib
-import os
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
+from dsareid.data.datasets import CUHK03, DUKE, MARKET, OWN_AS_MARKET, SYNTHETIC
+from dsareid.data.listing import (
+    GALLERY,
+    MULTI_QUERY,
+    QUERY,
+    SPLITS,
+    Dataset,
+    Entry,
+    Found,
+    Scan,
+    check_not_empty,
+    image_names,
+    unknown_protocol,
+)
 from dsareid.errors import DSAError
 
-TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
-LAYOUT = f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY}"
+DISTRACTORS = "images"  # the folder
 _NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
+_MARKET_NAME = re.compile(r"-?\d+_c\d+s\d+_\d+_\d+\.")
+_DUKE_NAME = re.compile(r"\d{4}_c\d_f\d+\.")
+_CUHK03_NAME = re.compile(r"\d{4}_c[12]_\d+\.")
 
 
-class Entry(NamedTuple):
-    """An image file of a data set."""
-
-    split: str
-    name: str  # relative to the root, as query/0005_c1s1_000001_00.jpg
-    identity: int  # 0 is a distractor; -1 where the file is misnamed
-    camera: int  # -1 where the file is misnamed
-    iuv: str | None  # its IUV map, relative to the root; None where there is none
-    misnamed: str | None  # what is wrong with the name
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of a data set at one moment."""
-
-    root: Path
-    entries: list[Entry]  # by split, then by name; junk (identity -1) is left out
-    fingerprint: str  # hex SHA-256 of the path, size and time of change of every file that is listed
-
-
-def list_data(root: str | os.PathLike) -> Listing:
-    """List the images of a data set and their IUV maps. Folders that are missing are simply not there.
+def find(root: Path, scan: Scan, protocol: str) -> Found:
+    """The images of a data set in this layout. Folders that are missing are simply not there.
 
     Raises:
-        DSAError: there is no such folder, none of its folders holds an image, or one cannot be listed.
+        DSAError: an empty folder, an unknown protocol, or nothing in the folder that it needs.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {LAYOUT}")
-    if (root / "store.json").exists():
-        raise DSAError(f"{root}: this is a store; give the folder that it was packed from")
-    entries, lines = [], []
+    entries = []
     for split in SPLITS:
-        images, maps = _scan(root, split), _scan(root, f"iuv/{split}")
-        for name in sorted(images):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in IMAGE_SUFFIXES or name.startswith("."):
-                continue
-            chart = next((x for x in (f"{stem}.png", f"{stem}_IUV.png") if x in maps), None)
-            entry = _entry(split, name, chart)
-            if entry.identity < 0 and not entry.misnamed:
-                continue
-            entries.append(entry)
-            lines.append(f"{split}/{name}\0{images[name]}")
-            if chart:
-                lines.append(f"{entry.iuv}\0{maps[chart]}")
-    if not entries:
-        raise DSAError(f"{root}: no images in its folders (expected *.jpg or *.png); {LAYOUT}")
-    text = "\n".join(sorted(lines)).encode("utf-8", "surrogateescape")
-    return Listing(root, entries, hashlib.sha256(text).hexdigest())
+        found = [_entry(split, name) for name in image_names(scan(split))]
+        check_not_empty(root, split, found)
+        entries += found
+    dataset = _recognise(root, entries)
+    parts = protocol.split("+")
+    known = [part for part in ("multi-query", "distractors") if part in parts]
+    protocol = "+".join(known) if set(parts) == set(known) else protocol  # in whatever order they are given
+    if protocol not in dataset.protocols:
+        raise unknown_protocol(dataset, protocol)
+    if "multi-query" in known:
+        entries += _more_of_queries(root, scan, entries)
+    if "distractors" in known:
+        entries += _distractors(root, scan)
+        counted = {split: count for split, count in dataset.expected.items() if split != GALLERY}
+        dataset = replace(dataset, expected=counted)
+    return Found(dataset, protocol, entries)
 
 
-def missing_map(root: Path, name: str) -> str:
-    """The sentence about an image, relative to the root, that has no IUV map."""
-    stem, _ = os.path.splitext(name)
-    other = f"{os.path.basename(stem)}_IUV.png"
-    return (
-        f"{root}: iuv/{stem}.png: the IUV map of {name} is missing, and so is {other} (an image "
-        "without a detection needs an all-background map)"
-    )
-
-
-def _scan(root: Path, folder: str) -> dict[str, str]:
-    """Each file of a folder with its size and its time of change; empty where there is no folder."""
-    try:
-        with os.scandir(root / folder) as files:
-            return {file.name: _stamp(file) for file in files}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise DSAError(f"{root / folder}: cannot be listed: {error.strerror}") from error
-
-
-def _stamp(file: os.DirEntry) -> str:
-    try:
-        status = file.stat()
-    except OSError:  # a dangling link: reading it will say so
-        return "unreadable"
-    return f"{status.st_size}\0{status.st_mtime_ns}"
-
-
-def _entry(split: str, file: str, chart: str | None) -> Entry:
-    """The entry of a file by its name; one with identity -1 that is not misnamed is junk."""
-    name, chart = f"{split}/{file}", chart and f"iuv/{split}/{chart}"
-    if not name.isascii():
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            return Entry(split, name, -1, -1, None, "the name is not UTF-8")
+def _entry(split: str, file: str) -> Entry:
     if match := _NAME.match(file):
-        return Entry(split, name, int(match[1]), int(match[2]), chart, None)
+        return Entry(split, f"{split}/{file}", int(match[1]), int(match[2]))
     wrong = "the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
-    return Entry(split, name, -1, -1, chart, wrong)
+    return Entry(split, f"{split}/{file}", -1, -1, misnamed=wrong)
+
+
+def _recognise(root: Path, entries: list[Entry]) -> Dataset:
+    """Which data set it is, by the names of all its files; CUHK03's two kinds by the folder's name."""
+    if (root / "synth.json").exists():
+        return SYNTHETIC
+    names = [entry.name.partition("/")[2] for entry in entries if not entry.misnamed]
+    cuhk03 = CUHK03.get(root.resolve().name.lower(), OWN_AS_MARKET)
+    for dataset, pattern in ((MARKET, _MARKET_NAME), (DUKE, _DUKE_NAME), (cuhk03, _CUHK03_NAME)):
+        if names and all(map(pattern.match, names)):
+            return dataset
+    return OWN_AS_MARKET
+
+
+def _more_of_queries(root: Path, scan: Scan, entries: list[Entry]) -> list[Entry]:
+    """The images of gt_bbox that show a query's person from its camera."""
+    queries = {(entry.identity, entry.camera) for entry in entries if entry.split == QUERY}
+    found = [_entry(MULTI_QUERY, name) for name in image_names(scan(MULTI_QUERY))]
+    found = [entry for entry in found if (entry.identity, entry.camera) in queries]
+    if not found:
+        raise DSAError(
+            f"{root / MULTI_QUERY}: no such folder, or no image of a query's person and camera in it; the "
+            "protocol multi-query needs Market-1501's gt_bbox"
+        )
+    return found
+
+
+def _distractors(root: Path, scan: Scan) -> list[Entry]:
+    found = image_names(scan(DISTRACTORS))
+    if not found:
+        raise DSAError(
+            f"{root / DISTRACTORS}: no such folder, or no images in it; the protocol distractors needs "
+            "Market-1501's 500k distractors there"
+        )
+    cameras = [int(match[2]) if (match := _NAME.match(name)) else -1 for name in found]
+    return [Entry(GALLERY, f"{DISTRACTORS}/{name}", 0, camera) for name, camera in zip(found, cameras)]

@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from dsareid.cores import cores
 from dsareid.data.iuv import read_image, read_pair
-from dsareid.data.market import SPLITS, Entry, Listing, list_data, missing_map
+from dsareid.data.layouts import list_data
+from dsareid.data.listing import ALL_SPLITS, NO_CAMERAS, Entry, Listing, missing_map
 from dsareid.data.store import (
     HEADER,
     IMAGES,
@@ -99,6 +100,7 @@ def pack(
     height: int | None = None,
     width: int | None = None,
     *,
+    protocol: str = "",
     default: tuple[int, int] = (256, 128),
     skip_broken: bool = False,
 ) -> Store:
@@ -108,10 +110,11 @@ def pack(
     on with by the next one. Where `out` is the store of the same files already, it is opened.
 
     Args:
-        root: the data set, in Market-1501's layout.
+        root: the data set.
         out: the folder to make.
         height, width: rows and columns of the stored images, both or neither. Images are resized
             bilinearly, IUV maps by nearest neighbour. The size of the files unless given.
+        protocol: the one by which the data set is split, as for list_data.
         default: the height and width where the files are not of one size.
         skip_broken: leave out files that cannot be read or are misnamed, instead of raising; the
             store's header lists them.
@@ -125,7 +128,8 @@ def pack(
         raise DSAError(
             f"--height and --width must both be given, 1..{MOST_PIXELS}, not {height} and {width}"
         )
-    out, listing = Path(out), list_data(root)
+    out, listing = Path(out), list_data(root, protocol)
+    _say(listing.notes)
     job = _plan(listing, None if height is None else (height, width), default)
     if _is_free(out):
         make_folder(out.parent)
@@ -136,26 +140,30 @@ def pack(
 
 
 def ensure_store(
-    path: str | os.PathLike, height: int, width: int, *, mapped: Sequence[str] = ()
+    path: str | os.PathLike, height: int, width: int, *, mapped: Sequence[str] = (), protocol: str = ""
 ) -> Store:
     """The store of a data set for a network of the given input size; packed where there is none yet.
 
     Args:
-        path: a store, which is opened, or a data set's root. A root is packed into
-            ROOT/store-HxW, or below $XDG_CACHE_HOME or ~/.cache/dsareid where ROOT is not writable;
-            a store there that is of the files as they are now is opened, an outdated one replaced.
+        path: a store, which is opened, or a data set's root. A root is packed into ROOT/store-HxW, with
+            -PROTOCOL where that is not the data set's default, or below $XDG_CACHE_HOME or
+            ~/.cache/dsareid where ROOT is not writable; a store there that is of the files as they are now
+            is opened, an outdated one replaced.
         height, width: the stored size where the files are not of one size.
         mapped: splits whose images must have an IUV map, which is looked at before anything is packed.
+        protocol: the one by which the data set is split, as for list_data; of a store its own, or none.
 
     Raises:
-        DSAError: as pack and open_store; an image of a data set without the map it needs.
+        DSAError: as pack and open_store; an image of a data set without the map it needs; a store that was
+            packed by another protocol.
     """
     path = Path(path)
     if os.path.lexists(path / HEADER):
-        return open_store(path)
+        return _by_protocol(open_store(path), protocol)
     if min(height, width) < 1:
         raise DSAError(f"height and width must be at least 1, not {height} and {width}")
-    listing = list_data(path)
+    listing = list_data(path, protocol)
+    _say(listing.notes)
     for entry in listing.entries:
         if entry.split in mapped and entry.iuv is None:
             raise DSAError(missing_map(path, entry.name))
@@ -165,7 +173,7 @@ def ensure_store(
         exact = (height, width)  # the first choice, so that a run that goes on finds the store it began with
         return min(stores, key=lambda store: ((store.height, store.width) != exact, store.header.resized))
     job = _plan(listing, None, (height, width))
-    out = make_folder(place) / f"store-{job.height}x{job.width}"
+    out = make_folder(place) / f"store-{job.height}x{job.width}{_suffix(listing)}"
     with _said(out, job), _lock(out):
         if store := _usable(out, listing, height, width, say=True):
             return store  # another process has packed it in the meantime
@@ -177,7 +185,30 @@ def ensure_store(
     return store
 
 
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+def _suffix(listing: Listing) -> str:
+    """What the name of a store ends in, by its protocol."""
+    return "" if listing.protocol == listing.dataset.default else f"-{listing.protocol}"
+
+
 # ---- what there is already ----
+
+
+def _by_protocol(store: Store, protocol: str) -> Store:
+    """The store, if it was packed by the protocol, or any will do."""
+    found = store.header.protocol
+    if protocol and set(protocol.split("+")) != set(found.split("+")):
+        raise DSAError(
+            f"{store.path}: packed by {f'the protocol {found}' if found else 'no protocol'}, not by "
+            f"{protocol}; give the folder that it was packed from"
+        )
+    if not store.header.cameras:
+        _say([f"note: {store.path}: {NO_CAMERAS}"])
+    return store
 
 
 def _is_free(out: Path) -> bool:
@@ -295,7 +326,8 @@ def _pack(job: _Job, out: Path, skip_broken: bool) -> Store:
         _decode(job, partial, done, skip_broken)
     except _Broken as error:
         kept = f"; what is packed is kept in {partial}" if partial.exists() else ""
-        leave_out = f"dsareid pack {job.listing.root} {out} --skip-broken"
+        by = f" --protocol {job.listing.protocol}" if job.listing.protocol else ""
+        leave_out = f"dsareid pack {job.listing.root} {out}{by} --skip-broken"
         raise DSAError(f"{error} ({leave_out} leaves such files out{kept})") from error
     skipped = [SkippedFile(**file) for chunk in sorted(done) for file in done[chunk]]
     _write_labels(job, partial, {file.file for file in skipped})
@@ -435,7 +467,7 @@ def _write_labels(job: _Job, partial: Path, skipped: set[str]) -> None:
         "has_iuv.npy": [bool(entry.iuv) and keep for entry, keep in zip(entries, kept)],
         "ids.npy": [entry.identity for entry in entries],
         "cameras.npy": [entry.camera for entry in entries],
-        "split.npy": [SPLITS.index(e.split) if keep else SKIPPED for e, keep in zip(entries, kept)],
+        "split.npy": [ALL_SPLITS.index(e.split) if keep else SKIPPED for e, keep in zip(entries, kept)],
         "names.npy": [entry.name.encode() for entry in entries],
     }
     for name, values in columns.items():
@@ -447,7 +479,7 @@ def _write_labels(job: _Job, partial: Path, skipped: set[str]) -> None:
 def _write_header(job: _Job, partial: Path, skipped: list[SkippedFile]) -> None:
     """Write store.json: with it the store is whole."""
     entries, left_out = job.listing.entries, {file.file for file in skipped}
-    counts = {s: sum(e.split == s and e.name not in left_out for e in entries) for s in SPLITS}
+    counts = {s: sum(e.split == s and e.name not in left_out for e in entries) for s in ALL_SPLITS}
     if not any(counts.values()):
         first = skipped[0]
         raise DSAError(f"{job.listing.root}: every image is broken; the first: {first.file}: {first.reason}")
@@ -457,6 +489,9 @@ def _write_header(job: _Job, partial: Path, skipped: list[SkippedFile]) -> None:
         images=len(entries),
         splits={split: count for split, count in counts.items() if count},
         resized=job.resized,
+        dataset=job.listing.dataset.name,
+        protocol=job.listing.protocol,
+        cameras=job.listing.cameras,
         synthetic=(job.listing.root / "synth.json").exists(),
         source=job.listing.fingerprint,
         skipped=skipped,

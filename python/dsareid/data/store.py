@@ -4,8 +4,8 @@
     STORE/iuv.npy       uint8 [N, H, W, 3] in the order I, U, V; absent where no image has a map
     STORE/has_iuv.npy   bool [N]; without a map the row of iuv.npy is all background
     STORE/ids.npy       int64 [N]; 0 is a distractor
-    STORE/cameras.npy   int64 [N]
-    STORE/split.npy     uint8 [N]: 0 bounding_box_train, 1 query, 2 bounding_box_test, 255 skipped
+    STORE/cameras.npy   int64 [N]; -1 where a distractor's is not known
+    STORE/split.npy     uint8 [N]: 0 bounding_box_train, 1 query, 2 bounding_box_test, 3 gt_bbox, 255 skipped
     STORE/names.npy     bytes [N]: the file relative to the data set's root, UTF-8
     STORE/store.json    what the store holds and a checksum of each file, written last
 
@@ -26,11 +26,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from dsareid.data.market import LAYOUT, SPLITS, TRAIN, missing_map
+from dsareid.data.listing import ALL_SPLITS, LAYOUT, NO_CAMERAS, TRAIN, missing_map
 from dsareid.errors import DSAError
 from dsareid.files import readable_size
 
-FORMAT, VERSION = "dsareid store", 1
+FORMAT, VERSION = "dsareid store", 2
 HEADER = "store.json"
 IMAGES, IUV = "images.npy", "iuv.npy"
 SKIPPED = 255  # in split.npy: a file that could not be read; its row is zeros and in no split
@@ -69,9 +69,15 @@ class Header(_Strict):
     height: _Side
     width: _Side
     images: _Count
-    splits: dict[Literal[SPLITS], _Count]
+    splits: dict[Literal[ALL_SPLITS], _Count]
     resized: bool
     """Whether some files were of another size than the stored one."""
+    dataset: str
+    """The name of the data set."""
+    protocol: str
+    """The one by which it is split; empty for the only or the plain one."""
+    cameras: bool
+    """Whether cameras are known; if not, those of query and gallery differ, and no image is left out."""
     synthetic: bool
     """Whether the images were rendered by dsareid synth."""
     source: _Checksum
@@ -116,16 +122,18 @@ class Store:
         """The images of a split, in the order of their names.
 
         Args:
-            split: "bounding_box_train", "query" or "bounding_box_test".
+            split: "bounding_box_train", "query", "bounding_box_test" or, of a store that was packed by the
+                protocol multi-query, "gt_bbox".
             iuv: whether every image must have an IUV map.
 
         Raises:
             DSAError: the store does not hold the split, or a map is missing.
         """
-        rows = np.flatnonzero(self.split == SPLITS.index(split))
+        rows = np.flatnonzero(self.split == ALL_SPLITS.index(split))
         if not len(rows):
             raise DSAError(
-                f"{self.path}: holds no {split}: there was no such folder, or no images in it; {LAYOUT}"
+                f"{self.path}: holds no {split}: the data set had no such folder, or none of its images is "
+                f"of this split; {LAYOUT}"
             )
         missing = rows[~self.has_iuv[rows]]
         if iuv and len(missing):
@@ -142,9 +150,9 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images of one folder of a data set, in a store."""
+    """The images of one split of a data set, in a store."""
 
-    name: str  # "bounding_box_train", "query" or "bounding_box_test"
+    name: str  # "bounding_box_train", "query", "bounding_box_test" or "gt_bbox"
     rows: np.ndarray  # int64 [n], into store.images
     names: list[str]  # n, relative to the data set's root
     ids: np.ndarray  # int64 [n]; 0 is a distractor
@@ -178,7 +186,7 @@ def open_store(path: str | os.PathLike) -> Store:
         has_iuv=has_iuv, ids=ids, cams=cams, split=split, files=files,
         names=[name.decode("utf-8", "replace") for name in names.tolist()],
     )  # fmt: skip
-    counts = {name: int((split == code).sum()) for code, name in enumerate(SPLITS)}
+    counts = {name: int((split == code).sum()) for code, name in enumerate(ALL_SPLITS)}
     if {name: count for name, count in counts.items() if count} != header.splits:
         raise DSAError(f"{path}: split.npy holds {counts}, but {HEADER} says {header.splits}")
     return store
@@ -270,8 +278,10 @@ def describe(store: Store) -> str:
     header, images = store.header, sum(store.header.splits.values())
     size = sum(array.bytes for array in header.arrays.values())
     how = ", to which some were resized" if header.resized else ""
+    by = f", protocol {header.protocol}" if header.protocol else ""
     lines = [f"{store.path}: {images:,} images of {header.height} rows x {header.width} columns{how}, "
-             f"{readable_size(size)}"]  # fmt: skip
+             f"{readable_size(size)}", f"  {header.dataset}{by}"]  # fmt: skip
+    lines += [] if header.cameras else [f"  {NO_CAMERAS}"]
     lines += [f"  {name:<18} {count:>9,}" for name, count in header.splits.items()]
     mapped = int(store.has_iuv.sum())
     lines += [f"  {'with an IUV map':<18} {mapped:>9,}"]

@@ -15,10 +15,8 @@ import functools
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -32,7 +30,7 @@ from dsareid.cores import cores
 from dsareid.data.iuv import write_iuv
 from dsareid.data.listing import GALLERY, QUERY, SPLITS, TRAIN
 from dsareid.errors import DSAError
-from dsareid.files import make_folder
+from dsareid.files import make_folder, unfinished_folder
 from dsareid.synth.config import DIFFICULTIES, Difficulty, SynthConfig
 from dsareid.synth.noise import add_faults
 from dsareid.synth.person import Person, dress, look_alike, random_person
@@ -73,7 +71,7 @@ def generate(out: str | os.PathLike, config: SynthConfig) -> None:
         print(f"{out} already holds this synthetic data set", file=sys.stderr)
         return
     make_folder(out.parent)
-    with _unfinished_folder(out) as folder:
+    with unfinished_folder(out) as folder:
         for split in SPLITS:
             make_folder(folder / split)
             make_folder(folder / "iuv" / split)
@@ -199,27 +197,6 @@ def _start_method() -> str:
 def _ignore_interrupt() -> None:
     """Ctrl-C reaches every process of a terminal; only the parent is to act on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _unfinished_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out` that becomes `out` in the end, or disappears."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise DSAError(f"cannot write beside {out}: {error.strerror}") from error
-    try:
-        # mkdtemp makes it private; `out` is to have the permissions of any new folder
-        folder.chmod(make_folder(folder / "iuv").stat().st_mode & 0o777)
-        yield folder
-        folder.rename(out)  # replaces an empty folder
-    except DSAError as error:  # the folder's name means nothing to the user
-        raise DSAError(str(error).replace(str(folder), str(out))) from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise DSAError(f"cannot write the synthetic data set {out}: {reason}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_finished(out: Path, config: SynthConfig) -> bool:

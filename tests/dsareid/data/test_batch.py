@@ -14,9 +14,9 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from dsa_ext import CUDA_ERROR, iuv_to_dsap
-from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, TrainData
+from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, GuideConfig, TrainData
 from dsareid.data.iuv import write_iuv
-from dsareid.data.market import TRAIN
+from dsareid.data.listing import TRAIN
 from dsareid.data.pack import pack
 from dsareid.data.sampler import PKSampler
 from dsareid.data.store import open_store
@@ -33,12 +33,12 @@ def store(tiny_data, tmp_path_factory):
 
 
 def config(augment=QUIET, **changes):
-    return BatchConfig(**{"batch": 4, "height": 64, "width": 32, "dsap_size": 8, "augment": augment,
-                          "seed": 5} | changes)  # fmt: skip
+    return BatchConfig(**{"batch": 4, "height": 64, "width": 32, "guide": GuideConfig(), "dsap_size": 8,
+                          "augment": augment, "seed": 5} | changes)  # fmt: skip
 
 
 def train_data(store, *, resident=None, **changes):
-    split = store.select(TRAIN, iuv=changes.get("dsap_size", 8) is not None)
+    split = store.select(TRAIN, iuv=changes.get("guide", True) is not None)
     return TrainData(split, config(**changes), CPU, resident), PKSampler(split.ids, 2, 2, 0)
 
 
@@ -106,7 +106,7 @@ def test_half_precision_is_float32_rounded(store):
 
 
 def test_no_maps_for_networks_without_a_guide(store):
-    data, sampler = train_data(store, dsap_size=None)
+    data, sampler = train_data(store, guide=None)
     assert all(dsap is None for _, dsap, _ in copies(data, sampler))
 
 
@@ -244,3 +244,58 @@ def test_a_store_that_changes_under_the_reader(store, tmp_path):
     os.truncate(tmp_path / "store/images.npy", 1000)
     with pytest.raises(DSAError, match=r"bounding_box_train/\d+_c\d.*chang"):
         copies(data, sampler)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("fed", ["crops", "patches"])
+def test_what_is_fed_in_place_of_dsap_images(store, fed, resident):
+    """Of the augmented view, the same bits streamed and resident, and again in another order of batches."""
+    guide = GuideConfig(fed=fed)
+    data, sampler = train_data(store, guide=guide, augment=BUSY, resident=resident)
+    batches = copies(data, sampler)
+    assert all(batch[1].shape == (4, 24, 3, 8, 8) and batch[1].any() for batch in batches)
+    other, _ = train_data(store, guide=guide, augment=BUSY, resident=not resident)
+    assert same(batches, copies(other, sampler))
+    assert same(batches[2:], copies(data, sampler, first=2))
+    dsap, _ = train_data(store, augment=BUSY, resident=resident)
+    assert all(torch.equal(x[0], y[0]) for x, y in zip(batches, copies(dsap, sampler)))
+
+
+def test_crops_are_of_the_view_that_dsap_images_are_warped_from(store):
+    """A part that one of the two does not see is absent from the other too."""
+    crops, dsap = (
+        copies(*train_data(store, guide=GuideConfig(fed=fed), augment=BUSY)) for fed in ("crops", "dsap")
+    )
+    absent = 0
+    for (_, crops, _), (_, dsap, _) in zip(crops, dsap):
+        seen = [x.flatten(2).any(2) for x in (crops, dsap)]
+        assert torch.equal(*seen)
+        absent += int((~seen[0]).sum())
+    assert absent
+
+
+def test_patches_need_no_maps(own_data, tmp_path):
+    shutil.rmtree(own_data / "iuv")
+    store = pack(own_data, tmp_path / "store")
+    split = store.select(TRAIN, iuv=False)
+    data = TrainData(split, config(guide=GuideConfig(fed="patches")), CPU)
+    assert copies(data, PKSampler(split.ids, 2, 2, 0))[0][1].any()
+
+
+def test_eight_part_images_and_maps_as_stored(store):
+    """The options of the warp reach it: 8 parts, charts turned round, the image before augmentation."""
+    guide = GuideConfig(parts=8, reversed_charts=True, augmented=False)
+    data, sampler = train_data(store, guide=guide, augment=AugmentConfig(pad=4, flip=1, erase=1))
+    index, _ = sampler.epoch(0)
+    split = store.select(TRAIN, iuv=True)
+    for rows, (_, dsap, _) in zip(index, copies(data, sampler)):
+        stored = (torch.from_numpy(x[split.rows[rows]]) for x in (store.images, store.iuv))
+        stored = (x.permute(0, 3, 1, 2) for x in stored)
+        expected = iuv_to_dsap(*stored, size=8, parts=8, mirror=True, dtype=torch.float32, mean=MEAN, std=STD)
+        assert torch.equal(dsap, expected)
+
+
+def test_charts_go_with_dsap_images_alone():
+    for wrong in ({"parts": 8}, {"reversed_charts": True}):
+        with pytest.raises(DSAError, match="--guide.fed crops has no charts"):
+            GuideConfig(fed="crops", **wrong)

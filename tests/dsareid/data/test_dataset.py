@@ -1,6 +1,7 @@
 import functools
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from dsa_ext import iuv_to_dsap
 from dsareid.data.batch import MEAN, STD
 from dsareid.data.dataset import DSAPBatch, DSAPDataset, collate_dsap
 from dsareid.data.iuv import read_image, read_iuv, write_iuv
-from dsareid.data.market import GALLERY, QUERY, TRAIN
+from dsareid.data.listing import GALLERY, QUERY, TRAIN
 from dsareid.errors import DSAError
 
 TRANSFORM = transforms.Compose([
@@ -127,9 +128,8 @@ def test_bad_folders(own_data):
         DSAPDataset(own_data, "train")
     with pytest.raises(DSAError, match="nowhere: no such folder"):
         DSAPDataset(own_data / "nowhere")
-    for path in (own_data / QUERY).iterdir():
-        path.unlink()
-    with pytest.raises(DSAError, match="query: no such folder, or no images"):
+    shutil.rmtree(own_data / QUERY)
+    with pytest.raises(DSAError, match="market: no images of query; a data set is a folder with"):
         DSAPDataset(own_data, QUERY)
     assert len(DSAPDataset(own_data, TRAIN)) == 16
 

@@ -1,8 +1,19 @@
 import numpy as np
 import pytest
+import scipy.io
+import torch
 from PIL import Image
 
-from dsareid.data.iuv import read_image, read_iuv, read_pair, write_iuv
+from dsa_ext import assemble_batch, iuv_to_dsap, parts
+from dsareid.data.iuv import (
+    flip_iuv,
+    image_size,
+    read_image,
+    read_iuv,
+    read_pair,
+    read_symmetry,
+    write_iuv,
+)
 from dsareid.errors import DSAError
 
 
@@ -81,3 +92,116 @@ def test_write_refuses_other_arrays(tmp_path):
         write_iuv(tmp_path / "a.png", np.zeros((3, 3, 3)))
     with pytest.raises(DSAError, match="cannot write"):
         write_iuv(tmp_path / "no" / "a.png", np.zeros((3, 3, 3), np.uint8))
+
+
+def test_size_from_the_header_alone(tmp_path):
+    path = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:60])
+    assert image_size(path) == (50, 40)
+    path.write_bytes(b"")
+    with pytest.raises(DSAError, match="a.png: not readable as an image"):
+        image_size(path)
+    with pytest.raises(DSAError, match="no such file"):
+        image_size(tmp_path / "missing.png")
+
+
+# ---- flipping ----
+
+
+def random_iuv(height=48, width=36):
+    rng = np.random.default_rng(1)
+    iuv = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    iuv[..., 0] = rng.integers(0, 25, (height, width))
+    return iuv
+
+
+def test_flip_by_hand():
+    iuv = np.zeros((1, 6, 3), np.uint8)
+    iuv[0, :5] = (1, 10, 20), (3, 10, 20), (9, 10, 20), (6, 0, 255), (23, 10, 20)
+    before = iuv.copy()
+    assert flip_iuv(iuv).tolist() == [
+        [[0, 0, 0], [24, 245, 20], [5, 255, 255], [10, 10, 20], [4, 245, 20], [1, 10, 235]]
+    ]
+    assert np.array_equal(iuv, before)
+
+
+def test_flipping_twice_gives_the_map_back():
+    iuv = random_iuv()
+    assert set(np.unique(iuv[..., 0])) == set(range(25))
+    assert not np.array_equal(flip_iuv(iuv), iuv[:, ::-1])
+    assert np.array_equal(flip_iuv(flip_iuv(iuv)), iuv)
+
+
+def test_flip_as_the_compiled_batch_does():
+    iuv = random_iuv()
+    image = np.random.default_rng(2).integers(0, 256, iuv.shape, dtype=np.uint8)
+    flip = torch.tensor([[0, 0, 1, 0, 0, 0, 0, -1]], dtype=torch.int32)  # keeps the person and all parts
+    _, batch = assemble_batch(image[None], iuv[None], torch.zeros(1, dtype=torch.int64), flip, size=16)
+    flipped = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None] for x in (image[:, ::-1], flip_iuv(iuv)))
+    assert torch.equal(batch, iuv_to_dsap(*flipped, size=16).float() / 255)
+    assert batch.any()
+
+
+def tables(dtype=np.float64):
+    """UV_symmetry_transforms.mat as the closed form would have it: cells of [v, u], by the part before."""
+    v, u = np.mgrid[:256, :256] / 255
+    cells = {key: np.empty((1, 24), object) for key in ("U_transforms", "V_transforms")}
+    for part in range(24):
+        cells["U_transforms"][0, part] = (1 - u if parts.FLIP_U[part] else u).astype(dtype)
+        cells["V_transforms"][0, part] = (1 - v if parts.FLIP_V[part] else v).astype(dtype)
+    return cells
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_tables_of_the_closed_form_flip_as_it_does(tmp_path, dtype):
+    scipy.io.savemat(tmp_path / "UV.mat", tables(dtype))
+    read = read_symmetry(tmp_path / "UV.mat")
+    assert read.shape == (2, 24, 256, 256) and read.dtype == np.uint8
+    assert np.array_equal(flip_iuv(random_iuv(), read), flip_iuv(random_iuv()))
+
+
+def test_tables_are_read_by_the_old_part_then_v_then_u(tmp_path):
+    cells = tables()
+    cells["U_transforms"][0, 8][20, 10] = 0.2  # part 9, V = 20, U = 10
+    cells["V_transforms"][0, 9][20, 10] = 0.6  # part 10
+    cells["U_transforms"][0, 0][20, 10] = np.nan  # no number: the closed form
+    scipy.io.savemat(tmp_path / "UV.mat", cells)
+    iuv = np.array([[(1, 10, 20), (9, 10, 20), (10, 10, 20), (9, 20, 10)]], np.uint8)
+    flipped = flip_iuv(iuv, read_symmetry(tmp_path / "UV.mat"))
+    assert flipped.tolist() == [[[10, 20, 10], [9, 10, 153], [10, 51, 20], [1, 10, 235]]]
+
+
+def test_tables_that_are_wrong(tmp_path):
+    path = tmp_path / "UV.mat"
+    with pytest.raises(DSAError, match="no such file"):
+        read_symmetry(path)
+    for content in (b"", b"no MATLAB file", b"MATLAB 5.0 MAT-file" + bytes(200)):
+        path.write_bytes(content)
+        with pytest.raises(DSAError, match="UV.mat: not readable as a MATLAB file|U_transforms is missing"):
+            read_symmetry(path)
+    short, narrow, text, high = tables(), tables(), tables(), tables()
+    short["U_transforms"] = short["U_transforms"][:, :23]
+    narrow["V_transforms"][0, 3] = np.zeros((256, 255))
+    text["U_transforms"][0, 3] = "a"
+    high["V_transforms"] = high["V_transforms"] * 255
+    for cells, words in (
+        ({"V_transforms": tables()["V_transforms"]}, "U_transforms is missing"),
+        (short, "U_transforms must be a 1x24 cell of 256x256"),
+        (narrow, "V_transforms must be a 1x24 cell of 256x256"),
+        (text, "U_transforms must be a 1x24 cell"),
+        ({"U_transforms": np.zeros((1, 24)), "V_transforms": np.zeros((1, 24))}, "must be a 1x24 cell"),
+        (high, r"V_transforms must hold numbers 0..1, found 0..255"),
+    ):
+        scipy.io.savemat(path, cells)
+        with pytest.raises(DSAError, match=words):
+            read_symmetry(path)
+    scipy.io.savemat(path, tables(), do_compression=True)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(DSAError, match="not readable as a MATLAB file"):
+        read_symmetry(path)
+
+
+def test_flip_refuses_other_arrays():
+    for iuv in (np.zeros((3, 3, 3)), np.zeros((3, 3), np.uint8), np.full((3, 3, 3), 25, np.uint8)):
+        with pytest.raises(ValueError, match="iuv must"):
+            flip_iuv(iuv)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from dsareid.data import pack as packing
 from dsareid.data.iuv import read_image, read_iuv
-from dsareid.data.market import GALLERY, QUERY, TRAIN
+from dsareid.data.listing import GALLERY, MULTI_QUERY, QUERY, TRAIN
 from dsareid.data.pack import ensure_store, pack
-from dsareid.data.store import HEADER, open_store, verify
+from dsareid.data.store import HEADER, describe, open_store, verify
 from dsareid.errors import DSAError
 
 
@@ -200,7 +200,7 @@ def test_nothing_but_broken_files(own_data, tmp_path):
 def test_no_data_set(tmp_path):
     with pytest.raises(DSAError, match="no such folder; a data set is a folder with"):
         pack(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(DSAError, match="no images in its folders"):
+    with pytest.raises(DSAError, match="not a data set: none of the folders that make one is in it"):
         pack(tmp_path, tmp_path / "out")
 
 
@@ -349,7 +349,7 @@ def test_a_root_is_packed_once(own_data, capsys):
     before = store.path.stat().st_ino
     for size in ((256, 128), (96, 48)):  # files of one size fit every network
         assert ensure_store(own_data, *size).path == store.path
-    assert store.path.stat().st_ino == before and not capsys.readouterr().err
+    assert store.path.stat().st_ino == before and "packed /" not in capsys.readouterr().err
     assert not list(own_data.glob(".store*"))
 
 
@@ -429,7 +429,7 @@ def test_a_root_that_is_not_writable(own_data, tmp_path, monkeypatch, capsys):
     assert store.path.parent.parent == tmp_path / "cache/dsareid" and store.path.name == "store-64x32"
     assert store.path.parent.name.startswith("market-") and not list(own_data.glob("*store*"))
     assert f"as {own_data} is not writable; later runs read it" in capsys.readouterr().err
-    assert ensure_store(own_data, 64, 32).path == store.path and not capsys.readouterr().err
+    assert ensure_store(own_data, 64, 32).path == store.path and "packed /" not in capsys.readouterr().err
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert ensure_store(own_data, 64, 32).path.is_relative_to(tmp_path / "home/.cache/dsareid")
@@ -458,6 +458,7 @@ def test_two_processes_pack_at_once(own_data, tmp_path, first_fails):
     wait_for(lock.exists)
     wait_for(lambda: (own_data / ".store-64x32.partial" / packing.JOURNAL).exists())
     second = python(code, own_data, go)
+    assert "is named as Market-1501" in second.stderr.readline()
     assert "is being packed by another process; waiting for it" in second.stderr.readline()
     if first_fails:
         first.kill()
@@ -473,7 +474,7 @@ def test_two_processes_pack_at_once(own_data, tmp_path, first_fails):
 
 def test_the_header_is_plain_json(tiny_store):
     content = json.loads((tiny_store / HEADER).read_text())
-    assert content["format"] == "dsareid store" and content["version"] == 1
+    assert content["format"] == "dsareid store" and content["version"] == 2
     assert content["splits"] == {TRAIN: 16, QUERY: 2, GALLERY: 9}
 
 
@@ -527,3 +528,78 @@ def test_the_file_of_another_size_is_named(own_data, capsys):
     ensure_store(own_data, 96, 48)
     said = capsys.readouterr().err
     assert f"note: {path} is 40 rows x 20 columns, others 64 x 32: all images are stored as 96 x 48" in said
+
+
+# ---- protocols ----
+
+
+def test_a_protocol_has_its_own_store(own_data):
+    shutil.copytree(own_data / QUERY, own_data / MULTI_QUERY)
+    plain = ensure_store(own_data, 64, 32)
+    multi = ensure_store(own_data, 64, 32, protocol="multi-query")
+    assert (plain.path.name, multi.path.name) == ("store-64x32", "store-64x32-multi-query")
+    assert (plain.header.protocol, multi.header.protocol) == ("", "multi-query")
+    verify(multi)
+    more = multi.select(MULTI_QUERY, iuv=False)
+    assert more.ids.tolist() == [5, 6] and more.cams.tolist() == [3, 3] and len(more) == 2
+    assert np.array_equal(multi.images[more.rows[0]], read_image(own_data / more.names[0]))
+    assert multi.header.splits == plain.header.splits | {MULTI_QUERY: 2}
+    with pytest.raises(DSAError, match="holds no gt_bbox"):
+        plain.select(MULTI_QUERY, iuv=False)
+    with pytest.raises(DSAError, match=rf"iuv/{MULTI_QUERY}/.* is missing"):
+        ensure_store(own_data, 64, 32, protocol="multi-query", mapped=[MULTI_QUERY])
+    assert ensure_store(own_data, 64, 32).path == plain.path
+    assert ensure_store(own_data, 64, 32, protocol="multi-query").path == multi.path
+
+
+def test_the_protocol_of_a_store_that_is_given(own_data, tmp_path):
+    (own_data / "images").mkdir()
+    shutil.copy(first_of(own_data / QUERY), own_data / "images/00000001.png")
+    shutil.copytree(own_data / QUERY, own_data / MULTI_QUERY)
+    path = pack(own_data, tmp_path / "both", protocol="distractors+multi-query").path
+    for protocol in ("", "multi-query+distractors", "distractors+multi-query"):
+        store = ensure_store(path, 64, 32, protocol=protocol)
+        assert store.header.protocol == "multi-query+distractors"
+    gallery = store.select(GALLERY, iuv=False)
+    assert gallery.ids[-1] == 0 and gallery.cams[-1] == -1 and gallery.names[-1] == "images/00000001.png"
+    with pytest.raises(DSAError, match="both: packed by the protocol multi-query.distractors, not by "):
+        ensure_store(path, 64, 32, protocol="multi-query")
+    plain = pack(own_data, tmp_path / "plain").path
+    with pytest.raises(DSAError, match="plain: packed by no protocol, not by distractors; give the folder"):
+        ensure_store(plain, 64, 32, protocol="distractors")
+
+
+def test_the_way_around_a_broken_file_names_the_protocol(own_data, tmp_path):
+    shutil.copytree(own_data / QUERY, own_data / MULTI_QUERY)
+    first_of(own_data / MULTI_QUERY).write_bytes(b"no image")
+    with pytest.raises(DSAError, match=r"dsareid pack \S+ \S+ --protocol multi-query --skip-broken"):
+        pack(own_data, tmp_path / "out", protocol="multi-query")
+
+
+def test_what_is_said_when_a_data_set_is_loaded(own_data, tmp_path, capsys):
+    for load in (lambda: pack(own_data, tmp_path / "out"), lambda: ensure_store(own_data, 64, 32)):
+        load()
+        said = capsys.readouterr().err
+        assert said.count("note: ") == 1
+        assert f"{TRAIN}: expected 12,936 images of 751 identities, found 16 images of 4 identities" in said
+    (own_data / "synth.json").write_text("{}")
+    ensure_store(own_data, 64, 32)
+    assert "note: " not in capsys.readouterr().err
+
+
+def test_cameras_that_are_not_known(own_data, tmp_path, capsys):
+    root = tmp_path / "own"
+    for folder, split in (("train", TRAIN), ("query", QUERY), ("gallery", GALLERY)):
+        for path in sorted((own_data / split).iterdir()):
+            person = root / folder / path.name.split("_")[0]
+            person.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, person / f"{len(list(person.iterdir()))}.png")
+    store = ensure_store(root, 64, 32)
+    assert not store.header.cameras and store.header.dataset == "own data"
+    query, gallery = (store.select(split, iuv=False) for split in (QUERY, GALLERY))
+    assert set(query.cams) == {0} and set(gallery.cams) == {1} and set(query.ids) < set(gallery.ids)
+    assert "the same-camera rule is off" in capsys.readouterr().err
+    ensure_store(store.path, 64, 32)
+    assert "the same-camera rule is off" in capsys.readouterr().err
+    assert "the same-camera rule is off" in describe(store)
+    assert ensure_store(own_data, 64, 32).header.cameras

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dsareid.data.iuv import read_image, read_iuv
-from dsareid.data.market import GALLERY, QUERY, TRAIN
+from dsareid.data.listing import GALLERY, QUERY, TRAIN
 from dsareid.data.store import HEADER, describe, open_store, verify
 from dsareid.errors import DSAError
 
@@ -79,7 +79,7 @@ def test_descriptors_live_as_long_as_the_store(tiny_store):
 def test_a_split_that_is_not_there(own_store):
     store = open_store(own_store)
     store.split[store.split == 1] = 255
-    with pytest.raises(DSAError, match="holds no query: there was no such folder.*a data set is a folder"):
+    with pytest.raises(DSAError, match="holds no query: the data set had no.*a data set is a folder"):
         store.select(QUERY, iuv=False)
 
 
@@ -108,8 +108,8 @@ def test_a_header_that_is_none(own_store, text):
 
 
 def test_another_version(own_store):
-    change(own_store, version=2)
-    with pytest.raises(DSAError, match="a store of version 2, but this dsareid reads version 1"):
+    change(own_store, version=1)
+    with pytest.raises(DSAError, match="a store of version 1, but this dsareid reads version 2"):
         open_store(own_store)
 
 

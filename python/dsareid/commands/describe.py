@@ -1,0 +1,61 @@
+"""dsareid describe"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from dsareid.data.batch import GuideConfig
+from dsareid.describe import describe
+from dsareid.engine import PRESETS
+from dsareid.engine.config import ModelName, NetworkConfig, Precision
+from dsareid.engine.run import choose_device
+from dsareid.models.reid import Guidance
+
+
+def build(arguments: list[str]) -> Callable[..., None]:
+    default = PRESETS.get(_preset(arguments), PRESETS["paper"])
+
+    def command(
+        preset: Literal["paper", "demo", "study"] = "paper",
+        model: ModelName = default.model,
+        guidance: Guidance = default.guidance,
+        height: int = default.height,
+        width: int = default.width,
+        dsap_size: int = default.dsap_size,
+        num_classes: int = 751,
+        batch_size: int = 8,
+        device: str = "auto",
+        precision: Precision = default.precision,
+        network: NetworkConfig = default.network,
+        guide: GuideConfig = default.guide,
+    ) -> None:
+        """Say what a network costs and what its guide adds: parameters, multiply-adds, time, memory.
+
+        Args:
+            preset: Whose network it is. The defaults below are those of the chosen preset.
+            model: As for train.
+            guidance: As for train.
+            height: Rows of the network's input.
+            width: Columns of the network's input.
+            dsap_size: Rows and columns S of a part image.
+            num_classes: Identities that the classifiers tell apart; Market-1501 has 751 to train on.
+            batch_size: Images at a time, of what is measured.
+            device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+            precision: Of the training step. Inference is in float32.
+        """
+        config = dataclasses.replace(
+            default, data=Path(), out=Path(), model=model, guidance=guidance, height=height, width=width,
+            dsap_size=dsap_size, device=device, precision=precision, network=network, guide=guide,
+        )  # fmt: skip
+        for text in describe(config, num_classes, batch_size, choose_device(device)):
+            print(text, end="\n\n", flush=True)
+
+    return command
+
+
+def _preset(arguments: list[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?", default="paper")
+    return parser.parse_known_args(arguments)[0].preset
