@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
-from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, TrainData
+from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, GuideConfig, TrainData
 from dsareid.data.dataset import DSAPDataset, collate_dsap
 from dsareid.data.listing import TRAIN
 from dsareid.data.pack import pack
@@ -245,7 +245,7 @@ def expanded(split: Split, path: Path) -> Callable[[bool], Batches]:
 def as_trained(split: Split) -> Callable[[bool], Batches]:
     def batches(augment: bool) -> Batches:
         settings = AugmentConfig() if augment else AugmentConfig(pad=0, flip=0, erase=0)
-        data = TrainData(split, BatchConfig(BATCH, HEIGHT, WIDTH, SIZE, settings, 0), torch.device("cpu"))
+        data = TrainData(split, BatchConfig(BATCH, HEIGHT, WIDTH, GuideConfig(), SIZE, settings, 0), torch.device("cpu"))
         rng, epoch = np.random.default_rng(0), 0
         while True:
             order = rng.permutation(len(split)) if augment else np.arange(len(split))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsareid.data.batch import AugmentConfig, BatchConfig, TrainData
+from dsareid.data.batch import AugmentConfig, BatchConfig, GuideConfig, TrainData
 from dsareid.data.listing import TRAIN
 from dsareid.data.pack import pack
 from dsareid.data.store import Store, open_store
@@ -49,7 +49,7 @@ def write_data(root: Path, images: int, height: int, width: int) -> None:
 
 
 def train_data(store: Store, batch: int, height: int, width: int, dsap_size: int) -> TrainData:
-    config = BatchConfig(batch, height, width, dsap_size, AugmentConfig(pad=2), seed=0)
+    config = BatchConfig(batch, height, width, GuideConfig(), dsap_size, AugmentConfig(pad=2), seed=0)
     return TrainData(store.select(TRAIN, iuv=True), config, torch.device("cpu"))
 
 

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from dsareid.losses import LossConfig, batch_hard_triplet, losses
+from dsareid.losses import LossConfig, batch_hard_triplet, distillation, losses
 from dsareid.models import DSAReID, TwoBranch
 
 SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1)}
@@ -59,3 +59,28 @@ def test_without_a_guide_the_losses_on_z_act_on_f():
     terms = losses(out, torch.tensor([0, 0, 1, 1]), LossConfig())
     triplet = batch_hard_triplet(out.f.global_, torch.tensor([0, 0, 1, 1]), 0.3)
     torch.testing.assert_close(terms["triplet_z_global"], 1.5 * triplet)
+
+
+def test_distillation_is_the_divergence_of_softened_scores():
+    student, teacher = torch.randn(2, 6, 5, dtype=torch.float64).unbind()
+    soft, ours = (F.softmax(x / 4, 1) for x in (teacher, student))
+    expected = 16 * (soft * (soft / ours).log()).sum(1).mean()
+    found = distillation(student, teacher, 4)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    assert distillation(teacher, teacher, 4).abs() < 1e-6
+
+
+def test_a_guide_teaches_only_after_the_warm_up_and_learns_nothing_from_it():
+    model = DSAReID(3, **SMALL, guidance="distill")
+    out = model(torch.randn(4, 3, 64, 32), torch.randn(4, 24, 3, 8, 8))
+    label = torch.tensor([0, 0, 1, 1])
+    before, after = (losses(out, label, LossConfig(), teaching) for teaching in (False, True))
+    assert after.keys() - before.keys() == {"distill_global", "distill_local"}
+    assert {"id_d_global", "triplet_d_global", "id_d_local", "triplet_d_local"} <= before.keys()
+    torch.testing.assert_close(
+        before["triplet_d_local"], 1.5 * batch_hard_triplet(out.d.local.flatten(1), label, 0.3)
+    )
+    (after["distill_global"] + after["distill_local"]).backward()
+    assert all(p.grad is None for p in model.dsag.parameters())
+    assert all(p.grad is None for p in model.classify_d_global.parameters())
+    assert model.mf.trunk.conv1.weight.grad.any() and model.classify_z_local[-1].weight.grad.any()

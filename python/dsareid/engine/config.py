@@ -1,10 +1,9 @@
 """All settings of a training run, as typed dataclasses, and the two presets."""
 
-import dataclasses
 import math
 import operator
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -96,8 +95,8 @@ class TrainConfig:
     """A training run."""
 
     data: Path
-    """The data set (dsareid data describe ROOT says what it is taken for), or a store that dsareid pack wrote.
-    With --resume the run remembers it."""
+    """The data set (dsareid data describe ROOT says what it is taken for), or a store that dsareid pack
+    wrote. With --resume the run remembers it."""
     out: Path
     """The run's folder; it is created."""
     protocol: str = ""
@@ -107,8 +106,9 @@ class TrainConfig:
     two-branch: the MF-Stream alone. baseline: ResNet-50, global feature.
     dsap: the guiding stream alone, on DSAP-images."""
     guidance: Guidance = "add"
-    """How the guide's features d steer f. add: z = f + d (the paper's). concat: [f, d] through a fully connected
-    layer (Table 5). distill: nothing is fused, the guide's logits teach those of f (not in the paper)."""
+    """How the guide's features d steer f. add: z = f + d (the paper's). concat: [f, d] through a fully
+    connected layer (Table 5). distill: nothing is fused, the guide's logits teach those of f (not in the
+    paper)."""
     epochs: int = 320
     """Passes over the training set."""
     seed: int = 0
@@ -199,9 +199,9 @@ DEMO = TrainConfig(
     augment=AugmentConfig(pad=5, drop_person=0.3, drop_part=0.2),
 )
 
-# For comparing methods on the synthetic data set, one core, at most 8 minutes a run: the demo's network, trained
-# for longer. Its learning rate was chosen for two-branch alone (benchmarks/results/study).
-STUDY = dataclasses.replace(DEMO, epochs=60, precision="bfloat16", optim=dataclasses.replace(DEMO.optim, warm_up_epochs=5))
+# For comparing methods on the synthetic data set, one core, at most 8 minutes a run: the demo's network,
+# trained for longer. Its learning rate was chosen for two-branch alone (benchmarks/results/study).
+STUDY = replace(DEMO, epochs=60, precision="bfloat16", optim=replace(DEMO.optim, warm_up_epochs=5))
 
 PRESETS: dict[str, TrainConfig] = {"paper": PAPER, "demo": DEMO, "study": STUDY}
 

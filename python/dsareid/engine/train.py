@@ -55,7 +55,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
         raise DSAError(f"--device {device}: {CUDA_ERROR}; use --device cpu, or rebuild")
     _check_out(config, resume)
     mapped = [TRAIN] if config.needs_iuv else []
-    store = ensure_store(config.data, config.height, config.width, mapped=mapped, **_protocol(config))
+    store = ensure_store(config.data, config.height, config.width, mapped=mapped, protocol=config.protocol)
     split = store.select(TRAIN, iuv=config.needs_iuv)
     sampler = PKSampler(split.ids, config.identities, config.images, config.seed)
     data = TrainData(split, batch_config(config, device), device)
@@ -67,10 +67,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
         make_folder(config.out)
         save_config(config, config.out / CONFIG)
     trainer.run()
-
-
-def _protocol(config):
-    return {"protocol": config.protocol} if config.protocol else {}
 
 
 def batch_config(config: TrainConfig, device: torch.device) -> BatchConfig:

@@ -2,11 +2,12 @@
 
 from dsareid.evaluation.baselines import chance, colour_histograms
 from dsareid.evaluation.evaluate_run import EVALUATION_FILES, evaluate, format_table
-from dsareid.evaluation.extract import Features, match
+from dsareid.evaluation.extract import SYMBOLS, Features, match
 from dsareid.evaluation.ranking import RankResult, rank, rank_distances, top_matches
 
 __all__ = [
     "EVALUATION_FILES",
+    "SYMBOLS",
     "Features",
     "RankResult",
     "chance",

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from dsareid.engine import TrainConfig, load_run
 from dsareid.errors import DSAError
 from dsareid.evaluation.baselines import chance, colour_histograms
 from dsareid.evaluation.extract import (
+    SYMBOLS,
     Features,
     check_features,
     extract,
@@ -36,7 +36,6 @@ RANK_LIST_LENGTH = 10
 _SLICE = 256  # stored images in memory at once for the colour histograms
 
 _MODEL_NAMES = {"dsa": "DSA-reID", "dsap": "DSAP-images alone"}
-_SYMBOLS = {"mf": "f", "fused": "z", "guide": "d"}
 
 
 def evaluate(
@@ -84,15 +83,15 @@ def evaluate(
     try:
         store = ensure_store(
             root, config.height, config.width, mapped=(QUERY, GALLERY) if mapped else (),
-            **({"protocol": p} if (p := config.protocol if protocol is None else protocol) else {}),
+            protocol=config.protocol if protocol is None else protocol,
         )  # fmt: skip
         query, gallery = (store.select(name, iuv=mapped) for name in (QUERY, GALLERY))
     except DSAError as error:
         if not mapped:
             raise
         raise DSAError(
-            f"{error} ({features} features need the IUV of every query and gallery image; --features mf needs "
-            "images alone)"
+            f"{error} ({features} features need the IUV of every query and gallery image; --features mf "
+            "needs images alone)"
         ) from error
     labels = _labels(query, gallery)
     try:
@@ -136,8 +135,7 @@ def _suffix(config: TrainConfig, features: Features) -> str:
     """What a row is matched by, where it is not what the network is made for."""
     if features == own_features(config):
         return ""
-    stream, _, branch = features.partition("-")
-    return f", {_SYMBOLS[stream]}_{branch[0].upper()}" if branch else f", {stream}"
+    return f", {SYMBOLS[features]}" if "-" in features else f", {features}"
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:

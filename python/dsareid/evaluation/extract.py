@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dsareid.data.batch import BatchConfig, assemble
-from dsareid.data.listing import GALLERY, QUERY
+from dsareid.data.listing import GALLERY, MULTI_QUERY, QUERY
 from dsareid.data.store import Split, Store
 from dsareid.engine import Run, TrainConfig
 from dsareid.engine.train import batch_config
@@ -17,11 +17,17 @@ from dsareid.errors import DSAError
 from dsareid.evaluation.ranking import RankResult, rank
 
 Features = Literal[
-    "mf", "mf-global", "mf-local", "fused", "fused-global", "fused-local", "guide", "guide-global", "guide-local"
-]
+    "mf", "mf-global", "mf-local", "fused", "fused-global", "fused-local", "guide", "guide-global",
+    "guide-local",
+]  # fmt: skip
 """f, f_G, f_L of the MF-Stream; z, z_G, z_L of both streams; d, d_G, d_L of the DSAG-Stream."""
 
-MULTI_QUERY = "multi-query"
+SYMBOLS: dict[Features, str] = {
+    f"{stream}{branch}": symbol + letter
+    for stream, symbol in (("mf", "f"), ("fused", "z"), ("guide", "d"))
+    for branch, letter in (("", ""), ("-global", "_G"), ("-local", "_L"))
+}
+"""What the paper calls them."""
 
 
 def own_features(config: TrainConfig) -> Features:
@@ -39,11 +45,12 @@ def check_features(config: TrainConfig, features: Features) -> None:
         raise ValueError(f"features must be one of {', '.join(get_args(Features))}, not {features!r}")
     stream, _, branch = features.partition("-")
     streams = {"mf": ("mf", "both"), "guide": ("dsag", "both"), "fused": ("both",)}[stream]
-    kind = f"{config.model}, guidance {config.guidance}" if config.guidance != "add" else config.model
+    kind = f"{config.model} with guidance {config.guidance}"
     if config.streams not in streams or (stream == "fused" and config.guidance == "distill"):
-        raise DSAError(f"{stream} features need a model of another kind: this run's is {kind}")
+        needed = "two streams that are fused" if stream == "fused" else f"the {stream.upper()} stream"
+        raise DSAError(f"{features} features need {needed}, but the model is {kind}")
     if branch and config.branches not in ("both", branch):
-        raise DSAError(f"{features} features need {branch} branches, which a model of kind {kind} does not have")
+        raise DSAError(f"{features} features need {branch} branches, which {config.model} does not have")
 
 
 def needs_iuv(config: TrainConfig, features: Features) -> bool:
@@ -92,16 +99,16 @@ def query_features(run: Run, store: Store, features: Features, batch_size: int) 
     """The features of the queries. With Market-1501's multi-query protocol those of all images of the query's
     identity and camera in gt_bbox, averaged."""
     query = store.select(QUERY, iuv=needs_iuv(run.config, features))
-    if MULTI_QUERY not in store.header.protocol:
+    if "multi-query" not in store.header.protocol:
         return extract(run, query, features, batch_size)
-    others = store.select("gt_bbox", iuv=needs_iuv(run.config, features))
+    others = store.select(MULTI_QUERY, iuv=needs_iuv(run.config, features))
     found = extract(run, others, features, batch_size)
-    group = {key: i for i, key in enumerate(sorted(set(zip(others.ids.tolist(), others.cams.tolist()))))}
-    if missing := [n for n, key in zip(query.names, _keys(query)) if key not in group]:
+    group = {key: i for i, key in enumerate(dict.fromkeys(_keys(others)))}
+    if missing := [name for name, key in zip(query.names, _keys(query)) if key not in group]:
         raise DSAError(f"{store.path}: gt_bbox has no image of the identity and camera of {missing[0]}")
     member = torch.tensor([group[key] for key in _keys(others)], device=found.device)
-    mean = torch.zeros(len(group), found.shape[1], device=found.device).index_add_(0, member, found)
-    mean /= member.bincount(minlength=len(group))[:, None]
+    total = torch.zeros(len(group), found.shape[1], device=found.device).index_add_(0, member, found)
+    mean = total / member.bincount()[:, None]
     return mean[torch.tensor([group[key] for key in _keys(query)], device=found.device)]
 
 
@@ -130,8 +137,8 @@ def match(
         found = [query_features(run, store, name, batch_size), extract(run, gallery, name, batch_size)]
         ids, cams = ([torch.from_numpy(getattr(x, y)) for x in (query, gallery)] for y in ("ids", "cams"))
         if every:
-            (found, ids, cams), known = _every(found, ids, cams), torch.cat(ids) > 0
-            found[0], ids[0], cams[0] = (x[0][known.to(x[0].device)] for x in (found, ids, cams))
+            known = torch.cat(ids) > 0
+            found, ids, cams = (_every(pair, known) for pair in (found, ids, cams))
         try:
             results[name] = rank(*found, *ids, *cams)
         except ValueError as error:
@@ -139,6 +146,7 @@ def match(
     return results
 
 
-def _every(*pairs: list[Tensor]) -> list[list[Tensor]]:
-    """Query and gallery put together, twice."""
-    return [[torch.cat(pair), torch.cat(pair)] for pair in pairs]
+def _every(pair: list[Tensor], known: Tensor) -> list[Tensor]:
+    """From those of queries and gallery: those of both that are known, and all of both."""
+    both = torch.cat(pair)
+    return [both[known.to(both.device)], both]

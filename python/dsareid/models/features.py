@@ -32,7 +32,7 @@ class Features(NamedTuple):
 
 
 def pooled(x: Tensor, global_head: nn.Module | None, local_head: nn.Module | None) -> Features:
-    """The last stage of a stream: what its heads, those that there are, make of x, averaged over the pixels."""
+    """The last stage of a stream: what the heads that there are make of x, averaged over the pixels."""
     whole = local = None
     if global_head is not None:
         whole = global_head(x).mean((2, 3))  # [B, 2048]

@@ -5,11 +5,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 
 from dsareid.data.pack import ensure_store
@@ -19,6 +17,7 @@ from dsareid.files import atomic_path
 from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
 from dsareid.report.plots import cmc_plot, training_plots
 from dsareid.report.runfiles import RunFiles, read_run
+from dsareid.report.templates import render
 
 _MODELS = {
     "dsa": "DSA-reID: both streams in training, the MF-Stream alone for matching",
@@ -52,7 +51,7 @@ def write_report(run: Path, data: Path | None = None) -> Path:
     content = _content(files, root, data)
     if content["pictures_missing"]:
         print(f"note: {content['pictures_missing']}", file=sys.stderr)
-    page = _environment().get_template("template.html").render(content)
+    page = render("template.html", content)
     path = run / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -171,16 +170,3 @@ def _machine() -> dict[str, str]:
 
 def _command(name: str, run: Path, root: Path | str | None) -> str:
     return shlex.join(["dsareid", name, str(run), "--data", str(root or "ROOT")])
-
-
-def _environment() -> jinja2.Environment:
-    source = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"template.html": source}),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    return environment

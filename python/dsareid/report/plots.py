@@ -48,6 +48,28 @@ def cmc_plot(rows: Records) -> Plot:
     return _render("CMC", draw, f"CMC curves: {words}")
 
 
+def rows_plot(title: str, rows: Sequence[tuple[str, Sequence[float], float | None]]) -> Plot:
+    """Rows of a table beside each other: a dot for each seed, a bar at their mean, the paper's figure.
+
+    Args:
+        rows: name, one's own figures, the paper's or None; all in per cent.
+    """
+
+    def draw(axes: Axes) -> None:
+        for y, (_, own, paper) in enumerate(rows):
+            if own:
+                axes.plot([np.mean(own)] * 2, [y - 0.3, y + 0.3], color=COLOURS[0], linewidth=2.5)
+            axes.plot(own, [y] * len(own), "o", color=COLOURS[0], alpha=0.6, markersize=5)
+            if paper is not None:
+                axes.plot([paper], [y], "D", color=COLOURS[1], markersize=6, fillstyle="none")
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axes.set(xlabel=title + ", %", ylim=(len(rows) - 0.4, -0.6))
+        axes.grid(visible=False, axis="y")
+
+    words = "; ".join(f"{name} {np.mean(own):.1f}" for name, own, _ in rows if own)
+    return _render(title, draw, f"{title}: {words}", (7.2, 0.9 + 0.34 * len(rows)))
+
+
 def training_plots(log: Records) -> list[Plot]:
     """Every curve that the log has values for, in the order a reader asks for them."""
     keys = list(dict.fromkeys(key for record in log for key in record))
@@ -120,11 +142,13 @@ def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return steps[chosen], values[chosen]
 
 
-def _render(title: str, draw: Callable[[Axes], None], alt: str) -> Plot:
-    return Plot(title, _svg(draw, "light"), _svg(draw, "dark"), alt)
+def _render(
+    title: str, draw: Callable[[Axes], None], alt: str, size: tuple[float, float] = (5.2, 3.1)
+) -> Plot:
+    return Plot(title, _svg(draw, "light", size), _svg(draw, "dark", size), alt)
 
 
-def _svg(draw: Callable[[Axes], None], theme: str) -> str:
+def _svg(draw: Callable[[Axes], None], theme: str, size: tuple[float, float]) -> str:
     text, grid = _TEXT[theme], _GRID[theme]
     style = {
         "font.size": 10, "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.8,
@@ -134,7 +158,7 @@ def _svg(draw: Callable[[Axes], None], theme: str) -> str:
         "svg.hashsalt": "dsareid", "svg.fonttype": "path",
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(5.2, 3.1), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # never a window, whatever back end the user has set
         draw(figure.add_subplot())
         buffer = io.BytesIO()

@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dsareid.data.batch import AugmentConfig
+from dsareid.data.batch import AugmentConfig, GuideConfig
 from dsareid.data.pack import pack
 from dsareid.engine import TrainConfig, load_run, train
 from dsareid.engine.config import NetworkConfig, OptimConfig, load_config, save_config
+from dsareid.engine.run import build_model, initialise
 from dsareid.engine.train import Interrupted, Trainer
 from dsareid.errors import DSAError
 
@@ -83,6 +84,43 @@ def test_other_models_need_no_maps(own_data, tmp_path, model):
         path.unlink()
     train(config_for(own_data, tmp_path / "run", model=model, epochs=1))
     assert load_run(tmp_path / "run", "cpu").config.model == model
+
+
+@pytest.mark.parametrize("changes", [
+    {"model": "dsa-global"}, {"model": "dsa-local"}, {"model": "dsap"}, {"guidance": "concat"},
+    {"guidance": "distill"}, {"guide": GuideConfig(fed="crops")},
+    {"guidance": "distill", "guide": GuideConfig(fed="patches")},
+    {"guide": GuideConfig(parts=8, reversed_charts=True, augmented=False)},
+], ids=str)  # fmt: skip
+def test_every_kind_of_network_trains_and_goes_on(tiny_data, tmp_path, changes):
+    """Stopped in its second epoch, which is after the warm-up, it ends where an uninterrupted run does."""
+    whole, stopped = (config_for(tiny_data, tmp_path / x, epochs=2, **changes) for x in ("whole", "stopped"))
+    train(whole)
+    with stop_after(3), pytest.raises(Interrupted):
+        train(stopped)
+    train(stopped, resume=True)
+    assert losses_of(whole.out) == losses_of(stopped.out)
+    assert_same_state(checkpoint(whole.out)["model"], checkpoint(stopped.out)["model"])
+    logged = json.loads((whole.out / "log.jsonl").read_text().splitlines()[-1])
+    teaches = changes.get("guidance") == "distill"
+    assert ("loss/distill_global" in logged) == ("accuracy/guide" in logged) == teaches
+
+
+def test_a_run_that_starts_from_another(whole_run, tiny_data, tmp_path):
+    """All weights but the classifiers' are those of the other run; of another network they are refused."""
+    config = config_for(tiny_data, tmp_path / "tuned", weights=str(whole_run), seed=7)
+    model = build_model(config, 9)
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    initialise(model, config.weights)
+    for name, value in model.state_dict().items():
+        theirs = checkpoint(whole_run)["model"]
+        assert torch.equal(value, own[name] if name.startswith("classify_") else theirs[name])
+    train(config)
+    for wrong in ({"model": "two-branch"}, {"network": dataclasses.replace(NETWORK, width=1 / 4)}):
+        other = dataclasses.replace(config, out=tmp_path / "other", **wrong)
+        with pytest.raises(DSAError, match="a run of another network than this one"):
+            train(other)
+        assert not other.out.exists()
 
 
 def test_the_loss_falls(tiny_data, tmp_path):

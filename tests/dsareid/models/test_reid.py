@@ -118,8 +118,9 @@ def test_two_branch_and_baseline():
     two = TwoBranch(5, **SMALL)
     out = two(image)
     assert out.d is None and out.z is out.f and two.eval()(image).shape == (2, 512)
-    with pytest.raises(ValueError, match="DSAG"):
-        two.fused(image, None)
+    for features in (lambda: two.fused(image, None), lambda: two.guide(None)):
+        with pytest.raises(ValueError, match="DSAG"):
+            features()
     base = Baseline(5, **SMALL)
     out = base(image)
     assert out.z.local is None and not out.logits.f_local and out.logits.z_local is None
@@ -134,6 +135,91 @@ def test_every_parameter_gets_a_gradient():
     total = sum(losses(model(image, dsap), torch.tensor([0, 0, 1, 1]), LossConfig()).values())
     total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", [
+    {"branches": "global"}, {"branches": "local"}, {"streams": "mf", "branches": "local"},
+    {"streams": "dsag"}, {"streams": "dsag", "branches": "global"}, {"guidance": "concat"},
+    {"guidance": "concat", "branches": "local"}, {"guidance": "distill"}, {"reversed_charts": True},
+    {"guidance": "distill", "branches": "global"},
+])  # fmt: skip
+def test_every_kind_trains_all_of_its_weights(options):
+    """And embeds into as many numbers as it has branches."""
+    from dsareid.losses import LossConfig, losses
+
+    image, dsap = inputs(4)
+    model = DSAReID(2, **SMALL, **options)
+    terms = losses(model(image, dsap), torch.tensor([0, 0, 1, 1]), LossConfig(), teaching=True)
+    sum(terms.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    wide = 512 if options.get("branches", "both") == "both" else 256
+    model.eval()
+    alone = options.get("streams") == "dsag"
+    assert model(None if alone else image, dsap if alone else None).shape == (4, wide)
+    branch = {"global": "local", "local": "global"}.get(options.get("branches"))
+    assert not any(branch and f"_{branch}" in name for name in terms)
+
+
+def test_concatenation_goes_through_one_layer_for_each_branch():
+    image, dsap = inputs()
+    model = DSAReID(5, **SMALL, guidance="concat").eval()
+    f, d = model.streams(image, dsap)
+    z = model.fuse(f, d)
+    layer = model.fusion.global_
+    expected = torch.cat([f.global_, d.global_], 1) @ layer.weight.T + layer.bias
+    torch.testing.assert_close(z.global_, expected)
+    for part, layer in enumerate(model.fusion.local):
+        expected = torch.cat([f.local[:, part], d.local[:, part]], 1) @ layer.weight.T + layer.bias
+        torch.testing.assert_close(z.local[:, part], expected)
+    assert torch.equal(model.fused(image, dsap), z.embedding())
+    with torch.device("meta"):
+        fusion = DSAReID(5, guidance="concat").fusion
+    assert fusion.global_.weight.shape == (2048, 4096)
+    assert [x.weight.shape for x in fusion.local] == [(256, 512)] * 8
+
+
+def test_a_guide_that_teaches_is_not_fused():
+    image, dsap = inputs()
+    model = DSAReID(5, **SMALL, guidance="distill")
+    out = model(image, dsap)
+    assert out.z is out.f and out.logits.d_global.shape == out.logits.d_local.shape == (2, 5)
+    with pytest.raises(ValueError, match="not added"):
+        model.fused(image, dsap)
+    assert torch.equal(model.eval().guide(dsap), model.dsag(dsap).embedding())
+
+
+def test_the_guiding_stream_alone_takes_the_place_of_the_other():
+    _, dsap = inputs()
+    model = DSAReID(5, **SMALL, streams="dsag")
+    out = model(None, dsap)
+    assert out.d is None and out.z is out.f and model.mf is None
+    with pytest.raises(ValueError, match="dsap is missing"):
+        model(None)
+
+
+def test_charts_that_run_the_other_way_are_turned_round():
+    """Hand, foot and head of one side in a chart turned round are those of the stream without the option."""
+    model = DSAReID(5, **SMALL).eval()
+    turned = DSAReID(5, **SMALL, reversed_charts=True).eval()
+    turned.load_state_dict(model.state_dict())
+    _, dsap = inputs()
+    other = dsap.clone()
+    other[:, [3, 5, 23]] = other[:, [3, 5, 23]].flip(3)  # left hand, right foot, left head; U down the rows
+    assert torch.equal(turned.guide(dsap), model.guide(other))
+    assert not torch.equal(turned.guide(dsap), model.guide(dsap))
+
+
+def test_eight_branches_from_the_start():
+    """Nothing is merged: a part image moves its own local feature alone."""
+    model = DSAReID(5, **SMALL, parts=8).eval()
+    dsap = torch.randn(1, 8, 3, 8, 8)
+    before = model.dsag(dsap).local
+    for part in range(8):
+        changed = dsap.clone()
+        changed[:, part] += 1
+        moved = (model.dsag(changed).local - before).abs().amax(2)[0] > 0
+        assert moved.nonzero().flatten().tolist() == [part]
+    assert model.fused(torch.randn(1, 3, 64, 32), dsap).shape == (1, 512)
 
 
 def test_zero_init_makes_blocks_their_shortcuts():
@@ -188,3 +274,5 @@ def test_shared_bottlenecks_are_separate_branches():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="num_classes"):
         DSAReID(0)
+    with pytest.raises(ValueError, match="parts must be 24 or 8"):
+        DSAReID(2, **SMALL, parts=13)

@@ -55,7 +55,8 @@ def data(tmp_path):
         for k in range(5):
             image = draw.integers(0, 256, (48, 24, 3)).astype(np.uint8)
             iuv = draw.integers(0, 25, (48, 24, 3)).astype(np.uint8)
-            stem = f"{k + 1:04d}_c{k + 1}s1_000001_00"
+            identity = k + 11 if split == "bounding_box_train" else k + 1
+            stem = f"{identity:04d}_c{k + 1}s1_000001_00"
             Image.fromarray(image).save(root / split / f"{stem}.jpg")
             write_iuv(root / "iuv" / split / f"{stem}.png", iuv)
     return root

@@ -1,0 +1,160 @@
+"""A table of one's own figures beside the paper's: as text, CSV and HTML."""
+
+import csv
+import io
+import platform
+import statistics
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from dsareid.evaluation import SYMBOLS, Features
+from dsareid.files import atomic_path
+from dsareid.report.plots import rows_plot
+from dsareid.report.templates import render
+
+MEASURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a row, per cent."""
+
+    own: tuple[float, ...]  # of each seed that is done
+    paper: float | None  # None where the paper has none, or none for these data
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.mean(self.own) if self.own else None
+
+    @property
+    def spread(self) -> float | None:
+        """The seeds' standard deviation, n - 1; None of fewer than two."""
+        return statistics.stdev(self.own) if len(self.own) > 1 else None
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "-"
+        return f"{self.mean:.1f}" if self.spread is None else f"{self.mean:.1f} ±{self.spread:.1f}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row."""
+
+    name: str
+    matched_by: Features
+    network: str
+    cells: dict[str, Cell]  # by measure, as in MEASURES
+
+    @property
+    def symbol(self) -> str:
+        return SYMBOLS[self.matched_by]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.cells["mAP"].own)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, run on some data."""
+
+    name: str  # as in recipes.TABLES
+    title: str
+    dataset: str
+    synthetic: bool
+    preset: str
+    seeds: int  # asked for
+    lines: list[Line]
+    counts: str  # of the data set's images
+    protocol: str
+
+    @property
+    def has_paper(self) -> bool:
+        return any(cell.paper is not None for line in self.lines for cell in line.cells.values())
+
+    @property
+    def heading(self) -> str:
+        runs = f"{self.seeds} seeds: mean ±standard deviation" if self.seeds > 1 else "one seed"
+        return f"{self.title} on {self.dataset}, preset {self.preset}, {runs}, per cent"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about the comparison."""
+        notes = []
+        if self.synthetic:
+            notes.append("The people are rendered; the paper's figures, of photographs, are left out.")
+        elif not self.has_paper:
+            notes.append(f"The paper has no figures for these rows on {self.dataset}.")
+        elif self.preset != "paper":
+            notes.append(f"The preset {self.preset} is not the paper's: its network is another.")
+        if open_ := [line.name for line in self.lines if line.seeds < self.seeds]:
+            notes.append(f"Not finished: {len(open_)} of {len(self.lines)} rows lack runs.")
+        return notes
+
+
+def write_table(table: Table, out: Path) -> None:
+    """Write OUT/<table>.txt, .csv and .html.
+
+    Raises:
+        DSAError: a file cannot be written.
+    """
+    texts = {"txt": format_text(table) + "\n", "csv": format_csv(table), "html": format_html(table)}
+    for suffix, text in texts.items():
+        with atomic_path(out / f"{table.name}.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def format_text(table: Table) -> str:
+    """The table as aligned text, the paper's figures to the right where there are any."""
+    names = max(len(line.name) for line in table.lines)
+    by = max(len(line.symbol) for line in table.lines)
+    wide = max(len(str(cell)) for line in table.lines for cell in line.cells.values()) + 2
+    wide = max(wide, 9)
+    head = f"{'':<{names}}  {'by':<{by}}" + "".join(f"{title:>{wide}}" for title in MEASURES.values())
+    if table.has_paper:
+        head += "   | paper" + "".join(f"{title:>9}" for title in MEASURES.values())
+    lines = [table.heading, "", head]
+    for line in table.lines:
+        text = f"{line.name:<{names}}  {line.symbol:<{by}}"
+        text += "".join(f"{str(cell):>{wide}}" for cell in line.cells.values())
+        if table.has_paper:
+            paper = ("" if c.paper is None else f"{c.paper:.1f}" for c in line.cells.values())
+            text += "   |      " + "".join(f"{figure:>9}" for figure in paper)
+        lines.append(text.rstrip())
+    return "\n".join([*lines, "", *table.notes]).rstrip()
+
+
+def format_csv(table: Table) -> str:
+    """One line for each row and measure: every seed's figure, mean, spread, the paper's."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    seeds = [f"seed_{seed}" for seed in range(table.seeds)]
+    paper = ["paper"] if table.has_paper else []
+    writer.writerow(["row", "network", "matched_by", "measure", *seeds, "mean", "standard_deviation", *paper])
+    for line in table.lines:
+        for measure, cell in line.cells.items():
+            own = [f"{value:.4f}" for value in cell.own] + [""] * (table.seeds - len(cell.own))
+            figures = [cell.mean, cell.spread, *([cell.paper] if paper else [])]
+            rounded = ["" if value is None else f"{value:.4f}" for value in figures]
+            writer.writerow([line.name, line.network, line.matched_by, measure, *own, *rounded])
+    return buffer.getvalue()
+
+
+def format_html(table: Table) -> str:
+    """One self-contained page."""
+    dots = [(f"{x.name}, {x.symbol}", x.cells["mAP"].own, x.cells["mAP"].paper) for x in table.lines]
+    drawn = any(line.seeds for line in table.lines)
+    return render("reproduce.html", {
+        "table": table,
+        "measures": list(MEASURES.values()),
+        "plot": rows_plot("mAP of each seed", dots) if drawn else None,
+        "environment": {
+            "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+            "Device here": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "torch": torch.__version__,
+        },
+    })  # fmt: skip
