@@ -211,17 +211,20 @@ class Inference:
     def by_way(self) -> dict[str, Seconds]:
         """An image's time to be matched by "f", by "z" and by "d", as far as the network makes them.
 
-        Medians over rounds in which everything is timed once, one after the other.
+        Medians over rounds in which every way is timed once. Inputs take a small part of a network's time, and
+        so have rounds of their own, many more.
         """
         model, alone = self.model, dataclasses.replace(self.guided, guide=None)
-        work = {
-            "f": (lambda: self.input(alone), lambda: model(self.image)),
-            "z": (lambda: self.input(self.guided), lambda: model.fused(self.image, self.dsap)),
-            "d": (lambda: self.input(self.guided), lambda: model.guide(self.dsap)),
+        inputs = {"f": alone, "z": self.guided, "d": self.guided}
+        networks = {
+            "f": lambda: model(self.image),
+            "z": lambda: model.fused(self.image, self.dsap),
+            "d": lambda: model.guide(self.dsap),
         }
-        chosen = [(way, work[way]) for way in ways(self.config)]
-        seconds = self._medians(lambda: [self._time(step) for _, steps in chosen for step in steps])
-        return {way: Seconds(*seconds[2 * k : 2 * k + 2]) for k, (way, _) in enumerate(chosen)}
+        chosen = ways(self.config)
+        input_ = self._medians(lambda: [self._time(partial(self.input, inputs[way])) for way in chosen])
+        network = self._medians(lambda: [self._time(networks[way]) for way in chosen])
+        return {way: Seconds(*each) for way, *each in zip(chosen, input_, network)}
 
     def by_layer(self, parts: dict[str, list[Layer]]) -> dict[str, list[float]]:
         """An image's time in each layer of each stream, medians; a layer ends where the next begins."""
@@ -417,7 +420,7 @@ def format_inference(
         times = (fused / alone for alone, fused in zip(*rows.values()))
         lines.append(_costs("  times as much", *(f"{x:.2f}" for x in times)))
     lines += [
-        f"  float32, {where}; medians of rounds in which everything is timed in turn",
+        f"  float32, {where}; medians of paired rounds",
         "  input: from stored pixels of the network's size to normalised images"
         + (", and to what the guide is fed" if config.guided else ""),
     ]

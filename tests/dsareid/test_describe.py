@@ -234,6 +234,14 @@ def test_times(kind, quick):
     assert ("times as much" in text) == ("z" in by_way)
 
 
+def test_f_is_timed_without_part_images(quick, monkeypatch):
+    config = small()
+    inference, guides = Inference(config, 5, 2, CPU), []
+    monkeypatch.setattr(inference, "input", lambda batches: guides.append(batches.guide))
+    inference.by_way()
+    assert guides == [None, config.guide] * 4  # three rounds after one that does not count
+
+
 def test_a_slow_layer_is_found(quick, monkeypatch):
     """Time goes to the layer that takes it; a merge's is that between the layers around it."""
     config = small()
@@ -246,11 +254,12 @@ def test_a_slow_layer_is_found(quick, monkeypatch):
         return lambda *_: clock.__setitem__(0, clock[0] + seconds)
 
     inference.model.mf.trunk.layer2[0].conv2.register_forward_hook(takes(4.0))
+    inference.model.dsag.conv3[1].bn2.register_forward_hook(takes(2.0))  # the layer's last module
     inference.model.dsag.conv4[0].register_forward_pre_hook(takes(1.0))  # after the merge, before the layer
     inference.model.dsag.conv5_l.register_forward_hook(takes(3.0))
     times = inference.by_layer(parts)  # of one of two images
     assert times[MF] == [0, 0, 2, 0, 0, 0]
-    assert times[DSAG] == [0, 0, 0, 0.5, 0, 0, 0, 1.5]
+    assert times[DSAG] == [0, 0, 1, 0.5, 0, 0, 0, 1.5]
 
 
 @pytest.mark.skipif(not module._STATUS.exists(), reason="measured by /proc")

@@ -71,6 +71,8 @@ CUHK01 = Dataset(
     default="485-s0",
 )
 
+PUBLIC = {dataset.name: dataset for dataset in (MARKET, DUKE, *CUHK03.values(), CUHK01)}
+
 SYNTHETIC = Dataset(
     "synthetic", f"{_MARKET_LAYOUT}0001_c1s1_012345_00.jpg", "none: rendered by dsareid synth"
 )

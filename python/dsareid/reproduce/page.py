@@ -71,6 +71,7 @@ class Table:
     lines: list[Line]
     counts: str  # of the data set's images
     protocol: str
+    differences: list[str]  # from a public data set as it is known
 
     @property
     def has_paper(self) -> bool:
@@ -89,8 +90,13 @@ class Table:
             notes.append("The people are rendered; the paper's figures, of photographs, are left out.")
         elif not self.has_paper:
             notes.append(f"The paper has no figures for these rows on {self.dataset}.")
-        elif self.preset != "paper":
-            notes.append(f"The preset {self.preset} is not the paper's: its network is another.")
+        else:
+            if self.preset != "paper":
+                notes.append(f"The preset {self.preset} is not the paper's: its network is another.")
+            if self.differences:
+                notes.append(f"These are not the paper's data: {'; '.join(self.differences)}.")
+            if self.protocol in ("multi-query", "distractors", "multi-query+distractors"):
+                notes.append(f"The protocol is {self.protocol}; the paper's figures are for single query.")
         if open_ := [line.name for line in self.lines if line.seeds < self.seeds]:
             notes.append(f"Not finished: {len(open_)} of {len(self.lines)} rows lack runs.")
         return notes

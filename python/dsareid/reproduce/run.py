@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsareid.data.datasets import CUHK01
-from dsareid.data.listing import GALLERY, QUERY, TRAIN
+from dsareid.data.datasets import CUHK01, PUBLIC
+from dsareid.data.listing import GALLERY, QUERY, SPLITS, TRAIN, Count
 from dsareid.data.pack import ensure_store
 from dsareid.data.store import Store
 from dsareid.engine import TrainConfig, load_run, train
@@ -24,6 +24,7 @@ from dsareid.engine.config import load_config
 from dsareid.engine.run import CHECKPOINT, CONFIG
 from dsareid.errors import DSAError
 from dsareid.evaluation import Features, match
+from dsareid.evaluation.extract import needs_iuv
 from dsareid.files import atomic_path, make_folder
 from dsareid.reproduce.page import MEASURES, Cell, Line, Table, format_text, write_table
 from dsareid.reproduce.recipes import DSA, PRETRAINING, TABLES, TITLES, Network, Row, fine_tuning
@@ -73,11 +74,13 @@ def reproduce(
         raise DSAError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
     if seeds < 1:
         raise DSAError(f"--seeds must be at least 1, not {seeds}")
-    data, out = data.absolute(), make_folder(out)
-    protocol = preset.protocol
-    store = ensure_store(data, preset.height, preset.width, mapped=(TRAIN,), protocol=protocol)
+    data = data.absolute()
+    mapped = (TRAIN, QUERY, GALLERY) if any(_needs_maps(row, preset) for row in TABLES[table]) else (TRAIN,)
+    store = ensure_store(data, preset.height, preset.width, mapped=mapped, protocol=preset.protocol)
+    for split in SPLITS:  # what is missing for the evaluation is to be said before days of training
+        store.select(split, iuv=split in mapped)
     rows = _rows(table, store, pretraining)
-    tasks = list(_tasks(rows, data, out, preset, seeds, pretraining))
+    tasks = list(_tasks(rows, data, make_folder(out), preset, seeds, pretraining))
     for number, task in enumerate(tasks, 1):
         _check_same(task)
         if not _is_done(task):
@@ -88,6 +91,12 @@ def reproduce(
     print(format_text(made))
     print(f"{out / table}.html, .csv, .txt")
     return made
+
+
+def _needs_maps(row: Row, preset: TrainConfig) -> bool:
+    """Whether the row is matched by features that are made from IUV maps too."""
+    config = row.network.config(preset, preset.data, preset.out, 0)
+    return needs_iuv(config, row.matched_by)
 
 
 def _rows(table: str, store: Store, pretraining: Path | None) -> list[Row]:
@@ -187,9 +196,22 @@ def _table(
             for measure in MEASURES
         }
         lines.append(Line(row.name, row.matched_by, row.network.name, cells))
-    counts = [len(store.select(split, iuv=False)) for split in (TRAIN, QUERY, GALLERY)]
+    counts = [len(store.select(split, iuv=False)) for split in SPLITS]
     return Table(
         name=name, title=TITLES[name], dataset=header.dataset, synthetic=header.synthetic, preset=preset,
-        seeds=seeds, lines=lines, protocol=header.protocol,
+        seeds=seeds, lines=lines, protocol=header.protocol, differences=_differences(store),
         counts="{:,} training images, {:,} queries, {:,} gallery images".format(*counts),
     )  # fmt: skip
+
+
+def _differences(store: Store) -> list[str]:
+    """In which splits a public data set has other counts than are known of it."""
+    if store.header.dataset not in PUBLIC:
+        return []
+    different = []
+    for name, expected in PUBLIC[store.header.dataset].expected.items():
+        split = store.select(name, iuv=False)
+        found = Count(len(split), len({*split.ids.tolist()} - {0}))
+        if found != expected:
+            different.append(f"{name} has {found} instead of {expected}")
+    return different

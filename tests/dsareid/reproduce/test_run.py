@@ -1,0 +1,179 @@
+"""dsareid reproduce on miniature data: every row starts, trains, is evaluated; and it goes on."""
+
+import csv
+import dataclasses
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsareid.cli import main
+from dsareid.data.iuv import write_iuv
+from dsareid.engine import PRESETS
+from dsareid.engine.config import NetworkConfig, load_config
+from dsareid.engine.train import Interrupted, Trainer
+from dsareid.errors import DSAError
+from dsareid.reproduce import run as module
+from dsareid.reproduce.recipes import TABLES
+from dsareid.reproduce.run import reproduce
+
+SMALL = dataclasses.replace(
+    PRESETS["demo"], data="", out="", epochs=1, height=64, width=32, dsap_size=8, identities=2, images=2,
+    device="cpu", network=NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
+)  # fmt: skip
+
+
+@pytest.fixture
+def small_presets(monkeypatch):
+    monkeypatch.setitem(PRESETS, "demo", SMALL)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_of_every_table(tiny_data, tmp_path, capsys, small_presets, table):
+    out = tmp_path / "out"
+    status = main(["reproduce", table, "--data", str(tiny_data), "--out", str(out), "--preset", "demo",
+                   "--device", "cpu"])  # fmt: skip
+    printed, errors = capsys.readouterr()
+    assert status == 0, errors
+    rows = [row for row in TABLES[table] if not row.network.pretrained]
+    text = (out / f"{table}.txt").read_text()
+    assert text.rstrip() in printed and all(row.name in text for row in rows)
+    with (out / f"{table}.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["row"] for line in lines] == [row.name for row in rows for _ in range(4)]
+    assert all(0 < float(line["mean"]) <= 100 for line in lines)
+    page = (out / f"{table}.html").read_text()
+    assert all(row.name in page for row in rows) and "http" not in page.replace("http://www.w3.org", "")
+    assert ("paper" in lines[0]) == any(row.paper for row in rows)
+    assert len(list(out.glob("*/seed-0/checkpoint.pt"))) == len({row.network for row in rows})
+
+
+def test_tables_share_networks_and_nothing_is_done_twice(tiny_data, tmp_path, capsys, monkeypatch):
+    reproduce("table5", tiny_data, tmp_path, SMALL)
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
+    reproduce("table5", tiny_data, tmp_path, SMALL)
+    monkeypatch.undo()
+    trained = []
+    original = module.train
+    monkeypatch.setattr(module, "train", lambda c, **k: trained.append(c.out.parent.name) or original(c, **k))
+    reproduce("table4", tiny_data, tmp_path, SMALL)
+    assert trained == ["baseline-re-ls", "csa"]
+
+
+def test_it_goes_on_where_it_was_stopped(tiny_data, tmp_path, monkeypatch):
+    """By Ctrl-C in the third step of the second network, of eight steps each."""
+    config = dataclasses.replace(SMALL, epochs=2)
+    steps, original = [], Trainer._step
+
+    def step(self, batch, rate):
+        steps.append(self.config.out)
+        if len(steps) == 8 + 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, rate)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    with pytest.raises(Interrupted):
+        reproduce("table5", tiny_data, tmp_path, config, seeds=2)
+    assert "-" in (tmp_path / "table5.txt").read_text().splitlines()[4]
+    made = reproduce("table5", tiny_data, tmp_path, config, seeds=2)
+    assert [steps.count(run) for run in dict.fromkeys(steps)] == [8] * 4
+    assert all(len(cell.own) == 2 for line in made.lines for cell in line.cells.values())
+    assert "Not finished" not in (tmp_path / "table5.txt").read_text()
+
+
+def test_an_unfinished_table_says_so(tiny_data, tmp_path, monkeypatch):
+    done, original = [], module._do
+
+    def only_one(task, store):
+        if done:
+            raise Interrupted("stopped")
+        done.append(task)
+        original(task, store)
+
+    monkeypatch.setattr(module, "_do", only_one)
+    with pytest.raises(Interrupted):
+        reproduce("table5", tiny_data, tmp_path, SMALL)
+    assert "Not finished: 1 of 2 rows lack runs." in (tmp_path / "table5.txt").read_text()
+
+
+def test_spread_and_seeds(tiny_data, tmp_path):
+    made = reproduce("dsap-alone", tiny_data, tmp_path, SMALL, seeds=2)
+    (line,) = made.lines
+    configs = [load_config(tmp_path / f"dsap-alone/seed-{seed}/config.json") for seed in (0, 1)]
+    assert [config.seed for config in configs] == [0, 1]
+    cell = line.cells["mAP"]
+    assert cell.mean == pytest.approx(sum(cell.own) / 2)
+    assert cell.spread == pytest.approx(abs(cell.own[0] - cell.own[1]) / 2**0.5)
+
+
+def test_a_run_of_other_data_or_settings_is_not_touched(tiny_data, own_data, tmp_path):
+    reproduce("dsap-alone", tiny_data, tmp_path, SMALL)
+    for data, config, word in (
+        (own_data, SMALL, "data"), (tiny_data, dataclasses.replace(SMALL, epochs=2), "epochs"),
+    ):  # fmt: skip
+        with pytest.raises(DSAError, match=f"seed-0: its {word} is .* choose another"):
+            reproduce("dsap-alone", data, tmp_path, config)
+
+
+def test_the_papers_figures_stand_beside_real_data_alone(own_data, tmp_path):
+    made = reproduce("table5", own_data, tmp_path / "a", SMALL, preset_name="demo")
+    text = (tmp_path / "a/table5.txt").read_text()
+    assert made.has_paper and "87.6" in text
+    assert "The preset demo is not the paper's" in text
+    assert "bounding_box_train has 16 images of 4 identities instead of 12,936 images of 751" in text
+    (own_data / "synth.json").write_text("{}")
+    made = reproduce("table5", own_data, tmp_path / "b", SMALL, preset_name="demo")
+    text = (tmp_path / "b/table5.txt").read_text()
+    assert not made.has_paper and "87.6" not in text
+    assert "the paper's figures, of photographs, are left out" in text
+    assert "paper" not in (tmp_path / "b/table5.csv").read_text()
+
+
+def cuhk01(root):
+    """486 + 5 identities, so that the split of 485 leaves some to train on; tiny images."""
+    draw = np.random.default_rng(0)
+    for folder in (root / "campus", root / "iuv/campus"):
+        folder.mkdir(parents=True)
+    for identity in range(1, 491):
+        for shot in range(1, 5):
+            name = f"{identity:04d}{shot:03d}.png"
+            pixels = draw.integers(0, 256, (2, 32, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels[0]).save(root / "campus" / name)
+            write_iuv(root / "iuv/campus" / name, pixels[1] % 25)
+    return root
+
+
+def test_pre_training_and_fine_tuning(tiny_data, tmp_path, capsys):
+    root = cuhk01(tmp_path / "CUHK01")
+    plain = reproduce("table2", root, tmp_path / "out", SMALL)
+    assert len(plain.lines) == 1 and plain.dataset == "CUHK01" and plain.protocol == "485-s0"
+    assert "--pretraining ROOT adds it" in capsys.readouterr().out
+    made = reproduce("table2", root, tmp_path / "out", SMALL, pretraining=tiny_data)
+    assert [line.cells["rank1"].paper for line in made.lines] == [88.6, 90.4]
+    assert made.lines[0].cells["mAP"].paper is None and made.lines[1].cells["mAP"].own
+    first, tuned = (
+        load_config(tmp_path / "out" / x / "seed-0/config.json") for x in ("pre-trained", "dsa-fine-tuned")
+    )
+    assert first.data == tiny_data and tuned.data == root
+    assert tuned.weights == str(tmp_path / "out/pre-trained/seed-0")
+    assert tuned.optim.rate == pytest.approx(first.optim.rate / 10)
+    reproduce("table2", root, tmp_path / "out", SMALL, pretraining=tiny_data)  # and is not done again
+
+
+def test_bad_input(tiny_data, own_data, tmp_path):
+    with pytest.raises(DSAError, match="there is no table 'table9'; there are table2"):
+        reproduce("table9", tiny_data, tmp_path, SMALL)
+    with pytest.raises(DSAError, match="--seeds must be at least 1"):
+        reproduce("table3", tiny_data, tmp_path, SMALL, seeds=0)
+    with pytest.raises(DSAError, match="no row of table3 is pre-trained"):
+        reproduce("table3", tiny_data, tmp_path, SMALL, pretraining=own_data)
+    shutil.rmtree(own_data / "query")
+    with pytest.raises(DSAError, match="query"):
+        reproduce("table5", own_data, tmp_path / "new", SMALL)
+    next((own_data / "iuv/bounding_box_test").iterdir()).unlink()
+    with pytest.raises(DSAError, match="the IUV map of bounding_box_test"):
+        reproduce("table3", own_data, tmp_path / "new", SMALL)
+    assert not (tmp_path / "new").exists()
