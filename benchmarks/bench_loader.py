@@ -245,7 +245,8 @@ def expanded(split: Split, path: Path) -> Callable[[bool], Batches]:
 def as_trained(split: Split) -> Callable[[bool], Batches]:
     def batches(augment: bool) -> Batches:
         settings = AugmentConfig() if augment else AugmentConfig(pad=0, flip=0, erase=0)
-        data = TrainData(split, BatchConfig(BATCH, HEIGHT, WIDTH, GuideConfig(), SIZE, settings, 0), torch.device("cpu"))
+        config = BatchConfig(BATCH, HEIGHT, WIDTH, GuideConfig(), SIZE, settings, 0)
+        data = TrainData(split, config, torch.device("cpu"))
         rng, epoch = np.random.default_rng(0), 0
         while True:
             order = rng.permutation(len(split)) if augment else np.arange(len(split))

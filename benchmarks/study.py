@@ -206,7 +206,7 @@ def main() -> None:
     elif options.what == "report":
         from study_report import write
 
-        write(RESULTS)
+        write(RESULTS, ARMS)
     else:
         jobs = [("two-branch", seed, rate) for seed in TUNING_SEEDS for rate in RATES]
         if options.what == "run":

@@ -211,8 +211,8 @@ class Inference:
     def by_way(self) -> dict[str, Seconds]:
         """An image's time to be matched by "f", by "z" and by "d", as far as the network makes them.
 
-        Medians over rounds in which every way is timed once. Inputs take a small part of a network's time, and
-        so have rounds of their own, many more.
+        Medians over rounds in which every way is timed once. Inputs take a small part of a network's time,
+        and so have rounds of their own, many more.
         """
         model, alone = self.model, dataclasses.replace(self.guided, guide=None)
         inputs = {"f": alone, "z": self.guided, "d": self.guided}
