@@ -157,7 +157,9 @@ def _draw(runs: Runs, path: Path) -> None:
     arms = {"exact": "dsa-exact", "mild": "dsa", "strong": "dsa-strong"}
     _line(faults, runs, arms, "fused", "DSA, z", COLOURS[1])
     _line(faults, runs, arms, "mf", "DSA, f", COLOURS[0])
-    _line(faults, runs, dict.fromkeys(arms, "two-branch"), "mf", "two-branch, f", COLOURS[7])
+    if unguided := figures(runs, "two-branch", "mf").values():
+        mean = statistics.mean(unguided)
+        faults.axhline(mean, color=COLOURS[7], linestyle="--", label="two-branch, f, which needs no maps")
     faults.set(xlabel="faults of the IUV maps", ylabel="mAP, %", title="Quality of DensePose")
     arms = {"aligned": "dsa-aligned", "misaligned": "dsa"}
     _line(boxes, runs, arms, "fused", "DSA, z", COLOURS[1])
@@ -175,9 +177,11 @@ def _draw(runs: Runs, path: Path) -> None:
 
 
 def _line(axes, runs: Runs, arms: dict[str, str], features: str, label: str, colour: str) -> None:
-    """A line through the means, and a dot for each seed."""
-    found = {x: list(figures(runs, arm, features).values()) for x, arm in arms.items()}
-    found = {x: values for x, values in found.items() if values}
-    axes.plot(list(found), [statistics.mean(v) for v in found.values()], color=colour, label=label, marker="_")
-    for x, values in found.items():
-        axes.plot([x] * len(values), values, "o", color=colour, alpha=0.5, markersize=4)
+    """A thin line for each seed, which sees the same people all along, and a thick one through the means."""
+    found = {x: figures(runs, arm, features) for x, arm in arms.items()}
+    found = {x: by_seed for x, by_seed in found.items() if by_seed}
+    for seed in sorted(set().union(*found.values())):
+        values = {x: by_seed[seed] for x, by_seed in found.items() if seed in by_seed}
+        axes.plot(list(values), list(values.values()), ".-", color=colour, alpha=0.35, linewidth=0.8)
+    means = [statistics.mean(by_seed.values()) for by_seed in found.values()]
+    axes.plot(list(found), means, color=colour, label=label, linewidth=2.2)

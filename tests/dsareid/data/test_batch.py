@@ -263,11 +263,11 @@ def test_what_is_fed_in_place_of_dsap_images(store, fed, resident):
 
 def test_crops_are_of_the_view_that_dsap_images_are_warped_from(store):
     """A part that one of the two does not see is absent from the other too."""
-    crops, dsap = (
+    batches = [
         copies(*train_data(store, guide=GuideConfig(fed=fed), augment=BUSY)) for fed in ("crops", "dsap")
-    )
+    ]
     absent = 0
-    for (_, crops, _), (_, dsap, _) in zip(crops, dsap):
+    for (_, crops, _), (_, dsap, _) in zip(*batches):
         seen = [x.flatten(2).any(2) for x in (crops, dsap)]
         assert torch.equal(*seen)
         absent += int((~seen[0]).sum())
