@@ -1,7 +1,6 @@
 """What every benchmark shares: paired timing, so that a noisy machine disturbs all alike."""
 
 import ctypes
-import platform
 import statistics
 import subprocess
 import tempfile
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from dsareid.cores import processor
 
 PEERS = Path(__file__).parent / "peers"
 
@@ -68,12 +69,4 @@ def compile_peer(source: str, *flags: str) -> ctypes.CDLL:
 
 
 def describe_machine() -> str:
-    processor = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

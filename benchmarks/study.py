@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from dsareid.cores import processor
 from dsareid.data.pack import ensure_store
 from dsareid.engine import PRESETS, TrainConfig, load_run, train
 from dsareid.engine.run import CHECKPOINT, CONFIG, LOG
@@ -113,7 +114,7 @@ def run_one(arm: Arm, config: TrainConfig, result: Path) -> None:
         "last_epoch": _last_epoch(config.out / LOG),
         "cpu_seconds": seconds,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": {"cpu": _cpu(), "torch": torch.__version__, "python": platform.python_version()},
+        "machine": {"cpu": processor(), "torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip
     with atomic_path(result) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
@@ -135,13 +136,6 @@ def _last_epoch(log: Path) -> dict[str, float]:
     last = [record for record in records if record["epoch"] == records[-1]["epoch"]]
     names = [name for name in last[0] if name.startswith(("norm/", "accuracy/", "loss"))]
     return {name: round(sum(record[name] for record in last) / len(last), 4) for name in names}
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
 
 
 def work_through(jobs: list[tuple[str, int, float | None]], work: Path, processes: int) -> None:

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dsa_ext import CUDA_ERROR
 from dsa_ext._measure import person_batch
+from dsareid.cores import processor
 from dsareid.data.batch import Batch, BatchConfig, assemble
 from dsareid.engine.config import NetworkConfig, TrainConfig
 from dsareid.engine.run import build_model
@@ -488,13 +489,4 @@ def _described(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"the CPU ({_processor()}, {threads} thread{'s' if threads > 1 else ''})"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "of unknown name"
+    return f"the CPU ({processor()}, {threads} thread{'s' if threads > 1 else ''})"

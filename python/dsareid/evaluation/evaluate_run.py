@@ -110,6 +110,8 @@ def evaluate(
     name = _MODEL_NAMES.get(config.model, config.model) + _suffix(config, features)
     evaluation = {
         "data": str(root),
+        "dataset": store.header.dataset,
+        "protocol": store.header.protocol,
         "synthetic": store.header.synthetic,
         "features": features,
         "model": config.model,

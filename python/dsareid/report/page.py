@@ -21,6 +21,9 @@ from dsareid.report.templates import render
 
 _MODELS = {
     "dsa": "DSA-reID: both streams in training, the MF-Stream alone for matching",
+    "dsa-global": "DSA-reID with global branches only",
+    "dsa-local": "DSA-reID with local branches only",
+    "dsap": "the DSAG-Stream alone, on DSAP-images",
     "two-branch": "the MF-Stream alone (two branches)",
     "baseline": "ResNet-50 with a global feature (baseline)",
 }
@@ -62,11 +65,12 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
     """What the template is given."""
     rows = files.rows()
     trained_on = Path(files.setting("data")) if files.setting("data") else None
-    store, pictures_missing = _open(files, root)
+    trained_by = files.setting("protocol", "")
+    store, pictures_missing = _open(files, root, (files.evaluation or {}).get("protocol", trained_by))
     if data is not None or trained_on == root:
         sheets, sheets_missing = _sheets(files, store, pictures_missing)
     else:
-        sheets, sheets_missing = _sheets(files, *_open(files, trained_on))
+        sheets, sheets_missing = _sheets(files, *_open(files, trained_on, trained_by))
     size = files.setting("dsap_size", 32)
     return {
         "title": files.run.resolve().name,
@@ -75,7 +79,7 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
         "trained_on": trained_on if trained_on != root else None,
         "epochs": files.setting("epochs"),
         "synthetic": _synthetic(files, store),
-        "evaluation": files.evaluation or files.fused,
+        "evaluation": files.evaluation,
         "rows": rows,
         "stale": _stale(files),
         "cmc": cmc_plot(rows) if rows else None,
@@ -95,14 +99,14 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
 def _data_root(files: RunFiles, data: Path | None) -> Path | None:
     if data is not None:
         return Path(data)
-    evaluated = (files.evaluation or files.fused or {}).get("data")
+    evaluated = (files.evaluation or {}).get("data")
     root = evaluated or files.setting("data")
     return Path(root) if root else None
 
 
 def _stale(files: RunFiles) -> str | None:
     """A sentence where the training has gone on since the evaluation."""
-    evaluated = ((files.evaluation or files.fused or {}).get("checkpoint") or {}).get("step")
+    evaluated = ((files.evaluation or {}).get("checkpoint") or {}).get("step")
     logged = files.log[-1]["step"] if files.log else None
     # The last step need not have been logged; only a later one says something.
     if evaluated is None or logged is None or logged <= evaluated:
@@ -110,14 +114,15 @@ def _stale(files: RunFiles) -> str | None:
     return f"The table is of step {evaluated}, but the log goes on to step {logged}."
 
 
-def _open(files: RunFiles, root: Path | None) -> tuple[Store | None, str | None]:
+def _open(files: RunFiles, root: Path | None, protocol: str) -> tuple[Store | None, str | None]:
     """The store of a data set, or a sentence that says why its images cannot be shown."""
     if root is None:
         return None, "The data set of this run is not known, so its images cannot be shown."
     if not root.is_dir():
         return None, f"The data set {root} is not there, so its images cannot be shown."
     try:
-        return ensure_store(root, files.setting("height", 256), files.setting("width", 128)), None
+        height, width = files.setting("height", 256), files.setting("width", 128)
+        return ensure_store(root, height, width, protocol=protocol), None
     except DSAError as error:
         return None, f"The images cannot be shown: {error}."
 
@@ -126,11 +131,11 @@ def _synthetic(files: RunFiles, store: Store | None) -> bool:
     """By the data where they are there, else by what the evaluation noted."""
     if store is not None:
         return store.header.synthetic
-    return bool((files.evaluation or files.fused or {}).get("synthetic"))
+    return bool((files.evaluation or {}).get("synthetic"))
 
 
 def _rank_lists(files: RunFiles, store: Store | None) -> Iterator[dict[str, Any]]:
-    evaluation = files.evaluation or files.fused or {"rank_lists": []}
+    evaluation = files.evaluation or {"rank_lists": []}
     rows = {} if store is None else {name: row for row, name in enumerate(store.names)}
     thumbnails: dict[str, str | None] = {}
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from dsareid.errors import DSAError
+from dsareid.evaluation import EVALUATION_FILES
 
 
 class Row(TypedDict):
@@ -58,6 +59,8 @@ class Evaluation(TypedDict):
     rows: list[Row]
     rank_lists: list[RankList]
     data: NotRequired[str]
+    dataset: NotRequired[str]
+    protocol: NotRequired[str]
     checkpoint: NotRequired[Checkpoint]
 
 
@@ -71,14 +74,18 @@ class RunFiles:
     Attributes:
         settings: RUN/config.json as flat pairs, nested names joined by dots.
         log: the records of RUN/log.jsonl in order, every one with a "step".
-        evaluation, fused: RUN/evaluation.json and RUN/evaluation-fused.json.
+        evaluations: RUN/evaluation.json and the others, as RUN/evaluation-fused.json, in that order.
     """
 
     run: Path
     settings: dict[str, Any]
     log: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None
-    fused: dict[str, Any] | None
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """The one that the page is about: by what inference has, where that is there."""
+        return self.evaluations[0] if self.evaluations else None
 
     def setting(self, name: str, default: Any = None) -> Any:
         """The setting of this name, the least deeply nested one."""
@@ -90,17 +97,19 @@ class RunFiles:
         return default
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the table: the model, matched by f and by z, then what it is compared with.
+        """The rows of the table: the model, by each kind of features, then what it is compared with.
 
-        A fused evaluation of another data set or checkpoint does not belong into the same table.
+        An evaluation of another data set, protocol or checkpoint does not belong into the same table.
         """
-        if self.evaluation is None or self.fused is None:
-            return list((self.evaluation or self.fused or {"rows": []})["rows"])
-        first, *others = self.evaluation["rows"]
-        same = all(
-            self.evaluation.get(key) == self.fused.get(key) for key in ("data", "checkpoint")
-        )
-        return [first, *(self.fused["rows"][:1] if same else []), *others]
+        if self.evaluation is None:
+            return []
+        first, *compared = self.evaluation["rows"]
+        same = [
+            other
+            for other in self.evaluations[1:]
+            if all(other.get(key) == self.evaluation.get(key) for key in ("data", "protocol", "checkpoint"))
+        ]
+        return [first, *(row for other in same for row in other["rows"][:1]), *compared]
 
 
 def read_run(run: Path) -> RunFiles:
@@ -123,8 +132,7 @@ def read_run(run: Path) -> RunFiles:
         run=run,
         settings=settings,
         log=_read_log(run / "log.jsonl"),
-        evaluation=_read_evaluation(run / "evaluation.json"),
-        fused=_read_evaluation(run / "evaluation-fused.json"),
+        evaluations=list(filter(None, (_read_evaluation(run / name) for name in EVALUATION_FILES.values()))),
     )
 
 

@@ -157,7 +157,7 @@ def format_html(table: Table) -> str:
     return render("reproduce.html", {
         "table": table,
         "measures": list(MEASURES.values()),
-        "plot": rows_plot("mAP of each seed", dots) if drawn else None,
+        "dots": rows_plot("mAP of each seed", dots) if drawn else None,
         "environment": {
             "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
             "Device here": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),

@@ -193,9 +193,30 @@ def test_an_evaluation_that_training_has_overtaken(full_run):
     assert "of step 40" in text and "goes on to step 90" in text
 
 
-def test_fused_of_another_checkpoint_stays_out_of_the_table(full_run):
+def test_a_run_that_is_matched_by_its_guide_alone(full_run):
+    """As one of the DSAG-Stream alone is; and with other features its row joins the table."""
+    evaluation = json.loads((full_run / "evaluation.json").read_text())
+    guide = evaluation | {"features": "guide", "rows": [row("DSAP-images alone", 0.123)]}
+    (full_run / "evaluation-guide.json").write_text(json.dumps(guide))
+    text, _ = read(write_report(full_run))
+    assert "43.2" in text and "DSAP-images alone" in text
+    (full_run / "evaluation.json").unlink()
+    (full_run / "evaluation-fused.json").unlink()
+    text, _ = read(write_report(full_run))
+    assert "12.3" in text and "43.2" not in text and "not been evaluated" not in text
+
+
+def test_the_protocol_is_named(full_run):
+    path = full_run / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"protocol": "trial"}))
+    text, _ = read(write_report(full_run))
+    assert "protocol trial" in text and "no such protocol" in text
+
+
+@pytest.mark.parametrize("other", [{"checkpoint": {"epoch": 9, "step": 99}}, {"protocol": "multi-query"}])
+def test_fused_of_another_checkpoint_or_protocol_stays_out_of_the_table(full_run, other):
     path = full_run / "evaluation-fused.json"
-    fused = json.loads(path.read_text()) | {"checkpoint": {"epoch": 9, "step": 99}}
+    fused = json.loads(path.read_text()) | other
     path.write_text(json.dumps(fused))
     assert "DSA-reID, fused" not in read(write_report(full_run))[0]
 
