@@ -20,9 +20,10 @@ def command(
         run: The folder that train wrote.
         data: The data set or a store of it; the one the run was trained on unless given.
         features: mf: f of the MF-Stream, from the images alone (the default).
-            fused: z of both streams; guide: d of the DSAG-Stream. Both need the IUV maps of query and
-            gallery. With -global or -local: of those branches alone.
-        protocol: Of the data set, as multi-query or distractors of Market-1501; the run's own unless given.
+            fused: z of both streams; guide: d of the DSAG-Stream.
+            Both need the IUV maps of query and gallery. With -global or -local: of those branches alone.
+        protocol: Of the data set, as multi-query or distractors of Market-1501.
+            The run's own unless given.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
     """

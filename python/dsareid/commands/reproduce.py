@@ -29,9 +29,10 @@ def command(
     at any time; the same command goes on. The table is written after every run, as text, HTML and CSV.
 
     Args:
-        table: table2 (the paper's row, for the data set at hand), table3 (ablation), table4 (parts aligned
-            or only cropped), table5 (fusion), dsap-alone, or beyond (guidance by distillation, not in the
-            paper).
+        table: table2: the paper's own row, for the data set at hand.
+            table3: what each component brings. table4: parts aligned or only cropped.
+            table5: ways of fusion. dsap-alone: DSAP-images alone.
+            beyond: guidance by distillation, which is not in the paper.
         data: The data set, or a store of it.
         out: A folder for the runs of this data set and preset; it is created.
         preset: paper: the paper's network, for a GPU. study and demo: small ones, for two cores.

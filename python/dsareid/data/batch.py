@@ -49,15 +49,15 @@ class GuideConfig:
     """What the guiding stream is fed; the defaults are the paper's."""
 
     fed: Literal["dsap", "crops", "patches"] = "dsap"
-    """dsap: the 24 part images, densely aligned. crops: the 24 parts cut out, not aligned inside (CSA,
-    Table 4). patches: 24 patches of a grid over the image, which takes no DensePose at all (a control, not
-    in the paper)."""
+    """dsap: the 24 part images, densely aligned.
+    crops: the 24 parts cut out, not aligned inside (CSA, Table 4).
+    patches: 24 patches of a grid, which take no DensePose at all (a control, not in the paper)."""
     parts: Literal[24, 8] = 24
-    """24 branches that are merged to 13 and 8, or 8 whose part images are merged in the warp (not in the
-    paper)."""
+    """24 branches that are merged to 13 and 8.
+    8: as many branches from the start, their part images merged in the warp (not in the paper)."""
     reversed_charts: bool = False
-    """Turn one of the two mirrored charts of hands, feet and head round before they are merged (not in the
-    paper)."""
+    """Before hands, feet and head are merged, turn round one of their two mirrored charts.
+    (Not in the paper.)"""
     augmented: bool = True
     """Make them from the augmented view, as we read the paper; otherwise from the image as stored."""
 

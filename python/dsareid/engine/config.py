@@ -95,8 +95,8 @@ class TrainConfig:
     """A training run."""
 
     data: Path
-    """The data set (dsareid data describe ROOT says what it is taken for), or a store that dsareid pack
-    wrote. With --resume the run remembers it."""
+    """The data set, or a store of it: dsareid data describe ROOT says what it is taken for.
+    With --resume the run remembers it."""
     out: Path
     """The run's folder; it is created."""
     protocol: str = ""
@@ -106,9 +106,9 @@ class TrainConfig:
     two-branch: the MF-Stream alone. baseline: ResNet-50, global feature.
     dsap: the guiding stream alone, on DSAP-images."""
     guidance: Guidance = "add"
-    """How the guide's features d steer f. add: z = f + d (the paper's). concat: [f, d] through a fully
-    connected layer (Table 5). distill: nothing is fused, the guide's logits teach those of f (not in the
-    paper)."""
+    """How the guide's features d steer f. add: z = f + d (the paper's).
+    concat: [f, d] through one fully connected layer for each branch (Table 5).
+    distill: nothing is fused, the guide's logits teach those of f (not in the paper)."""
     epochs: int = 320
     """Passes over the training set."""
     seed: int = 0
@@ -125,8 +125,8 @@ class TrainConfig:
     """K: images of each identity in a batch."""
     weights: str = "imagenet"
     """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file.
-    A file holds torchvision's ResNet-50 as .pth or .safetensors. The folder of another run: both streams
-    start where it ended, the classifiers anew."""
+    A file holds torchvision's ResNet-50 as .pth or .safetensors.
+    The folder of another run: all but the classifiers start where that run ended."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     precision: Precision = "auto"
