@@ -45,6 +45,7 @@ bench: build
 	$(PY) benchmarks/bench_merge.py
 	$(PY) benchmarks/bench_dsag.py
 	$(PY) benchmarks/bench_rank.py
+	$(PY) benchmarks/bench_densepose.py
 
 kernels: $(VENV)/.torch
 	@$(PY) tests/csrc/resources.py
