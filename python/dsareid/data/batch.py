@@ -64,6 +64,8 @@ class GuideConfig:
     def __post_init__(self):
         if self.fed != "dsap" and (self.parts != 24 or self.reversed_charts):
             raise DSAError(f"--guide.fed {self.fed} has no charts to merge: it goes with 24 parts alone")
+        if self.fed == "patches" and not self.augmented:
+            raise DSAError("--guide.fed patches are cut out of the augmented image; there are no others")
 
     @property
     def needs_iuv(self) -> bool:
@@ -122,7 +124,10 @@ class TrainData:
             resident = served and size <= torch.cuda.mem_get_info(device)[0] // 2
         # What a run must find again when it goes on: as many images, and the same pixels.
         files = (IMAGES, IUV)[:maps]
-        self.fingerprint = {"images": len(split), **{x: store.header.arrays[x].sha256 for x in files}}
+        self.fingerprint = {
+            "images": len(split), "dataset": store.header.dataset, "protocol": store.header.protocol,
+            **{x: store.header.arrays[x].sha256 for x in files},
+        }  # fmt: skip
         self._source = (_Resident if resident else _Stream)(split, config, device)
         self.described = f"{readable_size(size)} of pixels, {self._source.described}"
 

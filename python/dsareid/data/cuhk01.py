@@ -1,6 +1,6 @@
 """CUHK01: ROOT/campus/0001001.png is identity 1, shot 1 of 4; shots 1, 2 are camera 1 and 3, 4 camera 2.
 
-A protocol is a split by its seed: in a random order of the identities the first are the test's.
+A protocol is a split by its seed: in a random order of all 971 identities the first are the test's.
 
     485-sN    485 identities for the test, 486 to train on
     871-sN    100 identities for the test, 871 to train on
@@ -49,21 +49,22 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
     kind, seed = match.groups()
     entries = [_entry(name) for name in image_names(scan(FOLDER))]
     check_not_empty(root, FOLDER, entries)
-    identities = sorted({entry.identity for entry in entries if not entry.misnamed})
-    if len(identities) <= _TESTED[kind]:
+    identities = {entry.identity for entry in entries if not entry.misnamed}
+    tested = draw_test(_TESTED[kind], int(seed))
+    if not identities & tested or not identities - tested:
         raise DSAError(
-            f"{root / FOLDER}: {len(identities)} identities, but protocol {protocol} needs more than the "
-            f"{_TESTED[kind]} of its test; CUHK01 has {IDENTITIES}"
+            f"{root / FOLDER}: {len(identities)} identities, none of which protocol {protocol} has for its "
+            f"{'training' if identities & tested else 'test'}; CUHK01 has {IDENTITIES}"
         )
-    tested = draw_test(identities, _TESTED[kind], int(seed))
     entries = [e._replace(split=_split(e.camera)) if e.identity in tested else e for e in entries]
-    return Found(replace(CUHK01, expected=_expected(_TESTED[kind])), protocol, entries)
+    return Found(replace(CUHK01, expected=expected(protocol)), protocol, entries)
 
 
-def draw_test(identities: list[int], count: int, seed: int) -> set[int]:
-    """The identities of a split's test: the first `count` of a random order, the same for ever."""
+def draw_test(count: int, seed: int) -> set[int]:
+    """The identities of a split's test: the first `count` of all in a random order, the same for ever, also
+    where some of them are not there."""
     # RandomState, as numpy promises never to change what it draws; that of default_rng may change.
-    return set(np.random.RandomState(seed).permutation(sorted(identities))[:count].tolist())
+    return set(np.random.RandomState(seed).permutation(np.arange(1, IDENTITIES + 1))[:count].tolist())
 
 
 def _entry(file: str) -> Entry:
@@ -78,6 +79,8 @@ def _split(camera: int) -> str:
     return QUERY if camera == 1 else GALLERY
 
 
-def _expected(tested: int) -> dict[str, Count]:
+def expected(protocol: str) -> dict[str, Count]:
+    """The counts of the splits of a protocol."""
+    tested = _TESTED[protocol.partition("-")[0]]
     trained, half = IDENTITIES - tested, SHOTS // 2 * tested
     return {TRAIN: Count(SHOTS * trained, trained), QUERY: Count(half, tested), GALLERY: Count(half, tested)}

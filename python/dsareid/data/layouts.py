@@ -63,9 +63,11 @@ def _layout(root: Path) -> Callable[[Path, Scan, str], Found] | None:
     def has(*names: str) -> bool:
         return any(os.path.lexists(root / name) for name in names)
 
+    if has(TRAIN, GALLERY):
+        return market.find
     if has(own.CSV):
         return own.find_listed
-    if has(TRAIN, GALLERY) or (has(QUERY) and not has("train", "gallery")):
+    if has(QUERY) and not has("train", "gallery"):
         return market.find
     if has(*own.FOLDERS):
         return own.find_folders

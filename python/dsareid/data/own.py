@@ -5,8 +5,9 @@
                                 each image: its path below ROOT, any word, train, query or gallery, any word
 
 The same word is the same person in all splits; words become the numbers 1, 2, ... in sorted order. The
-camera of train/anna/hall_c2.jpg or train/anna/c2_17.jpg is 2. Where not every name has one, or the CSV has no
-such column, cameras are not known: those of query and gallery are set to differ, so that nothing is left out.
+camera of train/anna/hall_c2.jpg or train/anna/c2_17.jpg is 2. Where a name of query or gallery has none, or
+the CSV has no such column, cameras are not known: those of query and gallery are set to differ, so that
+nothing is left out.
 """
 
 import csv
@@ -109,10 +110,10 @@ def _camera(file: str) -> str | None:
 def _number(images: list[_Image]) -> tuple[list[Entry], bool]:
     """The images with numbers for identities and cameras, and whether cameras are known."""
     identity = _numbers(image.identity for image in images)
-    known = all(image.camera is not None for image in images)
-    camera = _camera_numbers({image.camera for image in images}) if known else {}
+    known = all(image.camera is not None for image in images if image.split != TRAIN)
+    camera = _camera_numbers({image.camera for image in images} - {None}) if known else {}
     entries = [
-        Entry(x.split, x.name, identity[x.identity], camera[x.camera] if known else _UNKNOWN_CAMERA[x.split])
+        Entry(x.split, x.name, identity[x.identity], camera.get(x.camera, _UNKNOWN_CAMERA[x.split]))
         for x in images
     ]
     return entries, known

@@ -11,6 +11,7 @@ A chart is decoded only when it is asked for, so that memory is bounded by the f
 
 import json
 import os
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -173,7 +174,7 @@ def _coco_name(entry: dict, names: Names, where: str) -> object:
     if isinstance(key, str) and not names:  # some programs take the file's name for its id
         return key
     raise DSAError(
-        f"{where}: the image_id {key!r:.80} has no file name; give the COCO annotations that name it "
+        f"{where}: the image_id {reprlib.repr(key)} has no file name; give the COCO annotations that name it "
         "with --images"
     )
 
@@ -192,7 +193,7 @@ def _coco_chart(entry: dict, where: str) -> object:
 def _box_of_xywh(box: object, where: str) -> list[float]:
     numbers = [_finite(x) for x in box] if isinstance(box, list) else []
     if len(numbers) != 4 or None in numbers:
-        raise DSAError(f"{where}: bbox must be x, y, width, height, not {box!r:.80}")
+        raise DSAError(f"{where}: bbox must be x, y, width, height, not {reprlib.repr(box)}")
     x, y, width, height = numbers
     return [x, y, x + width, y + height]
 
@@ -206,7 +207,7 @@ def _image_names(path: str | os.PathLike, annotations: object) -> Names:
     for image in listed:
         key, name = image.get("id"), _checked_name(path, image.get("file_name"))
         if not isinstance(key, (int, str)) or key in names:
-            raise DSAError(f"{path}: images: each image must have an id of its own, not {key!r:.80}")
+            raise DSAError(f"{path}: images: each image must have an id of its own, not {reprlib.repr(key)}")
         names[key] = name
     return names
 
@@ -241,5 +242,5 @@ def _finite(value: object) -> float | None:
 def _checked_name(path: str | os.PathLike, name: object) -> str:
     """A file name that can be looked for and printed."""
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise DSAError(f"{path}: file_name must be the name of an image, not {name!r:.80}")
+        raise DSAError(f"{path}: file_name must be the name of an image, not {reprlib.repr(name)}")
     return name

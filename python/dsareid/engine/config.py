@@ -1,4 +1,4 @@
-"""All settings of a training run, as typed dataclasses, and the two presets."""
+"""All settings of a training run, as typed dataclasses, and the presets."""
 
 import math
 import operator

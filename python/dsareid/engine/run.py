@@ -46,6 +46,8 @@ class Run:
     """On the device, in eval mode."""
     epoch: int
     step: int
+    data: dict
+    """The fingerprint of what it was trained on."""
 
 
 def build_model(config: TrainConfig, identities: int) -> DSAReID:
@@ -190,7 +192,9 @@ def load_run(run: str | os.PathLike, device: torch.device | str = "auto") -> Run
     model = build_model(config, state["identities"])
     load_model_state(run, model, state)
     position = state["position"]
-    return Run(config, model.to(device).eval(), position["epoch"], position["step"])
+    data = state.get("data")
+    data = data if isinstance(data, dict) else {}  # of an earlier dsareid
+    return Run(config, model.to(device).eval(), position["epoch"], position["step"], data)
 
 
 class Log:

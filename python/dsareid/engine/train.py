@@ -133,7 +133,7 @@ class Trainer:
                 f"--resume: {run / CHECKPOINT} is of an earlier dsareid, whose batches were others; it can "
                 "be evaluated, but not gone on with"
             )
-        if before != now:
+        if before != {key: now.get(key) for key in before}:
             raise DSAError(
                 f"--resume: {run / CHECKPOINT} was trained on {before.get('images')} images, and the "
                 f"{now['images']} of {self.config.data} are not the same pixels; go on with the same data"

@@ -8,10 +8,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from dsareid.data.datasets import CUHK01
 from dsareid.data.listing import GALLERY, QUERY
 from dsareid.data.pack import ensure_store
-from dsareid.data.store import Split
-from dsareid.engine import TrainConfig, load_run
+from dsareid.data.store import Split, Store
+from dsareid.engine import Run, TrainConfig, load_run
 from dsareid.errors import DSAError
 from dsareid.evaluation.baselines import chance, colour_histograms
 from dsareid.evaluation.extract import (
@@ -52,14 +53,16 @@ def evaluate(
         run: the run's folder.
         data: the root of the data set, or a store of it; the run's own where None.
         features: what images are matched by (see extract.Features); None: "mf", f of the MF-Stream, from
-            images alone. All others need two streams, and the IUV of query and gallery.
+            images alone; "guide" of a network that has no MF-Stream. All but mf need the IUV of query and
+            gallery, unless the guide is fed patches.
         batch_size: images passed through the model at once.
         device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
-        protocol: of the data set; the run's own where None.
+        protocol: of the data set; where None the run's own, or the default of `data`.
 
     Returns:
-        What is written to RUN/evaluation.json (RUN/evaluation-fused.json for fused): the rows of
-        the table with their CMC, fractions of 1, and the rank lists of a few queries.
+        What is written to RUN/evaluation.json (RUN/evaluation-fused.json for fused, with the protocol in the
+        name where it is not the run's own): the rows of the table with their CMC, fractions of 1, and the
+        rank lists of a few queries.
 
     Raises:
         DSAError: no run, a data set that cannot be read, features that the model does not make,
@@ -79,20 +82,11 @@ def evaluate(
     if loaded.epoch < config.epochs:
         print(f"note: {run} has trained {loaded.epoch} of {config.epochs} epochs", file=sys.stderr)
     root = Path(data if data is not None else config.data)
-    mapped = needs_iuv(config, features)
-    try:
-        store = ensure_store(
-            root, config.height, config.width, mapped=(QUERY, GALLERY) if mapped else (),
-            protocol=config.protocol if protocol is None else protocol,
-        )  # fmt: skip
-        query, gallery = (store.select(name, iuv=mapped) for name in (QUERY, GALLERY))
-    except DSAError as error:
-        if not mapped:
-            raise
-        raise DSAError(
-            f"{error} ({features} features need the IUV of every query and gallery image; --features mf "
-            "needs images alone)"
-        ) from error
+    if protocol is None:
+        protocol = config.protocol if data is None else ""
+    store = ensure_store(root, config.height, config.width, protocol=protocol)
+    _check_unseen(loaded, store)
+    query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
     labels = _labels(query, gallery)
     try:
         expected = chance(*labels)
@@ -107,7 +101,7 @@ def evaluate(
     except ValueError as error:
         raise DSAError(f"{run}: the features cannot be ranked: {error}") from error
 
-    name = _MODEL_NAMES.get(config.model, config.model) + _suffix(config, features)
+    name = _name(config) + _suffix(config, features)
     evaluation = {
         "data": str(root),
         "dataset": store.header.dataset,
@@ -127,10 +121,49 @@ def evaluate(
         ],
         "rank_lists": _rank_lists(result, query, gallery, embeddings, labels),
     }
-    with atomic_path(run / EVALUATION_FILES[features]) as temporary:
+    with atomic_path(run / _file_name(loaded, store, features)) as temporary:
         temporary.write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
     print(format_table(evaluation["rows"]))
     return evaluation
+
+
+def _check_unseen(run: Run, store: Store) -> None:
+    """Raise DSAError where another split of the same people was trained on, some of the test's among them."""
+    trained, name = run.data, store.header.dataset
+    if trained.get("dataset") != name or trained.get("protocol") == store.header.protocol:
+        return
+    if name == CUHK01.name:  # the only one whose protocols differ in the training
+        raise DSAError(
+            f"{store.path}: split by {store.header.protocol}, but the network was trained by "
+            f"{trained.get('protocol')}, which has some of its test identities to train on"
+        )
+
+
+def _select(store: Store, name: str, config: TrainConfig, features: Features) -> Split:
+    split = store.select(name, iuv=False)
+    if not needs_iuv(config, features):
+        return split
+    try:
+        return store.select(name, iuv=True)
+    except DSAError as error:
+        others = "; --features mf needs images alone" if config.streams != "dsag" else ""
+        raise DSAError(
+            f"{error} ({features} features need the IUV of every query and gallery image{others})"
+        ) from error
+
+
+def _file_name(run: Run, store: Store, features: Features) -> str:
+    """Evaluations by another protocol than the run's own lie beside that."""
+    own, name = run.data.get("protocol", store.header.protocol), EVALUATION_FILES[features]
+    return name if own == store.header.protocol else name.replace(".json", f"-{store.header.protocol}.json")
+
+
+def _name(config: TrainConfig) -> str:
+    """The model's, with what makes it another than the method."""
+    changes = [config.guidance] if config.guidance != "add" else []
+    changes += [f"guide fed {config.guide.fed}"] if config.guided and config.guide.fed != "dsap" else []
+    name = _MODEL_NAMES.get(config.model, config.model)
+    return f"{name} ({', '.join(changes)})" if changes else name
 
 
 def _suffix(config: TrainConfig, features: Features) -> str:

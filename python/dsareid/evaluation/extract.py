@@ -47,7 +47,8 @@ def check_features(config: TrainConfig, features: Features) -> None:
     streams = {"mf": ("mf", "both"), "guide": ("dsag", "both"), "fused": ("both",)}[stream]
     kind = f"{config.model} with guidance {config.guidance}"
     if config.streams not in streams or (stream == "fused" and config.guidance == "distill"):
-        needed = "two streams that are fused" if stream == "fused" else f"the {stream.upper()} stream"
+        needs = {"mf": "an MF-Stream", "guide": "a DSAG-Stream", "fused": "two streams that are fused"}
+        needed = needs[stream]
         raise DSAError(f"{features} features need {needed}, but the model is {kind}")
     if branch and config.branches not in ("both", branch):
         raise DSAError(f"{features} features need {branch} branches, which {config.model} does not have")
@@ -61,7 +62,7 @@ def needs_iuv(config: TrainConfig, features: Features) -> bool:
 @torch.inference_mode()
 def extract(run: Run, split: Split, features: Features, batch_size: int) -> Tensor:
     """The features of every image of a split, float32 [N, D] on the model's device, with a progress bar."""
-    stream, _, branch = features.partition("-")
+    stream = features.partition("-")[0]
     device = next(run.model.parameters()).device
     config = batch_config(run.config, device)
     config = replace(config, dtype=torch.float32, guide=None if stream == "mf" else config.guide)
@@ -76,9 +77,15 @@ def extract(run: Run, split: Split, features: Features, batch_size: int) -> Tens
                 embeddings = torch.empty(len(split), part.shape[1], device=device)
             embeddings[start : start + len(part)] = part
             progress.update(len(part))
-    if not branch or run.config.branches == branch:
-        return embeddings
-    return embeddings.chunk(2, 1)[branch == "local"].contiguous()
+    return _branch(run.config, features, embeddings)
+
+
+def _branch(config: TrainConfig, features: Features, whole: Tensor) -> Tensor:
+    """The columns of a stream's features that are of the branch."""
+    branch = features.partition("-")[2]
+    if not branch or config.branches == branch:
+        return whole
+    return whole.chunk(2, 1)[branch == "local"].contiguous()
 
 
 def _inputs(
@@ -129,12 +136,16 @@ def match(
     Raises:
         DSAError: a split or a map is missing, no query has a match, features that are not finite.
     """
-    results = {}
+    results, streams = {}, {}  # branches of a stream are matched by parts of the same features
     for name in features:
         check_features(run.config, name)
-        mapped = needs_iuv(run.config, name)
+        mapped, stream = needs_iuv(run.config, name), name.partition("-")[0]
         query, gallery = (store.select(split, iuv=mapped) for split in (QUERY, GALLERY))
-        found = [query_features(run, store, name, batch_size), extract(run, gallery, name, batch_size)]
+        if stream not in streams:
+            streams[stream] = (
+                query_features(run, store, stream, batch_size), extract(run, gallery, stream, batch_size)
+            )  # fmt: skip
+        found = [_branch(run.config, name, whole) for whole in streams[stream]]
         ids, cams = ([torch.from_numpy(getattr(x, y)) for x in (query, gallery)] for y in ("ids", "cams"))
         if every:
             known = torch.cat(ids) > 0

@@ -142,7 +142,7 @@ class DSAReID(nn.Module):
             ValueError: the model has a single stream, or one that teaches the other instead.
         """
         if self.guidance not in ("add", "concat"):
-            raise ValueError("fused features need the DSAG-Stream's, which are not added to this model's")
+            raise ValueError("fused features need an MF-Stream and a DSAG-Stream that are fused")
         return self.fuse(*self.streams(image, dsap)).embedding()
 
     def guide(self, dsap: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
     size = files.setting("dsap_size", 32)
     return {
         "title": files.run.resolve().name,
-        "model": _MODELS.get(files.setting("model"), files.setting("model", "unknown model")),
+        "model": _model(files),
         "root": root,
         "trained_on": trained_on if trained_on != root else None,
         "epochs": files.setting("epochs"),
@@ -94,6 +94,14 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
         "eval_command": _command("eval", files.run, root),
         "report_command": _command("report", files.run, "ROOT"),
     }
+
+
+def _model(files: RunFiles) -> str:
+    """What the network is, with what makes it another than the method."""
+    name = files.setting("model", "unknown model")
+    changes = [("guidance", "add", "guidance"), ("guide.fed", "dsap", "its guide fed")]
+    differing = [f"{word} {x}" for key, usual, word in changes if (x := files.setting(key, usual)) != usual]
+    return "; ".join([_MODELS.get(name, name), *differing])
 
 
 def _data_root(files: RunFiles, data: Path | None) -> Path | None:

@@ -4,16 +4,19 @@ import csv
 import io
 import platform
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import torch
 
+from dsareid.data.datasets import CUHK01
 from dsareid.evaluation import SYMBOLS, Features
 from dsareid.files import atomic_path
 from dsareid.report.plots import rows_plot
 from dsareid.report.templates import render
+from dsareid.reproduce.recipes import Figures
 
 MEASURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"}
 
@@ -59,16 +62,25 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """What was asked for."""
+
+    table: str  # as in recipes.TABLES
+    title: str
+    preset: str
+    weights: str
+    seeds: int
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper, run on some data."""
 
-    name: str  # as in recipes.TABLES
-    title: str
+    heading: Heading
     dataset: str
     synthetic: bool
-    preset: str
-    seeds: int  # asked for
     lines: list[Line]
+    others: dict[str, Figures]  # methods that the paper prints beside its own
     counts: str  # of the data set's images
     protocol: str
     differences: list[str]  # from a public data set as it is known
@@ -78,9 +90,11 @@ class Table:
         return any(cell.paper is not None for line in self.lines for cell in line.cells.values())
 
     @property
-    def heading(self) -> str:
-        runs = f"{self.seeds} seeds: mean ±standard deviation" if self.seeds > 1 else "one seed"
-        return f"{self.title} on {self.dataset}, preset {self.preset}, {runs}, per cent"
+    def title(self) -> str:
+        asked = self.heading
+        runs = f"{asked.seeds} seeds: mean ±standard deviation" if asked.seeds > 1 else "one seed"
+        data = f"{self.dataset} by {self.protocol}" if self.protocol else self.dataset
+        return f"{asked.title} on {data}, preset {asked.preset}, {runs}, per cent"
 
     @property
     def notes(self) -> list[str]:
@@ -91,13 +105,17 @@ class Table:
         elif not self.has_paper:
             notes.append(f"The paper has no figures for these rows on {self.dataset}.")
         else:
-            if self.preset != "paper":
-                notes.append(f"The preset {self.preset} is not the paper's: its network is another.")
+            if self.heading.preset != "paper":
+                notes.append(f"The preset {self.heading.preset} is not the paper's: its network is another.")
+            elif self.heading.weights == "none":
+                notes.append("The trunks started from random weights; the paper's, from ImageNet's.")
+            if self.dataset == CUHK01.name:
+                notes.append("The paper does not say by which split of CUHK01 its figures are.")
             if self.differences:
                 notes.append(f"These are not the paper's data: {'; '.join(self.differences)}.")
             if self.protocol in ("multi-query", "distractors", "multi-query+distractors"):
                 notes.append(f"The protocol is {self.protocol}; the paper's figures are for single query.")
-        if open_ := [line.name for line in self.lines if line.seeds < self.seeds]:
+        if open_ := [line.name for line in self.lines if line.seeds < self.heading.seeds]:
             notes.append(f"Not finished: {len(open_)} of {len(self.lines)} rows lack runs.")
         return notes
 
@@ -110,43 +128,53 @@ def write_table(table: Table, out: Path) -> None:
     """
     texts = {"txt": format_text(table) + "\n", "csv": format_csv(table), "html": format_html(table)}
     for suffix, text in texts.items():
-        with atomic_path(out / f"{table.name}.{suffix}") as temporary:
+        with atomic_path(out / f"{table.heading.table}.{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
 def format_text(table: Table) -> str:
     """The table as aligned text, the paper's figures to the right where there are any."""
-    names = max(len(line.name) for line in table.lines)
+    names = max(map(len, [*(line.name for line in table.lines), *table.others]))
     by = max(len(line.symbol) for line in table.lines)
     wide = max(len(str(cell)) for line in table.lines for cell in line.cells.values()) + 2
     wide = max(wide, 9)
     head = f"{'':<{names}}  {'by':<{by}}" + "".join(f"{title:>{wide}}" for title in MEASURES.values())
     if table.has_paper:
         head += "   | paper" + "".join(f"{title:>9}" for title in MEASURES.values())
-    lines = [table.heading, "", head]
+    lines = [table.title, "", head]
+    for name, figures in table.others.items():
+        blank = f"{name:<{names}}  {'':<{by}}" + f"{'-':>{wide}}" * len(MEASURES)
+        lines.append(f"{blank}   |      {_paper(figures)}".rstrip())
     for line in table.lines:
         text = f"{line.name:<{names}}  {line.symbol:<{by}}"
         text += "".join(f"{str(cell):>{wide}}" for cell in line.cells.values())
         if table.has_paper:
-            paper = ("" if c.paper is None else f"{c.paper:.1f}" for c in line.cells.values())
-            text += "   |      " + "".join(f"{figure:>9}" for figure in paper)
+            text += "   |      " + _paper(cell.paper for cell in line.cells.values())
         lines.append(text.rstrip())
     return "\n".join([*lines, "", *table.notes]).rstrip()
+
+
+def _paper(figures: Iterable[float | None]) -> str:
+    return "".join(f"{'' if figure is None else f'{figure:.1f}':>9}" for figure in figures)
 
 
 def format_csv(table: Table) -> str:
     """One line for each row and measure: every seed's figure, mean, spread, the paper's."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    seeds = [f"seed_{seed}" for seed in range(table.seeds)]
+    seeds = [f"seed_{seed}" for seed in range(table.heading.seeds)]
     paper = ["paper"] if table.has_paper else []
     writer.writerow(["row", "network", "matched_by", "measure", *seeds, "mean", "standard_deviation", *paper])
     for line in table.lines:
         for measure, cell in line.cells.items():
-            own = [f"{value:.4f}" for value in cell.own] + [""] * (table.seeds - len(cell.own))
+            own = [f"{value:.4f}" for value in cell.own] + [""] * (table.heading.seeds - len(cell.own))
             figures = [cell.mean, cell.spread, *([cell.paper] if paper else [])]
             rounded = ["" if value is None else f"{value:.4f}" for value in figures]
             writer.writerow([line.name, line.network, line.matched_by, measure, *own, *rounded])
+    for name, figures in table.others.items():
+        for measure, figure in zip(MEASURES, figures):
+            if figure is not None:
+                writer.writerow([name, "", "", measure, *[""] * len(seeds), "", "", f"{figure:.4f}"])
     return buffer.getvalue()
 
 

@@ -8,29 +8,35 @@ Tables share OUT, and so the networks that are in both.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from dsareid.data import cuhk01
 from dsareid.data.datasets import CUHK01, PUBLIC
-from dsareid.data.listing import GALLERY, QUERY, SPLITS, TRAIN, Count
+from dsareid.data.listing import GALLERY, MULTI_QUERY, QUERY, SPLITS, TRAIN, Count
 from dsareid.data.pack import ensure_store
 from dsareid.data.store import Store
-from dsareid.engine import TrainConfig, load_run, train
+from dsareid.engine import Interrupted, TrainConfig, load_run, train
 from dsareid.engine.config import load_config
 from dsareid.engine.run import CHECKPOINT, CONFIG
 from dsareid.errors import DSAError
 from dsareid.evaluation import Features, match
 from dsareid.evaluation.extract import needs_iuv
 from dsareid.files import atomic_path, make_folder
-from dsareid.reproduce.page import MEASURES, Cell, Line, Table, format_text, write_table
-from dsareid.reproduce.recipes import DSA, PRETRAINING, TABLES, TITLES, Network, Row, fine_tuning
+from dsareid.reproduce.page import MEASURES, Cell, Heading, Line, Table, format_text, write_table
+from dsareid.reproduce.recipes import BESIDE, PRETRAINING, TABLES, TITLES, Network, Row, fine_tuning
 
 MATCHED = "matched.json"
-_MATCHED = TypeAdapter(dict[str, dict[str, float]])
+
+
+class Matched(BaseModel):
+    """What a finished run was matched by, and what came out."""
+
+    source: str  # fingerprint of the files that it was trained on
+    features: dict[Features, dict[str, float]]  # mAP, rank1, rank5 and rank10, fractions of 1
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Task:
     seed: int
     features: tuple[Features, ...]
     config: TrainConfig
+    source: str  # fingerprint of the data set's files
 
 
 def reproduce(
@@ -74,23 +81,36 @@ def reproduce(
         raise DSAError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
     if seeds < 1:
         raise DSAError(f"--seeds must be at least 1, not {seeds}")
-    data = data.absolute()
-    mapped = (TRAIN, QUERY, GALLERY) if any(_needs_maps(row, preset) for row in TABLES[table]) else (TRAIN,)
-    store = ensure_store(data, preset.height, preset.width, mapped=mapped, protocol=preset.protocol)
-    for split in SPLITS:  # what is missing for the evaluation is to be said before days of training
-        store.select(split, iuv=split in mapped)
+    out, preset = out.absolute(), dataclasses.replace(preset, data=data.absolute(), out=out.absolute())
+    # What any of the runs will miss is to be said before days of training.
+    store = _checked_store(table, preset)
     rows = _rows(table, store, pretraining)
-    tasks = list(_tasks(rows, data, make_folder(out), preset, seeds, pretraining))
-    for number, task in enumerate(tasks, 1):
+    first = dataclasses.replace(preset, data=pretraining.absolute(), protocol="") if pretraining else None
+    tasks = list(_tasks(rows, preset, store.header.source, seeds, first))
+    for task in tasks:
         _check_same(task)
+    make_folder(out)
+    for number, task in enumerate(tasks, 1):
         if not _is_done(task):
             print(f"[{number}/{len(tasks)}] {task.network.name}, seed {task.seed}", flush=True)
             _do(task, store)
-        made = _table(table, rows, tasks, store, preset_name, seeds)
+        made = _table(rows, tasks, store, _heading(table, preset_name, preset, seeds))
         write_table(made, out)
     print(format_text(made))
     print(f"{out / table}.html, .csv, .txt")
     return made
+
+
+def _checked_store(table: str, preset: TrainConfig) -> Store:
+    """The store of the data set, with all splits and maps that training and evaluation will need."""
+    tested = (QUERY, GALLERY, MULTI_QUERY) if any(_needs_maps(row, preset) for row in TABLES[table]) else ()
+    mapped = (TRAIN, *tested)
+    store = ensure_store(
+        preset.data, preset.height, preset.width, mapped=mapped, protocol=preset.protocol
+    )
+    for split in {*SPLITS, *store.header.splits}:
+        store.select(split, iuv=split in mapped)
+    return store
 
 
 def _needs_maps(row: Row, preset: TrainConfig) -> bool:
@@ -111,33 +131,41 @@ def _rows(table: str, store: Store, pretraining: Path | None) -> list[Row]:
 
 
 def _tasks(
-    rows: Sequence[Row],
-    data: Path,
-    out: Path,
-    preset: TrainConfig,
-    seeds: int,
-    pretraining: Path | None,
+    rows: Sequence[Row], preset: TrainConfig, source: str, seeds: int, first: TrainConfig | None
 ) -> Iterator[Task]:
-    """Each network of the rows once for each seed; seed by seed, so that early ones make a whole table."""
+    """Each network of the rows once for each seed; seed by seed, so that early ones make a whole table.
+
+    Args:
+        preset: with the data set's folder, and that of all runs.
+        source: fingerprint of the data set's files.
+        first: the preset for what is trained before, with the folder of its data.
+    """
+    before = first and ensure_store(first.data, first.height, first.width, mapped=(TRAIN,))
+    if before:
+        before.select(TRAIN, iuv=True)
     networks = {row.network: () for row in rows}
     for row in rows:
         networks[row.network] += (row.matched_by,)
     for seed in range(seeds):
         for network, features in networks.items():
-            run = out / network.name / f"seed-{seed}"
-            config = network.config(preset, data, run, seed, preset.protocol)
+            config = _run_of(network, preset, seed)
             if network.pretrained:
-                first = out / "pre-trained" / f"seed-{seed}"
-                other = dataclasses.replace(preset, protocol="")
-                yield Task(PRETRAINING, seed, (), DSA.config(other, pretraining.absolute(), first, seed))
-                config = fine_tuning(config, first)
-            yield Task(network, seed, tuple(dict.fromkeys(features)), config)
+                start = _run_of(PRETRAINING, first, seed)
+                yield Task(PRETRAINING, seed, (), start, before.header.source)
+                config = fine_tuning(config, start.out)
+            yield Task(network, seed, tuple(dict.fromkeys(features)), config, source)
+
+
+def _run_of(network: Network, preset: TrainConfig, seed: int) -> TrainConfig:
+    run = preset.out / network.name / f"seed-{seed}"
+    return network.config(preset, preset.data, run, seed, preset.protocol)
 
 
 def _check_same(task: Task) -> None:
     """Raise DSAError where the run's folder is of another data set or of other settings."""
     run = task.config.out
-    if not (run / CHECKPOINT).exists():
+    matched = _read_matched(run / MATCHED)
+    if not matched and not (run / CHECKPOINT).exists():
         return
     saved, wanted = load_config(run / CONFIG), task.config
     for field in dataclasses.fields(TrainConfig):
@@ -147,19 +175,28 @@ def _check_same(task: Task) -> None:
                 f"{run}: its {field.name} is {before}, but {now} is asked for: --out belongs to one data set "
                 "and one preset; choose another"
             )
+    if matched and matched.source != task.source:
+        raise DSAError(
+            f"{run}: trained on {task.config.data} before its files changed; choose another --out, or remove "
+            "this folder"
+        )
 
 
 def _is_done(task: Task) -> bool:
     """Whether a run is trained, and matched by all that is asked for."""
-    path = task.config.out / MATCHED
-    return path.exists() and set(task.features) <= _read_matched(path).keys()
+    matched = _read_matched(task.config.out / MATCHED)
+    return matched is not None and set(task.features) <= matched.features.keys()
 
 
 def _do(task: Task, store: Store) -> None:
     """Train, where that is not done, and evaluate."""
     run = task.config.out
-    train(task.config, resume=(run / CHECKPOINT).exists())
-    before = _read_matched(run / MATCHED)
+    try:
+        train(task.config, resume=(run / CHECKPOINT).exists())
+    except Interrupted as interrupt:
+        raise Interrupted(f"stopped in {run}; the same command goes on from there") from interrupt
+    matched = _read_matched(run / MATCHED)
+    before = matched.features if matched else {}
     missing = [name for name in task.features if name not in before]
     found = match(load_run(run, task.config.device), store, missing) if missing else {}
     figures = {
@@ -167,26 +204,30 @@ def _do(task: Task, store: Store) -> None:
         for name, result in found.items()
     }
     with atomic_path(run / MATCHED) as temporary:
-        temporary.write_text(json.dumps(before | figures, indent=1) + "\n")
+        made = Matched(source=task.source, features=before | figures)
+        temporary.write_text(made.model_dump_json(indent=1) + "\n")
 
 
-def _read_matched(path: Path) -> dict[str, dict[str, float]]:
+def _read_matched(path: Path) -> Matched | None:
     try:
-        return _MATCHED.validate_json(path.read_bytes())
+        return Matched.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return {}
+        return None
     except (OSError, ValidationError) as error:
         raise DSAError(f"{path}: not as dsareid reproduce wrote it; remove it") from error
 
 
-def _table(
-    name: str, rows: Sequence[Row], tasks: list[Task], store: Store, preset: str, seeds: int
-) -> Table:
+def _heading(table: str, preset_name: str, preset: TrainConfig, seeds: int) -> Heading:
+    return Heading(table, TITLES[table], preset_name, preset.weights, seeds)
+
+
+def _table(rows: Sequence[Row], tasks: list[Task], store: Store, heading: Heading) -> Table:
     """What there is so far."""
     header, lines = store.header, []
     for row in rows:
         runs = [task.config.out for task in tasks if task.network == row.network]
-        found = [_read_matched(run / MATCHED).get(row.matched_by) for run in runs]
+        every = [matched for run in runs if (matched := _read_matched(run / MATCHED))]
+        found = [matched.features.get(row.matched_by) for matched in every]
         paper = None if header.synthetic else row.paper.get(header.dataset)
         cells = {
             measure: Cell(
@@ -197,19 +238,24 @@ def _table(
         }
         lines.append(Line(row.name, row.matched_by, row.network.name, cells))
     counts = [len(store.select(split, iuv=False)) for split in SPLITS]
+    others = {} if header.synthetic or heading.table != "table2" else BESIDE.get(header.dataset, {})
     return Table(
-        name=name, title=TITLES[name], dataset=header.dataset, synthetic=header.synthetic, preset=preset,
-        seeds=seeds, lines=lines, protocol=header.protocol, differences=_differences(store),
+        heading=heading, dataset=header.dataset, synthetic=header.synthetic, lines=lines, others=others,
+        protocol=header.protocol, differences=_differences(store),
         counts="{:,} training images, {:,} queries, {:,} gallery images".format(*counts),
     )  # fmt: skip
 
 
 def _differences(store: Store) -> list[str]:
     """In which splits a public data set has other counts than are known of it."""
-    if store.header.dataset not in PUBLIC:
-        return []
-    different = []
-    for name, expected in PUBLIC[store.header.dataset].expected.items():
+    header, different = store.header, []
+    if header.dataset == CUHK01.name:
+        known = cuhk01.expected(header.protocol)
+    else:
+        known = PUBLIC[header.dataset].expected if header.dataset in PUBLIC else {}
+    for name, expected in known.items():
+        if name == GALLERY and "distractors" in header.protocol:
+            continue
         split = store.select(name, iuv=False)
         found = Count(len(split), len({*split.ids.tolist()} - {0}))
         if found != expected:

@@ -215,6 +215,8 @@ def _is_finished(out: Path, config: SynthConfig) -> bool:
             "synthetic data set"
         ) from None
     wanted = _record(config)
+    if isinstance(found, dict) and found.pop("exact_iuv", None) is False:  # as it was written before --iuv
+        found |= {"boxes": None, "iuv": None}
     if found != wanted:
         raise DSAError(
             f"{out}: expected a new or empty folder, but it holds another synthetic data set "

@@ -186,3 +186,12 @@ def test_people_on_both_sides(tmp_path):
 def test_there_is_no_protocol(tmp_path, form):
     with pytest.raises(DSAError, match="own data has no such protocol; it has: none"):
         list_data(form(tmp_path), "distractors")
+
+
+def test_cameras_of_the_training_are_not_asked_for(tmp_path):
+    """The rule needs those of query and gallery alone."""
+    for name in ("train/a/1.jpg", "query/b/c1_1.jpg", "gallery/b/c2_1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    listing = list_data(tmp_path)
+    assert listing.cameras and [e.camera for e in listing.entries] == [0, 1, 2]

@@ -493,3 +493,14 @@ def test_flipped_bits_end_in_a_chart_or_in_an_error_of_ours(mimic, detection, tm
         except DSAError:
             refused += 1
     assert refused > 20
+
+
+def test_a_name_that_is_endless_to_print(tmp_path):
+    """Lists within lists by reference: 40 levels in a small file, 2**40 elements as text."""
+    bomb = []
+    for _ in range(40):
+        bomb = [bomb, bomb]
+    path = tmp_path / "dump.pkl"
+    torch.save([{"file_name": bomb, "pred_boxes_XYXY": [], "pred_densepose": []}], path)
+    with pytest.raises(DSAError, match="file_name must be the name of an image"):
+        read_source(path)

@@ -57,7 +57,7 @@ def data(tmp_path):
 def run(tmp_path, data, monkeypatch):
     def load_run(run, device):
         config = TrainConfig(data=data, out=run, height=HEIGHT, width=WIDTH, dsap_size=8, epochs=3)
-        return SimpleNamespace(config=config, model=MeanColour().eval(), epoch=3, step=42)
+        return SimpleNamespace(config=config, model=MeanColour().eval(), epoch=3, step=42, data={})
 
     monkeypatch.setattr(evaluate_run, "load_run", load_run)
     folder = tmp_path / "run"

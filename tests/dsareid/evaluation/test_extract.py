@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
+from PIL import Image
 
 from dsareid.data.batch import GuideConfig
 from dsareid.data.listing import GALLERY, QUERY
@@ -26,7 +27,7 @@ def untrained(data, **changes) -> Run:
         data=data, out=data / "run", height=64, width=32, dsap_size=8, network=NETWORK, weights="none"
     )
     config = dataclasses.replace(config, **changes)
-    return Run(config, build_model(config, 4).eval(), 1, 1)
+    return Run(config, build_model(config, 4).eval(), 1, 1, {})
 
 
 def possible(**changes) -> set[str]:
@@ -80,6 +81,15 @@ def test_patches_are_matched_without_maps(own_data, tmp_path):
         match(untrained(own_data), store, ["guide"])
 
 
+def test_branches_are_matched_as_if_alone(tiny_store, tiny_data):
+    store, run = open_store(tiny_store), untrained(tiny_data)
+    names = ["fused", "fused-global", "fused-local", "mf-local"]
+    together = match(run, store, names)
+    for name in names:
+        assert torch.equal(together[name].cmc, match(run, store, [name])[name].cmc)
+        assert together[name].mAP == match(run, store, [name])[name].mAP
+
+
 def test_every_image_a_query(tiny_store, tiny_data):
     """Each test image with an identity, against all others; the rule of cameras leaves itself out."""
     store, run = open_store(tiny_store), untrained(tiny_data)
@@ -129,7 +139,44 @@ def test_distractors_join_the_gallery(own_data, add_person, tmp_path, monkeypatc
     run = untrained(own_data)
     monkeypatch.setattr("dsareid.evaluation.evaluate_run.load_run", lambda *_: run)
     (tmp_path / "run").mkdir()
+    run.data |= {"dataset": "Market-1501", "protocol": ""}
     sizes = [evaluate(tmp_path / "run", protocol=name)["gallery"] for name in ("", "distractors")]
     assert sizes[1] == sizes[0] + 3
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert written == {"evaluation.json", "evaluation-distractors.json"}
     with pytest.raises(DSAError, match="no such protocol"):
         evaluate(tmp_path / "run", protocol="trial-7")
+
+
+def test_people_who_were_trained_on_are_not_tested(tmp_path, monkeypatch):
+    """Another split of CUHK01 has some of them in its test; other data may be split as they are."""
+    root = tmp_path / "CUHK01"
+    (root / "campus").mkdir(parents=True)
+    for identity in range(1, 9):
+        for shot in range(1, 5):
+            image = Image.new("RGB", (16, 32), (30 * identity, 9 * shot, 0))
+            image.save(root / f"campus/{identity:04d}00{shot}.png")
+    run = untrained(root, protocol="485-s0")
+    run.data |= {"dataset": "CUHK01", "protocol": "485-s0"}
+    monkeypatch.setattr("dsareid.evaluation.evaluate_run.load_run", lambda *_: run)
+    (tmp_path / "run").mkdir()
+    evaluate(tmp_path / "run")
+    with pytest.raises(DSAError, match="split by 485-s1, but the network was trained by 485-s0"):
+        evaluate(tmp_path / "run", protocol="485-s1")
+    store = pack(root, tmp_path / "store", protocol="485-s1").path
+    with pytest.raises(DSAError, match="split by 485-s1, but the network was trained by 485-s0"):
+        evaluate(tmp_path / "run", store)
+    run.data["dataset"] = "Market-1501"
+    evaluate(tmp_path / "run", store)
+
+
+@pytest.mark.parametrize("changes, name", [
+    ({}, "DSA-reID"), ({"guidance": "distill"}, "DSA-reID (distill)"),
+    ({"guide": GuideConfig(fed="crops")}, "DSA-reID (guide fed crops)"),
+    ({"model": "dsap"}, "DSAP-images alone"),
+    ({"model": "two-branch", "guide": GuideConfig(fed="crops")}, "two-branch"),
+])  # fmt: skip
+def test_a_network_is_called_what_it_is(tiny_data, tmp_path, monkeypatch, changes, name):
+    run = untrained(tiny_data, **changes)
+    monkeypatch.setattr("dsareid.evaluation.evaluate_run.load_run", lambda *_: run)
+    assert evaluate(tmp_path)["rows"][0]["name"] == name

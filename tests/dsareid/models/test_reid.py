@@ -183,7 +183,7 @@ def test_a_guide_that_teaches_is_not_fused():
     model = DSAReID(5, **SMALL, guidance="distill")
     out = model(image, dsap)
     assert out.z is out.f and out.logits.d_global.shape == out.logits.d_local.shape == (2, 5)
-    with pytest.raises(ValueError, match="not added"):
+    with pytest.raises(ValueError, match="that are fused"):
         model.fused(image, dsap)
     assert torch.equal(model.eval().guide(dsap), model.dsag(dsap).embedding())
 
