@@ -5,7 +5,8 @@
     python benchmarks/study.py report    # tables and plots from the finished ones
 
 benchmarks/results/study/PLAN.md says what is compared and how; runs/ beside it holds one JSON file for each
-finished run, README.md what came out. Data sets and networks go to --work.
+finished run, README.md what came out. Data sets and networks go to --work. What has a file there is not run
+again: to repeat a run, remove its file.
 """
 
 import argparse

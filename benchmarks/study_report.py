@@ -34,7 +34,7 @@ def _f(*arms: str) -> tuple[tuple[str, str], ...]:
 
 DIFFERENCES = (
     Difference("1. DSA - two-branch, f", _f("dsa"), _f("two-branch")),
-    Difference("1. DSA: z - f", (("dsa", "fused"),), _f("dsa")),
+    Difference("beyond the plan. DSA: z - f", (("dsa", "fused"),), _f("dsa")),
     Difference("2. DSA - CSA, f", _f("dsa"), _f("csa")),
     Difference("3. two-branch - baseline, f", _f("two-branch"), _f("baseline")),
     Difference("4. DSA: exact - mild, f", _f("dsa-exact"), _f("dsa")),
@@ -134,7 +134,7 @@ def _differences(runs: Runs) -> str:
         spread = f"{statistics.stdev(values):.1f}" if len(values) > 1 else ""
         mean = f"{statistics.mean(values):+.1f}"
         lines.append(f"| {asked.question} | {each} | {mean} | {spread} | {words} | {verdict} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"{len(lines) - 2} intervals, without correction for their number."])
 
 
 def _spread(values: list[float]) -> str:
