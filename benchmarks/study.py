@@ -94,6 +94,8 @@ ARMS = {arm.name: arm for arm in (
     Arm("dsa-aligned", DSA, boxes="aligned"),
     Arm("dsa-exact-kept", DSA, iuv="exact", dropping=False),
     Arm("distilled-exact-kept", DISTILLED, iuv="exact", dropping=False),
+    # Beyond the plan, after all others: the control of question 6 for the last one.
+    Arm("patches-kept", TAUGHT_BY_PATCHES, dropping=False),
 )}  # fmt: skip
 
 

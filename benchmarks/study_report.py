@@ -47,6 +47,8 @@ DIFFERENCES = (
     Difference("7. exact, nothing dropped: DSA - two-branch, f", _f("dsa-exact-kept"), _f("two-branch")),
     Difference("7. exact, nothing dropped: distilled - two-branch, f",
                _f("distilled-exact-kept"), _f("two-branch")),
+    Difference("beyond the plan. nothing dropped: distilled, exact - distilled from patches, f",
+               _f("distilled-exact-kept"), _f("patches-kept")),
 )  # fmt: skip
 
 
