@@ -1,4 +1,5 @@
 import functools
+import gc
 import os
 import pickle
 import shutil
@@ -113,6 +114,7 @@ def test_workers(tiny_data, context):
 
 
 def test_it_pickles_and_holds_no_open_files(tiny_data):
+    gc.collect()  # stores that earlier tests have left are not to be closed in between
     before = sorted(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
     dataset = DSAPDataset(tiny_data, transform=TRANSFORM)
     again = pickle.loads(pickle.dumps(dataset))
