@@ -347,7 +347,7 @@ def _train(config: TrainConfig, num_classes: int, batch_size: int, device: torch
     dsap = torch.randn(batch_size, config.guide.parts, 3, config.dsap_size, config.dsap_size, **options)
     label = torch.arange(batch_size, device=device) // config.images % num_classes
     for _ in range(2):
-        trainer._step(Batch(image, dsap if config.guided else None, label), 0.0)
+        trainer._step(iter([Batch(image, dsap if config.guided else None, label)]), 1, 0.0)
 
 
 # ---- what people read ----

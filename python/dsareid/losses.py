@@ -1,12 +1,14 @@
 """The losses of section 3.3: ID losses and batch-hard triplet losses."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dsareid.models import Output
+from dsareid.processes import current, gather_batch, gather_rows
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class LossConfig:
     """Batch-hard triplet loss on z_G, and on z_L; with --guidance distill also on d_G and d_L."""
     margin: float = 0.3
     """Margin of the triplet loss."""
+    triplet_over: Literal["batch", "process"] = "batch"
+    """Of several processes: whether triplets are sought in the whole batch or in each process's share."""
     smoothing: float = 0.1
     """Label smoothing of every ID loss."""
     distill: float = 1.0
@@ -29,21 +33,26 @@ class LossConfig:
     """For --guidance distill: divides the logits, the guide's and the learner's."""
 
 
-def batch_hard_triplet(features: Tensor, label: Tensor, margin: float) -> Tensor:
+def batch_hard_triplet(
+    features: Tensor, label: Tensor, margin: float, others: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Batch-hard triplet loss on unnormalised vectors: the farthest positive, the nearest negative.
 
     Args:
         features: (B, D) floating; computed in float32.
         label: int64 (B,).
+        others: features (N, D) and label (N,) among which both are sought; those of the batch unless given.
 
     Returns:
         The mean over the batch of max(0, d_positive - d_negative + margin), a scalar.
     """
     features = features.float()
+    others, other_label = (features, label) if others is None else (others[0].float(), others[1])
     square = features.square().sum(1)
-    distance = square[:, None] + square - 2 * features @ features.T  # [B, B]
+    other_square = square if others is features else others.square().sum(1)
+    distance = square[:, None] + other_square - 2 * features @ others.T  # [B, N]
     distance = distance.clamp(min=1e-12).sqrt()
-    same = label[:, None] == label
+    same = label[:, None] == other_label
     positive = distance.masked_fill(~same, -torch.inf).amax(1)  # [B]
     negative = distance.masked_fill(same, torch.inf).amin(1)  # [B]
     return F.relu(positive - negative + margin).mean()
@@ -70,8 +79,12 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
     def identity(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), label, label_smoothing=config.smoothing)
 
+    whole = config.triplet_over == "batch" and not current().alone
+
     def triplet(features: Tensor) -> Tensor:
-        return config.triplet_z * batch_hard_triplet(features.flatten(1), label, config.margin)
+        features = features.flatten(1)
+        others = (gather_batch(features), gather_rows(label)) if whole else None
+        return config.triplet_z * batch_hard_triplet(features, label, config.margin, others)
 
     logits = output.logits
     terms = {}

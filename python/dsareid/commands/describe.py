@@ -1,11 +1,11 @@
 """dsareid describe"""
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from dsareid.commands.options import peek
 from dsareid.data.batch import GuideConfig
 from dsareid.describe import describe
 from dsareid.engine import PRESETS
@@ -15,7 +15,7 @@ from dsareid.models.reid import Guidance
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
-    default = PRESETS.get(_preset(arguments), PRESETS["paper"])
+    default = PRESETS.get(peek(arguments).preset, PRESETS["paper"])
 
     def command(
         preset: Literal["paper", "demo", "study"] = "paper",
@@ -54,8 +54,3 @@ def build(arguments: list[str]) -> Callable[..., None]:
 
     return command
 
-
-def _preset(arguments: list[str]) -> str | None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", nargs="?", default="paper")
-    return parser.parse_known_args(arguments)[0].preset

@@ -1,5 +1,6 @@
-"""How paths are given on the command line."""
+"""How paths are given on the command line, and the options that are read before all others."""
 
+import argparse
 from pathlib import Path
 from typing import Annotated
 
@@ -14,3 +15,12 @@ def positional(name: str):
 def optional_path(name: str):
     """The type of an option that may be left out; `name` stands for its value in --help."""
     return Annotated[Path | None, tyro.conf.arg(metavar=name)]
+
+
+def peek(arguments: list[str]) -> argparse.Namespace:
+    """The options that decide about the defaults of all others: preset, resume and out."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?", default="paper")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out", nargs="?")
+    return parser.parse_known_args(arguments)[0]

@@ -1,6 +1,5 @@
 """dsareid train"""
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +7,17 @@ from typing import Annotated, Literal
 
 import tyro
 
+from dsareid.commands.options import peek
 from dsareid.engine import PRESETS, TrainConfig, train
 from dsareid.engine.config import load_config
 from dsareid.engine.run import CONFIG
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
-    chosen, resuming, run = _peek(arguments)
-    default = PRESETS.get(chosen, PRESETS["paper"])
-    if resuming and run:
-        default = load_config(Path(run) / CONFIG)  # a resumed run keeps its settings
+    chosen = peek(arguments)
+    default = PRESETS.get(chosen.preset, PRESETS["paper"])
+    if chosen.resume and chosen.out:
+        default = load_config(Path(chosen.out) / CONFIG)  # a resumed run keeps its settings
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
@@ -38,12 +38,3 @@ def build(arguments: list[str]) -> Callable[..., None]:
 
     return command
 
-
-def _peek(arguments: list[str]) -> tuple[str, bool, str | None]:
-    """The options that decide about the defaults of all others: --preset, --resume and --out."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", nargs="?", default="paper")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--out", nargs="?")
-    known, _ = parser.parse_known_args(arguments)
-    return known.preset, known.resume, known.out

@@ -19,6 +19,8 @@ from dsareid.models.reid import ClassifierKind, Guidance, Streams
 
 ModelName = Literal["dsa", "dsa-global", "dsa-local", "two-branch", "baseline", "dsap"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Layout = Literal["auto", "channels_last", "contiguous"]
+BatchNormKind = Literal["batch", "sync", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class NetworkConfig:
     depths: tuple[int, int, int, int] = (3, 4, 6, 3)
     """Blocks in conv2_x .. conv5_x of the MF-Stream."""
     classifier: ClassifierKind = "two-layer"
-    """ID classifiers: two fully connected layers (the paper's), or BatchNorm and a single one."""
+    """ID classifiers: two fully connected layers (the paper's), or BatchNorm and a single one.
+    bnneck: the latter, and images are matched by what its BatchNorm makes of f (not in the paper)."""
     zero_init: bool = False
     """Start every residual block as its shortcut (for small networks without ImageNet weights)."""
 
@@ -64,6 +67,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "dsap_size": (4, 256),
     "identities": (2, math.inf),
     "images": (2, math.inf),
+    "accumulate": (1, math.inf),
     "network.width": (1 / 64, 8),
     "network.head_width": (1 / 32, 8),
     "optim.rate": (0, 10),
@@ -123,6 +127,8 @@ class TrainConfig:
     """P: identities in a batch."""
     images: int = 4
     """K: images of each identity in a batch."""
+    accumulate: int = 1
+    """Batches whose mean gradient makes a step of the optimizer."""
     weights: str = "imagenet"
     """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file.
     A file holds torchvision's ResNet-50 as .pth or .safetensors.
@@ -131,6 +137,14 @@ class TrainConfig:
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     precision: Precision = "auto"
     """auto: bfloat16 or float16 on CUDA, float32 on the CPU."""
+    layout: Layout = "auto"
+    """How weights and features lie in memory. auto: channels_last on CUDA, contiguous on the CPU."""
+    compile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile the network with torch.compile: a few minutes at the start, faster steps after."""
+    batchnorm: BatchNormKind = "batch"
+    """batch: by the statistics of the batch; of several processes by each one's share of it.
+    sync: of the whole batch (CUDA only).
+    frozen: by the running statistics, which stay as they are, as for fine-tuning."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)

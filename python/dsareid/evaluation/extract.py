@@ -15,6 +15,7 @@ from dsareid.engine import Run, TrainConfig
 from dsareid.engine.train import batch_config
 from dsareid.errors import DSAError
 from dsareid.evaluation.ranking import RankResult, rank
+from dsareid.processes import current, gather_rows
 
 Features = Literal[
     "mf", "mf-global", "mf-local", "fused", "fused-global", "fused-local", "guide", "guide-global",
@@ -61,23 +62,29 @@ def needs_iuv(config: TrainConfig, features: Features) -> bool:
 
 @torch.inference_mode()
 def extract(run: Run, split: Split, features: Features, batch_size: int) -> Tensor:
-    """The features of every image of a split, float32 [N, D] on the model's device, with a progress bar."""
+    """The features of every image of a split, float32 [N, D] on the model's device, with a progress bar.
+
+    Several processes make a share each, and all have all features in the end.
+    """
     stream = features.partition("-")[0]
     device = next(run.model.parameters()).device
     config = batch_config(run.config, device)
     config = replace(config, dtype=torch.float32, guide=None if stream == "mf" else config.guide)
+    share = split.rows[current().share(len(split))]
+    # Where there are fewer images than processes: one all the same, to know how long a feature is.
+    rows = torch.from_numpy(share if len(share) else split.rows[:1])
     embeddings: Tensor | None = None
+    hidden = None if current().first else True
     title = f"features of {split.name}"
-    with tqdm(total=len(split), desc=title, unit="image", leave=False, disable=None) as progress:
-        for start in range(0, len(split), batch_size):
-            rows = torch.from_numpy(split.rows[start : start + batch_size])
-            image, dsap = _inputs(split.store, rows, config, device)
+    with tqdm(total=len(rows), desc=title, unit="image", leave=False, disable=hidden) as bar:
+        for start in range(0, len(rows), batch_size):
+            image, dsap = _inputs(split.store, rows[start : start + batch_size], config, device)
             part = _embed(run, stream, image, dsap)
             if embeddings is None:
-                embeddings = torch.empty(len(split), part.shape[1], device=device)
+                embeddings = torch.empty(len(rows), part.shape[1], device=device)
             embeddings[start : start + len(part)] = part
-            progress.update(len(part))
-    return _branch(run.config, features, embeddings)
+            bar.update(len(part))
+    return _branch(run.config, features, gather_rows(embeddings[: len(share)]))
 
 
 def _branch(config: TrainConfig, features: Features, whole: Tensor) -> Tensor:

@@ -134,8 +134,8 @@ def stop_after(step):
     """Make training believe that Ctrl-C was pressed during the given step."""
     original = Trainer._step
 
-    def wrapped(self, batch, rate):
-        values = original(self, batch, rate)
+    def wrapped(self, batches, count, rate):
+        values = original(self, batches, count, rate)
         if self.position.step + 1 == step:
             os.kill(os.getpid(), signal.SIGINT)
         return values
@@ -180,14 +180,14 @@ def test_seeds_reproduce_and_differ(whole_run, tiny_data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny_data, tmp_path):
-    original = Trainer._step
+    original = Trainer._learn
 
-    def poison(self, batch, rate):
+    def poison(self, batch, count):
         if self.position.step == 5:
             batch = batch._replace(image=batch.image * float("nan"))
-        return original(self, batch, rate)
+        return original(self, batch, count)
 
-    with mock.patch.object(Trainer, "_step", poison):
+    with mock.patch.object(Trainer, "_learn", poison):
         with pytest.raises(DSAError, match=r"not finite in epoch 2, batch 2 \(step 6\).*id_f_global nan"):
             train(config_for(tiny_data, tmp_path / "run"))
     assert checkpoint(tmp_path / "run")["position"]["epoch"] == 1

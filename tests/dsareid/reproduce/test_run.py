@@ -69,11 +69,11 @@ def test_it_goes_on_where_it_was_stopped(tiny_data, tmp_path, monkeypatch):
     config = dataclasses.replace(SMALL, epochs=2)
     steps, original = [], Trainer._step
 
-    def step(self, batch, rate):
+    def step(self, batches, count, rate):
         steps.append(self.config.out)
         if len(steps) == 8 + 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batch, rate)
+        return original(self, batches, count, rate)
 
     monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(Interrupted, match="dsa/seed-0; the same command goes on"):
