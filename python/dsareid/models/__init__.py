@@ -2,8 +2,9 @@
 
 from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Features
+from dsareid.models.heads import Logits, Output
 from dsareid.models.mf import MFStream
-from dsareid.models.reid import Baseline, DSAReID, Logits, Output, TwoBranch
+from dsareid.models.reid import Baseline, DSAReID, TwoBranch
 
 __all__ = [
     "Baseline",

@@ -22,17 +22,31 @@ class DSAGStream(nn.Module):
             from the start and nothing is merged (not in the paper).
         reversed_charts: turn the charts of left hand, right foot and left head round before they are merged
             with their twins', which run the other way (not in the paper).
+        global_size, local_size: length of d_G and of each of the eight d_L; unless given, the paper's 2048
+            and 256 scaled by width.
+
+    Raises:
+        ValueError: parts is neither, or width is less than 1/32.
     """
 
     def __init__(
-        self, width: float = 1.0, branches: Branches = "both", parts: int = 24, reversed_charts: bool = False
+        self,
+        width: float = 1.0,
+        branches: Branches = "both",
+        parts: int = 24,
+        reversed_charts: bool = False,
+        global_size: int | None = None,
+        local_size: int | None = None,
     ):
         super().__init__()
         if parts not in (24, 8):
             raise ValueError(f"parts must be 24 or 8, not {parts}")
+        if not width >= 1 / 32:
+            raise ValueError(f"width must be at least 1/32, which leaves conv1 one channel, not {width}")
         self.parts, self.reversed_charts = parts, reversed_charts and parts == 24
         half = 13 if parts == 24 else 8
         c32, c64, c128, c256, c2048 = (int(c * width) for c in (32, 64, 128, 256, 2048))
+        c256, c2048 = local_size or c256, global_size or c2048
         self.conv1 = ConvBlock(parts, 3, c32, 5)
         self.conv2 = ConvBlock(parts, c32, c64, 3)
         self.conv3 = nn.Sequential(BasicBlock(parts, c64, c64, 2), BasicBlock(parts, c64, c64))
@@ -44,7 +58,7 @@ class DSAGStream(nn.Module):
             self.conv5_l = nn.Sequential(BasicBlock(8, c128, c256), BasicBlock(8, c256, c256))
 
     def forward(self, dsap: Tensor) -> Features:
-        """dsap: floating (B, parts, 3, S, S), normalised. Returns d_G (B, D) and d_L (B, 8, D / 8)."""
+        """dsap: floating (B, parts, 3, S, S), normalised. Returns d_G and d_L."""
         if self.reversed_charts:
             turned = dsap[:, _REVERSED].flip(3)  # U runs down the rows
             dsap = dsap.index_copy(1, torch.tensor(_REVERSED, device=dsap.device), turned)

@@ -16,18 +16,18 @@ class Features(NamedTuple):
     """
 
     global_: Tensor | None  # (B, D), D = 2048 at the paper's widths
-    local: Tensor | None = None  # (B, 8, D / 8) in the order of dsa_ext.parts.BODY_NAMES
+    local: Tensor | None = None  # (B, 8, L), here L = D / 8, in the order of dsa_ext.parts.BODY_NAMES
 
     def __add__(self, other: "Features") -> "Features":
         """Fusion by addition: z = f + d (section 3.3)."""
         return Features(*(None if x is None else x + y for x, y in zip(self, other)))
 
     def vectors(self) -> list[Tensor]:
-        """What there is of global and local, as (B, D) each."""
+        """What there is of global and local, as (B, D) and (B, 8 * L)."""
         return [x.flatten(1) for x in self if x is not None]
 
     def embedding(self) -> Tensor:
-        """(B, 2 * D) for matching: global and local, each L2-normalised, side by side."""
+        """(B, D + 8 * L) for matching: global and local, each L2-normalised, side by side."""
         return torch.cat([F.normalize(x.float(), dim=1) for x in self.vectors()], 1)
 
 

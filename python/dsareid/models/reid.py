@@ -1,52 +1,20 @@
 """The networks to train: DSA-reID, its MF-Stream alone, and the ResNet-50 baseline."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from dsareid.models.branch import zero_last_scales
 from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Branches, Features
+from dsareid.models.heads import ClassifierKind, Guidance, Heads, Output
 from dsareid.models.mf import MFStream
 
-ClassifierKind = Literal["two-layer", "batchnorm"]
 Streams = Literal["both", "mf", "dsag"]
-Guidance = Literal["add", "concat", "distill"]
 
 
-class Logits(NamedTuple):
-    """Scores over the identities, by the features they come from; None or empty where there are none."""
-
-    f_global: Tensor | None  # (B, N)
-    f_local: list[Tensor]  # eight (B, N)
-    z_global: Tensor | None  # (B, N)
-    z_local: Tensor | None  # (B, N)
-    d_global: Tensor | None = None  # (B, N), of a guide that teaches
-    d_local: Tensor | None = None  # (B, N)
-
-
-class Output(NamedTuple):
-    """What training sees of a batch."""
-
-    f: Features
-    d: Features | None  # None of a single stream
-    z: Features  # f itself, of a single stream and where the guide teaches
-    logits: Logits
-
-
-def classifier(kind: ClassifierKind, inputs: int, identities: int) -> nn.Sequential:
-    """An ID classifier: two fully connected layers, or BatchNorm before a single one."""
-    if kind == "two-layer":
-        hidden = (nn.Linear(inputs, 512), nn.BatchNorm1d(512), nn.ReLU(inplace=True))
-        return nn.Sequential(*hidden, nn.Linear(512, identities))
-    last = nn.Linear(inputs, identities, bias=False)
-    nn.init.normal_(last.weight, std=0.001)
-    return nn.Sequential(nn.BatchNorm1d(inputs), last)
-
-
-class DSAReID(nn.Module):
+class DSAReID(Heads):
     """The two-stream network (section 3), or one of its streams.
 
     In train mode it takes (image, dsap) and returns an Output; in eval mode it takes the image
@@ -57,7 +25,7 @@ class DSAReID(nn.Module):
         num_classes: identities in the training set.
         width, head_width, depths: see MFStream; head_width also scales the DSAG-Stream, because
             z = f + d needs equal sizes.
-        classifier_kind: "two-layer" is the paper's.
+        classifier_kind: "two-layer" is the paper's; of "bnneck" every embedding is that behind the necks.
         zero_init: start every residual block as its shortcut (not in the paper; small networks
             that start from random weights need it).
         streams: "both"; "mf": without the DSAG-Stream the losses on z act on f; "dsag": that stream alone,
@@ -84,29 +52,14 @@ class DSAReID(nn.Module):
         parts: int = 24,
         reversed_charts: bool = False,
     ):
-        super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        self.num_classes = num_classes
+        super().__init__(num_classes, guidance if streams == "both" else None, classifier_kind)
         self.mf = self.dsag = None
         if streams != "dsag":
             self.mf = MFStream(width, head_width, depths, branches)
         if streams != "mf":
             self.dsag = DSAGStream(head_width, branches, parts, reversed_charts)
-        self.guidance = guidance if streams == "both" else None
         size = 4 * int(512 * head_width)
-        has_global, has_local = branches != "local", branches != "global"
-
-        def new(inputs: int, wanted: bool = True) -> nn.Sequential | None:
-            return classifier(classifier_kind, inputs, num_classes) if wanted else None
-
-        self.classify_f_global = new(size, has_global)
-        self.classify_f_local = nn.ModuleList([new(size // 8) for _ in range(8 if has_local else 0)])
-        self.classify_z_global = new(size, has_global)
-        self.classify_z_local = new(size, has_local)
-        self.classify_d_global = new(size, has_global and self.guidance == "distill")
-        self.classify_d_local = new(size, has_local and self.guidance == "distill")
-        self.fusion = ConcatFusion(size, has_global, has_local) if self.guidance == "concat" else None
+        self.add_heads(size if branches != "local" else None, size // 8 if branches != "global" else None)
         if zero_init:
             zero_last_scales(self)
 
@@ -119,21 +72,13 @@ class DSAReID(nn.Module):
             ValueError: dsap is missing and needed.
         """
         if self.training:
-            f, d = self.streams(image, dsap)
-            z = self.fuse(f, d)
-            return Output(f, d, z, self._classify(f, d, z))
-        return self._stream(self.mf or self.dsag, image, dsap).embedding()
+            return self.output(*self.streams(image, dsap))
+        return self.embedding("f", self._stream(self.mf or self.dsag, image, dsap))
 
     def streams(self, image: Tensor | None, dsap: Tensor | None) -> tuple[Features, Features | None]:
         """f and d; of a network with one stream that stream's features and None."""
         f = self._stream(self.mf or self.dsag, image, dsap)
         return f, self._stream(self.dsag, image, dsap) if self.mf and self.dsag else None
-
-    def fuse(self, f: Features, d: Features | None) -> Features:
-        """z, as the guidance says."""
-        if d is None or self.guidance == "distill":
-            return f
-        return f + d if self.fusion is None else self.fusion(f, d)
 
     def fused(self, image: Tensor, dsap: Tensor) -> Tensor:
         """The (B, 2 * D) embedding [z_G, z_L] of the fused streams.
@@ -143,7 +88,7 @@ class DSAReID(nn.Module):
         """
         if self.guidance not in ("add", "concat"):
             raise ValueError("fused features need an MF-Stream and a DSAG-Stream that are fused")
-        return self.fuse(*self.streams(image, dsap)).embedding()
+        return self.embedding("z", self.fuse(*self.streams(image, dsap)))
 
     def guide(self, dsap: Tensor) -> Tensor:
         """The (B, 2 * D) embedding [d_G, d_L] of the DSAG-Stream.
@@ -153,7 +98,8 @@ class DSAReID(nn.Module):
         """
         if self.dsag is None:
             raise ValueError("the guide's features need the DSAG-Stream, which this model does not have")
-        return self.dsag(dsap).embedding()
+        # Alone it takes the other's place: its features are the f of the classifiers.
+        return self.embedding("d" if self.mf else "f", self.dsag(dsap))
 
     def _stream(self, stream: nn.Module, image: Tensor | None, dsap: Tensor | None) -> Features:
         if stream is self.mf:
@@ -161,42 +107,6 @@ class DSAReID(nn.Module):
         if dsap is None:
             raise ValueError("dsap is missing: this model takes (image, dsap)")
         return stream(dsap)
-
-    def _classify(self, f: Features, d: Features | None, z: Features) -> Logits:
-        def scores(head: nn.Module | None, features: Tensor | None) -> Tensor | None:
-            return None if head is None else head(features.flatten(1))
-
-        local = []
-        if f.local is not None:
-            local = [head(x) for head, x in zip(self.classify_f_local, f.local.unbind(1))]
-        d = d or Features(None)
-        return Logits(
-            scores(self.classify_f_global, f.global_), local, scores(self.classify_z_global, z.global_),
-            scores(self.classify_z_local, z.local), scores(self.classify_d_global, d.global_),
-            scores(self.classify_d_local, d.local),
-        )  # fmt: skip
-
-
-class ConcatFusion(nn.Module):
-    """Fusion by concatenation (Table 5): per branch, [f, d] through one fully connected layer.
-
-    4096 -> 2048 for the global features, 512 -> 256 for each of the eight local ones, at the paper's widths.
-    """
-
-    def __init__(self, size: int, has_global: bool, has_local: bool):
-        super().__init__()
-        part = size // 8
-        self.global_ = nn.Linear(2 * size, size) if has_global else None
-        self.local = nn.ModuleList([nn.Linear(2 * part, part) for _ in range(8 if has_local else 0)])
-
-    def forward(self, f: Features, d: Features) -> Features:
-        whole = local = None
-        if self.global_ is not None:
-            whole = self.global_(torch.cat([f.global_, d.global_], 1))  # [B, D]
-        if self.local:
-            pairs = torch.cat([f.local, d.local], 2).unbind(1)  # eight [B, 2 * D / 8]
-            local = torch.stack([layer(pair) for layer, pair in zip(self.local, pairs)], 1)
-        return Features(whole, local)
 
 
 class TwoBranch(DSAReID):

@@ -1,0 +1,156 @@
+"""What a network has in training beyond its streams: fusion and ID classifiers (section 3.3 of the paper)."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from dsareid.models.features import Features
+
+ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
+Guidance = Literal["add", "concat", "distill"]
+
+
+class Logits(NamedTuple):
+    """Scores over the identities, by the features they come from; None or empty where there are none."""
+
+    f_global: Tensor | None  # (B, N)
+    f_local: list[Tensor]  # eight (B, N)
+    z_global: Tensor | None  # (B, N)
+    z_local: Tensor | None  # (B, N)
+    d_global: Tensor | None = None  # (B, N), of a guide that teaches
+    d_local: Tensor | None = None  # (B, N)
+
+
+class Output(NamedTuple):
+    """What training sees of a batch."""
+
+    f: Features
+    d: Features | None  # None of a single stream
+    z: Features  # f itself, of a single stream and where the guide teaches
+    logits: Logits
+
+
+def classifier(kind: ClassifierKind, inputs: int, identities: int) -> nn.Sequential:
+    """An ID classifier: two fully connected layers, or BatchNorm before a single one.
+
+    "bnneck" is "batchnorm" with a bias fixed at 0, and images are matched by what comes out of it (Luo et
+    al., Bag of Tricks and a Strong Baseline for Deep Person Re-identification, 2019; not in the paper).
+    """
+    if kind == "two-layer":
+        hidden = (nn.Linear(inputs, 512), nn.BatchNorm1d(512), nn.ReLU(inplace=True))
+        return nn.Sequential(*hidden, nn.Linear(512, identities))
+    norm, last = nn.BatchNorm1d(inputs), nn.Linear(inputs, identities, bias=False)
+    norm.bias.requires_grad_(kind != "bnneck")
+    nn.init.normal_(last.weight, std=0.001)
+    return nn.Sequential(norm, last)
+
+
+class Heads(nn.Module):
+    """Fusion and ID classifiers; the streams whose features they take are a subclass's, or the caller's.
+
+    Args:
+        num_classes: identities in the training set.
+        guidance: how d guides f; None: there is only one of them.
+        classifier_kind: see classifier().
+
+    Raises:
+        ValueError: num_classes is less than 1, or there is no such guidance or kind.
+    """
+
+    def __init__(self, num_classes: int, guidance: Guidance | None, classifier_kind: ClassifierKind):
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        if guidance is not None and guidance not in get_args(Guidance):
+            raise ValueError(f"guidance must be one of {', '.join(get_args(Guidance))}, not {guidance!r}")
+        if classifier_kind not in get_args(ClassifierKind):
+            kinds = ", ".join(get_args(ClassifierKind))
+            raise ValueError(f"classifier_kind must be one of {kinds}, not {classifier_kind!r}")
+        self.num_classes, self.guidance, self.classifier_kind = num_classes, guidance, classifier_kind
+
+    def add_heads(self, global_size: int | None, local_size: int | None) -> None:
+        """Make the classifiers and the fusion of features of such sizes, None where there are none.
+
+        Behind a subclass's streams: their order decides which weights a seed draws, and where an
+        optimizer's checkpoint has its moments.
+        """
+
+        def new(inputs: int | None, wanted: bool = True) -> nn.Sequential | None:
+            return classifier(self.classifier_kind, inputs, self.num_classes) if inputs and wanted else None
+
+        teaches, eight = self.guidance == "distill", local_size and 8 * local_size
+        self.classify_f_global = new(global_size)
+        self.classify_f_local = nn.ModuleList([new(local_size) for _ in range(8 if local_size else 0)])
+        self.classify_z_global = new(global_size)
+        self.classify_z_local = new(eight)
+        self.classify_d_global = new(global_size, teaches)
+        self.classify_d_local = new(eight, teaches)
+        self.fusion = ConcatFusion(global_size, local_size) if self.guidance == "concat" else None
+
+    def fuse(self, f: Features, d: Features | None) -> Features:
+        """z, as the guidance says."""
+        if d is None or self.guidance == "distill":
+            return f
+        return f + d if self.fusion is None else self.fusion(f, d)
+
+    def embedding(self, vector: Literal["f", "z", "d"], features: Features) -> Tensor:
+        """What images are matched by, see Features.embedding; with "bnneck" what the necks make of it.
+
+        d of a guide that does not teach has no classifiers, and so no necks: it is taken as it is.
+        """
+        whole, local = features
+        if self.classifier_kind != "bnneck":
+            return features.embedding()
+        if (head := getattr(self, f"classify_{vector}_global")) is not None:
+            whole = head[0](whole)
+        if local is not None and (head := getattr(self, f"classify_{vector}_local")) is not None:
+            if vector == "f":  # a classifier for each of the eight parts
+                local = torch.stack([part[0](x) for part, x in zip(head, local.unbind(1))], 1)
+            else:
+                local = head[0](local.flatten(1)).unflatten(1, (8, -1))
+        return Features(whole, local).embedding()
+
+    def output(self, f: Features, d: Features | None) -> Output:
+        """What training sees."""
+        z = self.fuse(f, d)
+        return Output(f, d, z, self._classify(f, d, z))
+
+    def _classify(self, f: Features, d: Features | None, z: Features) -> Logits:
+        def scores(head: nn.Module | None, features: Tensor | None) -> Tensor | None:
+            return None if head is None else head(features.flatten(1))
+
+        local = []
+        if f.local is not None:
+            local = [head(x) for head, x in zip(self.classify_f_local, f.local.unbind(1))]
+        d = d or Features(None)
+        return Logits(
+            scores(self.classify_f_global, f.global_), local, scores(self.classify_z_global, z.global_),
+            scores(self.classify_z_local, z.local), scores(self.classify_d_global, d.global_),
+            scores(self.classify_d_local, d.local),
+        )  # fmt: skip
+
+
+class ConcatFusion(nn.Module):
+    """Fusion by concatenation (Table 5): per branch, [f, d] through one fully connected layer.
+
+    4096 -> 2048 for the global features, 512 -> 256 for each of the eight local ones, at the paper's widths.
+
+    Args:
+        global_size, local_size: of f and of d alike; None where there are none.
+    """
+
+    def __init__(self, global_size: int | None, local_size: int | None):
+        super().__init__()
+        self.global_ = nn.Linear(2 * global_size, global_size) if global_size else None
+        parts = [nn.Linear(2 * local_size, local_size) for _ in range(8 if local_size else 0)]
+        self.local = nn.ModuleList(parts)
+
+    def forward(self, f: Features, d: Features) -> Features:
+        whole = local = None
+        if self.global_ is not None:
+            whole = self.global_(torch.cat([f.global_, d.global_], 1))  # [B, D]
+        if self.local:
+            pairs = torch.cat([f.local, d.local], 2).unbind(1)  # eight [B, 2 * D / 8]
+            local = torch.stack([layer(pair) for layer, pair in zip(self.local, pairs)], 1)
+        return Features(whole, local)
