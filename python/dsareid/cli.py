@@ -3,9 +3,13 @@
 import importlib
 import os
 import sys
+import time
 
 from dsareid import __version__
 from dsareid.errors import DSAError
+
+# Those that share their work where torchrun starts several processes.
+_SHARED = ("train", "eval", "extract")
 
 # Each command's name with what it does, in the order of --help; a name of two words is a module of that
 # name with an underscore in dsareid.commands.
@@ -21,6 +25,10 @@ COMMANDS: dict[str, str] = {
     "train": "train a network",
     "reproduce": "every row of a table of the paper, trained, evaluated and compared",
     "eval": "mAP and rank-1/5/10 of a trained network",
+    "export": "the trained MF-Stream as one file: safetensors, ONNX or torch.export",
+    "extract": "features of a folder of images",
+    "rank": "mAP and CMC of features that extract wrote, however many",
+    "search": "who in a gallery looks like the person in a query, as a list and a picture",
     "report": "one HTML page about a run, with plots, rank lists and DSAP-images",
 }
 
@@ -42,21 +50,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    who = f"dsareid {name}" if world == "1" else f"dsareid {name} (process {rank} of {world})"
     try:
         import tyro
+
+        if world != "1" and name not in _SHARED:
+            raise DSAError(f"only {', '.join(_SHARED)} run in several processes: start it without torchrun")
 
         # Loaded now, so that no command pays for another's imports.
         module = importlib.import_module(f"dsareid.commands.{name.replace(' ', '_')}")
         command = module.build(arguments) if hasattr(module, "build") else module.command
         tyro.cli(command, prog=f"dsareid {name}", args=arguments)
     except DSAError as error:
-        print(f"dsareid {name}: error: {error}", file=sys.stderr)
+        if rank != "0":  # what they all say, the first one says alone: torchrun then ends the others
+            time.sleep(3)
+        print(f"{who}: error: {error}", file=sys.stderr, flush=True)
         return 1
     except BrokenPipeError:  # whoever read what is printed has enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt as interrupt:
-        print(f"\ndsareid {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        if rank == "0":
+            print(f"\ndsareid {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 

@@ -1,0 +1,42 @@
+"""dsareid extract"""
+
+import tyro
+
+from dsareid.commands.options import positional
+from dsareid.errors import DSAError
+from dsareid.extract import SKIPPED, extract
+from dsareid.processes import rank_and_world
+
+
+def command(
+    model: positional("MODEL"),
+    images: positional("IMAGES"),
+    out: positional("OUT"),
+    batch_size: int = 64,
+    device: str = "auto",
+    skip_broken: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Write the features of a folder of images: OUT/features.npy, a row for each line of OUT/images.csv.
+
+    A call that was interrupted is gone on with by the next one. Several processes share the work:
+    torchrun --nproc-per-node N -m dsareid extract ...
+
+    Args:
+        model: The folder that train wrote, or a file that export wrote.
+        images: The folder of images, with all folders below; of a data set query or bounding_box_test, say,
+            as its iuv holds image files too. Names as 0002_c1s1_000451_03.jpg say identity and camera.
+        out: The folder to create.
+        batch_size: Images at a time.
+        device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        skip_broken: Leave out images that cannot be read, and list them in OUT/skipped.txt.
+    """
+    if batch_size < 1:
+        raise DSAError(f"--batch-size must be at least 1, not {batch_size}")
+    found = extract(model, images, out, batch_size=batch_size, device=device, skip_broken=skip_broken)
+    if rank_and_world()[0]:
+        return
+    done = "already done: " if found.already else ""
+    print(f"{out}: {done}{found.images:,} x {found.dimension} features of model {found.model}")
+    if found.skipped:
+        print(f"{len(found.skipped):,} images skipped, listed in {out / SKIPPED}:")
+        print("\n".join(found.skipped[:10] + ["..."] * (len(found.skipped) > 10)))

@@ -1,0 +1,34 @@
+"""dsareid search"""
+
+from dsareid.commands.options import optional_path, positional
+from dsareid.errors import DSAError
+from dsareid.search import PICTURED, check_picture, format_list, search, write_picture
+
+
+def command(
+    model: positional("MODEL"),
+    query: positional("QUERY"),
+    gallery: positional("GALLERY"),
+    count: int = 10,
+    out: optional_path("PICTURE") = None,
+    device: str = "auto",
+) -> None:
+    """List the gallery images that look most like the person in a query.
+
+    Args:
+        model: The folder that train wrote, or a file that export wrote.
+        query: An image, or a folder of images.
+        gallery: A folder of images, or one that extract wrote with the same model.
+        count: Images to list.
+        out: A picture of the lists to write (.png): the query at the left, what was found right of it.
+        device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+    """
+    if count < 1:
+        raise DSAError(f"--count must be at least 1, not {count}")
+    if out:
+        check_picture(out)
+    found = search(model, query, gallery, count, device)
+    print("\n\n".join(map(format_list, found)))
+    if out:
+        write_picture(found, out)
+        print(f"picture: {out}" + (f", the first {PICTURED} queries" if len(found) > PICTURED else ""))
