@@ -1,5 +1,7 @@
 """dsareid eval"""
 
+import tyro
+
 from dsareid.commands.options import optional_path, positional
 from dsareid.engine.run import choose_device
 from dsareid.errors import DSAError
@@ -13,6 +15,7 @@ def command(
     protocol: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    rerank: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
     """mAP and rank-1/5/10 on query and gallery, beside colour histograms and chance.
 
@@ -26,7 +29,9 @@ def command(
             The run's own unless given.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        rerank: Also after k-reciprocal re-ranking (Zhong et al., 2017), as most figures of other papers are
+            not. Its time grows with the square of the number of images.
     """
     if batch_size < 1:
         raise DSAError(f"--batch-size must be at least 1, not {batch_size}")
-    evaluate(run, data, features, batch_size, choose_device(device), protocol)
+    evaluate(run, data, features, batch_size, choose_device(device), protocol, rerank)

@@ -1,27 +1,20 @@
 """Checks of what the ranking functions are given; every error names the argument."""
 
-import math
+import warnings
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
-def check_features(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Check both feature matrices; float16 and bfloat16 come back as float32, which is exact.
+def check_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Check both feature matrices, but for their values; arrays come back as tensors in the same memory.
 
     Raises:
         ValueError: names the argument, what was expected and what came.
     """
     named = {"query_features": query, "gallery_features": gallery}
-    for name, features in named.items():
-        if not isinstance(features, Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor, not {type(features).__name__}")
-        if features.ndim != 2 or 0 in features.shape:
-            raise ValueError(
-                f"{name} must be [images, dimensions], neither 0, not {list(features.shape)}"
-            )
-        if not features.is_floating_point():
-            raise ValueError(f"{name} must be floating point, not {features.dtype}")
+    query, gallery = (_check_matrix(name, features) for name, features in named.items())
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             "gallery_features must have the dimensions of query_features, "
@@ -34,7 +27,42 @@ def check_features(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
                 f"gallery_features must have the {attribute} of query_features, "
                 f"{wanted}, not {came}"
             )
-    return tuple(_finite(name, features.detach()) for name, features in named.items())
+    return query, gallery
+
+
+def _check_matrix(name: str, features: Tensor | np.ndarray) -> Tensor:
+    if isinstance(features, np.ndarray):
+        features = _as_tensor(name, features)
+    if not isinstance(features, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor or an array, not {type(features).__name__}")
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"{name} must be [images, dimensions], neither 0, not {list(features.shape)}")
+    if not features.is_floating_point():
+        raise ValueError(f"{name} must be floating point, not {features.dtype}")
+    return features.detach()
+
+
+def _as_tensor(name: str, array: np.ndarray) -> Tensor:
+    """The same memory, which nothing here writes to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        try:
+            return torch.from_numpy(array)
+        except (TypeError, ValueError) as error:  # an order of bytes or strides that tensors do not have
+            raise ValueError(f"{name} must be an array that torch can read: {error}") from error
+
+
+def check_finite(name: str, squares: Tensor) -> None:
+    """Check features by the squared norm of each row, [N].
+
+    Raises:
+        ValueError: names the features and the first row that holds NaN, infinite or too large values.
+    """
+    # Small enough for the sum and the product of two norms to be squared and stay finite.
+    fine = squares < torch.finfo(squares.dtype).max / 16
+    if not fine.all():
+        row = int((~fine).nonzero()[0])
+        raise ValueError(f"{name} holds NaN, infinite or too large values, the first in row {row}")
 
 
 def check_distances(distances: Tensor) -> None:
@@ -49,16 +77,6 @@ def check_distances(distances: Tensor) -> None:
         raise ValueError(f"distances must be [queries, gallery], neither 0, not {list(distances.shape)}")
     if not distances.is_floating_point():
         raise ValueError(f"distances must be floating point, not {distances.dtype}")
-
-
-def _finite(name: str, features: Tensor) -> Tensor:
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
-    # Also small enough for the sum and the product of two norms to be squared and stay finite.
-    largest = torch.linalg.vector_norm(features, dim=1).max()
-    if not largest < math.sqrt(torch.finfo(features.dtype).max) / 4:
-        raise ValueError(f"{name} holds NaN, infinite or too large values")
-    return features
 
 
 def check_labels(name: str, labels: Tensor, count: int, device: torch.device) -> Tensor:

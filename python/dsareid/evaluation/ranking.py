@@ -11,15 +11,18 @@ the distance matrix is in memory at a time.
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import dsa_ext
 from dsareid.evaluation.arguments import (
     check_distances,
     check_features,
+    check_finite,
     check_labels,
     check_positive,
     check_rule,
@@ -29,6 +32,9 @@ AveragePrecision = Literal["hits", "trapezoidal"]
 
 # Distances held at once. A CPU tile of this size stays near its caches; a GPU wants more work.
 _TILE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 25}
+# Of fewer queries a matrix product would only re-read the gallery; what a large gallery may cost at most.
+_TILE_QUERIES, _TILE_BYTES = 128, 1 << 29
+_PART = 1 << 21  # elements of the features that are converted, or copied, at once: 8 MiB of float32
 
 # Multiply-adds of a matrix product so short that float64 costs nothing worth saving.
 SMALL_PRODUCT = 1 << 29
@@ -53,10 +59,21 @@ class RankResult:
     skipped: int
 
 
+class Distances(Protocol):
+    """Distances of queries to a gallery, made a few rows at a time: what `rank_distances` can rank."""
+
+    shape: tuple[int, int]  # queries, gallery
+    dtype: torch.dtype  # float32 or float64
+    device: torch.device
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Distances of queries start..stop, [stop - start, G], which the next call may overwrite."""
+
+
 @torch.no_grad()
 def rank(
-    query_features: Tensor,
-    gallery_features: Tensor,
+    query_features: Tensor | np.ndarray,
+    gallery_features: Tensor | np.ndarray,
     query_ids: Tensor,
     gallery_ids: Tensor,
     query_cams: Tensor,
@@ -77,8 +94,13 @@ def rank(
     differences. Features of whole numbers whose products and sums stay below 2**24 are ranked
     exactly, ties included, and equal gallery features always tie.
 
+    Features may be larger than memory: arrays that numpy maps from a file are read as they lie, once for
+    each tile of queries and five times before. Beyond them a tile of the distances is in memory (at most
+    512 MiB) and about 100 bytes for each image; float16 ones are converted in parts of a few MB.
+
     Args:
-        query_features: floating [Q, D], used as they are: normalising is the caller's.
+        query_features: floating [Q, D], a tensor or an array, used as they are: normalising is the
+            caller's.
         gallery_features: the same dtype and device, [G, D].
         query_ids, query_cams: integer [Q].
         gallery_ids, gallery_cams: integer [G].
@@ -92,23 +114,19 @@ def rank(
         ValueError: an argument has a wrong type, shape, dtype, device or value (it is named), or
             no query has a match in the gallery.
     """
-    query_features, gallery_features = check_features(query_features, gallery_features)
-    matches = Matches(
-        query_ids, gallery_ids, query_cams, gallery_cams,
-        len(query_features), len(gallery_features), query_features.device,
-    )
+    features = check_features(query_features, gallery_features)
+    labels = query_ids, gallery_ids, query_cams, gallery_cams
+    matches = Matches(*labels, *map(len, features), features[0].device)
     check_positive("max_rank", max_rank)
     check_rule(average_precision)
-    if tile is None:
-        tile = _tile(gallery_features)
-    check_positive("tile", tile)
-    distances = Distances(query_features, gallery_features)
-    return _rank_tiles(distances.tile, matches, tile, max_rank, average_precision)
+    if tile is not None:
+        check_positive("tile", tile)
+    return _rank_tiles(FeatureDistances(*features), matches, tile, max_rank, average_precision)
 
 
 @torch.no_grad()
 def rank_distances(
-    distances: Tensor,
+    distances: Tensor | Distances,
     query_ids: Tensor,
     gallery_ids: Tensor,
     query_cams: Tensor,
@@ -124,7 +142,8 @@ def rank_distances(
 
     Args:
         distances: floating [Q, G], only read. Infinity is a distance like any other, behind all
-            finite ones; infinite distances tie among each other. NaN is not.
+            finite ones; infinite distances tie among each other. NaN is not. Or what makes them a few
+            rows at a time, as `FeatureDistances` and `k_reciprocal` do.
         query_ids, query_cams: integer [Q].
         gallery_ids, gallery_cams: integer [G].
         max_rank: length of the CMC.
@@ -134,53 +153,66 @@ def rank_distances(
         ValueError: an argument has a wrong type, shape, dtype or value (it is named), distances
             hold a NaN, or no query has a match in the gallery.
     """
-    check_distances(distances)
-    matches = Matches(
-        query_ids, gallery_ids, query_cams, gallery_cams, *distances.shape, distances.device
-    )
+    if not hasattr(distances, "rows"):
+        check_distances(distances)
+        distances = _Ready(distances)
+    labels = query_ids, gallery_ids, query_cams, gallery_cams
+    matches = Matches(*labels, *distances.shape, distances.device)
     check_positive("max_rank", max_rank)
     check_rule(average_precision)
+    # Tiles bound the memory of copies; what is counted as it lies is counted in one go.
+    whole = isinstance(distances, _Ready) and distances.as_it_lies and distances.device == matches.device
+    tile = distances.shape[0] if whole else None
+    return _rank_tiles(distances, matches, tile, max_rank, average_precision)
 
-    def rows(start: int, stop: int) -> Tensor:
-        part = distances[start:stop]
+
+class _Ready:
+    """Distances that are there already."""
+
+    def __init__(self, distances: Tensor):
+        self.distances, self.shape, self.device = distances, tuple(distances.shape), distances.device
+        self.dtype = torch.float64 if distances.dtype == torch.float64 else torch.float32
+
+    @property
+    def as_it_lies(self) -> bool:
+        """Whether rows are counted where they are; others are copied."""
+        return self.distances.dtype in (torch.float32, torch.float64) and self.distances.stride(1) == 1
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        part = self.distances[start:stop]
         if part.amax().isnan():
             query = start + int(part.isnan().any(1).nonzero()[0])
             raise ValueError(f"distances must not be NaN, found one of query {query}")
-        return part if part.dtype == torch.float64 else part.float()  # float16 fits in exactly
-
-    # Tiles bound the memory of copies; what is counted as it lies is counted in one go.
-    as_it_lies = distances.dtype in (torch.float32, torch.float64) and distances.stride(1) == 1
-    tile = len(distances) if as_it_lies and distances.device == matches.device else _tile(distances.T)
-    return _rank_tiles(rows, matches, tile, max_rank, average_precision)
+        return part.to(self.dtype)  # float16 fits in exactly
 
 
-def _tile(gallery: Tensor) -> int:
-    """How many queries to handle at once; `gallery` has an image a row."""
-    elements = _TILE_ELEMENTS.get(gallery.device.type, _TILE_ELEMENTS["cpu"])
-    # Below 32 rows a matrix product would only re-read the gallery.
-    return max(32, min(256, elements // len(gallery)))
+def tile_of(distances: Distances, positives: int = 0) -> int:
+    """How many queries to handle at once, with a distance to each image and so many ranks each."""
+    gallery = distances.shape[1]
+    elements = _TILE_ELEMENTS.get(distances.device.type, _TILE_ELEMENTS["cpu"])
+    most = _TILE_BYTES // (distances.dtype.itemsize * gallery + 48 * positives)
+    return max(1, min(256, max(_TILE_QUERIES, elements // gallery), most))
 
 
 def _rank_tiles(
-    rows: Callable[[int, int], Tensor],
-    matches: "Matches",
-    tile: int,
-    max_rank: int,
-    rule: AveragePrecision,
+    distances: Distances, matches: "Matches", tile: int | None, max_rank: int, rule: AveragePrecision
 ) -> RankResult:
-    """The result for distances that come as rows(start, stop) -> [stop - start, G]."""
     queries = len(matches.query_ids)
+    tile = tile_of(distances, int(matches.count.max())) if tile is None else tile
     first_hits, precisions, counted = [], [], []
-    for start in range(0, queries, tile):
-        stop = min(start + tile, queries)
-        distances = rows(start, stop).to(matches.device)
-        ranks, found = dsa_ext.count_ranks(distances, *matches.tile(start, stop))
-        ranks, found = ranks.cpu(), found.cpu()  # little from here on
-        has_match = found > 0
-        counted.append(start + has_match.nonzero().squeeze(1))
-        ranks, found = ranks[has_match], found[has_match]
-        first_hits.append(ranks[:, 0])
-        precisions.append(_average_precision(ranks, found, rule))
+    # The bar comes for rankings that take seconds, and goes away when they are done.
+    with tqdm(total=queries, desc="ranking", unit="query", leave=False, delay=2, disable=None) as bar:
+        for start in range(0, queries, tile):
+            stop = min(start + tile, queries)
+            rows = distances.rows(start, stop).to(matches.device)
+            ranks, found = dsa_ext.count_ranks(rows, *matches.tile(start, stop))
+            ranks, found = ranks.cpu(), found.cpu()  # little from here on
+            has_match = found > 0
+            counted.append(start + has_match.nonzero().squeeze(1))
+            ranks, found = ranks[has_match], found[has_match]
+            first_hits.append(ranks[:, 0].clone())  # and no more of them stays in memory
+            precisions.append(_average_precision(ranks, found, rule))
+            bar.update(stop - start)
     counted = torch.cat(counted)
     if not len(counted):
         raise ValueError(
@@ -192,8 +224,8 @@ def _rank_tiles(
 
 @torch.no_grad()
 def top_matches(
-    query_features: Tensor,
-    gallery_features: Tensor,
+    query_features: Tensor | np.ndarray,
+    gallery_features: Tensor | np.ndarray,
     query_ids: Tensor,
     gallery_ids: Tensor,
     query_cams: Tensor,
@@ -214,49 +246,92 @@ def top_matches(
     Raises:
         ValueError: as `rank`, and where a chosen query does not exist.
     """
-    query_features, gallery_features = check_features(query_features, gallery_features)
-    matches = Matches(
-        query_ids, gallery_ids, query_cams, gallery_cams,
-        len(query_features), len(gallery_features), query_features.device,
-    )
+    distances = FeatureDistances(query_features, gallery_features)
+    labels = query_ids, gallery_ids, query_cams, gallery_cams
+    return [places for places, _ in top_by_distances(distances, *labels, queries, count)]
+
+
+@torch.no_grad()
+def top_by_distances(
+    distances: Distances,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cams: Tensor,
+    gallery_cams: Tensor,
+    queries: Tensor,
+    count: int = 10,
+) -> list[tuple[Tensor, Tensor]]:
+    """As `top_matches`, in the order of `rank_distances`: gallery indices and their distances."""
+    labels = query_ids, gallery_ids, query_cams, gallery_cams
+    matches = Matches(*labels, *distances.shape, distances.device)
     check_positive("count", count)
-    distances = Distances(query_features, gallery_features)
     lists = []
     for query in torch.as_tensor(queries).tolist():
-        if not 0 <= query < len(query_features):
-            raise ValueError(f"queries must be 0..{len(query_features) - 1}, found {query}")
-        order = distances.tile(query, query + 1)[0].sort(stable=True).indices.cpu()
-        order = order[~torch.isin(order, matches.junk(query).cpu())]
-        lists.append(order[:count])
+        if not 0 <= query < distances.shape[0]:
+            raise ValueError(f"queries must be 0..{distances.shape[0] - 1}, found {query}")
+        near, order = (part.cpu() for part in distances.rows(query, query + 1)[0].sort(stable=True))
+        kept = ~torch.isin(order, matches.junk(query).cpu())
+        lists.append((order[kept][:count], near[kept][:count]))
     return lists
 
 
-class Distances:
-    """Distances of queries to the gallery, a tile of rows at a time, in a form that keeps order.
+class FeatureDistances:
+    """Euclidean distances of queries to the gallery by their features, in a form that keeps the order.
 
-    A row holds |g|^2 - 2 q.g: the squared Euclidean distance without |q|^2, which is the same for
-    the whole row. Leaving it out saves a rounding; the value may be negative.
+    A row holds |g|^2 - 2 q.g: the squared distance without |q|^2, which is the same for the whole row.
+    Leaving it out saves a rounding; the value may be negative. Nothing of the size of the gallery is made but
+    a row for each query of a tile: features that need converting are converted in parts.
+
+    Args:
+        query, gallery: floating [Q, D] and [G, D], tensors or arrays, as for `rank`.
+        removed: int64, gallery images that stand behind all others, at an infinite distance.
+
+    Raises:
+        ValueError: a wrong type, shape, dtype or device, or features that are not finite.
     """
 
-    def __init__(self, query: Tensor, gallery: Tensor):
+    def __init__(
+        self, query: Tensor | np.ndarray, gallery: Tensor | np.ndarray, removed: Tensor | None = None
+    ):
+        query, gallery = check_features(query, gallery)
+        self.query, self.gallery, self.removed = query, gallery, removed
+        self.shape, self.device = (len(query), len(gallery)), query.device
+        self.dtype = query.dtype if query.dtype == torch.float64 else torch.float32
+        squares = [_squares(features, self.dtype) for features in (query, gallery)]
+        for name, found in zip(("query_features", "gallery_features"), squares):
+            check_finite(name, found)
         small = len(query) * gallery.numel() <= SMALL_PRODUCT
-        if query.dtype == torch.float32 and (small or _needs_double(query, gallery)):
-            query, gallery = query.double(), gallery.double()
-        self.query, self.gallery = query, gallery
-        self.square = _per_row(gallery, lambda rows: rows.square().sum(1))  # [G]
+        if self.dtype == torch.float32 and (small or _needs_double(*squares, gallery)):
+            self.dtype = torch.float64
+            squares = [_squares(features, self.dtype) for features in (query, gallery)]
+        self.query_square, self.square = squares  # [Q], [G]
         self.copies, self.originals = _copies(gallery)
-        self.memory = gallery.new_empty(0, len(gallery))
+        self.memory = torch.empty(0, len(gallery), dtype=self.dtype, device=self.device)
 
-    def tile(self, start: int, stop: int) -> Tensor:
+    def rows(self, start: int, stop: int) -> Tensor:
         """Rows start..stop, [stop - start, G], in memory that the next call overwrites."""
         if stop - start > len(self.memory):  # fresh pages cost a tenth of the product
-            self.memory = self.gallery.new_empty(stop - start, len(self.gallery))
+            self.memory = self.memory.new_empty(stop - start, len(self.gallery))
         rows = self.memory[: stop - start]
-        with _full_precision(self.query.device.type):
-            torch.addmm(self.square, self.query[start:stop], self.gallery.T, alpha=-2, out=rows)
-        if len(self.copies):
-            rows[:, self.copies] = rows[:, self.originals]
+        self.product(start, stop, rows)
+        # In parts, as most of the gallery may be copies.
+        step = _rows_of(len(rows))
+        for copies, originals in zip(self.copies.split(step), self.originals.split(step)):
+            rows[:, copies] = rows[:, originals]
+        if self.removed is not None:
+            rows.index_fill_(1, self.removed, float("inf"))
         return rows
+
+    def product(self, start: int, stop: int, out: Tensor) -> None:
+        """Fill out [stop - start, G] with what the matrix product gives, where copies may not tie."""
+        query = self.query[start:stop].to(self.dtype)
+        as_it_lies = self.gallery.dtype == self.dtype
+        step = len(self.gallery) if as_it_lies else _rows_of(self.gallery.shape[1])
+        with _full_precision(self.device.type):
+            for first in range(0, len(self.gallery), step):
+                part = slice(first, first + step)
+                gallery = self.gallery[part].to(self.dtype)
+                torch.addmm(self.square[part], query, gallery.T, alpha=-2, out=out[:, part])
 
 
 class Matches:
@@ -329,17 +404,21 @@ def _result(
     return RankResult(float(ap.mean()), cmc, ap, queries, asked - len(queries))
 
 
-def _needs_double(query: Tensor, gallery: Tensor) -> bool:
+def _squares(features: Tensor, dtype: torch.dtype) -> Tensor:
+    """The squared norm of each row [N, D], in `dtype`, [N]."""
+    return _in_parts(lambda rows: rows.to(dtype).square().sum(1), features, features.shape[1], dtype)
+
+
+def _needs_double(query_squares: Tensor, gallery_squares: Tensor, gallery: Tensor) -> bool:
     """Whether the features differ by so little, against their size, that float32 loses the order.
 
     |g|^2 - 2 q.g is rounded by about 2**-24 of the squared norms; the differences that decide the
     order are of the size of the features' variance.
     """
-    gallery_size, query_size = (
-        torch.linalg.vector_norm(features, dim=1).double().square().mean()
-        for features in (gallery, query)
-    )
-    variance = gallery_size - gallery.mean(0).double().square().sum()
+    gallery_size, query_size = (squares.double().mean() for squares in (gallery_squares, query_squares))
+    mean = sum(part.float().sum(0).double() for part in gallery.split(_rows_of(gallery.shape[1])))
+    mean = mean / len(gallery)  # [D]
+    variance = gallery_size - mean.square().sum()
     return bool(variance < 0.01 * (gallery_size + query_size))
 
 
@@ -350,35 +429,55 @@ def _copies(gallery: Tensor) -> tuple[Tensor, Tensor]:
     must tie all the same, so a copy takes the distance of its original.
     """
     # Most rows differ from every other in a few columns already; only the rest is read whole.
-    suspects = _hash_rows(gallery[:, :64])
-    _, which, count = suspects.unique(return_inverse=True, return_counts=True)
+    width = gallery.shape[1]
+    hashes = _in_parts(_hash_rows, gallery[:, :64], min(width, 64), torch.int64)
+    _, which, count = hashes.unique(return_inverse=True, return_counts=True)
     suspects = (count[which] > 1).nonzero().squeeze(1)
     if not len(suspects):
         return suspects, suspects
-    hashes, order = _hash_rows(gallery[suspects]).sort(stable=True)
+    hashes = _in_parts(lambda some: _hash_rows(gallery[some]), suspects, width, torch.int64)
+    hashes, order = hashes.sort(stable=True)
     order = suspects[order]
     starts = torch.ones(len(order), dtype=torch.bool, device=order.device)
     starts[1:] = hashes[1:] != hashes[:-1]
     originals = order[starts.nonzero().squeeze(1)[starts.cumsum(0) - 1]]  # of each of `order`
-    copies, originals = order[~starts], originals[~starts]
-    equal = (gallery[copies] == gallery[originals]).all(1)  # not mere equals in hash
-    return copies[equal], originals[equal]
+    pairs = torch.stack([order[~starts], originals[~starts]], 1)  # [copies, 2]
+
+    def equal(pairs: Tensor) -> Tensor:  # not mere equals in hash
+        return (gallery[pairs[:, 0]] == gallery[pairs[:, 1]]).all(1)
+
+    pairs = pairs[_in_parts(equal, pairs, width, torch.bool)]
+    copies, originals = pairs.unbind(1)
+    return copies.contiguous(), originals.contiguous()
 
 
 def _hash_rows(features: Tensor) -> Tensor:
     """int64 [N] of floating [N, D]: the same for equal rows, and nearly surely for no others."""
+    features = features if features.dtype == torch.float64 else features.float()
     bits = torch.int32 if features.dtype == torch.float32 else torch.int64
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**62), 2**62, (features.shape[1],), generator=generator)
     factors = factors.to(features.device)
     # Adding 0 makes -0 the 0 it equals. Integer sums wrap: exact in any order.
-    return _per_row(features, lambda rows: ((rows + 0.0).view(bits).long() * factors).sum(1))
+    return ((features + 0.0).view(bits).long() * factors).sum(1)
 
 
-def _per_row(features: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """function(rows) over all rows [N, D] -> [N], in pieces, so that no copy of all is made."""
-    rows = max(1, (1 << 20) // features.shape[1])
-    return torch.cat([function(part) for part in features.split(rows)])
+def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """function(rows) -> [N] for rows [N, ...], in parts, so that no copy of all is made; it handles `width`
+    elements a row."""
+    # Not joined at the end: malloc does not use the memory of a part again for the next, if the small result
+    # lies behind it, and would need as much as a copy of all.
+    found = torch.empty(len(rows), dtype=dtype, device=rows.device)
+    step = _rows_of(width)
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        found[part] = function(rows[part])
+    return found
+
+
+def _rows_of(width: int) -> int:
+    """How many rows of so many elements make a part."""
+    return max(1, _PART // width)
 
 
 @contextlib.contextmanager

@@ -101,6 +101,23 @@ def test_rank_lists(run):
             assert (answer["id"], answer["cam"]) != (entry["id"], entry["cam"])
 
 
+def test_reranked_beside_the_plain_evaluation(run, capsys):
+    plain = evaluate(run)
+    evaluation = evaluate(run, rerank=True)
+    assert {path.name for path in run.iterdir()} == {"evaluation.json", "evaluation-reranked.json"}
+    assert json.loads((run / "evaluation.json").read_text()) == plain
+    assert json.loads((run / "evaluation-reranked.json").read_text()) == evaluation
+    assert evaluation["reranked"] and not plain["reranked"]
+    assert evaluation["rows"][0]["name"] == "DSA-reID, re-ranked"
+    assert evaluation["rows"][1:] == plain["rows"] and "re-ranked" in capsys.readouterr().out
+    for entry in evaluation["rank_lists"]:
+        distances = [answer["distance"] for answer in entry["gallery"]]
+        assert distances == sorted(distances) and 0 <= distances[0] and distances[-1] <= 1
+    assert evaluation["rank_lists"] != plain["rank_lists"]
+    evaluate(run, features="fused", rerank=True)
+    assert (run / "evaluation-fused-reranked.json").exists()
+
+
 def test_batches_change_nothing(run):
     assert evaluate(run, batch_size=1)["rows"] == evaluate(run, batch_size=100)["rows"]
 

@@ -114,7 +114,7 @@ def test_equal_gallery_features_tie_whatever_the_matrix_product_rounds(single_pr
     query = unit(torch.randn(64, 512, generator=draw), dim=1)
     query[:20] = gallery[::10][:20]  # at distance 0 of several
     labels = [torch.randint(0, high, (n,), generator=draw) for high in (4, 2) for n in (64, 257)]
-    before = ranking.Distances(query, gallery)
+    before = ranking.FeatureDistances(query, gallery)
     assert before.gallery.dtype == torch.float32 and len(before.copies) == 107
     assert_equal_to_literal((query, gallery, *labels))
 
@@ -134,6 +134,89 @@ def test_leaves_its_arguments_and_settings_alone():
     finally:
         torch.set_float32_matmul_precision("highest")
     assert all(torch.equal(a, b) for a, b in zip(case, before))
+
+
+def mapped(path, features):
+    """The same features in a file, mapped into memory, which cannot be written."""
+    np.save(path, features.numpy())
+    return np.load(path, mmap_mode="r")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["plain", "queries without a match", "single query"])
+def test_mapped_features_are_those_in_memory(name, dtype, tmp_path, single_precision, monkeypatch, recwarn):
+    query, gallery, *labels = make_case(30, **CASES[name])
+    gallery[7:27] = gallery[3]
+    query, gallery = query.to(dtype), gallery.to(dtype)
+    whole = rank(query, gallery, *labels)
+    monkeypatch.setattr(ranking, "_PART", 5 * 16)  # five rows at a time
+    arrays = mapped(tmp_path / "query.npy", query), mapped(tmp_path / "gallery.npy", gallery)
+    case = (*arrays, *labels)
+    assert_equal_to_literal((query, gallery, *labels), form=(lambda *_, **options: rank(*case, **options),
+                                                             literal_rank))
+    assert torch.equal(rank(*case, tile=3).ap, whole.ap)
+    queries = torch.arange(len(query))
+    lists = zip(top_matches(*case, queries), top_matches(query, gallery, *labels, queries))
+    assert all(torch.equal(a, b) for a, b in lists)
+    assert not len(recwarn)
+
+
+def test_half_features_are_ranked_as_what_they_stand_for():
+    query, gallery, *labels = make_case(31, 40, 200, 20, 3)
+    query, gallery = query.half(), gallery.half()
+    assert torch.equal(rank(query, gallery, *labels).ap, rank(query.float(), gallery.float(), *labels).ap)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_mostly_copies_in_small_parts(dtype, single_precision, monkeypatch):
+    query, gallery, *labels = make_case(32, 30, 300, 10, 3)
+    gallery[:] = gallery[torch.randint(0, 7, (300,), generator=torch.Generator().manual_seed(0))]
+    monkeypatch.setattr(ranking, "_PART", 50)
+    query, gallery = query.to(dtype), gallery.to(dtype)
+    assert len(ranking.FeatureDistances(query, gallery).copies) == 293
+    assert_equal_to_literal((query, gallery, *labels))
+
+
+def test_removed_images_stand_behind_all_others():
+    query, gallery, query_ids, ids, query_cams, cams = make_case(33, 30, 100, 10, 3)
+    gone = torch.arange(0, 100, 3)
+    kept = torch.tensor([g for g in range(100) if g % 3])
+    distances = ranking.FeatureDistances(query, gallery, removed=gone)
+    apart = ids.index_fill(0, gone, 99)
+    found = rank_distances(distances, query_ids, apart, query_cams, cams)
+    expected = rank(query, gallery[kept], query_ids, ids[kept], query_cams, cams[kept])
+    assert torch.equal(found.ap, expected.ap) and torch.equal(found.cmc, expected.cmc)
+
+
+@pytest.mark.parametrize("row", [0, 5, 49])
+def test_the_row_that_is_not_finite_is_named(row, tmp_path, monkeypatch):
+    query, gallery, *labels = make_case(34, 20, 50, 5, 2)
+    gallery[row, 3] = float("nan")
+    monkeypatch.setattr(ranking, "_PART", 4 * 16)
+    with pytest.raises(ValueError, match=f"gallery_features holds NaN.* the first in row {row}$"):
+        rank(query.numpy(), mapped(tmp_path / "gallery.npy", gallery), *labels)
+
+
+def test_arrays_that_torch_cannot_read():
+    query, gallery, *labels = make_case(35, 20, 50, 5, 2)
+    for wrong in (gallery.numpy().astype(">f4"), gallery.numpy()[::-1]):
+        with pytest.raises(ValueError, match="gallery_features must be an array that torch can read"):
+            rank(query, wrong, *labels)
+
+
+@pytest.mark.parametrize(
+    "queries, gallery, positives, dtype, tile",
+    [
+        (3368, 15_913, 30, torch.float32, 256),
+        (10_000, 1_000_000, 30, torch.float32, 128),  # 512 MB
+        (10_000, 1_000_000, 30, torch.float64, 67),
+        (10_000, 1_000_000, 900_000, torch.float32, 11),  # the ranks of an identity this large need more
+        (10, 1 << 29, 30, torch.float32, 1),
+    ],
+)
+def test_a_tile_is_bounded(queries, gallery, positives, dtype, tile):
+    distances = ranking._Ready(torch.empty(queries, gallery, dtype=dtype, device="meta"))
+    assert ranking.tile_of(distances, positives) == tile
 
 
 def test_features_may_require_grad():
@@ -182,7 +265,7 @@ NAMES = [
 def test_errors_name_the_argument(name, wrong):
     arguments = dict(zip(NAMES, make_case(15, 20, 50, 5, 2)))
     if wrong == "type":
-        arguments[name] = arguments[name].numpy()
+        arguments[name] = arguments[name].tolist()
     elif wrong == "shape":
         arguments[name] = arguments[name][:-1, None]
     else:
