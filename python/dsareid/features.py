@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dsareid.data.market import _NAME
+from dsareid.data.market import NAME
 from dsareid.data.store import npy_header
 from dsareid.errors import DSAError
 from dsareid.files import atomic_path, make_folder
@@ -153,7 +153,7 @@ def write_index(folder: Path, header: Header, images: Iterable[tuple[str, int, i
 
 def labels_of(file: str) -> tuple[int, int]:
     """Identity and camera by a file's name as Market-1501 has it, 0002_c1s1_000451_03.jpg; else UNKNOWN."""
-    match = _NAME.match(os.path.basename(file))
+    match = NAME.match(os.path.basename(file))
     return (int(match[1]), int(match[2])) if match else (UNKNOWN, UNKNOWN)
 
 

@@ -22,11 +22,12 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 from tqdm import tqdm
 
 from dsareid.data.datasets import CUHK03, CUHK03_FILES
+from dsareid.data.iuv import MOST_PIXELS
 from dsareid.data.listing import GALLERY, QUERY, TRAIN
+from dsareid.data.mat5 import read_mat5
 from dsareid.errors import DSAError
 from dsareid.files import make_folder, unfinished_folder
 
@@ -105,12 +106,9 @@ def _find(root: Path, *names: str) -> Path:
 
 def _read_config(path: Path) -> dict[str, _Shot]:
     """The images of a config, by the names of the files to write."""
-    try:
-        config = loadmat(path)
-    except Exception as error:  # scipy raises many kinds for a file that is damaged or something else
-        raise DSAError(f"{path}: not readable as a MATLAB 5 file: {error}") from error
+    config = read_mat5(path)
     if missing := sorted({*_INDICES, *_PER_IMAGE} - config.keys()):
-        found = ", ".join(key for key in config if not key.startswith("__")) or "nothing"
+        found = ", ".join(config) or "nothing"
         raise DSAError(f"{path}: expected {', '.join(missing)} in it too, but it holds {found}")
     shots = _shots(path, config)
     plan, labels = {}, {}
@@ -170,7 +168,7 @@ def _indices(path: Path, config: Mapping, key: str, count: int) -> list[int]:
 def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except Exception as error:  # h5py raises many kinds for what is damaged
         raise DSAError(f"{path}: not readable as a MATLAB 7.3 file (HDF5): {error}") from error
     with file:
         yield file
@@ -178,16 +176,20 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 def _cells(file: h5py.File, kind: str) -> dict[_Cell, h5py.Reference]:
     """Where the images of a kind are; empty cells are left out."""
-    if kind not in file:
-        found = ", ".join(sorted(file)) or "nothing"
+    try:
+        found = sorted(file)
+    except Exception as error:  # h5py raises many kinds for what is damaged
+        raise DSAError(f"{file.filename}: cannot be read: {error}") from error
+    if kind not in found:
+        found = ", ".join(found) or "nothing"
         raise DSAError(f"{file.filename}: expected {' and '.join(CUHK03)} in it, but it holds {found}")
     cells = {}
     try:
-        for pair, table in enumerate(np.ravel(file[kind][()]), 1):
-            for (shot, person), cell in np.ndenumerate(file[table][()]):  # HDF5 has MATLAB's axes reversed
+        for pair, table in enumerate(np.ravel(_values(file[kind])), 1):
+            for (shot, person), cell in np.ndenumerate(_values(file[table])):  # MATLAB's axes are reversed
                 if cell and file[cell].ndim == 3:
                     cells[pair, person + 1, shot + 1] = cell
-    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         raise DSAError(
             f"{file.filename}: {kind}: expected {PAIRS} cells, each a table of persons x {SHOTS} images: "
             f"{error}"
@@ -195,15 +197,23 @@ def _cells(file: h5py.File, kind: str) -> dict[_Cell, h5py.Reference]:
     return cells
 
 
+def _values(dataset: h5py.Dataset) -> np.ndarray:
+    """All of it; ValueError where it claims more than an image may have, which a few bytes can."""
+    if dataset.nbytes > 3 * MOST_PIXELS:
+        raise ValueError(f"{dataset.name} claims to be of {dataset.nbytes:,} bytes")
+    return dataset[()]
+
+
 def _pixels(file: h5py.File, cell: h5py.Reference) -> np.ndarray:
     """An image, uint8 [H, W, 3]."""
     try:
-        pixels = file[cell][()].T
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DSAError(f"{file.filename}: {file[cell].name}: cannot be read: {error}") from error
-    if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
+        dataset = file[cell]
+        name, pixels = dataset.name, _values(dataset).T
+    except Exception as error:
+        raise DSAError(f"{file.filename}: an image cannot be read: {error}") from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise DSAError(
-            f"{file.filename}: {file[cell].name}: an image must be uint8 [H, W, 3], not {pixels.dtype} "
+            f"{file.filename}: {name}: an image must be uint8 [H, W, 3], not {pixels.dtype} "
             f"{list(pixels.shape)}"
         )
     return pixels

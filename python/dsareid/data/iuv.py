@@ -13,8 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageFile
 
+from dsareid.data.mat5 import read_mat5
 from dsareid.errors import DSAError
 from dsareid.files import atomic_path
+
+# Of the many that Pillow reads: others are rarer and less tried, and for one of them it starts Ghostscript.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PIXELS = 1 << 26  # of an image, 8192 x 8192: a small file can claim more than memory holds
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated file is an error, never a grey band
 
@@ -23,7 +28,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image as uint8 [H, W, 3] RGB; grey, palette and RGBA files are converted.
 
     Raises:
-        DSAError: the file is missing, truncated, no image, or has more than 8 bits a channel.
+        DSAError: the file is missing, truncated, no image of FORMATS, has more than 8 bits a channel, or
+            claims more than MOST_PIXELS.
     """
     image = _decode(path, "an image")
     if image.mode.startswith(("I", "F")):
@@ -35,7 +41,8 @@ def read_iuv(path: str | os.PathLike) -> np.ndarray:
     """Read a classic NAME_IUV.png as uint8 [H, W, 3] in the order I, U, V.
 
     Raises:
-        DSAError: the file is missing, truncated, not an 8-bit RGB image, or has a part above 24.
+        DSAError: the file is missing, truncated, not an 8-bit RGB image, claims more than MOST_PIXELS, or has
+            a part above 24.
     """
     image = _decode(path, "an IUV map")
     if image.mode != "RGB":
@@ -87,7 +94,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """Width and height of an image, from its header alone.
 
     Raises:
-        DSAError: the file is missing or no image.
+        DSAError: the file is missing, no image of FORMATS, or claims more than MOST_PIXELS.
     """
     with _opened(path, "an image") as image:
         return image.size
@@ -133,18 +140,12 @@ def read_symmetry(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         DSAError: the file is missing or not a MATLAB file, or a table is not as expected.
-        ImportError: SciPy is not installed.
     """
-    import scipy.io
-
     keys = ("U_transforms", "V_transforms")
     try:
-        with open(path, "rb") as file:
-            cells = scipy.io.loadmat(file, variable_names=keys)
+        cells = read_mat5(path, keys)
     except FileNotFoundError as error:
         raise DSAError(f"{path}: no such file (UV_symmetry_transforms.mat was expected)") from error
-    except Exception as error:  # SciPy raises whatever the bytes lead it to
-        raise DSAError(f"{path}: not readable as a MATLAB file: {error}") from error
     found = [_symmetry_tables(path, key, cells.get(key)) for key in keys]
     tables = np.stack(found)  # [2, 24, 256, 256]
     known = np.isfinite(tables)
@@ -193,9 +194,19 @@ def _decode(path: str | os.PathLike, what: str) -> Image.Image:
 def _opened(path: str | os.PathLike, what: str) -> Iterator[Image.Image]:
     """An image file; every failure to open or decode it is a DSAError that names it."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:  # by its header: nothing is decoded yet
+                raise DSAError(f"{path}: {_too_large(f'{image.width} x {image.height} pixels')}")
             yield image
+    except DSAError:
+        raise
     except FileNotFoundError as error:
         raise DSAError(f"{path}: no such file ({what} was expected)") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # Pillow's own bound, beyond ours
+        raise DSAError(f"{path}: {_too_large(str(error).partition(' exceeds')[0])}") from error
+    except Exception as error:  # what damaged bytes lead Pillow to raise
         raise DSAError(f"{path}: not readable as {what}: {error}") from error
+
+
+def _too_large(claimed: str) -> str:
+    return f"it claims to be of {claimed}, but at most {MOST_PIXELS:,} pixels are read; make it smaller"

@@ -27,7 +27,7 @@ from dsareid.data.listing import (
 from dsareid.errors import DSAError
 
 DISTRACTORS = "images"  # the folder
-_NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
+NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
 _MARKET_NAME = re.compile(r"-?\d+_c\d+s\d+_\d+_\d+\.")
 _DUKE_NAME = re.compile(r"\d{4}_c\d_f\d+\.")
 _CUHK03_NAME = re.compile(r"\d{4}_c[12]_\d+\.")
@@ -60,7 +60,7 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
 
 
 def _entry(split: str, file: str) -> Entry:
-    if match := _NAME.match(file):
+    if match := NAME.match(file):
         return Entry(split, f"{split}/{file}", int(match[1]), int(match[2]))
     wrong = "the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
     return Entry(split, f"{split}/{file}", -1, -1, misnamed=wrong)
@@ -98,5 +98,5 @@ def _distractors(root: Path, scan: Scan) -> list[Entry]:
             f"{root / DISTRACTORS}: no such folder, or no images in it; the protocol distractors needs "
             "Market-1501's 500k distractors there"
         )
-    cameras = [int(match[2]) if (match := _NAME.match(name)) else -1 for name in found]
+    cameras = [int(match[2]) if (match := NAME.match(name)) else -1 for name in found]
     return [Entry(GALLERY, f"{DISTRACTORS}/{name}", 0, camera) for name, camera in zip(found, cameras)]

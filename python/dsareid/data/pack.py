@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from dsareid.cores import cores
-from dsareid.data.iuv import read_image, read_pair
+from dsareid.data.iuv import image_size, read_image, read_pair
 from dsareid.data.layouts import list_data
 from dsareid.data.listing import ALL_SPLITS, NO_CAMERAS, Entry, Listing, missing_map
 from dsareid.data.store import (
@@ -49,10 +50,19 @@ from dsareid.data.store import (
     sha256,
 )
 from dsareid.errors import DSAError
-from dsareid.files import atomic_path, make_folder, readable_size
+from dsareid.files import atomic_path, is_at, make_folder, readable_size
 
 JOURNAL = "journal.jsonl"
 CHUNK_IMAGES, CHUNK_BYTES = 512, 64 << 20  # a chunk of images in memory is at most this
+
+
+class _Done(BaseModel):
+    """A line of the journal: a chunk that is finished."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    chunk: int
+    skipped: list[SkippedFile]
 
 
 class _Broken(DSAError):
@@ -171,7 +181,9 @@ def ensure_store(
     there = sorted({*path.glob("store-*x*"), *place.glob("store-*x*")})
     if stores := [store for folder in there if (store := _usable(folder, listing, height, width))]:
         exact = (height, width)  # the first choice, so that a run that goes on finds the store it began with
-        return min(stores, key=lambda store: ((store.height, store.width) != exact, store.header.resized))
+        best = min(stores, key=lambda store: ((store.height, store.width) != exact, store.header.resized))
+        _tidy(best.path)
+        return best
     job = _plan(listing, None, (height, width))
     out = make_folder(place) / f"store-{job.height}x{job.width}{_suffix(listing)}"
     with _said(out, job), _lock(out):
@@ -230,6 +242,7 @@ def _finished(out: Path, job: _Job) -> Store:
             f"{out}: exists already, and is not the store of {job.listing.root} as it is now with "
             f"{job.height} rows x {job.width} columns; remove it, or choose another folder"
         )
+    _tidy(out)
     print(f"{out} already holds these files", file=sys.stderr)
     return store
 
@@ -298,10 +311,10 @@ def _plan(listing: Listing, given: tuple[int, int] | None, default: tuple[int, i
 def _file_size(path: Path) -> tuple[int, int] | None:
     """Rows and columns of an image by its header alone; None where that cannot be read."""
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception:  # a broken file is named when it is decoded
+        width, height = image_size(path)
+    except DSAError:  # a broken file is named when it is decoded
         return None
+    return height, width
 
 
 def _as_they_come(pool: ThreadPoolExecutor, work: Callable, items: list) -> Iterator:
@@ -362,6 +375,7 @@ def _resume(job: _Job, partial: Path, skip_broken: bool) -> dict[int, list[dict]
 
 
 def _read_journal(partial: Path) -> list[dict]:
+    """Its lines up to the first that is torn, or is none of ours."""
     try:
         text = (partial / JOURNAL).read_text()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -369,9 +383,12 @@ def _read_journal(partial: Path) -> list[dict]:
     lines = []
     for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            content = json.loads(line)
+            if lines:
+                content = _Done.model_validate(content).model_dump()
+        except (ValueError, RecursionError):
             break
+        lines.append(content)
     return lines
 
 
@@ -579,6 +596,16 @@ def _publish(partial: Path, out: Path) -> None:
         shutil.rmtree(old)
 
 
+def _tidy(out: Path) -> None:
+    """Remove what a call left that was killed just after the finished store had got its name."""
+    old = out.with_name(f".{out.name}.old")
+    if not any(map(os.path.lexists, (out / JOURNAL, old))) or not os.access(out.parent, os.W_OK):
+        return
+    with _lock(out):
+        (out / JOURNAL).unlink(missing_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def _lock(out: Path) -> Iterator[None]:
     """Hold .NAME.lock beside `out`; waits while another process does."""
@@ -590,20 +617,13 @@ def _lock(out: Path) -> Iterator[None]:
             except BlockingIOError:
                 print(f"{out} is being packed by another process; waiting for it", file=sys.stderr)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file, path):
+            if not is_at(file.fileno(), path):
                 continue  # its holder has removed it: take the next one
             try:
                 yield
             finally:
                 os.unlink(path)
             return
-
-
-def _is_at(file, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import torch
 
 from dsareid.densepose.charts import CSE, ChartResult, CompressedChart, QuantizedChart
 from dsareid.errors import DSAError
+from dsareid.files import ZIP, check_stored
 
 MODULE = "densepose.structures.chart_result"
 CLASSES = {
@@ -26,7 +27,6 @@ CLASSES = {
 }
 _OTHERS = re.compile(r"collections\.OrderedDict|torch\._utils\._rebuild_tensor_v2|torch\.\w+Storage")
 
-ZIP = b"PK\x03\x04"
 LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # how torch.save began before 1.6
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
 
@@ -55,13 +55,9 @@ def load_dump(path: Path) -> object:
 
 
 def _names_in_zip(path: Path) -> Iterator[str]:
+    check_stored(path)
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
-            if record.compress_type != zipfile.ZIP_STORED:
-                raise DSAError(
-                    f"{path}: its {record.filename} is compressed, which torch.save never does; "
-                    "give the file as it was written"
-                )
             if record.filename.endswith("data.pkl"):
                 yield from _names_in_pickle(archive.read(record))
 

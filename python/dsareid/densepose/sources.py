@@ -21,8 +21,9 @@ import numpy as np
 
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose.charts import CSE, FLOATS, Box, CompressedChart, as_array, decode_chart
-from dsareid.densepose.dump import LEGACY, ZIP, load_dump
+from dsareid.densepose.dump import LEGACY, load_dump
 from dsareid.errors import DSAError
+from dsareid.files import ZIP
 
 FORMS = "a folder of NAME_IUV.png, a dump of detectron2 (.pkl), or COCO results (.json)"
 Names = dict[int | str, str]  # the file name of each image_id
@@ -85,7 +86,8 @@ def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None
 
 
 def _read_folder(path: Path) -> list[Detections]:
-    maps = sorted(path.rglob("*_IUV.png")) or sorted(path.rglob("*.png"))
+    files = sorted(file for file in path.rglob("*.png") if not file.name.startswith("."))  # unfinished ones
+    maps = [file for file in files if file.stem.endswith("_IUV")] or files
     if not maps:
         raise DSAError(f"{path}: no NAME_IUV.png or NAME.png in this folder or below; expected {FORMS}")
     found = []

@@ -1,5 +1,7 @@
 """CUHK03's MATLAB files, made in miniature, and the image files written from them."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -243,3 +245,25 @@ def test_nothing_is_left_behind(root, tmp_path, monkeypatch, error, seen):
     with pytest.raises(seen, match="cannot write .*np: No space left" if seen is DSAError else None):
         extract(root, tmp_path / "np")
     assert len(written) == 5 and [path.name for path in tmp_path.iterdir()] == ["cuhk03"]
+
+
+def test_damage_inside_of_the_images(root, tmp_path):
+    """Images, where the damage is in what is not read, or an error of ours."""
+    path, refused = root / "cuhk-03.mat", 0
+    whole = path.read_bytes()
+    for sign in re.finditer(b"SNOD|HEAP|TREE|FRHP", whole):
+        path.write_bytes(whole[: sign.start()] + b"XXXX" + whole[sign.end() :])
+        try:
+            extract(root, tmp_path / f"np-{sign.start()}")
+        except DSAError as error:
+            assert f"{path}: " in str(error)
+            refused += 1
+    assert refused > 2
+
+
+def test_an_image_that_claims_to_be_huge(root, tmp_path):
+    with h5py.File(root / "cuhk-03.mat", "a") as file:
+        table = file[file["labeled"][0, 0]]
+        table[0, 0] = file.create_dataset("huge", (3, 10**6, 10**6), np.uint8, chunks=(3, 100, 100)).ref
+    with pytest.raises(DSAError, match="cuhk-03.mat: .*/huge claims to be of 3,000,000,000,000 bytes"):
+        extract(root, tmp_path / "np")

@@ -1,3 +1,7 @@
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import scipy.io
@@ -177,7 +181,7 @@ def test_tables_that_are_wrong(tmp_path):
         read_symmetry(path)
     for content in (b"", b"no MATLAB file", b"MATLAB 5.0 MAT-file" + bytes(200)):
         path.write_bytes(content)
-        with pytest.raises(DSAError, match="UV.mat: not readable as a MATLAB file|U_transforms is missing"):
+        with pytest.raises(DSAError, match="UV.mat: not readable as a MATLAB 5 file|U_transforms is missing"):
             read_symmetry(path)
     short, narrow, text, high = tables(), tables(), tables(), tables()
     short["U_transforms"] = short["U_transforms"][:, :23]
@@ -197,7 +201,7 @@ def test_tables_that_are_wrong(tmp_path):
             read_symmetry(path)
     scipy.io.savemat(path, tables(), do_compression=True)
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(DSAError, match="not readable as a MATLAB file"):
+    with pytest.raises(DSAError, match="not readable as a MATLAB 5 file"):
         read_symmetry(path)
 
 
@@ -205,3 +209,46 @@ def test_flip_refuses_other_arrays():
     for iuv in (np.zeros((3, 3, 3)), np.zeros((3, 3), np.uint8), np.full((3, 3, 3), 25, np.uint8)):
         with pytest.raises(ValueError, match="iuv must"):
             flip_iuv(iuv)
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    idat = b"IDAT" + zlib.compress(bytes(1000))
+    tail = struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat))
+    return b"\x89PNG\r\n\x1a\n" + body + tail
+
+
+def of_size(kind, width, height):
+    """A small file whose header claims a size."""
+    if kind == "png":
+        return png_header(width, height)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, kind)
+    data = bytearray(buffer.getvalue())
+    if kind == "ppm":
+        return b"P6 %d %d 255\n" % (width, height) + bytes(100)
+    if kind == "bmp":
+        struct.pack_into("<ii", data, 18, width, height)
+    elif kind == "jpeg":
+        struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, height, width)
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["png", "ppm", "bmp", "jpeg"])
+@pytest.mark.parametrize("size", [(40_000, 25_000), (10_000, 10_000), (8192, 8193)])
+def test_an_image_that_claims_to_be_huge(tmp_path, kind, size):
+    """A PNG of 10^9 pixels; ones beyond and below where Pillow warns."""
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(of_size(kind, *size))
+    for read in (read_image, read_iuv, image_size):
+        with pytest.raises(DSAError, match=r"a\.\w+: it claims to be of .*, but at most 67,108,864 pixels"):
+            read(path)
+
+
+def test_other_formats_are_not_tried(tmp_path):
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(DSAError, match="a.jpg: not readable as an image"):
+        read_image(tmp_path / "a.jpg")

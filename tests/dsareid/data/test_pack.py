@@ -15,6 +15,7 @@ from PIL import Image
 
 from dsareid.data import pack as packing
 from dsareid.data.iuv import read_image, read_iuv
+from dsareid.data.layouts import list_data
 from dsareid.data.listing import GALLERY, MULTI_QUERY, QUERY, TRAIN
 from dsareid.data.pack import ensure_store, pack
 from dsareid.data.store import HEADER, describe, open_store, verify
@@ -227,9 +228,7 @@ def test_a_killed_call_is_gone_on_with(tiny_data, tiny_store, tmp_path, name, ca
     if name == "pwrite":  # two a chunk, of images and of maps
         assert len((tmp_path / ".out.partial" / packing.JOURNAL).read_text().splitlines()) == 1 + 3
     pack(tiny_data, tmp_path / "out")
-    kept = contents(tmp_path / "out")
-    kept.pop(packing.JOURNAL, None)  # of a call that was killed after its last step
-    assert kept == contents(tiny_store)
+    assert contents(tmp_path / "out") == contents(tiny_store)
 
 
 def test_only_what_is_not_done_is_decoded(tiny_data, tiny_store, tmp_path):
@@ -242,6 +241,24 @@ def test_only_what_is_not_done_is_decoded(tiny_data, tiny_store, tmp_path):
         pack(tiny_data, tmp_path / "out")
     assert read.call_count == 27 - 12
     assert contents(tmp_path / "out") == contents(tiny_store)
+
+
+def test_what_a_call_left_that_was_killed_at_its_very_end(tiny_data, tmp_path):
+    whole = contents(pack(tiny_data, tmp_path / "out").path)
+    (tmp_path / "out" / packing.JOURNAL).touch()
+    (tmp_path / ".out.old").mkdir()
+    assert contents(pack(tiny_data, tmp_path / "out").path) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("line", ["7", "[]", '{"chunk": "0", "skipped": []}', '{"chunk": 0}', "[" * 5000,
+                                  '{"chunk": 0, "skipped": [{"file": 3}]}'])  # fmt: skip
+def test_a_journal_with_lines_of_others(tiny_data, tiny_store, tmp_path, line):
+    store = pack(tiny_data, tmp_path / "out")
+    shutil.copytree(store.path, tmp_path / ".other.partial")
+    key = packing._plan(list_data(tiny_data), None, (1, 1)).key
+    (tmp_path / ".other.partial" / packing.JOURNAL).write_text(f"{json.dumps(key)}\n{line}\n")
+    assert contents(pack(tiny_data, tmp_path / "other").path) == contents(tiny_store)
 
 
 @pytest.mark.parametrize("what", ["file", "size", "array", "journal"])

@@ -504,3 +504,9 @@ def test_a_name_that_is_endless_to_print(tmp_path):
     torch.save([{"file_name": bomb, "pred_boxes_XYXY": [], "pred_densepose": []}], path)
     with pytest.raises(DSAError, match="file_name must be the name of an image"):
         read_source(path)
+
+
+def test_what_is_half_written_is_no_map(tmp_path):
+    write_iuv(tmp_path / "a.png", np.zeros((5, 4, 3), np.uint8))
+    (tmp_path / ".a-unfinished-0.png").write_bytes(b"half")
+    assert [found.file_name for found in read_source(tmp_path)] == ["a"]
