@@ -6,6 +6,7 @@
 #   make bench   the benchmarks of the README (minutes)
 #   make kernels what the CUDA kernels do to memory and need of a card, found out without one
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
+#   make docs    the site of docs/ into build/site, without network
 #   make wheel   a wheel of all of it into dist/
 #   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
 #   make clean   remove what build and demo made; the installed packages stay
@@ -24,7 +25,7 @@ SOURCES := $(shell find csrc -type f)
 DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
-.PHONY: demo test setup build bench kernels gpu wheel check-wheel clean
+.PHONY: demo test setup build bench kernels gpu docs wheel check-wheel clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
@@ -54,6 +55,10 @@ kernels: $(VENV)/.torch
 
 gpu:
 	@PYTHON=$(PYTHON) sh scripts/gpu.sh
+
+docs: $(VENV)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "site: build/site/index.html"
 
 # setuptools packs all that lies in build/lib, modules deleted since included, so it is emptied first.
 wheel: $(VENV)/.torch

@@ -51,9 +51,9 @@ def draw_augmentation(
         drop_part: probability that a single part of it is taken away (not in the paper).
 
     Returns:
-        int32 (B, 8) on the CPU, its columns as in COLUMNS: the row and column of the resized image at
-        which the view begins, 0 or 1 for flipped, the erased box in the view (bottom and right
-        exclusive, an empty one where nothing is erased), and one bit for each part that stays.
+        int32 (B, 8) on the CPU, its columns as in COLUMNS, which are the row and column of the
+        resized image at which the view begins, 0 or 1 for flipped, the erased box in the view (bottom
+        and right exclusive, an empty one where nothing is erased), and one bit for each part that stays.
 
     Raises:
         TypeError: index or repeat is no int64 array.

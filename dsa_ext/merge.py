@@ -21,7 +21,7 @@ def merge_parts(
     """Add the features of the parts that form a group, at the end of a residual block if asked for.
 
     One pass: each part becomes features + residual, then ReLU; the parts of a group are added after
-    that. All in float32, rounded once.
+    that. All in float32, rounded once. Tensors may be any DLPack arrays.
 
     Args:
         features: (B, P, ...) float32, float16 or bfloat16; P = 24 for "mirror", 13 for
@@ -31,7 +31,6 @@ def merge_parts(
         relu: whether to apply ReLU to each part.
         out: write into this contiguous (B, G, ...) tensor of features' dtype and device, which
             shares no memory with them. Not differentiable.
-        Tensors may be any DLPack arrays.
 
     Returns:
         (B, G, ...) of the same dtype, contiguous, G = 13 or 8 in the order of

@@ -32,7 +32,8 @@ def iuv_to_dsap(
     A pixel of part I at (u, v) goes to part image I - 1, row floor(u * size), column
     floor(v * size). Where several pixels meet in one cell, the last in raster order wins, on every
     device. I = 0 and I > 24 are background. Differentiable in `image` (reverse mode, any order): a
-    cell's gradient flows to the pixel that won it.
+    cell's gradient flows to the pixel that won it. image, iuv and out may be any DLPack arrays
+    (NumPy, CuPy): their memory is shared.
 
     Args:
         image: (B, C, H, W) uint8, float16, bfloat16 or float32, any C >= 1, any strides (an
@@ -54,11 +55,11 @@ def iuv_to_dsap(
             strides that do not overlap, not image's or iuv's memory. Reusing one is faster than
             fresh memory. Not differentiable. With the strides of (B, parts, S, S, C) the part
             images are channels_last.
-        image, iuv and out may be any DLPack arrays (NumPy, CuPy): their memory is shared.
 
     Returns:
-        (B, parts, C, S, S). With return_source also an int32 (B, parts, S, S): the raster index
-        y * W + x of the pixel each cell came from, -1 where it is empty.
+        The part images, (B, parts, C, S, S). With return_source also the map of winners, int32
+        (B, parts, S, S), the raster index y * W + x of the pixel each cell came from, -1 where it is
+        empty.
 
     Raises:
         TypeError: a dtype that is not listed above.

@@ -1,0 +1,177 @@
+"""Every block of code of the site and of the README runs, page by page, in order, as a reader would run it.
+
+A page has a folder of its own with what world.py makes, one Python namespace for its ```python blocks and
+one shell for its ```sh blocks. What the networks and data sets are made smaller by is in commands.py. A
+block that cannot run here is in NOT_RUN, by its first line, with the reason; all others must run.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import commands  # noqa: E402
+import world  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# By its first line, the block that is not run, and why.
+NOT_RUN = {
+    "make demo     # install, build, make a synthetic data set, train, evaluate, write a report":
+        "installs 6 GB, and make test would run this very test",
+    "cmake -S . -B build/cmake && cmake --build build/cmake && ctest --test-dir build/cmake":
+        "a build of all kernels; tests/csrc/test_cmake.py does it",
+    "make kernels": "compiles for seven architectures; tests/simt and tests/csrc do all of it",
+    "python examples/guide_resnet18.py ROOT resnet18.pth cpu":
+        "ten epochs at full width; tests/examples/test_guide.py runs the three loops",
+    "make gpu PYTHON=python3": "needs a GPU; tests/scripts/test_gpu.py runs its steps without",
+}  # fmt: skip
+
+
+
+class Block(NamedTuple):
+    """A fenced block of code."""
+
+    language: str  # python or sh
+    line: int  # in the page, of its first line of code
+    code: str
+
+    @property
+    def first(self) -> str:
+        return self.code.split("\n")[0].strip()
+
+
+def blocks(page: Path) -> list[Block]:
+    """The ```python and ```sh blocks of a page, also indented ones (in lists and in tabs)."""
+    text, found = page.read_text(), []
+    for match in re.finditer(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, flags=re.M | re.S):
+        indent, language, code = match.groups()
+        if language in ("python", "sh"):
+            code = re.sub(rf"^{indent}", "", code, flags=re.M)
+            found.append(Block(language, text[: match.start()].count("\n") + 2, code))
+    return found
+
+
+class Shell:
+    """One bash session; a command that fails ends it."""
+
+    def __init__(self, folder: Path, search: str):
+        self.folder, self.log = folder, folder / ".log"
+        read, write = os.pipe()
+        environment = os.environ | {"PATH": search, "OMP_NUM_THREADS": "1"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                ["bash", "-e"], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                pass_fds=[write], text=True,
+            )  # fmt: skip
+        os.close(write)
+        self.write, self.done = write, os.fdopen(read)
+
+    def run(self, code: str) -> str | None:
+        """What was printed where the code fails, or None."""
+        before, script = self.log.stat().st_size, self.folder / ".block.sh"
+        script.write_text(code)
+        try:
+            self.process.stdin.write(f". {script} < /dev/null\necho done >&{self.write}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return "the shell has ended"
+        return None if self.done.readline() else self.log.read_text()[before:]
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.done.close()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with the prepared names, and PATH with the commands."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    base = tmp_path_factory.mktemp("pages")
+    (base / "world").mkdir()
+    world.make_world(base / "world")
+    command = [sys.executable, Path(commands.__file__), base / "socket"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert server.stdout.readline() == b"ready\n"
+    commands.write_commands(base / "bin", base / "socket")
+    yield base / "world", f"{base / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    server.kill()
+    server.wait()
+    server.stdout.close()
+    torch.set_num_threads(threads)
+
+
+def to_run(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.first not in NOT_RUN]
+
+
+@pytest.mark.parametrize("page", list(filter(to_run, PAGES)), ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_run(page, prepared, tmp_path, monkeypatch):
+    source, search = prepared
+    folder = tmp_path / "reader"
+    shutil.copytree(source, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", search)
+    monkeypatch.syspath_prepend(str(folder / "examples"))
+    namespace = {"__name__": "__page__", **world.given()}
+    shell = Shell(folder, search)
+    try:
+        for block in to_run(page):
+            where = f"{page.relative_to(ROOT)}:{block.line}"
+            if block.language == "sh":
+                said = shell.run(block.code)
+                assert said is None, f"{where}\n{block.code}\n{said}"
+            else:
+                # Behind empty lines, so that a traceback shows the page's own.
+                exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), namespace)
+    finally:
+        shell.close()
+
+
+def test_what_is_not_run_is_there():
+    first = {block.first for page in PAGES for block in blocks(page)}
+    assert not [line for line in NOT_RUN if line not in first], "entries of NOT_RUN that no block begins with"
+
+
+QUOTED = {
+    "index.md": ["56.1     70.0     94.7     98.0", "30.0     41.3     76.7     87.0", "about 4 minutes"],
+    "data.md": ["26,706", "29 times", "1.07 times"],
+    "paper.md": ["+0.2 mAP", "51.0 against 61.2", "65.3", "59.7"],
+}
+
+
+@pytest.mark.parametrize("page", QUOTED)
+def test_figures_are_those_of_the_readme(page):
+    readme, text = (" ".join(path.read_text().split()) for path in (ROOT / "README.md", ROOT / "docs" / page))
+    for figure in map(lambda x: " ".join(x.split()), QUOTED[page]):
+        assert figure in text and figure in readme, figure
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+    docs = ROOT / "docs"
+    pages = [*docs.rglob("*.md"), *(path.with_suffix(".md") for path in docs.rglob("*.ipynb"))]
+    assert sorted(listed) == sorted(str(page.relative_to(docs)) for page in pages)
+
+
+def test_blocks_are_found_and_failures_seen(tmp_path):
+    page = tmp_path / "page.md"
+    listed = "1. list\n\n    ```sh\n    cd /\n    false\n    ```\n"
+    page.write_text(f"text\n```python\na = 1\n```\n{listed}```\nout\n```\n")
+    assert blocks(page) == [Block("python", 3, "a = 1\n"), Block("sh", 8, "cd /\nfalse\n")]
+    shell = Shell(tmp_path, os.environ["PATH"])
+    assert shell.run("x=3\ncd /") is None
+    assert shell.run('test $x = 3 && test "$PWD" = /') is None
+    assert "No such file" in shell.run("ls /nowhere-at-all\necho on")
+    shell.close()
