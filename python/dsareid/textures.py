@@ -42,7 +42,7 @@ def texture(
             (row = 255 - v, column = u).
 
     Returns:
-        The atlas, uint8 [4 * size, 6 * size, 3], and its mask, bool [4 * size, 6 * size]: True where
+        The atlas, uint8 [4 * size, 6 * size, 3], and its mask, bool [4 * size, 6 * size], True where
         a pixel of the image fell. A black pixel is not a hole; the mask tells them apart.
 
     Raises:

@@ -135,7 +135,7 @@ def read_symmetry(path: str | os.PathLike) -> np.ndarray:
     """Read DensePose's UV_symmetry_transforms.mat, for flip_iuv.
 
     Returns:
-        uint8 [2, 24, 256, 256]: what U and V become, by the part less one before the flip, then V, then U.
+        uint8 [2, 24, 256, 256], what U and V become, by the part less one before the flip, then V, then U.
         Where the file holds no number, as it may where a chart has no points, the closed form.
 
     Raises:

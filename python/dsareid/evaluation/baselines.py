@@ -27,8 +27,7 @@ def chance(
       it do, so AP is on average (1/N) * sum over k of (1 + (k-1) (n-1)/(N-1)) / k
       = (H + (n-1)/(N-1) * (N - H)) / N with the harmonic number H = 1 + 1/2 + ... + 1/N.
 
-    Args:
-        As for `rank`.
+    The arguments are those of `rank`.
 
     Raises:
         ValueError: as `rank`.

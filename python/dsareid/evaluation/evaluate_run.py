@@ -70,8 +70,9 @@ def evaluate(
 
     Returns:
         What is written to RUN/evaluation.json (RUN/evaluation-fused.json for fused, -reranked.json with
-        rerank, with the protocol in the name where it is not the run's own): the rows of the table with their
-        CMC, fractions of 1, and the rank lists of a few queries. Nothing, of another than the first process.
+        rerank, with the protocol in the name where it is not the run's own), that is the rows of the table
+        with their CMC, fractions of 1, and the rank lists of a few queries. Nothing, of another than the
+        first process.
 
     Raises:
         DSAError: no run, a data set that cannot be read, features that the model does not make,

@@ -95,8 +95,8 @@ def rank(
     exactly, ties included, and equal gallery features always tie.
 
     Features may be larger than memory: arrays that numpy maps from a file are read as they lie, once for
-    each tile of queries and five times before. Beyond them a tile of the distances is in memory (at most
-    512 MiB) and about 100 bytes for each image; float16 ones are converted in parts of a few MB.
+    each tile of queries and three or four times before. Beyond them a tile of the distances is in memory, at
+    most 512 MiB, and some 100 bytes for each image; float16 features are converted in parts of a few MB.
 
     Args:
         query_features: floating [Q, D], a tensor or an array, used as they are: normalising is the
@@ -235,10 +235,11 @@ def top_matches(
 ) -> list[Tensor]:
     """Rank lists: the nearest gallery images of the chosen queries, junk removed, as `rank` orders.
 
+    The arguments that are not listed are those of `rank`.
+
     Args:
         queries: integer [N], which queries.
         count: how many gallery images; a list is shorter where the gallery is.
-        The rest as for `rank`.
 
     Returns:
         For each chosen query an int64 tensor of at most `count` gallery indices, nearest first.
@@ -284,7 +285,7 @@ class FeatureDistances:
 
     Args:
         query, gallery: floating [Q, D] and [G, D], tensors or arrays, as for `rank`.
-        removed: int64, gallery images that stand behind all others, at an infinite distance.
+        removed: int64, on the same device, gallery images that stand behind all others, infinitely far.
 
     Raises:
         ValueError: a wrong type, shape, dtype or device, or features that are not finite.

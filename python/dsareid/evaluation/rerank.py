@@ -31,7 +31,7 @@ from dsareid.evaluation.ranking import FeatureDistances, tile_of
 
 _BLOCK = 2048  # images whose sets are made at once
 _PAIRS = 1 << 12  # pairs whose distances are computed at once
-_TOGETHER = 1 << 20  # weights that are compared at once
+_TOGETHER = 1 << 18  # weights that are compared at once
 
 
 @torch.no_grad()
@@ -78,17 +78,23 @@ class Reranked:
     ):
         self.distances, self.largest, self.lambda_ = distances, largest, lambda_
         self.shape, self.dtype, self.device = distances.shape, torch.float64, distances.device
+        self.memory = np.empty((0, self.shape[1]))
         queries = self.shape[0]
         self.weights = weights[:queries]  # [Q, N]
         self.inverted = weights[queries:].tocsc()  # [G, N]: for each image, who in the gallery has it in V
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Distances of queries start..stop, [stop - start, G]."""
-        squares = self.distances.query_square[start:stop, None].double()
-        near = (self.distances.rows(start, stop) + squares).clamp_(min=0) / self.largest[start:stop, None]
-        shared = torch.from_numpy(np.stack([self._shared(query) for query in range(start, stop)]))
-        jaccard = 1 - shared / (2 - shared)  # both sum to 1: min and max together to 2
-        return near.mul_(self.lambda_).add_(jaccard.to(self.device), alpha=1 - self.lambda_)
+        """Distances of queries start..stop, [stop - start, G], in memory that the next call overwrites."""
+        if stop - start > len(self.memory):
+            self.memory = np.empty((stop - start, self.shape[1]))
+        final = self.memory[: stop - start]
+        for query in range(start, stop):
+            shared = self._shared(query)
+            # Both sum to 1: min and max together to 2.
+            final[query - start] = (1 - self.lambda_) * (1 - shared / (2 - shared))
+        near = self.distances.rows(start, stop).add_(self.distances.query_square[start:stop, None])
+        near.clamp_(min=0).div_(self.largest[start:stop, None])
+        return torch.from_numpy(final).to(self.device).add_(near, alpha=self.lambda_)
 
     def _shared(self, query: int) -> np.ndarray:
         """sum min(V_query, V_g) of all g of the gallery, float64 [G]."""
