@@ -5,10 +5,10 @@
 
 Features are written to files in a temporary folder, a block at a time, and mapped into memory; one in a
 hundred is a copy of another. First `rank` is verified against sorting every query in numpy, on whole numbers.
-Then the large problem is ranked: printed are the time of `rank`, of its matrix products in that same run, of
-the same products in a run of their own, and by how much the process's own memory (RssAnon) grew at the peak.
-The pages of the mapped files are not in it: they are the features, and go when memory is short. The last line
-is about re-ranking so many --rerank queries and gallery images.
+Then the large problem is ranked: printed are the time of `rank`, that of the same matrix products alone, of
+the same tiles and taken in turns with it, and by how much the process's own memory (RssAnon) grew at the
+peak. The pages of the mapped files are not in it: they are the features, and go when memory is short. The
+last lines are about re-ranking so many --rerank queries and gallery images.
 """
 
 import argparse
@@ -25,8 +25,6 @@ from bench_rank import assert_agrees, distances_of, make_case, memory, sort_ever
 from common import describe_machine
 
 from dsareid.evaluation import FeatureDistances, k_reciprocal, rank, rank_distances
-from dsareid.evaluation.arguments import check_features
-from dsareid.evaluation.ranking import tile_of
 
 BLOCK = 1 << 14  # images
 PER_IDENTITY, CAMERAS = 20, 6
@@ -80,30 +78,22 @@ def own_memory() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def timed_products() -> Iterator[list[float]]:
-    """The first item is the seconds spent in matrix products."""
-    spent, product = [0.0], FeatureDistances.product
+def timed_products() -> Iterator[tuple[list[float], list[float]]]:
+    """Seconds of each matrix product of a ranking, and of the same one once more, alone, right after it: so a
+    machine with other work on it disturbs both alike."""
+    inside, alone, product = [], [], FeatureDistances.product
 
     def timed(self, *arguments) -> None:
-        start = time.perf_counter()
-        product(self, *arguments)
-        spent[0] += time.perf_counter() - start
+        for seconds in (inside, alone):
+            start = time.perf_counter()
+            product(self, *arguments)
+            seconds.append(time.perf_counter() - start)
 
     FeatureDistances.product = timed
     try:
-        yield spent
+        yield inside, alone
     finally:
         FeatureDistances.product = product
-
-
-def products_alone(distances: FeatureDistances, tile: int) -> float:
-    """Seconds of the products of all tiles into memory that is reused."""
-    out = torch.empty(tile, distances.shape[1], dtype=distances.dtype)
-    start = time.perf_counter()
-    for first in range(0, distances.shape[0], tile):
-        last = min(first + tile, distances.shape[0])
-        distances.product(first, last, out[: last - first])
-    return time.perf_counter() - start
 
 
 def verify(folder: Path, dimension: int) -> None:
@@ -121,16 +111,14 @@ def verify(folder: Path, dimension: int) -> None:
 
 def measure_rank(folder: Path, queries: int, gallery: int, dimension: int) -> None:
     case = make_files(folder, queries, gallery, dimension)
-    with own_memory() as peak, timed_products() as inside:
+    with own_memory() as peak, timed_products() as (inside, alone):
         start = time.perf_counter()
         result = rank(*case)
-        whole = time.perf_counter() - start
-    distances = FeatureDistances(*check_features(*case[:2]))
-    tile = tile_of(distances, int(case[3].bincount().max()))
-    alone = products_alone(distances, tile)
-    print(f"{queries} x {gallery}, {dimension} dimensions, tiles of {tile} queries: mAP {result.mAP:.4f}")
-    print(f"rank {whole:.1f} s; its matrix products {inside[0]:.1f} s: {whole / inside[0]:.2f} times them")
-    print(f"the products in a run of their own {alone:.1f} s: rank is {whole / alone:.2f} times them")
+        whole = time.perf_counter() - start - sum(alone)
+    ratios = [whole / sum(seconds) for seconds in (alone, inside)]
+    print(f"{queries} x {gallery}, {dimension} dimensions, {len(alone)} tiles: mAP {result.mAP:.4f}")
+    print(f"rank {whole:.1f} s; its matrix products alone {sum(alone):.1f} s: {ratios[0]:.2f} times them "
+          f"({ratios[1]:.2f} times what they took inside of it)")
     print(f"memory above the features {peak[0] / 2**20:.0f} MiB at the peak", flush=True)
 
 

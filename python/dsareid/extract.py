@@ -145,7 +145,7 @@ def _begin(out: Path, plan: dict) -> None:
     """Make the folder, or find it begun for the same plan."""
     path = out / PLAN
     if not os.path.lexists(path):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(_is_other(name) for name in os.listdir(out))):
             raise DSAError(f"{out}: exists already and extract has not written it; choose another folder")
         make_folder(out / PARTS)
         with atomic_path(path) as temporary:
@@ -163,6 +163,11 @@ def _begin(out: Path, plan: dict) -> None:
             what = "files have been added, removed or changed since" if name == "list" else what
             raise DSAError(f"{out}: holds features of another model or other images: {what}; choose another "
                            "folder")
+
+
+def _is_other(name: str) -> bool:
+    """Whether a file or folder in OUT is not one of a call that was killed before it had written its plan."""
+    return name != PARTS and not name.startswith(f".{Path(PLAN).stem}-")
 
 
 # ---- the parts ----

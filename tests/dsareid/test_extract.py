@@ -312,3 +312,10 @@ def test_killed_and_called_again(run, images, tmp_path, monkeypatch):
     monkeypatch.setattr(extract_module, "PART", 2)
     extract(run, images, out, device="cpu")
     same(read(out), read(_extracted(run, images, tmp_path / "whole")))
+
+
+def test_a_call_that_was_killed_before_its_plan_was_there(run, images, tmp_path):
+    (tmp_path / "out/parts").mkdir(parents=True)
+    (tmp_path / "out/.plan-unfinished-0.json").write_text("{")
+    assert extract(run, images, tmp_path / "out", device="cpu").images
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]

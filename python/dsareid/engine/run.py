@@ -18,7 +18,7 @@ from torch import nn
 
 from dsareid.engine.config import TrainConfig, load_config
 from dsareid.errors import DSAError
-from dsareid.files import atomic_path
+from dsareid.files import atomic_path, check_stored
 from dsareid.models import DSAReID
 from dsareid.models.weights import first_difference, load_initial_weights
 
@@ -145,9 +145,12 @@ def load_checkpoint(run: Path, device: torch.device) -> dict:
     """
     path = run / CHECKPOINT
     try:
+        check_stored(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise DSAError(f"{path}: no checkpoint yet; train first: dsareid train") from error
+    except DSAError:
+        raise
     except Exception as error:  # what the unpickler raises depends on what is in the file
         raise DSAError(
             f"{path}: not a readable checkpoint: it is cut short, or dsareid train did not write it"
@@ -245,5 +248,5 @@ class Log:
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")  # the torn last line of a run that was killed

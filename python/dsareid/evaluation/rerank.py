@@ -64,7 +64,7 @@ def k_reciprocal(
 
 
 class Reranked:
-    """Final distances of queries to the gallery, float64, a few rows at a time; what k_reciprocal makes.
+    """Final distances of queries to the gallery, float64 on the CPU, a few rows at a time; of k_reciprocal.
 
     Args:
         distances: of the features.
@@ -77,7 +77,7 @@ class Reranked:
         self, distances: FeatureDistances, largest: Tensor, weights: sparse.csr_array, lambda_: float
     ):
         self.distances, self.largest, self.lambda_ = distances, largest, lambda_
-        self.shape, self.dtype, self.device = distances.shape, torch.float64, distances.device
+        self.shape, self.dtype, self.device = distances.shape, torch.float64, torch.device("cpu")
         self.memory = np.empty((0, self.shape[1]))
         queries = self.shape[0]
         self.weights = weights[:queries]  # [Q, N]
@@ -87,14 +87,14 @@ class Reranked:
         """Distances of queries start..stop, [stop - start, G], in memory that the next call overwrites."""
         if stop - start > len(self.memory):
             self.memory = np.empty((stop - start, self.shape[1]))
-        final = self.memory[: stop - start]
-        for query in range(start, stop):
-            shared = self._shared(query)
-            # Both sum to 1: min and max together to 2.
-            final[query - start] = (1 - self.lambda_) * (1 - shared / (2 - shared))
         near = self.distances.rows(start, stop).add_(self.distances.query_square[start:stop, None])
-        near.clamp_(min=0).div_(self.largest[start:stop, None])
-        return torch.from_numpy(final).to(self.device).add_(near, alpha=self.lambda_)
+        near = near.clamp_(min=0).div_(self.largest[start:stop, None]).cpu().numpy()
+        # A row at a time: large memory that comes and goes for every tile leaves holes.
+        for query, own, final in zip(range(start, stop), near, self.memory):
+            shared = self._shared(query)
+            jaccard = 1 - shared / (2 - shared)  # both sum to 1: min and max together to 2
+            final[:] = (1 - self.lambda_) * jaccard + self.lambda_ * own
+        return torch.from_numpy(self.memory[: stop - start])
 
     def _shared(self, query: int) -> np.ndarray:
         """sum min(V_query, V_g) of all g of the gallery, float64 [G]."""

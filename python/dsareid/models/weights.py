@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dsareid.errors import DSAError
+from dsareid.files import check_stored
 from dsareid.models.reid import DSAReID
 
 
@@ -70,9 +71,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DSAError(f"--weights {path}: no such file") from error
+    except DSAError as error:
+        raise DSAError(f"--weights {error}") from error
     except Exception as error:  # what the unpickler raises depends on what is in the file
         raise DSAError(
             f"--weights {path}: not readable as weights: expected a state dict that torch.save or "

@@ -1,5 +1,6 @@
 """Puts a run's files, its data set's pictures and the curves into one HTML page."""
 
+import os
 import platform
 import shlex
 import sys
@@ -57,7 +58,7 @@ def write_report(run: Path, data: Path | None = None) -> Path:
     page = render("template.html", content)
     path = run / "report.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # a lone surrogate in a JSON file
     return path
 
 
@@ -98,7 +99,7 @@ def _content(files: RunFiles, root: Path | None, data: Path | None) -> dict[str,
 
 def _model(files: RunFiles) -> str:
     """What the network is, with what makes it another than the method."""
-    name = files.setting("model", "unknown model")
+    name = files.setting("model") or "unknown model"
     changes = [("guidance", "add", "guidance"), ("guide.fed", "dsap", "its guide fed")]
     differing = [f"{word} {x}" for key, usual, word in changes if (x := files.setting(key, usual)) != usual]
     return "; ".join([_MODELS.get(name, name), *differing])
@@ -126,7 +127,7 @@ def _open(files: RunFiles, root: Path | None, protocol: str) -> tuple[Store | No
     """The store of a data set, or a sentence that says why its images cannot be shown."""
     if root is None:
         return None, "The data set of this run is not known, so its images cannot be shown."
-    if not root.is_dir():
+    if not os.path.isdir(root):  # unlike root.is_dir() also where it is no name of a folder
         return None, f"The data set {root} is not there, so its images cannot be shown."
     try:
         height, width = files.setting("height", 256), files.setting("width", 128)

@@ -1,11 +1,12 @@
 """What a run's folder holds, read without the model: settings, log, evaluation."""
 
 import json
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from dsareid.errors import DSAError
@@ -56,7 +57,7 @@ class Evaluation(TypedDict):
     queries: int
     skipped: int
     gallery: int
-    rows: list[Row]
+    rows: Annotated[list[Row], Field(min_length=1)]
     rank_lists: list[RankList]
     data: NotRequired[str]
     dataset: NotRequired[str]
@@ -65,6 +66,11 @@ class Evaluation(TypedDict):
 
 
 _EVALUATION = TypeAdapter(Evaluation)
+# What the report shows of the settings, and what these must be.
+_SETTINGS = (
+    (int, "a whole number", ("height", "width", "dsap_size", "epochs")),
+    (str, "text", ("data", "model", "protocol", "guidance")),
+)
 
 
 @dataclass(frozen=True)
@@ -125,15 +131,17 @@ def read_run(run: Path) -> RunFiles:
             "dsareid train was expected)"
         )
     settings = dict(_flatten(_read_object(config)))
-    for name in ("height", "width", "dsap_size", "epochs"):
-        if not isinstance(settings.get(name, 0), int):
-            raise DSAError(f"{config}: {name} must be a whole number, not {settings[name]!r}")
-    return RunFiles(
+    found = RunFiles(
         run=run,
         settings=settings,
         log=_read_log(run / "log.jsonl"),
         evaluations=list(filter(None, (_read_evaluation(run / name) for name in EVALUATION_FILES.values()))),
     )
+    for kind, what, names in _SETTINGS:
+        for name in names:
+            if not isinstance(value := found.setting(name), kind | None):
+                raise DSAError(f"{config}: {name} must be {what}, not {reprlib.repr(value)}")
+    return found
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DSAError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         raise DSAError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(content, dict):
         raise DSAError(f"{path}: a JSON object was expected, not a {type(content).__name__}")
@@ -175,11 +183,18 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), (int, float)):
+        if not isinstance(record, dict):
+            continue
+        record = {key: value for key, value in record.items() if not _is_beyond_float(value)}
+        if isinstance(record.get("step"), (int, float)):
             records.append(record)
     return records
+
+
+def _is_beyond_float(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) >= 1 << 53
 
 
 def _flatten(settings: dict[str, Any], prefix: str = ""):

@@ -209,7 +209,7 @@ def _is_finished(out: Path, config: SynthConfig) -> bool:
         return False
     try:
         found = json.loads((out / RECORD).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise DSAError(
             f"{out}: expected a new or empty folder, but it holds files that are not a finished "
             "synthetic data set"

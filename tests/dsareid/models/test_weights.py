@@ -1,3 +1,4 @@
+import zipfile
 from unittest import mock
 
 import pytest
@@ -71,3 +72,13 @@ def test_no_internet_is_said_and_never_passed_over():
     with mock.patch(target, side_effect=OSError("no route to host")):
         with pytest.raises(DSAError, match="--weights none"):
             load_initial_weights(TwoBranch(3, **SMALL), "imagenet")
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(4)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain:
+        with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+            for name in plain.namelist():
+                bomb.writestr(name, bytes(1 << 24) if name.endswith("data/0") else plain.read(name))
+    with pytest.raises(DSAError, match="--weights .*bomb.pth: its .* is compressed"):
+        load_initial_weights(TwoBranch(3, **SMALL), str(tmp_path / "bomb.pth"))
