@@ -47,6 +47,8 @@ bench: build
 	$(PY) benchmarks/bench_dsag.py
 	$(PY) benchmarks/bench_rank.py
 	$(PY) benchmarks/bench_densepose.py
+	$(PY) benchmarks/bench_export.py
+	$(PY) benchmarks/bench_gallery.py
 
 kernels: $(VENV)/.torch
 	@$(PY) tests/csrc/resources.py

@@ -124,7 +124,8 @@ def measure_rank(folder: Path, queries: int, gallery: int, dimension: int) -> No
 
 def measure_rerank(queries: int, gallery: int, dimension: int) -> None:
     case = make_case(queries, gallery, dimension)
-    centres = 0.3 * torch.randn(1 + int(max(case[2].max(), case[3].max())), dimension)
+    identities = 1 + int(max(case[2].max(), case[3].max()))
+    centres = 0.3 * torch.randn(identities, dimension, generator=torch.Generator().manual_seed(1))
     for features, ids in zip(case[:2], case[2:4]):
         features += centres[ids]
     with own_memory() as peak:
