@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dsareid.data.batch import MEAN, STD
 from dsareid.engine import Run
 from dsareid.engine.run import choose_device, load_run
-from dsareid.errors import DSAError
+from dsareid.errors import DSAError, first_problem
 from dsareid.models import DSAReID
 from dsareid.models.features import Branches
 from dsareid.models.heads import ClassifierKind
@@ -230,10 +230,8 @@ def parse_settings(path: Path, text: str | None) -> Settings:
     try:
         return Settings.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
         raise DSAError(
-            f"{path}: not the settings that dsareid export writes: {where}: {first['msg']}"
+            f"{path}: not the settings that dsareid export writes: {first_problem(error)}"
         ) from error
 
 

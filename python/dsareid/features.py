@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsareid.data.market import NAME
 from dsareid.data.store import npy_header
-from dsareid.errors import DSAError
+from dsareid.errors import DSAError, first_problem
 from dsareid.files import atomic_path, make_folder
 
 FEATURES, IMAGES, HEADER = "features.npy", "images.csv", "features.json"
@@ -168,9 +168,7 @@ def _read_header(folder: Path) -> Header:
     except OSError as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DSAError(f"{path}: not what dsareid extract writes: {where}: {first['msg']}") from error
+        raise DSAError(f"{path}: not what dsareid extract writes: {first_problem(error)}") from error
 
 
 def _map(path: Path, header: Header) -> np.ndarray:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
 from dsareid.data.listing import ALL_SPLITS, LAYOUT, NO_CAMERAS, TRAIN, missing_map
-from dsareid.errors import DSAError
+from dsareid.errors import DSAError, first_problem
 from dsareid.files import readable_size
 
 FORMAT, VERSION = "dsareid store", 2
@@ -222,9 +222,7 @@ def read_header(path: Path) -> Header:
     try:
         return Header.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DSAError(f"{file}: not the header of a store: {where}: {first['msg']}") from error
+        raise DSAError(f"{file}: not the header of a store: {first_problem(error)}") from error
 
 
 def header_text(header: Header) -> str:

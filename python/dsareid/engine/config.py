@@ -11,7 +11,7 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from dsareid.data.batch import AugmentConfig, GuideConfig
-from dsareid.errors import DSAError
+from dsareid.errors import DSAError, first_problem
 from dsareid.files import atomic_path
 from dsareid.losses import LossConfig
 from dsareid.models.features import Branches
@@ -246,6 +246,4 @@ def load_config(path: str | os.PathLike) -> TrainConfig:
     except OSError as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DSAError(f"{path}: not the settings of a run: {where}: {first['msg']}") from error
+        raise DSAError(f"{path}: not the settings of a run: {first_problem(error)}") from error

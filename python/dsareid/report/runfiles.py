@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
-from dsareid.errors import DSAError
+from dsareid.errors import DSAError, first_problem
 from dsareid.evaluation import EVALUATION_FILES
 
 
@@ -163,10 +163,8 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
     try:
         _EVALUATION.validate_python(evaluation)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise DSAError(
-            f"{path}: not as dsareid eval writes it; run that again ({where}: {first['msg']})"
+            f"{path}: not as dsareid eval writes it; run that again ({first_problem(error)})"
         ) from error
     return evaluation
 
