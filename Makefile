@@ -37,21 +37,21 @@ setup build: $(VENV)/.built
 
 bench: build
 	$(PIP) numba spdl-core pytest-benchmark
-	$(PY) benchmarks/bench_warp.py
-	$(PY) benchmarks/bench_batch.py
-	$(PY) benchmarks/bench_loader.py
-	$(PY) benchmarks/bench_training.py
-	$(PY) benchmarks/soak_loader.py
+	$(PY) benchmarks/warp.py
+	$(PY) benchmarks/batch.py
+	$(PY) benchmarks/loader.py
+	$(PY) benchmarks/training.py
+	$(PY) tests/robustness/soak_loader.py
 	$(PY) -m pytest -q benchmarks/micro.py
-	$(PY) benchmarks/bench_merge.py
-	$(PY) benchmarks/bench_dsag.py
-	$(PY) benchmarks/bench_rank.py
-	$(PY) benchmarks/bench_densepose.py
-	$(PY) benchmarks/bench_export.py
-	$(PY) benchmarks/bench_gallery.py
+	$(PY) benchmarks/merge.py
+	$(PY) benchmarks/dsag.py
+	$(PY) benchmarks/rank.py
+	$(PY) benchmarks/densepose.py
+	$(PY) benchmarks/export.py
+	$(PY) benchmarks/gallery.py
 
 kernels: $(VENV)/.torch
-	@$(PY) tests/csrc/resources.py
+	@$(PY) tests/helpers/cuda_resources.py
 	@echo
 	@$(PY) tests/simt/report.py
 

@@ -1,10 +1,10 @@
 """Builds the compiled parts; everything else about the package is in pyproject.toml.
 
-    dsa_ext._C       csrc/*.cpp, csrc/torch/cpu.cpp     torch's stable ABI, limited Python API
-    dsa_ext._C_cuda  csrc/*.cu, csrc/torch/cuda.cpp     the same; only where a CUDA toolkit is found
-    dsareid._core    csrc/core/*.cpp                    pybind11, no torch; the operations it calls inside
+    dsa_ext._C             csrc/*.cpp, csrc/torch/cpu.cpp    torch's stable ABI, limited Python API
+    dsa_ext._C_cuda        csrc/*.cu, csrc/torch/cuda.cpp    the same; only where a CUDA toolkit is found
+    dsareid.ground._core   csrc/core/*.cpp   pybind11, no torch; the operations it calls inside
 
-DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it, DSA_CORE=0 leaves out dsareid._core and with
+DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it, DSA_CORE=0 leaves out dsareid.ground._core and with
 it pybind11 (scripts/gpu.sh needs neither), DSA_BUILD=0 compiles nothing (the Makefile compiles in a
 step of its own). TORCH_CUDA_ARCH_LIST chooses the architectures.
 """
@@ -90,7 +90,7 @@ def core_extension():
     operations = [f"csrc/{name}.cpp" for name in ("augment", "batch", "resize")]  # what it calls
     return [
         Pybind11Extension(
-            "dsareid._core", [*sources("core/*.cpp"), *operations], extra_compile_args=CXX
+            "dsareid.ground._core", [*sources("core/*.cpp"), *operations], extra_compile_args=CXX
         )
     ]
 

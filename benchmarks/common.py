@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dsareid.cores import processor
+from dsareid.ground.machine import processor
 
 PEERS = Path(__file__).parent / "peers"
 

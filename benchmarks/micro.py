@@ -1,6 +1,6 @@
 """The small pieces of the data path, each by itself, timed by pytest-benchmark.
 
-    python -m pytest benchmarks/micro.py
+python -m pytest benchmarks/micro.py
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
-from dsa_ext._measure import stored_batch
+from dsa_ext.selftest.measure import stored_batch
 from dsareid.data.batch import MEAN, STD
 from dsareid.data.sampler import PKSampler
 

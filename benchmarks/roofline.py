@@ -2,17 +2,17 @@
 
     python benchmarks/roofline.py [--json]
 
-For each kernel at its typical size (dsa_ext/_measure.py, where the formulas stand): the bytes it must
+For each kernel at its typical size (dsa_ext/selftest/measure.py, where the formulas stand): the bytes it must
 move, and how long a card needs for them at the bandwidth in its data sheet, which no copy quite
 reaches. Launches, a few microseconds each, are not counted; where inputs and outputs fit in a
 card's L2 cache a kernel may be faster. For measured times on a GPU:
-`python -m dsa_ext.selftest` and `python benchmarks/bench_cuda.py`.
+`python -m dsa_ext.selftest` and `python benchmarks/kernels.py`.
 """
 
 import argparse
 import json
 
-from dsa_ext._measure import typical
+from dsa_ext.selftest.measure import typical
 
 # Memory bandwidth in GB/s (10^9 bytes), from the makers' data sheets.
 CARDS = {

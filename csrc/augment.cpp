@@ -25,8 +25,8 @@ void erase_box(const AugmentSettings& settings, Augmentation& drawn, const Words
 
 }  // namespace
 
-Augmentation draw_augmentation(const AugmentSettings& settings, uint64_t seed, uint32_t epoch,
-                               uint32_t image, uint32_t repeat) {
+Augmentation draw_augmentation(const AugmentSettings& settings, uint64_t seed, uint32_t epoch, uint32_t image,
+                               uint32_t repeat) {
   const auto words = [&](uint32_t slot) { return philox(seed, image, epoch, repeat, slot); };
   const Words geometry = words(kGeometry);
   const auto shift = [&](uint32_t word) {

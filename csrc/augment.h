@@ -17,10 +17,10 @@ namespace dsa {
 // Of one sample: a row of the int32 [B, 8] that dsa_ext.draw_augmentation returns. The view is what the
 // network sees of the resized image: shifted, then flipped, then erased.
 struct Augmentation {
-  int32_t shift_y, shift_x;  // row and column of the resized image at which the view begins
-  int32_t flip;              // 0 or 1
+  int32_t shift_y, shift_x;          // row and column of the resized image at which the view begins
+  int32_t flip;                      // 0 or 1
   int32_t top, left, bottom, right;  // the erased box in the view, the last two exclusive; or empty
-  int32_t keep;              // bit I: the pixels of part I stay in the IUV map
+  int32_t keep;                      // bit I: the pixels of part I stay in the IUV map
 };
 static_assert(sizeof(Augmentation) == 32);
 
@@ -35,8 +35,8 @@ struct AugmentSettings {
 };
 
 #if !defined(__CUDACC_RTC__)  // which takes no host functions
-Augmentation draw_augmentation(const AugmentSettings& settings, uint64_t seed, uint32_t epoch,
-                               uint32_t image, uint32_t repeat);
+Augmentation draw_augmentation(const AugmentSettings& settings, uint64_t seed, uint32_t epoch, uint32_t image,
+                               uint32_t repeat);
 #endif
 
 }  // namespace dsa

@@ -105,7 +105,10 @@ struct WideRows {
 
   WideRows(const BatchCall& call_, const BatchTables& tables, const uint8_t* stored_, bool flip_,
            std::vector<uint8_t>& memory)
-      : call(call_), runs(tables.columns[flip_]), stored(stored_), flip(flip_),
+      : call(call_),
+        runs(tables.columns[flip_]),
+        stored(stored_),
+        flip(flip_),
         row_bytes(int64_t{kColours} * call_.width) {
     if (call.stored_width == call.width && !flip) return;
     memory.resize(call.stored_height * row_bytes);
@@ -208,7 +211,9 @@ struct Targets {
   const int64_t *row, *column;
 
   Targets(const BatchTables& tables, const Augmentation& a)
-      : turn_u(tables.turn_u[a.flip != 0]), turn_v(tables.turn_v[a.flip != 0]), row(tables.row),
+      : turn_u(tables.turn_u[a.flip != 0]),
+        turn_v(tables.turn_v[a.flip != 0]),
+        row(tables.row),
         column(tables.column) {
     for (int i = 0; i <= kParts; ++i) part[i] = a.keep >> i & 1 ? tables.part[a.flip != 0][i] : -1;
   }

@@ -11,7 +11,7 @@
 namespace dsa {
 namespace {
 
-constexpr int kVectorsAThread = 6;  // of 16 bytes, of an image: enough to pay for a block's table
+constexpr int kVectorsAThread = 6;            // of 16 bytes, of an image: enough to pay for a block's table
 constexpr int64_t kMostWideBytes = 24 << 10;  // so that image blocks ask for no more than warping ones do
 
 // Bytes of the stored rows that `rows` of the image are sums of, resized along x.

@@ -28,9 +28,9 @@ namespace dsa {
 
 struct BatchArguments {
   int64_t images_stored, images_stride, iuv_stride;
-  const uint8_t* images;  // [images_stored, h, w, 3], each image contiguous
-  const uint8_t* iuv;     // likewise
-  const int64_t* index;   // [batch]
+  const uint8_t* images;      // [images_stored, h, w, 3], each image contiguous
+  const uint8_t* iuv;         // likewise
+  const int64_t* index;       // [batch]
   const Augmentation* drawn;  // [batch], or null: no augmentation
   bool augmented_dsap;
 
@@ -45,7 +45,7 @@ struct BatchArguments {
   int image_tiles;  // blocks an image
   bool wide;        // a block's stored rows, resized along x, have room in shared memory; otherwise strided
 
-  int dsap_blocks;     // the first ones of the grid: batch * warp.tiles
+  int dsap_blocks;                   // the first ones of the grid: batch * warp.tiles
   PartTarget target[2][kParts + 1];  // [flip][I]
   WarpArguments warp;  // of the part images: height and width are the stored ones, its pointers but `out`
                        // are not used, image_stride is {-, 1, 3 * w, 3}
@@ -65,7 +65,7 @@ __device__ __forceinline__ Sample load_sample(const BatchArguments& a, int sampl
   result.drawn.keep = kKeepAll;
   if (a.drawn) {
     const int* row = reinterpret_cast<const int*>(a.drawn + sample);
-    result.drawn = {__ldg(row), __ldg(row + 1), __ldg(row + 2), __ldg(row + 3),
+    result.drawn = {__ldg(row),     __ldg(row + 1), __ldg(row + 2), __ldg(row + 3),
                     __ldg(row + 4), __ldg(row + 5), __ldg(row + 6), __ldg(row + 7)};
   }
   return result;
@@ -203,8 +203,8 @@ struct Picture {
   const BatchArguments& a;
   Sample sample;
   const uint8_t* stored;
-  const Out* table;     // [3, 256]
-  uint8_t* wide;        // [rows, width, 3]: stored rows from `first_wide` on, resized along x, if a.wide
+  const Out* table;  // [3, 256]
+  uint8_t* wide;     // [rows, width, 3]: stored rows from `first_wide` on, resized along x, if a.wide
   int first_wide;
 
   __device__ __forceinline__ const int32_t* row(int y) const { return a.rows + y * (1 + a.row_taps); }
@@ -235,8 +235,8 @@ struct Picture {
     const Augmentation& d = sample.drawn;
     const bool erased = y >= d.top && y < d.bottom && x >= d.left && x < d.right;
     const int from_y = y + d.shift_y, from_x = (d.flip ? a.width - 1 - x : x) + d.shift_x;
-    const bool shown = sample.known && !erased && from_y >= 0 && from_y < a.height && from_x >= 0 &&
-                       from_x < a.width;
+    const bool shown =
+        sample.known && !erased && from_y >= 0 && from_y < a.height && from_x >= 0 && from_x < a.width;
     return shown ? table[c * 256 + resized(from_y, from_x, c, is_wide)] : from_float<Out>(a.warp.fill[c]);
   }
 };

@@ -32,32 +32,32 @@ constexpr int kColours = 3;
 struct BatchCall {
   int64_t images_stored;
   int stored_height, stored_width;
-  const uint8_t* images;        // [images_stored, stored_height, stored_width, 3], each image contiguous
-  int64_t images_stride;        // from one image to the next
-  const uint8_t* iuv;           // the same, as I, U, V; null where dsap is
+  const uint8_t* images;  // [images_stored, stored_height, stored_width, 3], each image contiguous
+  int64_t images_stride;  // from one image to the next
+  const uint8_t* iuv;     // the same, as I, U, V; null where dsap is
   int64_t iuv_stride;
 
   int batch;
-  const int64_t* index;         // [batch]
-  const Augmentation* drawn;    // [batch], or null: no augmentation
+  const int64_t* index;       // [batch]
+  const Augmentation* drawn;  // [batch], or null: no augmentation
   bool augmented_dsap;
 
-  int height, width;            // of the image the network takes
-  int row_taps, column_taps;    // resize_taps(stored_height, height), ...
-  const int32_t* rows;          // [height, 1 + row_taps] of resize_table
-  const int32_t* columns;       // [width, 1 + column_taps]
+  int height, width;          // of the image the network takes
+  int row_taps, column_taps;  // resize_taps(stored_height, height), ...
+  const int32_t* rows;        // [height, 1 + row_taps] of resize_table
+  const int32_t* columns;     // [width, 1 + column_taps]
 
-  int size;                     // S, 1..256
-  int parts;                    // 24, 13 or 8
-  bool mirror;                  // as in warp.h
+  int size;     // S, 1..256
+  int parts;    // 24, 13 or 8
+  bool mirror;  // as in warp.h
 
-  Type type;                    // float16, bfloat16 or float32, of both outputs
-  void* image;                  // [batch, 3, height, width]
+  Type type;    // float16, bfloat16 or float32, of both outputs
+  void* image;  // [batch, 3, height, width]
   int64_t image_stride[4];
-  void* dsap;                   // [batch, parts, 3, size, size], or null
+  void* dsap;  // [batch, parts, 3, size, size], or null
   int64_t dsap_stride[5];
 
-  float fill[kColours];         // in units of the output
+  float fill[kColours];  // in units of the output
   Normalise normalise[kColours];
 };
 
@@ -96,12 +96,12 @@ DSA_HOST_DEVICE View stored_view(const Augmentation& a, int stored_height, int s
 struct BatchTables {
   explicit BatchTables(const BatchCall& call);
 
-  std::vector<ResizeRun> columns[2];     // [flip]: of a row, where resizing along x can go by runs
-  bool narrow_rows;                      // along y sums fit into 16 bits
-  std::vector<uint8_t> value;            // [3, 256] of the call's type: what each stored value becomes
-  int64_t row[256], column[256];         // offset in the part image, in elements, by U and by V
-  int64_t part[2][kParts + 1];           // [flip][I]: offset of the part image; -1 for background
-  uint8_t turn_u[2][kParts + 1];         // [flip][I]: 255 where the chart is read from its other end
+  std::vector<ResizeRun> columns[2];  // [flip]: of a row, where resizing along x can go by runs
+  bool narrow_rows;                   // along y sums fit into 16 bits
+  std::vector<uint8_t> value;         // [3, 256] of the call's type: what each stored value becomes
+  int64_t row[256], column[256];      // offset in the part image, in elements, by U and by V
+  int64_t part[2][kParts + 1];        // [flip][I]: offset of the part image; -1 for background
+  uint8_t turn_u[2][kParts + 1];      // [flip][I]: 255 where the chart is read from its other end
   uint8_t turn_v[2][kParts + 1];
 };
 

@@ -23,14 +23,14 @@ void fill_run(Out* to, int64_t count, Out value) {
 
 // The part images [first_part, last_part) of [parts, channels, size, size], any strides.
 template <class Out>
-void fill_parts(Out* out, const int64_t (&stride)[5], int size, int channels, const Out* fill,
-                int first_part, int last_part) {
+void fill_parts(Out* out, const int64_t (&stride)[5], int size, int channels, const Out* fill, int first_part,
+                int last_part) {
   const bool dense = stride[4] == 1 && stride[3] == size;
   // Channels innermost, and all filled alike: a part image is one run.
   const bool last = stride[2] == 1 && stride[4] == channels && stride[3] == int64_t{size} * channels;
   const bool alike = last && std::all_of(fill, fill + channels, [&](const Out& value) {
-    return std::memcmp(&value, fill, sizeof value) == 0;
-  });
+                       return std::memcmp(&value, fill, sizeof value) == 0;
+                     });
   for (int part = first_part; part < last_part; ++part) {
     Out* to = out + part * stride[1];
     if (alike) {

@@ -21,9 +21,7 @@ DSA_HOST_DEVICE int cell_of(float u, int size) {
 
 // The chart read from its other end.
 DSA_HOST_DEVICE uint8_t reversed(uint8_t q) { return static_cast<uint8_t>(255 - q); }
-DSA_HOST_DEVICE float reversed(float u) {
-  return 1.f - (u < 0.f ? 0.f : u > 1.f ? 1.f : u);
-}
+DSA_HOST_DEVICE float reversed(float u) { return 1.f - (u < 0.f ? 0.f : u > 1.f ? 1.f : u); }
 
 // The part 1..24 of a pixel, 0 for background: I = 0, I above 24 and, in floating maps, a NaN
 // in any of the three.

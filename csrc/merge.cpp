@@ -56,8 +56,7 @@ DSA_FLAT void merge(const MergeCall& call, int64_t begin, int64_t end) {
         sum[i] = member<T, kResidual, kRelu>(features + first, residual + first, i);
       }
       for (int64_t i = 0; i < count; ++i) {
-        out[i] = from_float<T>(sum[i] +
-                               member<T, kResidual, kRelu>(features + second, residual + second, i));
+        out[i] = from_float<T>(sum[i] + member<T, kResidual, kRelu>(features + second, residual + second, i));
       }
     }
   });

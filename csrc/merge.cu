@@ -60,8 +60,8 @@ template <class T>
 int launch_widest(const MergeCall& call, bool expand, void* stream) {
   constexpr int kWidth = 16 / sizeof(T);
   const auto address = reinterpret_cast<uintptr_t>(call.features) |
-                       reinterpret_cast<uintptr_t>(call.residual) |
-                       reinterpret_cast<uintptr_t>(call.merged) | reinterpret_cast<uintptr_t>(call.out);
+                       reinterpret_cast<uintptr_t>(call.residual) | reinterpret_cast<uintptr_t>(call.merged) |
+                       reinterpret_cast<uintptr_t>(call.out);
   const bool aligned = call.inner % kWidth == 0 && address % 16 == 0;
   return aligned ? launch<T, kWidth>(call, expand, stream) : launch<T, 1>(call, expand, stream);
 }

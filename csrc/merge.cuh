@@ -57,7 +57,8 @@ struct MergePlace {
 };
 
 template <class T, int kWidth, bool kResidual>
-__global__ void __launch_bounds__(kMergeThreads, kMergeBlocks) merge_kernel(const __grid_constant__ MergeArguments a) {
+__global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
+    merge_kernel(const __grid_constant__ MergeArguments a) {
   using P = Pack<T, kWidth>;
   const uint32_t i = blockIdx.x * kMergeThreads + threadIdx.x;
   if (i >= a.batch * a.vectors) return;
@@ -88,7 +89,8 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks) merge_kernel(cons
 
 // kMasked: only where the part's features, with the residual if there is one, pass ReLU.
 template <class T, int kWidth, bool kMasked>
-__global__ void __launch_bounds__(kMergeThreads, kMergeBlocks) expand_kernel(const __grid_constant__ MergeArguments a) {
+__global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
+    expand_kernel(const __grid_constant__ MergeArguments a) {
   using P = Pack<T, kWidth>;
   const uint32_t i = blockIdx.x * kMergeThreads + threadIdx.x;
   if (i >= a.batch * a.vectors) return;

@@ -29,7 +29,7 @@ using uint64_t = unsigned long;
 
 namespace dsa {
 
-constexpr int kParts = 24;       // I = 1..24 in an IUV map; 0 is background
+constexpr int kParts = 24;        // I = 1..24 in an IUV map; 0 is background
 constexpr int kMirrorParts = 13;  // left and right merged
 constexpr int kBodyParts = 8;     // front and back merged as well
 
@@ -75,10 +75,18 @@ struct MirrorGroup {
 };
 
 constexpr MirrorGroup kMirrorGroup[kMirrorParts] = {
-    {"torso back", 0},      {"torso front", 0},     {"hands", 1},
-    {"feet", 2},            {"upper legs back", 3}, {"upper legs front", 3},
-    {"lower legs back", 4}, {"lower legs front", 4}, {"upper arms front", 5},
-    {"upper arms back", 5}, {"lower arms front", 6}, {"lower arms back", 6},
+    {"torso back", 0},
+    {"torso front", 0},
+    {"hands", 1},
+    {"feet", 2},
+    {"upper legs back", 3},
+    {"upper legs front", 3},
+    {"lower legs back", 4},
+    {"lower legs front", 4},
+    {"upper arms front", 5},
+    {"upper arms back", 5},
+    {"lower arms front", 6},
+    {"lower arms back", 6},
     {"head", 7},
 };
 

@@ -13,12 +13,12 @@ namespace {
 template <class T>
 int launch(const RankCall& call, cudaStream_t stream) {
   const RankArguments<T> a{
-      call.gallery,      static_cast<const T*>(call.distances),
-      call.row_stride,   call.members,
-      call.first,        call.count,
-      call.query_cams,   call.gallery_cams,
-      call.most,         call.ranks,
-      call.found,        std::numeric_limits<T>::infinity(),
+      call.gallery,    static_cast<const T*>(call.distances),
+      call.row_stride, call.members,
+      call.first,      call.count,
+      call.query_cams, call.gallery_cams,
+      call.most,       call.ranks,
+      call.found,      std::numeric_limits<T>::infinity(),
   };
   if (call.queries > std::numeric_limits<int>::max()) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(call.queries));

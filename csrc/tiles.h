@@ -39,10 +39,10 @@ struct Tiles {
 };
 
 // Cuts the `units` of each image, of `cells` 32-bit cells, into tiles that two of fit into a
-// multiprocessor's shared memory (one where that is less than 100 KiB) beside `extra` bytes each. A tile reads its image's input again,
-// so there are as few as keep the multiprocessors evenly busy: nine tenths of the time, with more
-// than one block on most; or, for small batches, as evenly as can be. Tiles start at multiples of
-// 16 cells, so that vectors never straddle two.
+// multiprocessor's shared memory (one where that is less than 100 KiB) beside `extra` bytes each. A tile
+// reads its image's input again, so there are as few as keep the multiprocessors evenly busy: nine tenths of
+// the time, with more than one block on most; or, for small batches, as evenly as can be. Tiles start at
+// multiples of 16 cells, so that vectors never straddle two.
 inline Tiles cut(int64_t images, int units, int cells, int extra) {
   const Device device = current_device();
   const int shared = std::max(48 << 10, device.shared_bytes / 2 - 1024) - extra;

@@ -154,8 +154,8 @@ void scatter_any(const WarpImages& call, int batch_index, int first_part, int la
 
 template <class In, class Out>
 void scatter_from(const WarpImages& call, int batch_index, int first_part, int last_part) {
-  (call.iuv_is_float ? &scatter_any<In, Out, float> : &scatter_any<In, Out, uint8_t>)(
-      call, batch_index, first_part, last_part);
+  (call.iuv_is_float ? &scatter_any<In, Out, float> : &scatter_any<In, Out, uint8_t>)(call, batch_index,
+                                                                                      first_part, last_part);
 }
 
 template <class In>
@@ -184,12 +184,11 @@ void gradient(const WarpGradient& call, int batch_index) {
     for (int cell = 0; cell < map_size; ++cell) {
       const int32_t pixel = *source++;
       if (pixel < 0 || pixel >= plane) continue;
-      const Grad* from = grad + part * call.grad_stride[1] +
-                         cell / call.size * call.grad_stride[3] +
+      const Grad* from = grad + part * call.grad_stride[1] + cell / call.size * call.grad_stride[3] +
                          cell % call.size * call.grad_stride[4];
       for (int c = 0; c < call.channels; ++c) {
-        grad_image[c * plane + pixel] = from_float<Image>(
-            to_float(from[c * call.grad_stride[2]]) / call.normalise[c].std);
+        grad_image[c * plane + pixel] =
+            from_float<Image>(to_float(from[c * call.grad_stride[2]]) / call.normalise[c].std);
       }
     }
   }

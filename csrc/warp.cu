@@ -46,8 +46,7 @@ int launch_gradient(GradientArguments& a, int images, cudaStream_t stream) {
   const int shared = a.tile_pixels * static_cast<int>(sizeof(int));
   const int64_t blocks = int64_t{images} * a.tiles;
   if (blocks > kMostBlocks) return cudaErrorInvalidConfiguration;
-  if (const int error =
-          allow_shared(reinterpret_cast<const void*>(&gradient_kernel<Grad, Image>), shared)) {
+  if (const int error = allow_shared(reinterpret_cast<const void*>(&gradient_kernel<Grad, Image>), shared)) {
     return error;
   }
   gradient_kernel<Grad, Image><<<static_cast<unsigned>(blocks), kWarpThreads, shared, stream>>>(a);

@@ -146,8 +146,8 @@ __device__ __forceinline__ void scan_planes(const WarpArguments& a, const Tile& 
 }
 
 // Pixels of [H, W, 3]: 48 bytes are 16 pixels.
-__device__ __forceinline__ void scan_interleaved(const WarpArguments& a, const Tile& tile,
-                                                 uint32_t parts, const uint8_t* iuv) {
+__device__ __forceinline__ void scan_interleaved(const WarpArguments& a, const Tile& tile, uint32_t parts,
+                                                 const uint8_t* iuv) {
   const uint4* pixels = reinterpret_cast<const uint4*>(iuv);
   const int vectors = a.height * a.width / 16;
   for (int vector = threadIdx.x; vector < vectors; vector += kWarpThreads) {
@@ -167,8 +167,8 @@ __device__ __forceinline__ void scan_interleaved(const WarpArguments& a, const T
 
 // Pixels from `first` on, one a thread, at any strides.
 template <class Coordinate>
-__device__ __forceinline__ void scan_strided(const WarpArguments& a, const Tile& tile,
-                                             const Coordinate* iuv, int first) {
+__device__ __forceinline__ void scan_strided(const WarpArguments& a, const Tile& tile, const Coordinate* iuv,
+                                             int first) {
   const int pixels = a.height * a.width;
   for (int pixel = first + threadIdx.x; pixel < pixels; pixel += kWarpThreads) {
     const Coordinate* at = iuv + pixel / a.width * a.iuv_stride[2] + pixel % a.width * a.iuv_stride[3];
@@ -206,9 +206,9 @@ struct Values {
   const Out* table;  // [channels, 256]
 
   __device__ __forceinline__ In pixel(int index, int channel) const {
-    const int64_t offset = a.dense_image ? index * a.image_stride[3]
-                                         : index / a.width * a.image_stride[2] +
-                                               index % a.width * a.image_stride[3];
+    const int64_t offset = a.dense_image
+                               ? index * a.image_stride[3]
+                               : index / a.width * a.image_stride[2] + index % a.width * a.image_stride[3];
     return load(image + offset + channel * a.image_stride[1]);
   }
   __device__ __forceinline__ Out convert(In x, int channel) const {
@@ -301,8 +301,7 @@ __device__ __forceinline__ void write_strided(const Tile& tile, const Values<In,
     Out* to = out + row / tile.size * a.out_stride[1] + row % tile.size * a.out_stride[3] +
               cell % tile.size * a.out_stride[4];
     for (int c = 0; c < a.channels; ++c) {
-      to[c * a.out_stride[2]] =
-          winner < 0 ? values.fill(c) : values.convert(values.pixel(winner, c), c);
+      to[c * a.out_stride[2]] = winner < 0 ? values.fill(c) : values.convert(values.pixel(winner, c), c);
     }
   }
 }
@@ -403,8 +402,8 @@ __device__ __forceinline__ void find_cells(const GradientArguments& a, int image
 }
 
 template <class Grad, class Image>
-__global__ void __launch_bounds__(kWarpThreads, 2) gradient_kernel(
-    const __grid_constant__ GradientArguments a) {
+__global__ void __launch_bounds__(kWarpThreads, 2)
+    gradient_kernel(const __grid_constant__ GradientArguments a) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   int* const cell_of_pixel = reinterpret_cast<int*>(shared_bytes);
   const int image = blockIdx.x / a.tiles;

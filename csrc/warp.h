@@ -31,7 +31,7 @@ struct WarpImages {
   bool iuv_is_float;
   int64_t iuv_stride[4];
 
-  void* out;  // [batch, parts, channels, size, size]
+  void* out;      // [batch, parts, channels, size, size]
   Type out_type;  // uint8 only from uint8
   int64_t out_stride[5];
 

@@ -1,6 +1,6 @@
 """Makes the pictures of docs/figures from a synthetic data set, which it makes first.
 
-    python docs/figures.py
+python docs/figures.py
 """
 
 import colorsys
@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 import dsareid
 from dsa_ext import assemble_batch, draw_augmentation
 from dsareid.data.iuv import read_pair
+from dsareid.densepose.textures import part_images
 from dsareid.synth import SynthConfig, generate
-from dsareid.textures import part_images
 
 FIGURES = Path(__file__).parent / "figures"
 EPOCHS = (0, 1, 3, 6)  # a few that differ

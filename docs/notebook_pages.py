@@ -1,6 +1,6 @@
 """Notebooks as pages of the site, with the outputs that are in them (a hook of mkdocs.yml).
 
-    python docs/notebook_pages.py     run all notebooks and keep their outputs
+python docs/notebook_pages.py     run all notebooks and keep their outputs
 """
 
 import base64

@@ -74,14 +74,28 @@ def draw_augmentation(
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be a probability, 0..1, not {value}")
     return torch.ops.dsa_ext.draw_augmentation(
-        index.contiguous(), repeat.contiguous(), seed, epoch, height, width, pad, flip, erase,
-        drop_person, drop_part,
-    )  # fmt: skip
+        index.contiguous(),
+        repeat.contiguous(),
+        seed,
+        epoch,
+        height,
+        width,
+        pad,
+        flip,
+        erase,
+        drop_person,
+        drop_part,
+    )
 
 
 def _check_settings(seed: int, epoch: int, height: int, width: int, pad: int) -> None:
-    ranges = {"seed": (0, 2**63 - 1), "epoch": (0, 2**32 - 1), "height": (1, 1 << 20),
-              "width": (1, 1 << 20), "pad": (0, 1 << 20)}  # fmt: skip
+    ranges = {
+        "seed": (0, 2**63 - 1),
+        "epoch": (0, 2**32 - 1),
+        "height": (1, 1 << 20),
+        "width": (1, 1 << 20),
+        "pad": (0, 1 << 20),
+    }
     values = {"seed": seed, "epoch": epoch, "height": height, "width": width, "pad": pad}
     for name, (least, most) in ranges.items():
         if not _is_whole(values[name]) or not least <= values[name] <= most:
@@ -89,12 +103,23 @@ def _check_settings(seed: int, epoch: int, height: int, width: int, pad: int) ->
 
 
 def _draw_augmentation(
-    seed, epoch, index, repeat=None, *, height, width, pad=10, flip=0.5, erase=0.5, drop_person=0.0,
+    seed,
+    epoch,
+    index,
+    repeat=None,
+    *,
+    height,
+    width,
+    pad=10,
+    flip=0.5,
+    erase=0.5,
+    drop_person=0.0,
     drop_part=0.0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     repeats = [0] * len(index) if repeat is None else repeat.tolist()
     rows = []
     for image, times in zip(index.tolist(), repeats):
+
         def words(slot, image=image, times=times):
             return _philox(seed, [image, epoch, times, slot])
 

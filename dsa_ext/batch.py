@@ -99,9 +99,20 @@ def assemble_batch(
     columns = resize_table(images.shape[2], width, images.device)
     params = params if params is None else params.contiguous()
     torch.ops.dsa_ext.assemble_batch_out(
-        images, iuv, index.contiguous(), params, rows, columns, image, dsap, augmented_dsap, mirror, fill,
-        mean, std,
-    )  # fmt: skip
+        images,
+        iuv,
+        index.contiguous(),
+        params,
+        rows,
+        columns,
+        image,
+        dsap,
+        augmented_dsap,
+        mirror,
+        fill,
+        mean,
+        std,
+    )
     if out is not None:
         for tensor in (image, dsap):
             if tensor is not None:
@@ -207,9 +218,22 @@ def _(stored, wanted, device):
 
 
 def _assemble_batch(
-    images, iuv, index, params=None, *, height=None, width=None, size=32, parts=24, mirror=False,
-    augmented_dsap=True, fill=0.0, mean=None, std=None, dtype=torch.float32,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    images,
+    iuv,
+    index,
+    params=None,
+    *,
+    height=None,
+    width=None,
+    size=32,
+    parts=24,
+    mirror=False,
+    augmented_dsap=True,
+    fill=0.0,
+    mean=None,
+    std=None,
+    dtype=torch.float32,
+) -> tuple[Tensor, Tensor | None]:
     height, width = height or images.shape[1], width or images.shape[2]
     params = _or_nothing(params, index).to(images.device)
     fills = torch.tensor(_per_channel("", fill, 3), device=images.device)
@@ -227,9 +251,16 @@ def _assemble_batch(
         return image, None
     pixels, charts = seen_pixels(stored, iuv[index], params, height, width, augmented=augmented_dsap)
     dsap, _ = _iuv_to_dsap(
-        pixels.permute(0, 3, 1, 2), charts.permute(0, 3, 1, 2), size=size, fill=fill, parts=parts,
-        mirror=mirror, dtype=dtype, mean=mean, std=std,
-    )  # fmt: skip
+        pixels.permute(0, 3, 1, 2),
+        charts.permute(0, 3, 1, 2),
+        size=size,
+        fill=fill,
+        parts=parts,
+        mirror=mirror,
+        dtype=dtype,
+        mean=mean,
+        std=std,
+    )
     return image, dsap
 
 

@@ -83,9 +83,7 @@ def _check_out(out: Tensor, features: Tensor, residual: Tensor | None, groups: i
     check_apart(out, *inputs)
 
 
-def _merge_parts(
-    features: Tensor, level: str, residual: Tensor | None = None, relu: bool = False
-) -> Tensor:
+def _merge_parts(features: Tensor, level: str, residual: Tensor | None = None, relu: bool = False) -> Tensor:
     group = torch.tensor(LEVELS[level], device=features.device)  # [P]
     shape = (features.shape[0], int(group.max()) + 1, *features.shape[2:])
     part = features.float()  # [B, P, ...]
@@ -150,9 +148,5 @@ def _expand_backward(ctx, grad):
     return torch.ops.dsa_ext.merge_parts(grad, None, ctx.front_back, False), None, None, None
 
 
-torch.library.register_autograd(
-    "dsa_ext::merge_parts", _merge_backward, setup_context=_setup_merge
-)
-torch.library.register_autograd(
-    "dsa_ext::expand_parts", _expand_backward, setup_context=_setup_expand
-)
+torch.library.register_autograd("dsa_ext::merge_parts", _merge_backward, setup_context=_setup_merge)
+torch.library.register_autograd("dsa_ext::expand_parts", _expand_backward, setup_context=_setup_expand)

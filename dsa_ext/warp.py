@@ -98,15 +98,11 @@ def iuv_to_dsap(
 
 def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: bool) -> None:
     if image.dtype not in _DTYPES:
-        raise TypeError(
-            f"image must be uint8, float16, bfloat16 or float32, not {image.dtype}"
-        )
+        raise TypeError(f"image must be uint8, float16, bfloat16 or float32, not {image.dtype}")
     if iuv.dtype != torch.uint8 and not iuv.dtype.is_floating_point:
         raise TypeError(f"iuv must be uint8 or floating, not {iuv.dtype}")
     if image.dim() != 4 or image.shape[1] < 1 or 0 in image.shape[2:]:
-        raise ValueError(
-            f"image must be (B, C, H, W) with C, H and W at least 1, not {tuple(image.shape)}"
-        )
+        raise ValueError(f"image must be (B, C, H, W) with C, H and W at least 1, not {tuple(image.shape)}")
     batch, _, height, width = image.shape
     if tuple(iuv.shape) != (batch, 3, height, width):
         raise ValueError(
@@ -208,9 +204,7 @@ def _iuv_to_dsap(
     if dtype != torch.uint8:
         value = value.float() / 255 if image.dtype == torch.uint8 else value.float()
     if mean is not None:
-        mean, std = (
-            torch.tensor(_per_channel("", x, channels), device=device)[:, None] for x in (mean, std)
-        )
+        mean, std = (torch.tensor(_per_channel("", x, channels), device=device)[:, None] for x in (mean, std))
         value = (value - mean) / std  # [B, C, H*W]
     index = source.clamp(min=0)[:, None].expand(-1, channels, -1)  # [B, C, P*S*S]
     fill = torch.tensor(_per_channel("", fill, channels), device=device)[:, None]
@@ -275,9 +269,7 @@ def _backward_backward(ctx, grad_image):
     return (grad,) + (None,) * 5
 
 
-torch.library.register_autograd(
-    "dsa_ext::iuv_to_dsap", _warp_backward, setup_context=_setup_warp
-)
+torch.library.register_autograd("dsa_ext::iuv_to_dsap", _warp_backward, setup_context=_setup_warp)
 torch.library.register_autograd(
     "dsa_ext::iuv_to_dsap_backward", _backward_backward, setup_context=_setup_backward
 )

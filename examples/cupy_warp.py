@@ -17,18 +17,30 @@ THREADS, CHANNELS_A_LAUNCH = 512, 8
 NORMALISE = np.dtype([("active", "?"), ("mean", "f4"), ("std", "f4")], align=True)
 ARGUMENTS = np.dtype(
     [
-        ("channels", "i4"), ("height", "i4"), ("width", "i4"), ("size", "i4"),
-        ("rows", "i4"), ("tile_rows", "i4"), ("tiles", "i4"),
-        ("scan", "i4"), ("write", "i4"), ("dense_image", "?"),
-        ("image", "u8"), ("image_stride", "i8", 4),
-        ("iuv", "u8"), ("iuv_stride", "i8", 4),
-        ("out", "u8"), ("out_stride", "i8", 5),
+        ("channels", "i4"),
+        ("height", "i4"),
+        ("width", "i4"),
+        ("size", "i4"),
+        ("rows", "i4"),
+        ("tile_rows", "i4"),
+        ("tiles", "i4"),
+        ("scan", "i4"),
+        ("write", "i4"),
+        ("dense_image", "?"),
+        ("image", "u8"),
+        ("image_stride", "i8", 4),
+        ("iuv", "u8"),
+        ("iuv_stride", "i8", 4),
+        ("out", "u8"),
+        ("out_stride", "i8", 5),
         ("source", "u8"),
-        ("part_image", "u1", PARTS + 1), ("reverse", "?", PARTS + 1),
-        ("fill", "f4", CHANNELS_A_LAUNCH), ("normalise", NORMALISE, CHANNELS_A_LAUNCH),
+        ("part_image", "u1", PARTS + 1),
+        ("reverse", "?", PARTS + 1),
+        ("fill", "f4", CHANNELS_A_LAUNCH),
+        ("normalise", NORMALISE, CHANNELS_A_LAUNCH),
     ],
     align=True,
-)  # fmt: skip
+)
 """dsa::WarpArguments of kernel_source("warp"), field by field."""
 
 KERNEL = "dsa::warp_kernel<unsigned char, float>"
@@ -73,9 +85,7 @@ def main() -> None:
     image_on_device, iuv_on_device = cupy.asarray(image), cupy.asarray(iuv)
     out = cupy.empty((BATCH, PARTS, CHANNELS, SIZE, SIZE), dtype=cupy.float32)
 
-    module = cupy.RawModule(
-        code=kernel_source("warp"), options=("-std=c++20",), name_expressions=(KERNEL,)
-    )
+    module = cupy.RawModule(code=kernel_source("warp"), options=("-std=c++20",), name_expressions=(KERNEL,))
     tile_rows = 6 * SIZE  # six part images a block: 24 KiB of winners
     a = arguments(image_on_device.data.ptr, iuv_on_device.data.ptr, out.data.ptr, tile_rows)
     blocks = BATCH * int(a["tiles"])

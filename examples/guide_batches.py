@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dsareid.data.batch import MEAN, STD
-from dsareid.data.dataset import DSAPDataset, collate_dsap
 from dsareid.data.sampler import PKSampler
+from dsareid.data.torch_dataset import DSAPDataset, collate_dsap
 
 
 def batches(data: str, epochs: int = 10, size: tuple[int, int] = (128, 64)) -> tuple[DataLoader, int]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision.models import convnext_tiny
 
-from dsareid.guide import Guide, LossConfig, losses
+from dsareid.models.guide import Guide, LossConfig, losses
 
 
 def train(batches, identities: int, device: str, teach_after: int = 100) -> nn.Module:

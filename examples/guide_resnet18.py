@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from dsareid.guide import Guide, LossConfig, losses
+from dsareid.models.guide import Guide, LossConfig, losses
 
 
 class Backbone(nn.Module):

@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from dsareid.guide import Guide, LossConfig, losses
+from dsareid.models.guide import Guide, LossConfig, losses
 
 
 class Backbone(nn.Module):

@@ -17,7 +17,7 @@ from torchvision import transforms
 from torchvision.models import resnet18
 from tqdm import tqdm
 
-from dsareid.data.dataset import DSAPDataset, collate_dsap  # DSAP
+from dsareid.data.torch_dataset import DSAPDataset, collate_dsap  # DSAP
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,9 +29,12 @@ def train(data: str, epochs: int) -> nn.Module:
     )
     dataset = DSAPDataset(data, transform=transform)  # DSAP
     loader = DataLoader(
-        dataset, batch_size=32, shuffle=True, num_workers=2,
+        dataset,
+        batch_size=32,
+        shuffle=True,
+        num_workers=2,
         collate_fn=collate_dsap,  # DSAP
-    )  # fmt: skip
+    )
 
     network = resnet18(weights=None)
     network.fc = nn.Identity()  # the feature, (B, 512)
@@ -40,10 +43,13 @@ def train(data: str, epochs: int) -> nn.Module:
         nn.Flatten(1, 2), nn.Conv2d(24 * 3, 64, 5, stride=2), nn.BatchNorm2d(64), nn.ReLU(),  # DSAP
         nn.Conv2d(64, 512, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),  # DSAP
     )  # fmt: skip  # DSAP
-    model = nn.ModuleList([
-        network, classifier,
-        guide,  # DSAP
-    ]).to(device)  # fmt: skip
+    model = nn.ModuleList(
+        [
+            network,
+            classifier,
+            guide,  # DSAP
+        ]
+    ).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
 
     for epoch in range(1, epochs + 1):

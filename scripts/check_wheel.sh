@@ -32,7 +32,7 @@ for torch; do
   "$room/env/bin/python" -m dsa_ext.selftest
   # _C_cuda is optional for dsa_ext; here it must load where it is in the wheel and torch has CUDA.
   "$room/env/bin/python" - <<'EOF'
-import importlib.util, sys, torch, dsa_ext, dsareid._core
+import importlib.util, sys, torch, dsa_ext, dsareid.ground._core
 built = importlib.util.find_spec("dsa_ext._C_cuda") is not None
 if built and torch.version.cuda and dsa_ext.CUDA_ERROR:
     sys.exit(f"error: {dsa_ext.CUDA_ERROR}")

@@ -126,7 +126,7 @@ print("torch", torch.__version__, "CUDA", torch.version.cuda, "cuDNN", torch.bac
 
 build() {
   # Not in place: a build for every architecture that is there already stays. The build folder gets
-  # a copy of the Python files as well, and the steps run there. Without dsareid._core, so pybind11
+  # a copy of the Python files as well, and the steps run there. Without dsareid.ground._core, so pybind11
   # is not needed.
   rm -rf "$built"
   run build "$root" env DSA_CUDA=1 DSA_CORE=0 "TORCH_CUDA_ARCH_LIST=${card%% *}" \
@@ -172,7 +172,7 @@ for step in ${*:-$steps}; do
       ;;
     memcheck | racecheck | synccheck) sanitize "$step" ;;
     ncu) profile ;;
-    bench) run bench "$built" "$python" "$root/benchmarks/bench_cuda.py" --json "$results/bench_cuda.json" ;;
+    bench) run bench "$built" "$python" "$root/benchmarks/kernels.py" --json "$results/kernels.json" ;;
     roofline) run roofline "$built" "$python" "$root/benchmarks/roofline.py" ;;
   esac
 done

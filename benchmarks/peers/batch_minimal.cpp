@@ -1,6 +1,6 @@
 // The least a C++ programmer could write for batch assembly where a store of uint8 [h, w, 3] is enlarged to
 // float32 [3, H, W] and [24, 3, S, S]: no checks, no threads, one type, one layout. The floor that
-// bench_batch.py compares with. `drawn` is int32 [batch, 8] as dsa_ext.draw_augmentation returns it.
+// batch.py compares with. `drawn` is int32 [batch, 8] as dsa_ext.draw_augmentation returns it.
 #include <algorithm>
 #include <cstdint>
 #include <vector>

@@ -1,11 +1,11 @@
 // The least a C++ programmer could write for uint8 [B,3,H,W] images and IUV maps, contiguous, S = 32
-// or any other: no checks, no threads. The floor that bench_warp.py compares with.
+// or any other: no checks, no threads. The floor that warp.py compares with.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
-extern "C" void warp_minimal(const uint8_t* image, const uint8_t* iuv, float* out, int batch,
-                             int height, int width, int size, float fill) {
+extern "C" void warp_minimal(const uint8_t* image, const uint8_t* iuv, float* out, int batch, int height,
+                             int width, int size, float fill) {
   static float value[256];
   static int row[256], column[256];
   for (int q = 0; q < 256; ++q) {

@@ -1,4 +1,4 @@
-// Python module dsareid._core: the compiled parts of the training system, without torch.
+// Python module dsareid.ground._core: the compiled parts of the training system, without torch.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -33,15 +33,13 @@ void check_faces(const Array<int32_t>& faces, int64_t point_count) {
   const int32_t* index = faces.data();
   for (py::ssize_t i = 0; i < faces.size(); ++i) {
     if (index[i] < 0 || index[i] >= point_count) {
-      throw std::invalid_argument("faces must hold indices of points, 0.." +
-                                  std::to_string(point_count - 1) + ", found " +
-                                  std::to_string(index[i]));
+      throw std::invalid_argument("faces must hold indices of points, 0.." + std::to_string(point_count - 1) +
+                                  ", found " + std::to_string(index[i]));
     }
   }
 }
 
-py::tuple rasterize(const Array<float>& points, const Array<int32_t>& faces, int height,
-                    int width) {
+py::tuple rasterize(const Array<float>& points, const Array<int32_t>& faces, int height, int width) {
   if (points.ndim() != 2 || points.shape(1) != 3) {
     throw std::invalid_argument("points must be [V, 3]: x, y, depth");
   }
@@ -54,8 +52,7 @@ py::tuple rasterize(const Array<float>& points, const Array<int32_t>& faces, int
   py::array_t<float> weights({height, width, 3});
   py::array_t<float> depth({height, width});
   const dsareid::RasterInput input{points.data(), faces.data(), faces.shape(0), height, width};
-  const dsareid::RasterOutput output{face.mutable_data(), weights.mutable_data(),
-                                     depth.mutable_data()};
+  const dsareid::RasterOutput output{face.mutable_data(), weights.mutable_data(), depth.mutable_data()};
   {
     py::gil_scoped_release unlocked;
     dsareid::rasterize(input, output);
@@ -77,8 +74,8 @@ py::tuple sample_epoch(const Array<int64_t>& label, int64_t identity_count, int6
   dsareid::Epoch sampled;
   {
     py::gil_scoped_release unlocked;
-    sampled = dsareid::sample_epoch(
-        {label.data(), label.size(), identity_count, identities, images, seed, epoch});
+    sampled =
+        dsareid::sample_epoch({label.data(), label.size(), identity_count, identities, images, seed, epoch});
   }
   const int64_t columns = identities * images;
   return py::make_tuple(as_array(std::move(sampled.index), columns),
@@ -87,9 +84,9 @@ py::tuple sample_epoch(const Array<int64_t>& label, int64_t identity_count, int6
 
 // ---- the prefetcher ----
 
-using Memory = std::pair<uintptr_t, int64_t>;                     // address and bytes
-using SlotArguments = std::pair<Memory, std::optional<Memory>>;   // image, dsap
-using FileArguments = std::tuple<int, int64_t, int64_t>;          // descriptor, bytes, mtime in nanoseconds
+using Memory = std::pair<uintptr_t, int64_t>;                    // address and bytes
+using SlotArguments = std::pair<Memory, std::optional<Memory>>;  // image, dsap
+using FileArguments = std::tuple<int, int64_t, int64_t>;         // descriptor, bytes, mtime in nanoseconds
 using Colours = std::array<double, dsa::kColours>;
 
 template <class... Words>
@@ -97,8 +94,10 @@ void expect(bool right, const Words&... words) {
   if (right) return;
   std::string message;
   const auto text = [](const auto& word) {
-    if constexpr (std::is_convertible_v<decltype(word), std::string>) return std::string(word);
-    else return std::to_string(word);
+    if constexpr (std::is_convertible_v<decltype(word), std::string>)
+      return std::string(word);
+    else
+      return std::to_string(word);
   };
   ((message += text(words)), ...);
   throw std::invalid_argument(message);
@@ -233,9 +232,8 @@ std::unique_ptr<KeptPrefetcher> make_prefetcher(
     const std::vector<SlotArguments>& slots, const std::string& type, int batch, int height, int width,
     const std::array<int64_t, 4>& image_stride, int size, int parts,
     const std::array<int64_t, 5>& dsap_stride, bool mirror, bool augmented_dsap, const Colours& fill,
-    const std::optional<Colours>& mean, const std::optional<Colours>& std, int pad, double flip,
-    double erase, double drop_person, double drop_part, uint64_t seed, int threads,
-    const py::object& owners) {
+    const std::optional<Colours>& mean, const std::optional<Colours>& std, int pad, double flip, double erase,
+    double drop_person, double drop_part, uint64_t seed, int threads, const py::object& owners) {
   dsareid::PrefetchSettings settings{};
   dsa::BatchCall& call = settings.call;
   set_store(call, images, iuv);
@@ -310,7 +308,7 @@ void add_sample_error(py::module_& module) {
     try {
       if (thrown) std::rethrow_exception(thrown);
     } catch (const dsareid::SampleError& error) {
-      const py::object type = py::module_::import("dsareid._core").attr("SampleError");
+      const py::object type = py::module_::import("dsareid.ground._core").attr("SampleError");
       const py::object value = type(error.what());
       value.attr("position") = error.position, value.attr("index") = error.index;
       PyErr_SetObject(type.ptr(), value.ptr());
@@ -353,8 +351,8 @@ Raises:
     ValueError: an argument that is not as above, or memory that is too small for its strides.
     RuntimeError: the system has no more threads.
 )doc")
-      .def("submit", &KeptPrefetcher::submit, py::arg("slot"), py::arg("epoch"),
-           py::arg("index").noconvert(), py::arg("repeat").noconvert(),
+      .def("submit", &KeptPrefetcher::submit, py::arg("slot"), py::arg("epoch"), py::arg("index").noconvert(),
+           py::arg("repeat").noconvert(),
            R"doc(Begin a batch and return at once.
 
 Args:

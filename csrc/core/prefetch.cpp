@@ -95,8 +95,10 @@ struct Prefetcher::State {
 };
 
 Prefetcher::State::State(const PrefetchSettings& settings_)
-    : settings(settings_), rows(settings.call.stored_height, settings.call.height),
-      columns(settings.call.stored_width, settings.call.width), slots(make_slots(settings, rows, columns)),
+    : settings(settings_),
+      rows(settings.call.stored_height, settings.call.height),
+      columns(settings.call.stored_width, settings.call.width),
+      slots(make_slots(settings, rows, columns)),
       tables(slots.front().call) {
   queue.reserve(slots.size());
 }

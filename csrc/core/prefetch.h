@@ -25,9 +25,9 @@
 namespace dsareid {
 
 struct StoredFile {
-  int descriptor;     // open as long as the prefetcher
-  int64_t size;       // bytes, as fstat() must find it
-  int64_t mtime_ns;   // nanoseconds since 1970, likewise
+  int descriptor;    // open as long as the prefetcher
+  int64_t size;      // bytes, as fstat() must find it
+  int64_t mtime_ns;  // nanoseconds since 1970, likewise
 };
 
 struct SlotMemory {

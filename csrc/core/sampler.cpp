@@ -45,17 +45,20 @@ class Stream {
 
 struct Identity {
   std::span<int64_t> members;
-  int64_t next_group = 0;    // where in groups_ the next of its groups lies
-  int64_t groups_left = 0;   // how many lie there
-  int64_t put_aside = 0;     // how often it waits for a later batch
-  int64_t last_batch = -1;   // the last batch that it is in
+  int64_t next_group = 0;   // where in groups_ the next of its groups lies
+  int64_t groups_left = 0;  // how many lie there
+  int64_t put_aside = 0;    // how often it waits for a later batch
+  int64_t last_batch = -1;  // the last batch that it is in
 };
 
 class Sampler {
  public:
   explicit Sampler(const SamplerCall& call)
-      : call_(call), stream_(call.seed, call.epoch), members_(call.image_count),
-        identity_(call.identity_count), drawn_(call.image_count) {
+      : call_(call),
+        stream_(call.seed, call.epoch),
+        members_(call.image_count),
+        identity_(call.identity_count),
+        drawn_(call.image_count) {
     find_members();
     for (int64_t who = 0; who < call.identity_count; ++who) {
       make_groups(identity_[who]);
@@ -132,7 +135,7 @@ class Sampler {
 
   const SamplerCall& call_;
   Stream stream_;
-  std::vector<int64_t> members_;       // images, by identity
+  std::vector<int64_t> members_;  // images, by identity
   std::vector<Identity> identity_;
   std::vector<int64_t> groups_;        // of K images, by identity
   std::vector<int64_t> order_, list_;  // an identity for each group: before and after the shuffle

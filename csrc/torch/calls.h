@@ -30,13 +30,10 @@ inline Type type_of(ScalarType type, const char* name) {
     case ScalarType::Half: return Type::float16;
     case ScalarType::BFloat16: return Type::bfloat16;
     case ScalarType::Float: return Type::float32;
-    default:
-      STD_TORCH_CHECK(false, name, " must be uint8, float16, bfloat16 or float32");
+    default: STD_TORCH_CHECK(false, name, " must be uint8, float16, bfloat16 or float32");
   }
 }
-inline Type type_of(const Tensor& tensor, const char* name) {
-  return type_of(tensor.scalar_type(), name);
-}
+inline Type type_of(const Tensor& tensor, const char* name) { return type_of(tensor.scalar_type(), name); }
 
 template <size_t kDimensions>
 void copy_strides(const Tensor& tensor, int64_t (&stride)[kDimensions]) {
@@ -70,11 +67,10 @@ inline void check_parts(int64_t parts, int64_t rows, int64_t columns) {
 }
 
 inline WarpImages warp_images(const Tensor& image, const Tensor& iuv, const Tensor& out,
-                              const std::optional<Tensor>& source, const Channels& channels,
-                              bool mirror) {
+                              const std::optional<Tensor>& source, const Channels& channels, bool mirror) {
   STD_TORCH_CHECK(image.dim() == 4 && iuv.dim() == 4 && out.dim() == 5, "wrong dimensions");
-  STD_TORCH_CHECK(iuv.size(0) == image.size(0) && iuv.size(1) == 3 &&
-                      iuv.size(2) == image.size(2) && iuv.size(3) == image.size(3),
+  STD_TORCH_CHECK(iuv.size(0) == image.size(0) && iuv.size(1) == 3 && iuv.size(2) == image.size(2) &&
+                      iuv.size(3) == image.size(3),
                   "iuv must be [B, 3, H, W] of the image's size");
   const int64_t size = out.size(4), parts = out.size(1);
   check_parts(parts, out.size(3), size);
@@ -89,8 +85,7 @@ inline WarpImages warp_images(const Tensor& image, const Tensor& iuv, const Tens
   call.image = image.const_data_ptr(), call.image_type = type_of(image, "image");
   call.iuv = iuv.const_data_ptr();
   call.iuv_is_float = iuv.scalar_type() == ScalarType::Float;
-  STD_TORCH_CHECK(call.iuv_is_float || iuv.scalar_type() == ScalarType::Byte,
-                  "iuv must be uint8 or float32");
+  STD_TORCH_CHECK(call.iuv_is_float || iuv.scalar_type() == ScalarType::Byte, "iuv must be uint8 or float32");
   call.out = out.mutable_data_ptr(), call.out_type = type_of(out, "out");
   STD_TORCH_CHECK(call.out_type != Type::uint8 || call.image_type == Type::uint8,
                   "uint8 output needs a uint8 image");
@@ -107,8 +102,8 @@ inline WarpImages warp_images(const Tensor& image, const Tensor& iuv, const Tens
   return call;
 }
 
-inline WarpGradient warp_gradient(const Tensor& grad, const Tensor& source,
-                                  const Tensor& grad_image, const Channels& channels) {
+inline WarpGradient warp_gradient(const Tensor& grad, const Tensor& source, const Tensor& grad_image,
+                                  const Channels& channels) {
   STD_TORCH_CHECK(grad.dim() == 5 && source.dim() == 4 && source.is_contiguous() &&
                       source.scalar_type() == ScalarType::Int,
                   "wrong gradient or source");
@@ -146,14 +141,14 @@ inline const void* data_like(const std::optional<Tensor>& tensor, const Tensor& 
 inline MergeCall merge_call(const Tensor& parts, const Tensor& groups, bool front_back) {
   MergeCall call{};
   call.table = merge_table(front_back);
-  STD_TORCH_CHECK(parts.dim() >= 2 && parts.size(1) == call.table.parts, "expected [B, ",
-                  call.table.parts, ", ...]");
+  STD_TORCH_CHECK(parts.dim() >= 2 && parts.size(1) == call.table.parts, "expected [B, ", call.table.parts,
+                  ", ...]");
   STD_TORCH_CHECK(groups.dim() >= 2 && groups.size(1) == call.table.groups, "expected [B, ",
                   call.table.groups, ", ...]");
   STD_TORCH_CHECK(parts.is_contiguous() && groups.is_contiguous(), "tensors must be contiguous");
-  STD_TORCH_CHECK(parts.get_device_index() == groups.get_device_index() &&
-                      parts.is_cuda() == groups.is_cuda(),
-                  "tensors must be on one device");
+  STD_TORCH_CHECK(
+      parts.get_device_index() == groups.get_device_index() && parts.is_cuda() == groups.is_cuda(),
+      "tensors must be on one device");
   call.type = type_of(parts, "features");
   STD_TORCH_CHECK(call.type != Type::uint8 && parts.scalar_type() == groups.scalar_type(),
                   "tensors must be floating and of one type");
@@ -261,8 +256,8 @@ inline const Augmentation* sample_drawn(const std::optional<Tensor>& drawn, cons
 inline void check_table(const int32_t* table, int taps, int64_t out, int in, const char* name) {
   for (int64_t i = 0; i < out; ++i) {
     const int32_t first = table[i * (1 + taps)];
-    STD_TORCH_CHECK(first >= 0 && first <= in - taps, name, " must stay within 0..", in - 1,
-                    ", but entry ", i, " begins at ", first);
+    STD_TORCH_CHECK(first >= 0 && first <= in - taps, name, " must stay within 0..", in - 1, ", but entry ",
+                    i, " begins at ", first);
   }
 }
 inline void check_index(const BatchCall& call) {
@@ -287,8 +282,8 @@ inline void check_drawn(const BatchCall& call) {
 // ---- count_ranks ----
 
 inline const int64_t* rank_integers(const Tensor& tensor, int64_t length, const char* name) {
-  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Long && tensor.dim() == 1 &&
-                      tensor.size(0) == length && tensor.is_contiguous(),
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Long && tensor.dim() == 1 && tensor.size(0) == length &&
+                      tensor.is_contiguous(),
                   name, " must be a contiguous int64 [", length, "]");
   return static_cast<const int64_t*>(tensor.const_data_ptr());
 }
@@ -319,10 +314,10 @@ inline std::tuple<Tensor, Tensor> rank_outputs(RankCall& call, const int64_t* fi
                                                const Tensor& like) {
   call.most = 1;
   for (int64_t i = 0; i < call.queries; ++i) {
-    STD_TORCH_CHECK(first[i] >= 0 && count[i] >= 0 && count[i] <= call.gallery &&
-                        first[i] <= call.gallery - count[i],
-                    "first and count must stay within the ", call.gallery, " members, but query ", i,
-                    " has first = ", first[i], " and count = ", count[i]);
+    STD_TORCH_CHECK(
+        first[i] >= 0 && count[i] >= 0 && count[i] <= call.gallery && first[i] <= call.gallery - count[i],
+        "first and count must stay within the ", call.gallery, " members, but query ", i,
+        " has first = ", first[i], " and count = ", count[i]);
     if (count[i] > call.most) call.most = count[i];
   }
   call.most = (call.most + 3) / 4 * 4;  // rows of whole 32-byte sectors
@@ -336,17 +331,16 @@ inline std::tuple<Tensor, Tensor> rank_outputs(RankCall& call, const int64_t* fi
 // The functional form of each operation, on top of a backend's in-place one.
 template <auto kWarp>
 std::tuple<Tensor, Tensor> warp_functional(const Tensor& image, const Tensor& iuv, int64_t size,
-                                           int64_t parts, bool mirror, ScalarType dtype,
-                                           bool return_source, std::vector<double> fill,
-                                           std::vector<double> mean, std::vector<double> std) {
+                                           int64_t parts, bool mirror, ScalarType dtype, bool return_source,
+                                           std::vector<double> fill, std::vector<double> mean,
+                                           std::vector<double> std) {
   STD_TORCH_CHECK(image.dim() == 4, "image must be [B, C, H, W]");
-  Tensor out = torch::stable::new_empty(
-      image, {image.size(0), parts, image.size(1), size, size}, std::make_optional(dtype));
+  Tensor out = torch::stable::new_empty(image, {image.size(0), parts, image.size(1), size, size},
+                                        std::make_optional(dtype));
   std::vector<int64_t> map{0};
   if (return_source) map = {image.size(0), parts, size, size};
   Tensor source = torch::stable::new_empty(image, map, std::make_optional(ScalarType::Int));
-  kWarp(image, iuv, out, return_source ? std::make_optional(source) : std::nullopt, mirror, fill,
-        mean, std);
+  kWarp(image, iuv, out, return_source ? std::make_optional(source) : std::nullopt, mirror, fill, mean, std);
   return {out, source};
 }
 
@@ -370,8 +364,8 @@ Tensor merge_functional(const Tensor& features, std::optional<Tensor> residual, 
 
 // Without features the gradient of a plain sum; with them, of ReLU(features + residual) summed.
 template <auto kRun>
-Tensor expand_functional(const Tensor& merged, std::optional<Tensor> features,
-                         std::optional<Tensor> residual, bool front_back) {
+Tensor expand_functional(const Tensor& merged, std::optional<Tensor> features, std::optional<Tensor> residual,
+                         bool front_back) {
   const Tensor groups = torch::stable::contiguous(merged);
   const std::optional<Tensor> x = contiguous(features), r = contiguous(residual);
   Tensor out = with_parts(groups, merge_table(front_back).parts);

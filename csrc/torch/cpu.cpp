@@ -50,9 +50,9 @@ void for_each_unit(int64_t count, Work work) {
   });
 }
 
-void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
-                     std::optional<Tensor> source, bool mirror, std::vector<double> fill,
-                     std::vector<double> mean, std::vector<double> std) {
+void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out, std::optional<Tensor> source,
+                     bool mirror, std::vector<double> fill, std::vector<double> mean,
+                     std::vector<double> std) {
   const Channels channels(image.size(1), fill, mean, std);
   const WarpImages call = warp_images(image, iuv, out, source, channels, mirror);
   if (out.numel() == 0) return;
@@ -67,11 +67,11 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
   });
 }
 
-Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height,
-                            int64_t width, ScalarType dtype, std::vector<double> std) {
+Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height, int64_t width,
+                            ScalarType dtype, std::vector<double> std) {
   STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
-  Tensor image = torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width},
-                                          std::make_optional(dtype));
+  Tensor image =
+      torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width}, std::make_optional(dtype));
   const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
   const WarpGradient call = warp_gradient(grad, source, image, channels);
   for_each_unit(call.batch, [&](int64_t image) { warp_gradient_cpu(call, image); });
@@ -109,8 +109,13 @@ Tensor draw_augmentations(const Tensor& index, const Tensor& repeat, int64_t see
                       repeat.dim() == 1 && repeat.size(0) == index.size(0) && repeat.is_contiguous() &&
                       repeat.scalar_type() == ScalarType::Long,
                   "index and repeat must be contiguous int64 [B]");
-  const AugmentSettings settings{static_cast<int>(height), static_cast<int>(width), static_cast<int>(pad),
-                                 flip, erase, drop_person, drop_part};
+  const AugmentSettings settings{static_cast<int>(height),
+                                 static_cast<int>(width),
+                                 static_cast<int>(pad),
+                                 flip,
+                                 erase,
+                                 drop_person,
+                                 drop_part};
   Tensor out = torch::stable::new_empty(index, {index.size(0), 8}, std::make_optional(ScalarType::Int));
   auto* drawn = static_cast<Augmentation*>(out.mutable_data_ptr());
   const auto* image = static_cast<const int64_t*>(index.const_data_ptr());
@@ -172,8 +177,9 @@ static PyObject* part_tables(PyObject*, PyObject*) {
   PyObject* parts = PyTuple_New(kParts);
   for (int i = 0; i < kParts; ++i) {
     const Part& part = kPart[i];
-    PyTuple_SetItem(parts, i, Py_BuildValue("(siiNN)", part.name, part.twin, part.mirror_group,
-                                            PyBool_FromLong(part.flip_u), PyBool_FromLong(part.flip_v)));
+    PyTuple_SetItem(parts, i,
+                    Py_BuildValue("(siiNN)", part.name, part.twin, part.mirror_group,
+                                  PyBool_FromLong(part.flip_u), PyBool_FromLong(part.flip_v)));
   }
   PyObject* mirror = PyTuple_New(kMirrorParts);
   for (int i = 0; i < kMirrorParts; ++i) {
@@ -206,7 +212,7 @@ PyMODINIT_FUNC PyInit__C() {
       {"resize_table", resize_table, METH_VARARGS, "The table of csrc/resize.h for one dimension."},
       {nullptr, nullptr, 0, nullptr},
   };
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods,
-                               nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

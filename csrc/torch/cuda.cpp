@@ -25,9 +25,9 @@ void same_device(const Tensor& a, const Tensor& b) {
                   "all tensors must be on one CUDA device");
 }
 
-void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
-                     std::optional<Tensor> source, bool mirror, std::vector<double> fill,
-                     std::vector<double> mean, std::vector<double> std) {
+void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out, std::optional<Tensor> source,
+                     bool mirror, std::vector<double> fill, std::vector<double> mean,
+                     std::vector<double> std) {
   same_device(image, iuv);
   same_device(image, out);
   if (source) same_device(image, *source);
@@ -37,13 +37,13 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out,
   if (out.numel() != 0) check(warp_cuda(call, stream_of(image)));
 }
 
-Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height,
-                            int64_t width, ScalarType dtype, std::vector<double> std) {
+Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height, int64_t width,
+                            ScalarType dtype, std::vector<double> std) {
   STD_TORCH_CHECK(grad.dim() == 5, "grad must be [B, P, C, S, S]");
   same_device(grad, source);
   const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
-  Tensor image = torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width},
-                                          std::make_optional(dtype));
+  Tensor image =
+      torch::stable::new_empty(grad, {grad.size(0), grad.size(2), height, width}, std::make_optional(dtype));
   const Channels channels(grad.size(2), std::vector<double>(grad.size(2)), std, std);
   const WarpGradient call = warp_gradient(grad, source, image, channels);
   if (image.numel() != 0) check(warp_gradient_cuda(call, stream_of(grad)));
@@ -137,7 +137,7 @@ STABLE_TORCH_LIBRARY_IMPL(dsa_ext, CUDA, m) {
 }
 
 PyMODINIT_FUNC PyInit__C_cuda() {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, -1, nullptr,
-                               nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

@@ -35,14 +35,25 @@ int main(int argc, char** argv) {
   const float fill[3] = {64, 64, 64};               // what empty cells hold, one value a channel
   const dsa::Normalise unchanged[3] = {};
   dsa::WarpImages call{
-      .batch = 1, .channels = 3, .height = kHeight, .width = kWidth, .size = kSize, .parts = 24, .mirror = false,
-      .image = image.data(), .image_type = dsa::Type::uint8,
-      .image_stride = {kHeight * kWidth * 3, 1, kWidth * 3, 3},                    // B, C, H, W
-      .iuv = iuv.data(), .iuv_is_float = false,
-      .iuv_stride = {kHeight * kWidth * 3, 1, kWidth * 3, 3},                      // B, (I, U, V), H, W
-      .out = sheet.data(), .out_type = dsa::Type::uint8,
-      .out_stride = {kSize * 24 * kSize * 3, kSize * 3, 1, 24 * kSize * 3, 3},     // B, P, C, S, S
-      .source = source.data(), .fill = fill, .normalise = unchanged};
+      .batch = 1,
+      .channels = 3,
+      .height = kHeight,
+      .width = kWidth,
+      .size = kSize,
+      .parts = 24,
+      .mirror = false,
+      .image = image.data(),
+      .image_type = dsa::Type::uint8,
+      .image_stride = {kHeight * kWidth * 3, 1, kWidth * 3, 3},  // B, C, H, W
+      .iuv = iuv.data(),
+      .iuv_is_float = false,
+      .iuv_stride = {kHeight * kWidth * 3, 1, kWidth * 3, 3},  // B, (I, U, V), H, W
+      .out = sheet.data(),
+      .out_type = dsa::Type::uint8,
+      .out_stride = {kSize * 24 * kSize * 3, kSize * 3, 1, 24 * kSize * 3, 3},  // B, P, C, S, S
+      .source = source.data(),
+      .fill = fill,
+      .normalise = unchanged};
   // Image 0, all its parts. Other images, or other ranges of parts, may run on other threads.
   dsa::warp_cpu(call, 0, 0, 24);
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from dsareid.cli import main
+from dsareid.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,14 +2,10 @@
 
 import re
 import shutil
-import sys
-from pathlib import Path
 
+import cuda_resources as resources
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import resources  # noqa: E402
-from resources import CSRC  # noqa: E402
+from cuda_resources import CSRC
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 

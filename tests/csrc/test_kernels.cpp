@@ -14,12 +14,12 @@
 #include "resize.h"
 #include "warp.h"
 
-#define CHECK(condition)                                                         \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
+#define CHECK(condition)                                                                 \
+  do {                                                                                   \
+    if (!(condition)) {                                                                  \
       std::fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                              \
-    }                                                                            \
+      std::exit(1);                                                                      \
+    }                                                                                    \
   } while (0)
 
 static void cells_are_the_floor_of_the_exact_product() {

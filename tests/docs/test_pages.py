@@ -2,7 +2,7 @@
 
 A page has a folder of its own with what world.py makes, one Python namespace for its ```python blocks and
 one shell for its ```sh blocks. What the networks and data sets are made smaller by is in commands.py. A
-block that cannot run here is in NOT_RUN, by its first line, with the reason; all others must run.
+block that cannot run here is in NOT_RUN, by how its first line begins, with the reason; all others must run.
 """
 
 import os
@@ -13,27 +13,21 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import docs_commands as commands
+import docs_world as world
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import commands  # noqa: E402
-import world  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-# By its first line, the block that is not run, and why.
+# By how its first line begins, the block that is not run, and why.
 NOT_RUN = {
-    "make demo     # install, build, make a synthetic data set, train, evaluate, write a report":
-        "installs 6 GB, and make test would run this very test",
-    "cmake -S . -B build/cmake && cmake --build build/cmake && ctest --test-dir build/cmake":
-        "a build of all kernels; tests/csrc/test_cmake.py does it",
+    "make demo": "installs 6 GB, and make test would run this very test",
+    "cmake -S . -B build/cmake": "a build of all kernels; tests/csrc/test_cmake.py does it",
     "make kernels": "compiles for seven architectures; tests/simt and tests/csrc do all of it",
-    "python examples/guide_resnet18.py ROOT resnet18.pth cpu":
-        "ten epochs at full width; tests/examples/test_guide.py runs the three loops",
+    "python examples/guide_resnet18.py": "ten epochs at full width; tests/examples runs the three loops",
     "make gpu PYTHON=python3": "needs a GPU; tests/scripts/test_gpu.py runs its steps without",
-}  # fmt: skip
-
+}
 
 
 class Block(NamedTuple):
@@ -68,9 +62,15 @@ class Shell:
         environment = os.environ | {"PATH": search, "OMP_NUM_THREADS": "1"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                ["bash", "-e"], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                pass_fds=[write], text=True,
-            )  # fmt: skip
+                ["bash", "-e"],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[write],
+                text=True,
+            )
         os.close(write)
         self.write, self.done = write, os.fdopen(read)
 
@@ -113,7 +113,7 @@ def prepared(tmp_path_factory):
 
 
 def to_run(page: Path) -> list[Block]:
-    return [block for block in blocks(page) if block.first not in NOT_RUN]
+    return [block for block in blocks(page) if not block.first.startswith(tuple(NOT_RUN))]
 
 
 @pytest.mark.parametrize("page", list(filter(to_run, PAGES)), ids=lambda page: str(page.relative_to(ROOT)))
@@ -141,7 +141,9 @@ def test_blocks_run(page, prepared, tmp_path, monkeypatch):
 
 def test_what_is_not_run_is_there():
     first = {block.first for page in PAGES for block in blocks(page)}
-    assert not [line for line in NOT_RUN if line not in first], "entries of NOT_RUN that no block begins with"
+    assert not [x for x in NOT_RUN if not any(line.startswith(x) for line in first)], (
+        "entries of NOT_RUN that no block begins with"
+    )
 
 
 QUOTED = {

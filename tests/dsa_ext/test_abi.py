@@ -41,11 +41,20 @@ def allowed() -> frozenset[str]:
     torch_version = "0x{:02x}{:02x}000000000000".format(*oldest("torch"))
     python_version = "0x{:02x}{:02x}0000".format(*oldest("requires-python"))
     text = output(
-        "g++", "-std=c++20", "-E", "-P", "-x", "c++", "-DUSE_CUDA", "/dev/null",
-        f"-DTORCH_TARGET_VERSION={torch_version}", f"-DPy_LIMITED_API={python_version}",
-        f"-I{Path(torch.__file__).parent}/include", f"-I{sysconfig.get_path('include')}",
+        "g++",
+        "-std=c++20",
+        "-E",
+        "-P",
+        "-x",
+        "c++",
+        "-DUSE_CUDA",
+        "/dev/null",
+        f"-DTORCH_TARGET_VERSION={torch_version}",
+        f"-DPy_LIMITED_API={python_version}",
+        f"-I{Path(torch.__file__).parent}/include",
+        f"-I{sysconfig.get_path('include')}",
         *(word for header in (*TORCH_HEADERS, "Python.h") for word in ("-include", header)),
-    )  # fmt: skip
+    )
     return frozenset(re.findall(r"\w+", text))
 
 
@@ -109,7 +118,7 @@ def test_symbols_are_told_apart(symbol, bad):
 
 
 def test_a_library_outside_the_limited_api_is_found_out():
-    from dsareid import _core
+    from dsareid.ground import _core
 
     assert any(breaks(symbol) for symbol in undefined(Path(_core.__file__)))
 

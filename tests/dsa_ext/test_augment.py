@@ -124,8 +124,17 @@ def test_seed_epoch_index_and_repeat_matter():
         at, times = torch.arange(50) + index, torch.full((50,), repeat)
         return draw_augmentation(seed, epoch, at, times, **SIZE, drop_part=0.5)
 
-    changes = [{"seed": 8}, {"seed": 7 + 2**32}, {"seed": 7 + 2**62}, {"epoch": 4}, {"epoch": 3 + 2**31},
-               {"index": 50}, {"index": 2**31}, {"repeat": 1}, {"repeat": 2**31}]  # fmt: skip
+    changes = [
+        {"seed": 8},
+        {"seed": 7 + 2**32},
+        {"seed": 7 + 2**62},
+        {"epoch": 4},
+        {"epoch": 3 + 2**31},
+        {"index": 50},
+        {"index": 2**31},
+        {"repeat": 1},
+        {"repeat": 2**31},
+    ]
     drawn = [draw()] + [draw(**change) for change in changes]
     for a, b in itertools.combinations(drawn, 2):
         assert (a != b).any(1).sum() > 45

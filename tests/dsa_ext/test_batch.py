@@ -73,9 +73,16 @@ def make_params(kind, height, width):
     if kind == "extremes":
         return extremes(height, width)
     return draw_augmentation(
-        3, 1, torch.arange(9), height=height, width=width, pad=max(2, height // 4), erase=0.8,
-        drop_person=0.1, drop_part=0.2,
-    )  # fmt: skip
+        3,
+        1,
+        torch.arange(9),
+        height=height,
+        width=width,
+        pad=max(2, height // 4),
+        erase=0.8,
+        drop_person=0.1,
+        drop_part=0.2,
+    )
 
 
 def assert_same(
@@ -119,9 +126,17 @@ def test_sizes_and_views(device, sizes, kind):
     index = torch.arange(4 if params is None else len(params)) * 3 % 5
     for augmented_dsap in (True, False):
         assert_same(
-            images, iuv, index, params, device, height=height, width=width, size=9, fill=[0.5, -1, 2],
+            images,
+            iuv,
+            index,
+            params,
+            device,
+            height=height,
+            width=width,
+            size=9,
+            fill=[0.5, -1, 2],
             augmented_dsap=augmented_dsap,
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -142,9 +157,19 @@ def test_dtypes_and_memory_formats(device, dtype, memory_format, options):
     images, iuv = make_store()
     index, params = torch.arange(9) % 5, make_params("drawn", 31, 17)
     assert_same(
-        images, iuv, index, params, device, memory_format, height=31, width=17, size=12, dtype=dtype,
-        fill=[-0.1, 1e-5, 70000.0], **options,
-    )  # fmt: skip
+        images,
+        iuv,
+        index,
+        params,
+        device,
+        memory_format,
+        height=31,
+        width=17,
+        size=12,
+        dtype=dtype,
+        fill=[-0.1, 1e-5, 70000.0],
+        **options,
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -347,9 +372,14 @@ def test_without_augmentation_the_part_images_are_those_of_the_stored_image(opti
     images, iuv = make_store()
     index = torch.tensor([3, 0, 3])
     expected = iuv_to_dsap(
-        images[index].permute(0, 3, 1, 2), iuv[index].permute(0, 3, 1, 2), size=16, fill=0.5,
-        dtype=torch.float32, **NORMALISED, **options,
-    )  # fmt: skip
+        images[index].permute(0, 3, 1, 2),
+        iuv[index].permute(0, 3, 1, 2),
+        size=16,
+        fill=0.5,
+        dtype=torch.float32,
+        **NORMALISED,
+        **options,
+    )
     image, dsap = assemble_batch(
         images, iuv, index, height=64, width=48, size=16, fill=0.5, **NORMALISED, **options
     )
@@ -357,9 +387,18 @@ def test_without_augmentation_the_part_images_are_those_of_the_stored_image(opti
     # Nor does an augmentation that the part images are kept out of.
     params = torch.tensor([[3, -2, 1, 5, 5, 20, 30, KEEP_ALL]], dtype=torch.int32).repeat(3, 1)
     seen, dsap = assemble_batch(
-        images, iuv, index, params, height=64, width=48, size=16, fill=0.5, augmented_dsap=False,
-        **NORMALISED, **options,
-    )  # fmt: skip
+        images,
+        iuv,
+        index,
+        params,
+        height=64,
+        width=48,
+        size=16,
+        fill=0.5,
+        augmented_dsap=False,
+        **NORMALISED,
+        **options,
+    )
     assert torch.equal(dsap, expected) and not torch.equal(seen, image)
 
 
@@ -399,9 +438,16 @@ def by_hand(rows, maps, params, *, size=4, height=None, width=None, **options):
     images = torch.tensor([rows], dtype=torch.uint8)[..., None].repeat(1, 1, 1, 3)
     params = torch.tensor([params], dtype=torch.int32)
     image, dsap = assemble_batch(
-        images, torch.tensor([maps], dtype=torch.uint8), torch.tensor([0]), params, size=size,
-        height=height, width=width, fill=FILL, **options,
-    )  # fmt: skip
+        images,
+        torch.tensor([maps], dtype=torch.uint8),
+        torch.tensor([0]),
+        params,
+        size=size,
+        height=height,
+        width=width,
+        fill=FILL,
+        **options,
+    )
     assert all(torch.equal(x.select(-3, 0), x.select(-3, c)) for x in (image, dsap) for c in (1, 2))
 
     def units(x):
@@ -514,11 +560,17 @@ def out_of(size=32, dtype=torch.float32, height=8):
         (ValueError, r"images must be \(N, h, w, 3\)", {"images": IMAGES[0]}),
         (ValueError, r"images must be \(N, h, w, 3\)", {"images": IMAGES.permute(0, 3, 1, 2)}),
         (ValueError, r"images must be \(N, h, w, 3\)", {"images": IMAGES[:, :0]}),
-        (ValueError, "images must be at most 32768 pixels",
-         {"images": torch.zeros(1, 32769, 1, 3, dtype=torch.uint8)}),
+        (
+            ValueError,
+            "images must be at most 32768 pixels",
+            {"images": torch.zeros(1, 32769, 1, 3, dtype=torch.uint8)},
+        ),
         (ValueError, "images must be contiguous within each image", {"images": IMAGES[:, ::2]}),
-        (ValueError, "iuv must be contiguous within each image",
-         {"iuv": IUV.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)}),
+        (
+            ValueError,
+            "iuv must be contiguous within each image",
+            {"iuv": IUV.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)},
+        ),
         (ValueError, r"iuv must be \(3, 8, 4, 3\) like images", {"iuv": IUV[:2]}),
         (ValueError, "iuv is on meta", {"iuv": IUV.to("meta")}),
         (ValueError, r"index must be \(B,\)", {"index": INDEX[None]}),
@@ -552,7 +604,7 @@ def out_of(size=32, dtype=torch.float32, height=8):
         (RuntimeError, "index must be 0..2, but sample 0 has -1", {"index": torch.tensor([-1, 3])}),
         (RuntimeError, "index must be 0..-1, but sample 0 has 0", {"images": IMAGES[:0], "iuv": IUV[:0]}),
     ],
-)  # fmt: skip
+)
 def test_bad_input(error, words, change):
     arguments = {"images": IMAGES, "iuv": IUV, "index": INDEX, "params": PARAMS} | change
     with pytest.raises(error, match=words):
@@ -636,8 +688,21 @@ def test_opcheck(device, whole):
     rows, columns = (torch.ops.dsa_ext.resize_table(a, b, torch.device(device)) for a, b in ((8, 9), (4, 5)))
     image, dsap = torch.zeros(2, 3, 9, 5, device=device), torch.zeros(2, 13, 3, 8, 8, device=device)
     images, iuv = IMAGES.to(device), IUV.to(device)
-    arguments = (images, iuv if whole else None, INDEX.to(device), PARAMS.to(device) if whole else None, rows,
-                 columns, image, dsap if whole else None, True, whole, [0.5] * 3, MEAN, STD)  # fmt: skip
+    arguments = (
+        images,
+        iuv if whole else None,
+        INDEX.to(device),
+        PARAMS.to(device) if whole else None,
+        rows,
+        columns,
+        image,
+        dsap if whole else None,
+        True,
+        whole,
+        [0.5] * 3,
+        MEAN,
+        STD,
+    )
     torch.library.opcheck(torch.ops.dsa_ext.assemble_batch_out.default, arguments)
     torch.library.opcheck(torch.ops.dsa_ext.resize_table.default, (8, 20, torch.device(device)))
 

@@ -14,12 +14,15 @@ from dsa_ext.kernels import KERNELS
 
 ROOT = Path(__file__).parents[2]
 INSTANCES = {
-    "warp": ["dsa::warp_kernel<unsigned char, float>", "dsa::warp_kernel<dsa::Half, dsa::BFloat>",
-             "dsa::gradient_kernel<float, dsa::Half>"],
+    "warp": [
+        "dsa::warp_kernel<unsigned char, float>",
+        "dsa::warp_kernel<dsa::Half, dsa::BFloat>",
+        "dsa::gradient_kernel<float, dsa::Half>",
+    ],
     "batch": ["dsa::batch_kernel<float>", "dsa::batch_kernel<dsa::Half>"],
     "merge": ["dsa::merge_kernel<float, 4, true>", "dsa::expand_kernel<dsa::BFloat, 8, true>"],
     "rank": ["dsa::rank_kernel<float>", "dsa::rank_kernel<double>"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="session")

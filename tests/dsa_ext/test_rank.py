@@ -163,7 +163,9 @@ def test_nan_stays_within_bounds(device, where):
     same_id = torch.isin(torch.arange(700), members[: count[0]])
     same_cam = gallery_cams == query_cams[0]
     which = {
-        "a positive": same_id & ~same_cam, "junk": same_id & same_cam, "another": ~same_id,
+        "a positive": same_id & ~same_cam,
+        "junk": same_id & same_cam,
+        "another": ~same_id,
         "all": torch.ones(700, dtype=torch.bool),
     }[where]
     distances[0, which.nonzero().squeeze(1)[::2]] = float("nan")

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import dsa_ext
-from dsa_ext import _measure, _selftest_cases, _selftest_cuda, selftest
-from dsa_ext._selftest_cuda import NotChecked
+from dsa_ext.selftest import __main__ as selftest
+from dsa_ext.selftest import cases, cuda, measure
+from dsa_ext.selftest.cuda import NotChecked
 
 QUICK = ["--device", "cpu", "--quick"]
 
@@ -24,7 +25,7 @@ def test_passes_on_the_cpu(capsys, tmp_path, monkeypatch):
     result = json.loads(file.read_text())
     assert result["passed"] and result["failures"] == [] and result["bandwidth"] == []
     names = [group["name"] for group in result["groups"]]
-    assert names == [name for name, _ in _selftest_cases.table()]
+    assert names == [name for name, _ in cases.table()]
     assert all(group["checks"] for group in result["groups"])
 
 
@@ -70,7 +71,7 @@ WRONG = {
 
 def test_planted_wrong_results_fail(capsys, monkeypatch, tmp_path):
     for wrong in WRONG.values():
-        monkeypatch.setattr(_selftest_cases, wrong.__name__.removeprefix("wrong_"), wrong)
+        monkeypatch.setattr(cases, wrong.__name__.removeprefix("wrong_"), wrong)
     file = tmp_path / "result.json"
     assert selftest.main([*QUICK, "--json", str(file)]) == 1
     assert "self-test FAILED" in capsys.readouterr().out
@@ -85,7 +86,7 @@ def test_an_exception_is_a_failure_and_the_rest_runs(capsys, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("an illegal memory access\nand more")
 
-    monkeypatch.setattr(_selftest_cases, "merge_parts", broken)
+    monkeypatch.setattr(cases, "merge_parts", broken)
     assert selftest.main(QUICK) == 1
     out = capsys.readouterr().out
     assert "RuntimeError: an illegal memory access\n" in out
@@ -118,20 +119,20 @@ def test_a_gpu_without_kernels_fails_and_says_what_to_do(capsys, monkeypatch):
 
 def test_differences_are_found_bit_by_bit():
     zero = torch.zeros(3)
-    assert _selftest_cases.difference([zero], [zero.clone()]) is None
-    words = _selftest_cases.difference([zero], [-zero])
+    assert cases.difference([zero], [zero.clone()]) is None
+    words = cases.difference([zero], [-zero])
     assert "3 of 3 elements differ, the first at (0,): 0.0 instead of -0.0" in words
-    assert "float16" in _selftest_cases.difference([zero.half()], [zero])
-    assert "[2]" in _selftest_cases.difference([zero[:2]], [zero])
-    assert "0 results" in _selftest_cases.difference([], [zero])
+    assert "float16" in cases.difference([zero.half()], [zero])
+    assert "[2]" in cases.difference([zero[:2]], [zero])
+    assert "0 results" in cases.difference([], [zero])
 
 
 @pytest.mark.parametrize("layout", ["plain", "channels last", "swapped", "gaps", "offset"])
 def test_layouts_hold_the_values_and_nothing_else(layout):
-    values = _selftest_cases.random((2, 3, 5, 4), torch.float32)
-    base, view = _selftest_cases.spread(values.shape, values.dtype, layout, "cpu")
+    values = cases.random((2, 3, 5, 4), torch.float32)
+    base, view = cases.spread(values.shape, values.dtype, layout, "cpu")
     view.copy_(values)
-    assert torch.equal(_selftest_cases.lay_out(values, layout, "cpu"), values)
+    assert torch.equal(cases.lay_out(values, layout, "cpu"), values)
     assert (base == -12345).sum() == base.numel() - values.numel()
     assert view.is_contiguous() == (layout in ("plain", "offset"))
 
@@ -142,38 +143,38 @@ def test_layouts_hold_the_values_and_nothing_else(layout):
 @pytest.fixture
 def pretend(monkeypatch):
     """Streams, graphs and memory as the CPU has them: at once, again by calling, enough."""
-    monkeypatch.setattr(_selftest_cuda, "busy_side_stream", contextlib.nullcontext)
-    monkeypatch.setattr(_selftest_cuda, "capture", lambda call: call)
-    monkeypatch.setattr(_selftest_cuda, "allocations", lambda: 7)
-    monkeypatch.setattr(_selftest_cuda, "need", lambda bytes_: None)
+    monkeypatch.setattr(cuda, "busy_side_stream", contextlib.nullcontext)
+    monkeypatch.setattr(cuda, "capture", lambda call: call)
+    monkeypatch.setattr(cuda, "allocations", lambda: 7)
+    monkeypatch.setattr(cuda, "need", lambda bytes_: None)
     return monkeypatch
 
 
-NAMES = list(_selftest_cuda.out_calls("cpu"))
+NAMES = list(cuda.out_calls("cpu"))
 LARGE = {
-    "output": lambda: _selftest_cuda.check_large_output("cpu", 100_000, size=16),
-    "gradient": lambda: _selftest_cuda.check_large_gradient("cpu", 100_000, size=16),
-    "input": lambda: _selftest_cuda.check_large_input("cpu", 10_000),
-    "batch": lambda: _selftest_cuda.check_large_batch("cpu", 10_000, stored=16, wanted=24),
-    "merge": lambda: _selftest_cuda.check_large_merge("cpu", 10_000, inner=64),
-    "ranks": lambda: _selftest_cuda.check_large_ranks("cpu", 20_000, gallery=512),
+    "output": lambda: cuda.check_large_output("cpu", 100_000, size=16),
+    "gradient": lambda: cuda.check_large_gradient("cpu", 100_000, size=16),
+    "input": lambda: cuda.check_large_input("cpu", 10_000),
+    "batch": lambda: cuda.check_large_batch("cpu", 10_000, stored=16, wanted=24),
+    "merge": lambda: cuda.check_large_merge("cpu", 10_000, inner=64),
+    "ranks": lambda: cuda.check_large_ranks("cpu", 20_000, gallery=512),
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stream_and_graph_checks_pass(pretend, name):
-    assert _selftest_cuda.check_stream(name, "cpu") is None
-    assert _selftest_cuda.check_capture(name, "cpu") is None
+    assert cuda.check_stream(name, "cpu") is None
+    assert cuda.check_capture(name, "cpu") is None
 
 
 def test_stream_checks_of_host_memory_pass(pretend):
-    assert _selftest_cuda.check_ranks_stream("cpu") is None
-    assert _selftest_cuda.check_batch_stream("cpu") is None
+    assert cuda.check_ranks_stream("cpu") is None
+    assert cuda.check_batch_stream("cpu") is None
 
 
 def test_stream_check_of_the_batch_sees_a_copy_that_comes_too_late(pretend):
     """What the kernel would make of an index that the caller has overwritten meanwhile."""
-    right = _selftest_cuda.assemble_batch
+    right = cuda.assemble_batch
     calls = []
 
     def late(images, iuv, index, params, **options):
@@ -181,13 +182,13 @@ def test_stream_check_of_the_batch_sees_a_copy_that_comes_too_late(pretend):
         overwritten = index if len(calls) == 1 else torch.zeros_like(index)
         return right(images, iuv, overwritten, params, **options)
 
-    pretend.setattr(_selftest_cuda, "assemble_batch", late)
-    assert "differ" in _selftest_cuda.check_batch_stream("cpu")
+    pretend.setattr(cuda, "assemble_batch", late)
+    assert "differ" in cuda.check_batch_stream("cpu")
 
 
 def test_foreign_index_check(monkeypatch):
     """On the CPU a foreign index is refused; a stand-in gives what the kernel must give, or does not."""
-    right = _selftest_cuda.assemble_batch
+    right = cuda.assemble_batch
 
     def kernel(empty):
         def run(images, iuv, index, params, **options):
@@ -199,10 +200,10 @@ def test_foreign_index_check(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(_selftest_cuda, "assemble_batch", kernel(0.5))
-    assert _selftest_cuda.check_foreign_index("cpu") is None
-    monkeypatch.setattr(_selftest_cuda, "assemble_batch", kernel(0.0))
-    assert "differ" in _selftest_cuda.check_foreign_index("cpu")
+    monkeypatch.setattr(cuda, "assemble_batch", kernel(0.5))
+    assert cuda.check_foreign_index("cpu") is None
+    monkeypatch.setattr(cuda, "assemble_batch", kernel(0.0))
+    assert "differ" in cuda.check_foreign_index("cpu")
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -213,27 +214,27 @@ def test_large_checks_pass(pretend, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_stream_check_sees_a_result_from_too_early(pretend, name):
     """What a kernel on the wrong stream computes: the result of the inputs before they are right."""
-    expected = _selftest_cuda.expected_of(name)
-    inputs, out, call = _selftest_cuda.out_calls("cpu")[name]
+    expected = cuda.expected_of(name)
+    inputs, out, call = cuda.out_calls("cpu")[name]
 
     def too_early():
         right = [x.clone() for x in inputs]
-        _selftest_cuda.overwrite(inputs)
+        cuda.overwrite(inputs)
         call()
-        _selftest_cuda.overwrite(inputs, right)
+        cuda.overwrite(inputs, right)
 
-    pretend.setattr(_selftest_cuda, "out_calls", lambda device: {name: (inputs, out, too_early)})
-    pretend.setattr(_selftest_cuda, "expected_of", lambda name: expected)
-    assert "differ" in _selftest_cuda.check_stream(name, "cpu")
+    pretend.setattr(cuda, "out_calls", lambda device: {name: (inputs, out, too_early)})
+    pretend.setattr(cuda, "expected_of", lambda name: expected)
+    assert "differ" in cuda.check_stream(name, "cpu")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_graph_check_sees_what_is_wrong(pretend, name):
-    pretend.setattr(_selftest_cuda, "capture", lambda call: lambda: None)
-    assert "anew" in _selftest_cuda.check_capture(name, "cpu")
+    pretend.setattr(cuda, "capture", lambda call: lambda: None)
+    assert "anew" in cuda.check_capture(name, "cpu")
     count = iter(range(100))
-    pretend.setattr(_selftest_cuda, "allocations", lambda: next(count))
-    assert "allocates" in _selftest_cuda.check_capture(name, "cpu")
+    pretend.setattr(cuda, "allocations", lambda: next(count))
+    assert "allocates" in cuda.check_capture(name, "cpu")
 
 
 def overflowing(function):
@@ -263,7 +264,7 @@ def overflowing(function):
 )
 def test_large_checks_see_an_overflow(pretend, name, function):
     if name == "batch":  # compared one sample at a time
-        assemble = _selftest_cuda.assemble_batch
+        assemble = cuda.assemble_batch
 
         def wrong(images, iuv, index, **options):
             image, dsap = assemble(images, iuv, index, **options)
@@ -271,7 +272,7 @@ def test_large_checks_see_an_overflow(pretend, name, function):
                 image[-1] = 0
             return image, dsap
     elif name == "ranks":  # compared four queries at a time
-        wanted = _selftest_cuda.count_ranks
+        wanted = cuda.count_ranks
 
         def wrong(distances, *labels):
             ranks, found = wanted(distances, *labels)
@@ -279,8 +280,8 @@ def test_large_checks_see_an_overflow(pretend, name, function):
                 ranks[-1], found[-1] = 0, 0
             return ranks, found
     else:
-        wrong = overflowing(getattr(_selftest_cuda, function))
-    pretend.setattr(_selftest_cuda, function, wrong)
+        wrong = overflowing(getattr(cuda, function))
+    pretend.setattr(cuda, function, wrong)
     assert LARGE[name]() is not None
 
 
@@ -288,18 +289,18 @@ def test_what_cannot_be_checked_is_no_failure(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**9, 10**10))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 10**9)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
-    _selftest_cuda.need(10**9)
+    cuda.need(10**9)
     with pytest.raises(NotChecked, match="needs 4 GB of device memory, 2 are free"):
-        _selftest_cuda.need(4 * 10**9)
+        cuda.need(4 * 10**9)
     with pytest.raises(NotChecked, match="one device"):
-        _selftest_cuda.check_second_device([])
-    group = selftest.run_group("large", [("x", lambda: _selftest_cuda.need(4 * 10**9))])
+        cuda.check_second_device([])
+    group = selftest.run_group("large", [("x", lambda: cuda.need(4 * 10**9))])
     assert not group.failures and "not checked: x (needs 4 GB" in group.line()
 
 
 def test_every_group_of_cuda_checks_is_made(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    groups = dict(_selftest_cuda.cuda_checks())
+    groups = dict(cuda.cuda_checks())
     assert len(groups) == 5 and all(groups.values())
 
 
@@ -307,7 +308,7 @@ def test_every_group_of_cuda_checks_is_made(monkeypatch):
 
 
 def test_every_typical_operation_runs():
-    operations = _measure.typical(batch=1, queries=4, gallery=100)
+    operations = measure.typical(batch=1, queries=4, gallery=100)
     names = [operation.name for operation in operations]
     assert len(set(names)) == len(names)
     for operation in operations:
@@ -316,8 +317,8 @@ def test_every_typical_operation_runs():
 
 
 def test_profile_runs_each_operation(capsys, monkeypatch):
-    operations = _measure.typical(batch=1, queries=4, gallery=100)
-    monkeypatch.setattr(_measure, "typical", lambda: operations)
+    operations = measure.typical(batch=1, queries=4, gallery=100)
+    monkeypatch.setattr(measure, "typical", lambda: operations)
     assert selftest.main(["--device", "cpu", "--profile"]) == 0
     assert capsys.readouterr().out.count("ran ") == len(operations)
 
@@ -355,16 +356,16 @@ def test_cuda_medians(monkeypatch):
 
         return run
 
-    seconds = _measure.cuda_medians({"a": work("a", 2), "b": work("b", 3)}, rounds=3, warm_up=1)
+    seconds = measure.cuda_medians({"a": work("a", 2), "b": work("b", 3)}, rounds=3, warm_up=1)
     assert seconds == {"a": pytest.approx(2e-3), "b": pytest.approx(3e-3)}
     assert turns == [(name, turn) for turn in (-1, 0, 1, 2) for name in "ab"]
 
 
 def test_bandwidth_is_set_beside_the_copy(monkeypatch):
-    operation = _measure.Typical("warp", 10**9, lambda device: lambda: None)
-    monkeypatch.setattr(_measure, "typical", lambda: [operation])
-    monkeypatch.setattr(_measure, "copy_bandwidth", lambda: 2e12)
-    monkeypatch.setattr(_measure, "cuda_medians", lambda work, rounds: {"": 1e-3})
+    operation = measure.Typical("warp", 10**9, lambda device: lambda: None)
+    monkeypatch.setattr(measure, "typical", lambda: [operation])
+    monkeypatch.setattr(measure, "copy_bandwidth", lambda: 2e12)
+    monkeypatch.setattr(measure, "cuda_medians", lambda work, rounds: {"": 1e-3})
     rows = selftest.bandwidth(5)
     assert rows[1]["bytes_per_second"] == 1e12 and rows[1]["floor_seconds"] == 5e-4
     lines = selftest.bandwidth_lines(rows)

@@ -152,11 +152,13 @@ def test_last_pixel_in_raster_order_wins():
 def test_float_iuv_is_clamped_and_nan_is_background():
     image = torch.arange(1, 7, dtype=torch.uint8).view(1, 1, 1, 6)
     nan = float("nan")
-    iuv = torch.tensor([
-        [1, 1, 1, nan, 1, 1],
-        [-0.5, 1.5, 0.5, 0.5, nan, 0.5],
-        [0.0, 2.0, 0.999, 0.5, 0.5, nan],
-    ])[None, :, None]  # fmt: skip
+    iuv = torch.tensor(
+        [
+            [1, 1, 1, nan, 1, 1],
+            [-0.5, 1.5, 0.5, 0.5, nan, 0.5],
+            [0.0, 2.0, 0.999, 0.5, 0.5, nan],
+        ]
+    )[None, :, None]
     result = iuv_to_dsap(image, iuv, size=4)[0, 0, 0]
     assert (result[0, 0], result[3, 3], result[2, 3]) == (1, 2, 3)
     assert (result > 0).sum() == 3
@@ -173,13 +175,9 @@ def test_other_floating_iuv_is_taken(dtype):
 
 def test_constants_may_be_numbers_sequences_tensors_or_arrays():
     image, iuv = make_image(1, 3, 9, 9), make_iuv(1, 9, 9)
-    expected = iuv_to_dsap(
-        image, iuv, dtype=torch.float32, fill=[1.0, 1.0, 1.0], mean=MEAN[:3], std=STD[:3]
-    )
+    expected = iuv_to_dsap(image, iuv, dtype=torch.float32, fill=[1.0, 1.0, 1.0], mean=MEAN[:3], std=STD[:3])
     for kind in (tuple, torch.tensor, lambda x: torch.tensor(x, dtype=torch.float64).numpy()):
-        got = iuv_to_dsap(
-            image, iuv, dtype=torch.float32, fill=1, mean=kind(MEAN[:3]), std=kind(STD[:3])
-        )
+        got = iuv_to_dsap(image, iuv, dtype=torch.float32, fill=1, mean=kind(MEAN[:3]), std=kind(STD[:3]))
         assert torch.equal(got, expected)
 
 
@@ -299,16 +297,12 @@ def test_out_must_have_memory_of_its_own():
 
 def test_a_source_map_of_a_larger_image_touches_no_foreign_memory():
     source = torch.full((1, 24, 8, 8), 10**7, dtype=torch.int32)
-    grad = torch.ops.dsa_ext.iuv_to_dsap_backward(
-        torch.rand(1, 24, 3, 8, 8), source, 2, 2, torch.float32, []
-    )
+    grad = torch.ops.dsa_ext.iuv_to_dsap_backward(torch.rand(1, 24, 3, 8, 8), source, 2, 2, torch.float32, [])
     assert not grad.any()
 
 
 def test_empty_batch():
-    result, source = iuv_to_dsap(
-        make_image(0, 3, 4, 4), make_iuv(0, 4, 4), size=8, return_source=True
-    )
+    result, source = iuv_to_dsap(make_image(0, 3, 4, 4), make_iuv(0, 4, 4), size=8, return_source=True)
     assert result.shape == (0, 24, 3, 8, 8) and source.shape == (0, 24, 8, 8)
 
 
@@ -321,8 +315,13 @@ IMAGE, IUV = make_image(2, 3, 8, 4), make_iuv(2, 8, 4)
         (TypeError, "image must be uint8", IMAGE.double(), IUV, {}),
         (TypeError, "iuv must be uint8 or floating", IMAGE, IUV.int(), {}),
         (TypeError, "dtype must be", IMAGE, IUV, {"dtype": torch.float64}),
-        (TypeError, "out must be torch.float32", IMAGE, IUV,
-         {"dtype": torch.float32, "out": torch.empty(2, 24, 3, 32, 32, dtype=torch.uint8)}),
+        (
+            TypeError,
+            "out must be torch.float32",
+            IMAGE,
+            IUV,
+            {"dtype": torch.float32, "out": torch.empty(2, 24, 3, 32, 32, dtype=torch.uint8)},
+        ),
         (ValueError, "image must be", IMAGE[0], IUV, {}),
         (ValueError, "image must be", IMAGE[:, :0], IUV, {}),
         (ValueError, "image must be", IMAGE[:, :, :0], IUV[:, :, :0], {}),
@@ -340,20 +339,34 @@ IMAGE, IUV = make_image(2, 3, 8, 4), make_iuv(2, 8, 4)
         (ValueError, "fill must be a number", IMAGE, IUV, {"fill": "123"}),
         (ValueError, "size must be", IMAGE, IUV, {"size": 32.0}),
         (ValueError, "parts must be", IMAGE, IUV, {"parts": [24]}),
-        (ValueError, "std must be finite", IMAGE, IUV,
-         {"mean": 0, "std": float("nan"), "dtype": torch.float32}),
+        (
+            ValueError,
+            "std must be finite",
+            IMAGE,
+            IUV,
+            {"mean": 0, "std": float("nan"), "dtype": torch.float32},
+        ),
         (ValueError, "uint8 output needs", IMAGE.float(), IUV, {"dtype": torch.uint8}),
         (ValueError, "together", IMAGE, IUV, {"mean": [0, 0, 0], "dtype": torch.float32}),
         (ValueError, "together", IMAGE, IUV, {"std": [1, 1, 1], "dtype": torch.float32}),
         (ValueError, "floating output", IMAGE, IUV, {"mean": [0, 0, 0], "std": [1, 1, 1]}),
-        (ValueError, "std must be finite and not 0", IMAGE, IUV,
-         {"mean": [0, 0, 0], "std": [1, 0, 1], "dtype": torch.float32}),
-        (ValueError, "out must be", IMAGE, IUV,
-         {"out": torch.empty(2, 24, 3, 8, 8, dtype=torch.uint8)}),
-        (ValueError, "out= has no gradient", IMAGE.float().requires_grad_(), IUV,
-         {"out": torch.empty(2, 24, 3, 32, 32)}),
+        (
+            ValueError,
+            "std must be finite and not 0",
+            IMAGE,
+            IUV,
+            {"mean": [0, 0, 0], "std": [1, 0, 1], "dtype": torch.float32},
+        ),
+        (ValueError, "out must be", IMAGE, IUV, {"out": torch.empty(2, 24, 3, 8, 8, dtype=torch.uint8)}),
+        (
+            ValueError,
+            "out= has no gradient",
+            IMAGE.float().requires_grad_(),
+            IUV,
+            {"out": torch.empty(2, 24, 3, 32, 32)},
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input(error, words, image, iuv, options):
     with pytest.raises(error, match=words):
         iuv_to_dsap(image, iuv, **options)
@@ -361,11 +374,23 @@ def test_bad_input(error, words, image, iuv, options):
 
 SAMPLES = [
     ((make_image(2, 3, 9, 5), make_iuv(2, 9, 5), 8, 24, False, torch.uint8, True), ([3.0] * 3, [], [])),
-    ((make_image(2, 3, 9, 5), make_iuv(2, 9, 5), 8, 13, True, torch.float32, False),
-     ([0.0] * 3, MEAN[:3], STD[:3])),
-    ((make_image(1, 2, 9, 5, torch.float32).requires_grad_(), make_iuv(1, 9, 5), 4, 8, False,
-      torch.float32, True), ([0.5] * 2, MEAN[:2], STD[:2])),
-]  # fmt: skip
+    (
+        (make_image(2, 3, 9, 5), make_iuv(2, 9, 5), 8, 13, True, torch.float32, False),
+        ([0.0] * 3, MEAN[:3], STD[:3]),
+    ),
+    (
+        (
+            make_image(1, 2, 9, 5, torch.float32).requires_grad_(),
+            make_iuv(1, 9, 5),
+            4,
+            8,
+            False,
+            torch.float32,
+            True,
+        ),
+        ([0.5] * 2, MEAN[:2], STD[:2]),
+    ),
+]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -422,16 +447,46 @@ def test_compile_fullgraph_out():
 def test_part_tables():
     assert len(parts.NAMES) == 24 and len(set(parts.NAMES)) == 24
     assert parts.TWIN == (
-        1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23
-    )  # fmt: skip
+        1,
+        2,
+        4,
+        3,
+        6,
+        5,
+        8,
+        7,
+        10,
+        9,
+        12,
+        11,
+        14,
+        13,
+        16,
+        15,
+        18,
+        17,
+        20,
+        19,
+        22,
+        21,
+        24,
+        23,
+    )
     assert [k + 1 for k, flip in enumerate(parts.FLIP_U) if flip] == [3, 4, 5, 6, 23, 24]
     assert [k + 1 for k, flip in enumerate(parts.FLIP_V) if flip] == [1, 2]
     pairs = [(1,), (2,)] + [(k, k + 1) for k in range(3, 24, 2)]
     groups = [tuple(k + 1 for k in range(24) if parts.MIRROR_GROUP[k] == g) for g in range(13)]
     assert groups == pairs
     assert parts.BODY_NAMES == (
-        "torso", "hands", "feet", "upper legs", "lower legs", "upper arms", "lower arms", "head"
-    )  # fmt: skip
+        "torso",
+        "hands",
+        "feet",
+        "upper legs",
+        "lower legs",
+        "upper arms",
+        "lower arms",
+        "head",
+    )
     assert parts.GROUPS[8] == (0, 0, 1, 1, 2, 2, *[3] * 4, *[4] * 4, *[5] * 4, *[6] * 4, 7, 7)
 
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torchvision.models import convnext_tiny, resnet18
 
-from dsareid.data.dataset import DSAPBatch
 from dsareid.data.iuv import write_iuv
+from dsareid.data.torch_dataset import DSAPBatch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("resnet18", "convnext", "timm_vit")

@@ -18,7 +18,7 @@ case "$*" in
   *build*) test "$DSA_CORE$DSA_CUDA$TORCH_CUDA_ARCH_LIST" = 019.0 && mkdir -p build/gpu/lib ;;
   *--json*selftest.json) echo "in $(basename "$PWD"), path $PYTHONPATH"; exit 1 ;;
   *--quick) echo "pool off: $PYTORCH_NO_CUDA_MEMORY_CACHING" ;;
-  *bench_cuda.py*) sleep 30 ;;
+  *kernels.py*) sleep 30 ;;
 esac
 """
 SANITIZER = """#!/bin/sh
@@ -75,9 +75,12 @@ def test_a_failing_step_stops_no_other(pretended, tmp_path):
     assert done.returncode == 1
     summary = (tmp_path / "results/summary.txt").read_text().splitlines()
     assert [line.split()[:2] for line in summary] == [
-        ["build", "passed,"], ["selftest", "FAILED"], ["memcheck", "passed,"], ["bench", "FAILED:"],
+        ["build", "passed,"],
+        ["selftest", "FAILED"],
+        ["memcheck", "passed,"],
+        ["bench", "FAILED:"],
         ["roofline", "passed,"],
-    ]  # fmt: skip
+    ]
     assert "exit code 1" in summary[1] and "not done" in summary[3]
     # Steps run in the build folder, which PYTHONPATH names too; the log's end is shown.
     lib = tmp_path / "build/gpu/lib"

@@ -32,13 +32,17 @@ struct Random {
   int below(int n) { return static_cast<int>(next() % static_cast<uint64_t>(n)); }
   float uniform() { return static_cast<float>(next() >> 40) * 0x1p-24f; }
   template <class T>
-  const T& pick(const std::vector<T>& from) { return from[below(static_cast<int>(from.size()))]; }
+  const T& pick(const std::vector<T>& from) {
+    return from[below(static_cast<int>(from.size()))];
+  }
 };
 
 inline size_t bytes_of(Type type) { return type == Type::uint8 ? 1 : type == Type::float32 ? 4 : 2; }
 inline const char* name_of(Type type) {
-  return type == Type::uint8 ? "uint8" : type == Type::float16 ? "float16"
-         : type == Type::bfloat16 ? "bfloat16" : "float32";
+  return type == Type::uint8      ? "uint8"
+         : type == Type::float16  ? "float16"
+         : type == Type::bfloat16 ? "bfloat16"
+                                  : "float32";
 }
 
 // Memory on the heap that ends where its last element does, so that AddressSanitizer sees a step
@@ -55,7 +59,9 @@ struct Memory {
   }
   unsigned char* begin() const { return block.get() + offset; }
   template <class T>
-  T* as() const { return reinterpret_cast<T*>(begin()); }
+  T* as() const {
+    return reinterpret_cast<T*>(begin());
+  }
   bool operator==(const Memory& other) const {
     return bytes == other.bytes && std::memcmp(begin(), other.begin(), bytes) == 0;
   }
@@ -139,14 +145,17 @@ struct FarMemory {
   size_t bytes;
   void* begin;
   explicit FarMemory(size_t bytes_)
-      : bytes(bytes_), begin(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+      : bytes(bytes_),
+        begin(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                   0)) {
     if (begin == MAP_FAILED) std::abort();
   }
   FarMemory(const FarMemory&) = delete;
   ~FarMemory() { munmap(begin, bytes); }
   template <class T>
-  T* as() const { return static_cast<T*>(begin); }
+  T* as() const {
+    return static_cast<T*>(begin);
+  }
 };
 
 }  // namespace cases

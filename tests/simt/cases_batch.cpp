@@ -34,8 +34,8 @@ struct Case {
                   "batch: %d of %dx%dx%d to %dx%d and %d x %d x %d%s, %s, layout %d, stored gap %d "
                   "offset %d, drawn %d, pixels %d%s%s%s, %d KiB shared, %d multiprocessors",
                   batch, stored, stored_height, stored_width, height, width, dsap ? parts : 0, size, size,
-                  mirror ? " mirrored" : "", name_of(type), int(layout), gap, offset, int(drawn),
-                  int(pixels), augmented_dsap ? "" : ", plain dsap", foreign ? ", foreign" : "",
+                  mirror ? " mirrored" : "", name_of(type), int(layout), gap, offset, int(drawn), int(pixels),
+                  augmented_dsap ? "" : ", plain dsap", foreign ? ", foreign" : "",
                   normalise ? ", normalised" : "", simt::settings.shared_bytes >> 10,
                   simt::settings.multiprocessors);
     return text;
@@ -78,8 +78,14 @@ void draw_range(Random& random, int length, int& first, int& end) {
 
 dsa::Augmentation draw_sample(Random& random, const Case& c) {
   const int shift_y = c.height / 3 + 1, shift_x = c.width / 3 + 1;
-  dsa::Augmentation a{random.below(2 * shift_y + 1) - shift_y, random.below(2 * shift_x + 1) - shift_x,
-                      random.below(2), 0, 0, 0, 0, dsa::kKeepAll};
+  dsa::Augmentation a{random.below(2 * shift_y + 1) - shift_y,
+                      random.below(2 * shift_x + 1) - shift_x,
+                      random.below(2),
+                      0,
+                      0,
+                      0,
+                      0,
+                      dsa::kKeepAll};
   if (c.drawn == Drawn::borders) a.shift_y = a.shift_x = 0;
   if (random.below(2) || c.drawn == Drawn::borders) {
     draw_range(random, c.height, a.top, a.bottom), draw_range(random, c.width, a.left, a.right);
@@ -128,10 +134,15 @@ Data make(const Case& c, Random& random) {
   const int64_t stored_bytes = 3 * c.stored_height * c.stored_width, stride = stored_bytes + c.gap;
   const size_t all = c.stored ? stride * (c.stored - 1) + stored_bytes : 0;
   const size_t element = bytes_of(c.type), offset = c.layout == Layout::unaligned ? element : 0;
-  Data data{Memory(all, c.offset), Memory(all, c.offset), Memory(c.batch * 8),
-            Memory(c.batch * sizeof(dsa::Augmentation)), Memory(c.batch * sizeof(dsa::Augmentation)),
-            table_of(c.stored_height, c.height), table_of(c.stored_width, c.width),
-            Memory(image_elements * element, offset), Memory(dsap_elements * element, offset)};
+  Data data{Memory(all, c.offset),
+            Memory(all, c.offset),
+            Memory(c.batch * 8),
+            Memory(c.batch * sizeof(dsa::Augmentation)),
+            Memory(c.batch * sizeof(dsa::Augmentation)),
+            table_of(c.stored_height, c.height),
+            table_of(c.stored_width, c.width),
+            Memory(image_elements * element, offset),
+            Memory(dsap_elements * element, offset)};
   draw_all(random, Type::uint8, data.images);
   set_iuv(random, c, data.iuv.begin(), stride);
   for (int b = 0; b < c.batch; ++b) {
@@ -273,8 +284,8 @@ void batch_cases() {
     empty.foreign = true;
     run(empty, 6);
     run({1, 1, 1, 1, 1, 1, 1}, 7);
-    run({16, 5, 8, 16, 16, 8, 8}, 8);     // more blocks than multiprocessors
-    run({1, 1, 2, 2, 3, 4200, 2}, 9);     // rows that no block finishes in one go, or keeps in shared memory
-    run({1, 1, 700, 4, 1, 16, 2}, 10);    // of more taps than it can keep
+    run({16, 5, 8, 16, 16, 8, 8}, 8);   // more blocks than multiprocessors
+    run({1, 1, 2, 2, 3, 4200, 2}, 9);   // rows that no block finishes in one go, or keeps in shared memory
+    run({1, 1, 700, 4, 1, 16, 2}, 10);  // of more taps than it can keep
   });
 }

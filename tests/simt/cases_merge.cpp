@@ -15,9 +15,9 @@ struct Case {
 
   std::string name(const char* what) const {
     char text[128];
-    std::snprintf(text, sizeof text, "%s %s, %ld x %ld, %s%s%s%s", what,
-                  front_back ? "front_back" : "mirror", long(batch), long(inner), name_of(type),
-                  residual ? ", residual" : "", relu ? ", relu" : "", aligned ? "" : ", unaligned");
+    std::snprintf(text, sizeof text, "%s %s, %ld x %ld, %s%s%s%s", what, front_back ? "front_back" : "mirror",
+                  long(batch), long(inner), name_of(type), residual ? ", residual" : "", relu ? ", relu" : "",
+                  aligned ? "" : ", unaligned");
     return text;
   }
 };
@@ -58,7 +58,8 @@ void merge_cases() {
     for (const int64_t inner : {1, 3, 8, 64, 100, 257, 1024}) {
       for (int form = 0; form < 8; ++form) {
         run({bool(random.below(2)), 1 + random.below(5), inner, type, bool(form & 1), bool(form & 2),
-             bool(form & 4)}, random);
+             bool(form & 4)},
+            random);
       }
     }
   }

@@ -11,7 +11,7 @@ namespace {
 
 struct Case {
   int queries, gallery, identities, cameras;
-  int levels;  // distances take so many values: few of them make ties
+  int levels;   // distances take so many values: few of them make ties
   int gap = 0;  // elements between the rows
 };
 
@@ -42,8 +42,8 @@ void run(const Case& c, Random& random) {
   if (random.below(2)) most = (most + 3) / 4 * 4;
   const Memory ranks(c.queries * most * 8), found(c.queries * 8);
   const Memory expected_ranks(c.queries * most * 8), expected_found(c.queries * 8);
-  dsa::RankCall call{c.queries, c.gallery, distances.begin(), sizeof(T) == 8, stride, members.data(),
-                     first.data(), count.data(), query_cams.data(), cams.data(), most};
+  dsa::RankCall call{c.queries,    c.gallery,    distances.begin(), sizeof(T) == 8, stride, members.data(),
+                     first.data(), count.data(), query_cams.data(), cams.data(),    most};
   call.ranks = expected_ranks.as<int64_t>(), call.found = expected_found.as<int64_t>();
   for (int q = 0; q < c.queries; ++q) dsa::rank_cpu(call, q);
   call.ranks = ranks.as<int64_t>(), call.found = found.as<int64_t>();

@@ -24,11 +24,10 @@ struct Case {
     std::snprintf(text, sizeof text,
                   "%dx%dx%dx%d to %d x %d x %d%s, %s to %s, iuv %s, layouts %d %d %d, pixels %d%s%s, "
                   "%d KiB shared, %d multiprocessors",
-                  batch, channels, height, width, parts, size, size, mirror ? " mirrored" : "",
-                  name_of(in), name_of(out), float_iuv ? "float32" : "uint8", int(image_layout),
-                  int(iuv_layout), int(out_layout), int(pixels), source ? ", source" : "",
-                  normalise ? ", normalised" : "", simt::settings.shared_bytes >> 10,
-                  simt::settings.multiprocessors);
+                  batch, channels, height, width, parts, size, size, mirror ? " mirrored" : "", name_of(in),
+                  name_of(out), float_iuv ? "float32" : "uint8", int(image_layout), int(iuv_layout),
+                  int(out_layout), int(pixels), source ? ", source" : "", normalise ? ", normalised" : "",
+                  simt::settings.shared_bytes >> 10, simt::settings.multiprocessors);
     return text;
   }
 };
@@ -82,15 +81,18 @@ struct Data {
 
 Data make(const Case& c, Random& random) {
   int64_t image_stride[4], iuv_stride[4], out_stride[5];
-  const int64_t image_elements = image_strides(c.image_layout, {c.batch, c.channels, c.height, c.width}, image_stride);
+  const int64_t image_elements =
+      image_strides(c.image_layout, {c.batch, c.channels, c.height, c.width}, image_stride);
   const int64_t iuv_elements = image_strides(c.iuv_layout, {c.batch, 3, c.height, c.width}, iuv_stride);
-  const int64_t out_elements = out_strides(c.out_layout, {c.batch, c.parts, c.channels, c.size, c.size}, out_stride);
+  const int64_t out_elements =
+      out_strides(c.out_layout, {c.batch, c.parts, c.channels, c.size, c.size}, out_stride);
   const Type iuv_type = c.float_iuv ? Type::float32 : Type::uint8;
   Data data{Memory(image_elements * bytes_of(c.in), offset_of(c.image_layout, c.in)),
             Memory(iuv_elements * bytes_of(iuv_type), offset_of(c.iuv_layout, iuv_type)),
             Memory(out_elements * bytes_of(c.out), offset_of(c.out_layout, c.out)),
             Memory(size_t(c.batch) * c.parts * c.size * c.size * 4, offset_of(c.out_layout, Type::float32)),
-            {}, {}};
+            {},
+            {}};
   draw_all(random, c.in, data.image);
   set_iuv(random, c, data.iuv, iuv_stride);
   for (int channel = 0; channel < c.channels; ++channel) {
@@ -169,9 +171,25 @@ void run_far_apart() {
   }
   const float fill[1] = {7};
   const dsa::Normalise normalise[1] = {};
-  dsa::WarpImages call{2, 1, 16, 16, 4, 24, false, image, Type::uint8, {step, 256, 16, 1},
-                       iuv, false, {step, 256, 16, 1}, expected, Type::uint8, {step, 16, 16, 4, 1},
-                       nullptr, fill, normalise};
+  dsa::WarpImages call{2,
+                       1,
+                       16,
+                       16,
+                       4,
+                       24,
+                       false,
+                       image,
+                       Type::uint8,
+                       {step, 256, 16, 1},
+                       iuv,
+                       false,
+                       {step, 256, 16, 1},
+                       expected,
+                       Type::uint8,
+                       {step, 16, 16, 4, 1},
+                       nullptr,
+                       fill,
+                       normalise};
   for (int b = 0; b < 2; ++b) dsa::warp_cpu(call, b, 0, 24);
   call.out = got;
   check(dsa::warp_cuda(call, nullptr) == cudaSuccess, "no launch: images far apart");

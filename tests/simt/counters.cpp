@@ -30,7 +30,7 @@ struct Access {
 
 std::vector<Buffer> watched;
 std::vector<std::unordered_set<uint64_t>> loaded, stored;
-std::vector<Access> accesses;  // of the block that runs
+std::vector<Access> accesses;                        // of the block that runs
 std::array<std::vector<uint32_t>, 1024> iterations;  // of each thread, the innermost loop last
 const unsigned char* shared_begin;
 size_t shared_size;
@@ -61,9 +61,8 @@ void count_shared(Span span) {
     shared.atomic_lanes += span.second - span.first;
     int most = 0;
     for (const Access* a = span.first; a < span.second; ++a) {
-      most = std::max<int>(most, std::count_if(span.first, span.second, [&](const Access& b) {
-        return b.address == a->address;
-      }));
+      most = std::max<int>(most, std::count_if(span.first, span.second,
+                                               [&](const Access& b) { return b.address == a->address; }));
     }
     shared.atomic_serial += most;
   }
@@ -181,12 +180,12 @@ void count_atomic(const void* address, int bytes) {
 
 // The names that the compiler calls.
 extern "C" {
-#define SIMT_HOOK(bytes)                                                       \
-  void __tsan_read##bytes(void* address) {                                     \
-    simt::record(address, bytes, simt::load, __builtin_return_address(0));     \
-  }                                                                            \
-  void __tsan_write##bytes(void* address) {                                    \
-    simt::record(address, bytes, simt::store, __builtin_return_address(0));    \
+#define SIMT_HOOK(bytes)                                                    \
+  void __tsan_read##bytes(void* address) {                                  \
+    simt::record(address, bytes, simt::load, __builtin_return_address(0));  \
+  }                                                                         \
+  void __tsan_write##bytes(void* address) {                                 \
+    simt::record(address, bytes, simt::store, __builtin_return_address(0)); \
   }
 SIMT_HOOK(1)
 SIMT_HOOK(2)

@@ -29,17 +29,17 @@ constexpr int kHeight = 256, kWidth = 128, kSize = 32, kChannels = 3;
 
 // Sectors of `memory` that hold one of the elements that are marked.
 using Sectors = std::set<uint64_t>;
-void mark(Sectors& sectors, const void* address) {
-  sectors.insert(reinterpret_cast<uint64_t>(address) / 32);
-}
+void mark(Sectors& sectors, const void* address) { sectors.insert(reinterpret_cast<uint64_t>(address) / 32); }
 
 void print(const std::string& what, const simt::Counts& counts, std::map<std::string, int64_t> least) {
-  std::printf("{\"what\": \"%s\", \"kernel\": \"%s\", \"launches\": %ld, \"blocks\": %ld, \"shared_bytes\": %ld",
-              what.c_str(), counts.kernel.c_str(), counts.launches, counts.blocks, counts.shared_bytes);
+  std::printf(
+      "{\"what\": \"%s\", \"kernel\": \"%s\", \"launches\": %ld, \"blocks\": %ld, \"shared_bytes\": %ld",
+      what.c_str(), counts.kernel.c_str(), counts.launches, counts.blocks, counts.shared_bytes);
   const simt::Shared& s = counts.shared;
-  std::printf(", \"shared\": {\"requests\": %ld, \"wavefronts\": %ld, \"least_wavefronts\": %ld, \"atomics\": %ld, "
-              "\"atomic_lanes\": %ld, \"atomic_serial\": %ld}, \"buffers\": [",
-              s.requests, s.wavefronts, s.least_wavefronts, s.atomics, s.atomic_lanes, s.atomic_serial);
+  std::printf(
+      ", \"shared\": {\"requests\": %ld, \"wavefronts\": %ld, \"least_wavefronts\": %ld, \"atomics\": %ld, "
+      "\"atomic_lanes\": %ld, \"atomic_serial\": %ld}, \"buffers\": [",
+      s.requests, s.wavefronts, s.least_wavefronts, s.atomics, s.atomic_lanes, s.atomic_serial);
   const char* comma = "";
   for (const simt::Buffer& b : counts.buffers) {
     for (const bool stores : {false, true}) {
@@ -47,10 +47,11 @@ void print(const std::string& what, const simt::Counts& counts, std::map<std::st
       if (!r.requests) continue;
       const int64_t distinct = stores ? b.store_sectors : b.load_sectors;
       const int64_t fewest = least.count(b.name) ? least[b.name] : int64_t(b.bytes + 31) / 32;
-      std::printf("%s{\"name\": \"%s\", \"kind\": \"%s\", \"requests\": %ld, \"bytes\": %ld, \"sectors\": %ld, "
-                  "\"full_sectors\": %ld, \"wide\": %ld, \"distinct\": %ld, \"least\": %ld}",
-                  comma, b.name.c_str(), stores ? "store" : "load", r.requests, r.bytes, r.sectors,
-                  r.full_sectors, r.wide, distinct, fewest);
+      std::printf(
+          "%s{\"name\": \"%s\", \"kind\": \"%s\", \"requests\": %ld, \"bytes\": %ld, \"sectors\": %ld, "
+          "\"full_sectors\": %ld, \"wide\": %ld, \"distinct\": %ld, \"least\": %ld}",
+          comma, b.name.c_str(), stores ? "store" : "load", r.requests, r.bytes, r.sectors, r.full_sectors,
+          r.wide, distinct, fewest);
       comma = ", ";
     }
   }
@@ -122,8 +123,8 @@ void count_warp(const std::string& what, int images, Type out_type, bool last, b
   for (size_t cell = 0; cell < cells; ++cell) {
     const int pixel = source.as<int32_t>()[cell];
     for (int c = 0; c < kChannels && pixel >= 0; ++c) {
-      mark(least_image, image.begin() + cell / (24 * kSize * kSize) * image_stride[0] +
-                            c * image_stride[1] + pixel * image_stride[3]);
+      mark(least_image, image.begin() + cell / (24 * kSize * kSize) * image_stride[0] + c * image_stride[1] +
+                            pixel * image_stride[3]);
     }
   }
   simt::forget_buffers();
@@ -302,9 +303,19 @@ void count_rank(const std::string& what, int queries, int gallery) {
   }
   most = (most + 3) / 4 * 4;  // as the torch library has it
   const Memory ranks(queries * most * 8), found(queries * 8);
-  dsa::RankCall call{queries, gallery, distances.begin(), false, gallery, member, first.as<int64_t>(),
-                     count.as<int64_t>(), query_cams.as<int64_t>(), cams.as<int64_t>(), most,
-                     ranks.as<int64_t>(), found.as<int64_t>()};
+  dsa::RankCall call{queries,
+                     gallery,
+                     distances.begin(),
+                     false,
+                     gallery,
+                     member,
+                     first.as<int64_t>(),
+                     count.as<int64_t>(),
+                     query_cams.as<int64_t>(),
+                     cams.as<int64_t>(),
+                     most,
+                     ranks.as<int64_t>(),
+                     found.as<int64_t>()};
   simt::forget_buffers();
   simt::watch("distances", distances.begin(), distances.bytes);
   simt::watch("ranks", ranks.begin(), ranks.bytes);

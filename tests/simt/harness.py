@@ -23,21 +23,37 @@ ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "simt"
 
-COMMON = ["-std=c++20", "-g1", "-pthread", "-ffp-contract=off", "-fno-trapping-math",
-          "-fno-strict-aliasing", "-w"]  # fmt: skip
+COMMON = [
+    "-std=c++20",
+    "-g1",
+    "-pthread",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+    "-fno-strict-aliasing",
+    "-w",
+]
 # Kernels keep the accesses that their source has, so that they can be counted.
-AS_WRITTEN = ["-fno-tree-sra", "-fno-thread-jumps", "-fno-store-merging",
-              "-fno-tree-loop-distribute-patterns"]  # fmt: skip
+AS_WRITTEN = [
+    "-fno-tree-sra",
+    "-fno-thread-jumps",
+    "-fno-store-merging",
+    "-fno-tree-loop-distribute-patterns",
+]
 HOST = [*COMMON, "-O2", "-fno-tree-loop-distribute-patterns"]
 MODES = {
     "plain": {"kernels": ["-O2"], "define": [], "link": []},
-    "address": {"kernels": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-                "define": ["-DSIMT_ASAN"], "link": ["-fsanitize=address,undefined"]},
-    "thread": {"kernels": ["-O1", "-fsanitize=thread"], "define": ["-DSIMT_TSAN"],
-               "link": ["-fsanitize=thread"]},
-    "count": {"kernels": ["-O1", *AS_WRITTEN, "-fsanitize=thread"],
-              "define": ["-DSIMT_COUNT"], "link": []},
-}  # fmt: skip
+    "address": {
+        "kernels": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        "define": ["-DSIMT_ASAN"],
+        "link": ["-fsanitize=address,undefined"],
+    },
+    "thread": {
+        "kernels": ["-O1", "-fsanitize=thread"],
+        "define": ["-DSIMT_TSAN"],
+        "link": ["-fsanitize=thread"],
+    },
+    "count": {"kernels": ["-O1", *AS_WRITTEN, "-fsanitize=thread"], "define": ["-DSIMT_COUNT"], "link": []},
+}
 
 BARRIER = re.compile(r"^(?P<indent>\s*)__syncthreads\(\);$")
 ATOMIC = re.compile(r"^(?P<indent>\s*)atomic(?P<kind>Max|Min|Add)\((?P<address>&.*), (?P<value>[^,]*)\);$")
@@ -89,8 +105,10 @@ def convert(text: str, name: str, first: int) -> tuple[str, list[Site]]:
             if barrier:
                 line = f"{barrier['indent']}::simt::barrier({number});"
             else:
-                line = (f"{atomic['indent']}SIMT_ATOMIC_{atomic['kind'].upper()}({number}, "
-                        f"({atomic['address']}), ({atomic['value']}));")
+                line = (
+                    f"{atomic['indent']}SIMT_ATOMIC_{atomic['kind'].upper()}({number}, "
+                    f"({atomic['address']}), ({atomic['value']}));"
+                )
         lines.append(line)
     text = "\n".join(lines)
     left = re.search(r"__syncthreads|\batomic[A-Z]\w*\(|__shared__ (?!__align__)", SHARED.sub("", text))
@@ -110,8 +128,10 @@ def convert_launches(text: str, file: str) -> str:
         kernel, arguments = text[begin:start], text[end + 4 : close]
         grid, block, shared, _stream = split(text[start + 3 : end])
         name = kernel.split("<")[0]
-        call = (f'::simt::launch("{name}", (const void*)&{kernel}, {grid}, {block}, {shared}, '
-                f"[&] {{ {kernel}({arguments}); }})")
+        call = (
+            f'::simt::launch("{name}", (const void*)&{kernel}, {grid}, {block}, {shared}, '
+            f"[&] {{ {kernel}({arguments}); }})"
+        )
         if text[close + 1] != ";":
             raise SyntaxError(f"{file}: a launch must be a statement of its own")
         text = text[:begin] + call + text[close + 1 :]
@@ -225,8 +245,18 @@ def program(name: str, mode: str) -> Path:
     include = [f"-I{folder}", f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
     as_cpp = ["-include", "simt.h", "-x", "c++"]
     jobs = [
-        ["g++", *COMMON, *flags["kernels"], *flags["define"], *include, *as_cpp,
-         "-c", path, "-o", f"{path}.o"]
+        [
+            "g++",
+            *COMMON,
+            *flags["kernels"],
+            *flags["define"],
+            *include,
+            *as_cpp,
+            "-c",
+            path,
+            "-o",
+            f"{path}.o",
+        ]
         for path in sorted(folder.glob("*.cu"))
     ]
     for path in hosts(name, mode):

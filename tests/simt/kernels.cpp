@@ -10,9 +10,11 @@
 
 int main(int count, char** words) {
   std::vector<std::string> chosen;
-  const std::pair<const char*, void (*)()> all[] = {
-      {"warp", warp_cases}, {"gradient", gradient_cases}, {"batch", batch_cases},
-      {"merge", merge_cases}, {"rank", rank_cases}};
+  const std::pair<const char*, void (*)()> all[] = {{"warp", warp_cases},
+                                                    {"gradient", gradient_cases},
+                                                    {"batch", batch_cases},
+                                                    {"merge", merge_cases},
+                                                    {"rank", rank_cases}};
   for (int i = 1; i < count; ++i) {
     const std::string word = words[i];
     if (word == "--list") {

@@ -46,12 +46,14 @@ void counts() {
   };
   simt::Counts wide = count(Traffic::wide);
   for (const simt::Requests& r : {wide.buffers[0].loads, wide.buffers[1].stores}) {
-    check(r.requests == 1 && r.wide == 1 && r.sectors == 16 && r.full_sectors == 16 && r.bytes == 512, "wide");
+    check(r.requests == 1 && r.wide == 1 && r.sectors == 16 && r.full_sectors == 16 && r.bytes == 512,
+          "wide");
   }
   check(wide.buffers[1].store_sectors == 16 && wide.buffers[1].load_sectors == 0, "distinct sectors");
   simt::Counts strided = count(Traffic::strided);
   for (const simt::Requests& r : {strided.buffers[0].loads, strided.buffers[1].stores}) {
-    check(r.requests == 1 && r.wide == 0 && r.sectors == 16 && r.full_sectors == 0 && r.bytes == 128, "strided");
+    check(r.requests == 1 && r.wide == 0 && r.sectors == 16 && r.full_sectors == 0 && r.bytes == 128,
+          "strided");
   }
   // Iterations 0..3 of the loop: the lanes that store are those of iteration i's parity that go
   // round so often; each iteration is one request, and never mixes with another.
@@ -60,10 +62,12 @@ void counts() {
   check(loop.buffers[1].stores.bytes == 4 * (16 + 16 + 8 + 8), "bytes of a loop");
   simt::Counts conflicts = count(Traffic::conflicts);
   check(conflicts.shared.requests == 2 && conflicts.shared.wavefronts == 33 &&
-            conflicts.shared.least_wavefronts == 2, "bank conflicts");
+            conflicts.shared.least_wavefronts == 2,
+        "bank conflicts");
   simt::Counts atomics = count(Traffic::one_address);
-  check(atomics.shared.atomics == 1 && atomics.shared.atomic_lanes == 32 &&
-            atomics.shared.atomic_serial == 16, "atomics on one address");
+  check(
+      atomics.shared.atomics == 1 && atomics.shared.atomic_lanes == 32 && atomics.shared.atomic_serial == 16,
+      "atomics on one address");
 }
 #endif
 

@@ -47,12 +47,8 @@ __global__ void traffic(const int* in, int* out, Traffic kind) {
   int* const shared = reinterpret_cast<int*>(shared_bytes);
   const int lane = threadIdx.x;
   switch (kind) {
-    case Traffic::wide:
-      reinterpret_cast<Four*>(out)[lane] = reinterpret_cast<const Four*>(in)[lane];
-      break;
-    case Traffic::strided:
-      out[lane * 4] = in[lane * 4];
-      break;
+    case Traffic::wide: reinterpret_cast<Four*>(out)[lane] = reinterpret_cast<const Four*>(in)[lane]; break;
+    case Traffic::strided: out[lane * 4] = in[lane * 4]; break;
     case Traffic::loop:  // some lanes go round more often, and skip every other time
       for (int i = 0; i < 1 + lane % 4; ++i) {
         if ((i + lane) % 2 == 0) out[i * 32 + lane] = 1;
@@ -62,9 +58,7 @@ __global__ void traffic(const int* in, int* out, Traffic kind) {
       shared[lane * 32] = lane;
       shared[lane] = lane;
       break;
-    case Traffic::one_address:
-      atomicAdd(&shared[lane / 16], 1);
-      break;
+    case Traffic::one_address: atomicAdd(&shared[lane / 16], 1); break;
   }
 }
 

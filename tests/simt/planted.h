@@ -2,8 +2,16 @@
 #pragma once
 
 enum class Bug {
-  none, wrong, global_read, shared_write, not_initialised, early_return, divergent_barrier, overlap,
-  no_warp_barrier, too_much_shared,
+  none,
+  wrong,
+  global_read,
+  shared_write,
+  not_initialised,
+  early_return,
+  divergent_barrier,
+  overlap,
+  no_warp_barrier,
+  too_much_shared,
 };
 enum class Traffic { wide, strided, loop, conflicts, one_address };
 

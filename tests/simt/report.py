@@ -1,15 +1,13 @@
 """Prints what tests/simt counts of each kernel on a typical batch, and what nvcc says of each.
 
-    python tests/simt/report.py [IMAGES]     (make kernels)
+python tests/simt/report.py [IMAGES]     (make kernels)
 """
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import harness  # noqa: E402
+import harness
 
 SECTOR = 32
 
@@ -23,22 +21,29 @@ def counts(images: int = 64) -> list[dict]:
 
 def print_counts(rows: list[dict]) -> None:
     for row in rows:
-        print(f"\n{row['what']}: {row['kernel']}, {row['blocks']} blocks, "
-              f"{row['shared_bytes'] / 1024:.1f} KiB of shared memory each")
+        print(
+            f"\n{row['what']}: {row['kernel']}, {row['blocks']} blocks, "
+            f"{row['shared_bytes'] / 1024:.1f} KiB of shared memory each"
+        )
         print("    buffer              MB  x least   MB again  sectors a request  full sectors  16 B wide")
         for b in row["buffers"]:
             again = (b["sectors"] - b["distinct"]) * SECTOR
-            print(f"    {b['kind']:5s} {b['name']:12s} {b['distinct'] * SECTOR / 1e6:6.2f} "
-                  f"{b['distinct'] / b['least']:7.3f} {again / 1e6:10.2f} "
-                  f"{b['sectors'] / b['requests']:11.1f} of {b['bytes'] / b['requests'] / SECTOR:4.1f} "
-                  f"{b['full_sectors'] / b['sectors']:13.1%} {b['wide'] / b['requests']:11.0%}")
+            print(
+                f"    {b['kind']:5s} {b['name']:12s} {b['distinct'] * SECTOR / 1e6:6.2f} "
+                f"{b['distinct'] / b['least']:7.3f} {again / 1e6:10.2f} "
+                f"{b['sectors'] / b['requests']:11.1f} of {b['bytes'] / b['requests'] / SECTOR:4.1f} "
+                f"{b['full_sectors'] / b['sectors']:13.1%} {b['wide'] / b['requests']:11.0%}"
+            )
         s = row["shared"]
         if s["requests"]:
             conflicts = s["wavefronts"] / s["least_wavefronts"]
             print(f"    shared memory: {conflicts:.2f} wavefronts for 1 without bank conflicts", end="")
             if s["atomics"]:
-                print(f"; atomics: {s['atomic_lanes'] / s['atomics']:.1f} lanes a request, at most "
-                      f"{s['atomic_serial'] / s['atomics']:.2f} of them on one address", end="")
+                print(
+                    f"; atomics: {s['atomic_lanes'] / s['atomics']:.1f} lanes a request, at most "
+                    f"{s['atomic_serial'] / s['atomics']:.2f} of them on one address",
+                    end="",
+                )
             print()
 
 

@@ -42,8 +42,8 @@ namespace {
 constexpr size_t kStackBytes = 64 << 10;
 
 [[noreturn]] void fail(const char* kernel, dim3 block, const char* what, unsigned thread) {
-  std::fprintf(stderr, "simt: %s, block (%u, %u, %u), thread %u: %s\n", kernel, block.x, block.y,
-               block.z, thread, what);
+  std::fprintf(stderr, "simt: %s, block (%u, %u, %u), thread %u: %s\n", kernel, block.x, block.y, block.z,
+               thread, what);
   std::_Exit(3);
 }
 
@@ -228,8 +228,7 @@ void Worker::run(dim3 block, dim3 block_size, dim3 grid_size, size_t shared_byte
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = *fibers[i];
     fiber.state = State::ready;
-    fiber.index = {dim3(i % block_size.x, i / block_size.x % block_size.y,
-                        i / (block_size.x * block_size.y)),
+    fiber.index = {dim3(i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)),
                    block, block_size, grid_size};
     void** top = reinterpret_cast<void**>(fiber.stack + kStackBytes);
     *--top = nullptr;  // the stack's end, and 16-byte alignment at the entry
@@ -383,7 +382,7 @@ const uint64_t* exchange(unsigned mask, uint64_t value) {
   meet(mask);
   uint64_t copy[32];
   for (int i = 0; i < 32; ++i) copy[i] = warp_.value[i];  // no memcpy: ThreadSanitizer sees those
-  meet(mask);  // all have read before anyone writes again
+  meet(mask);                                             // all have read before anyone writes again
   for (int i = 0; i < 32; ++i) values[i] = copy[i];
   return values;  // read at once, before this fiber waits again
 }

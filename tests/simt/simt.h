@@ -33,10 +33,10 @@ namespace simt {
 struct Settings {
   enum Order { forward, reverse, shuffled } order = forward;  // of the threads of a block
   unsigned seed = 1;                                          // of `shuffled`
-  int workers = 1;             // host threads; block b runs on worker b % workers
-  unsigned char poison = 0xcd;  // what shared memory holds before a block starts
-  int planted = 0;             // number of the barrier or atomic that is broken on purpose
-  int multiprocessors = 132;   // what the device says of itself
+  int workers = 1;               // host threads; block b runs on worker b % workers
+  unsigned char poison = 0xcd;   // what shared memory holds before a block starts
+  int planted = 0;               // number of the barrier or atomic that is broken on purpose
+  int multiprocessors = 132;     // what the device says of itself
   int shared_bytes = 227 << 10;  // most dynamic shared memory a block may ask for
 };
 extern Settings settings;
@@ -89,8 +89,8 @@ SIMT_INLINE T update(T* address, bool weak, Combine combine) {
     return old;
   }
   T old = __atomic_load_n(address, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(address, &old, combine(old), true, __ATOMIC_RELAXED,
-                                      __ATOMIC_RELAXED)) {
+  while (
+      !__atomic_compare_exchange_n(address, &old, combine(old), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return old;
 #endif
@@ -119,11 +119,11 @@ T shuffle(unsigned mask, T value, unsigned from, bool in_range) {
 #define gridDim (::simt::index().grid_size)
 
 #define SIMT_WEAK(site) (::simt::settings.planted == (site))
-#define SIMT_ATOMIC_MAX(site, address, value)                            \
-  ::simt::update(address, SIMT_WEAK(site),                               \
+#define SIMT_ATOMIC_MAX(site, address, value) \
+  ::simt::update(address, SIMT_WEAK(site),    \
                  [given = value](auto old) { return decltype(old)(old < given ? given : old); })
-#define SIMT_ATOMIC_MIN(site, address, value)                            \
-  ::simt::update(address, SIMT_WEAK(site),                               \
+#define SIMT_ATOMIC_MIN(site, address, value) \
+  ::simt::update(address, SIMT_WEAK(site),    \
                  [given = value](auto old) { return decltype(old)(given < old ? given : old); })
 #define SIMT_ATOMIC_ADD(site, address, value) \
   ::simt::update(address, SIMT_WEAK(site), [given = value](auto old) { return decltype(old)(old + given); })

@@ -4,15 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import harness
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import harness  # noqa: E402
-import report  # noqa: E402
+import report
 
 pytestmark = pytest.mark.skipif(harness.why_not() is not None, reason=str(harness.why_not()))
 
@@ -59,11 +56,14 @@ def sanitized():
 
 @pytest.mark.parametrize(
     "words",
-    [("--order", "forward", "--poison", 0xCD), ("--order", "reverse", "--poison", 0x7B),
-     ("--order", "shuffled", "--seed", 1, "--poison", 0),
-     ("--order", "shuffled", "--seed", 2, "--workers", 2)],
+    [
+        ("--order", "forward", "--poison", 0xCD),
+        ("--order", "reverse", "--poison", 0x7B),
+        ("--order", "shuffled", "--seed", 1, "--poison", 0),
+        ("--order", "shuffled", "--seed", 2, "--workers", 2),
+    ],
     ids=["forward", "reverse", "shuffled", "shuffled on two workers"],
-)  # fmt: skip
+)
 def test_kernels_equal_the_cpu_backend(words):
     done = run(harness.program("kernels", "plain"), *words)
     expect(done)
@@ -89,8 +89,11 @@ def test_every_barrier_and_atomic_is_needed(sanitized):
     assert {site.kind for site in sites} == {"barrier", "atomic"}
     unnoticed = sites
     for name in ("rank", "gradient", "warp", "batch"):  # each stops at its first race
-        jobs = [(program, name, "--workers", 3, "--cases", 2, "--planted", s.number) for s in unnoticed
-                if name in s.where or (name, s.where[:4]) == ("gradient", "warp")]  # fmt: skip
+        jobs = [
+            (program, name, "--workers", 3, "--cases", 2, "--planted", s.number)
+            for s in unnoticed
+            if name in s.where or (name, s.where[:4]) == ("gradient", "warp")
+        ]
         races = {
             job[-1]
             for job, done in zip(jobs, run_all(jobs))
@@ -163,9 +166,13 @@ def test_kernels_touch_no_more_memory_than_they_must(counted):
 
 # KiB a block asks for on the typical batch, as the kernels' comments state.
 SHARED = {
-    "warp_kernel": 28, "gradient_kernel": 32, "batch_kernel": 28, "merge_kernel": 0, "expand_kernel": 0,
+    "warp_kernel": 28,
+    "gradient_kernel": 32,
+    "batch_kernel": 28,
+    "merge_kernel": 0,
+    "expand_kernel": 0,
     "rank_kernel": 6,
-}  # fmt: skip
+}
 
 
 def test_shared_memory_is_within_its_budget(counted):

@@ -1,7 +1,7 @@
 """dsareid check"""
 
 from dsareid.commands.options import positional
-from dsareid.data.store import describe, open_store, verify
+from dsareid.data.store.reader import describe, open_store, verify
 
 
 def command(store: positional("STORE")) -> None:

@@ -2,7 +2,7 @@
 
 from dsareid.commands.options import positional
 from dsareid.data.layouts import list_data
-from dsareid.data.listing import describe
+from dsareid.data.layouts.base import describe
 
 
 def command(root: positional("ROOT"), protocol: str = "") -> None:

@@ -3,8 +3,8 @@
 import sys
 
 from dsareid.commands.options import positional
-from dsareid.data.cuhk03 import extract
 from dsareid.data.layouts import list_data
+from dsareid.data.layouts.cuhk03_matlab import extract
 
 
 def command(root: positional("ROOT"), out: positional("OUT")) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from dsareid.commands.options import peek
+from dsareid.cost.describe import describe
 from dsareid.data.batch import GuideConfig
-from dsareid.describe import describe
 from dsareid.engine import PRESETS
-from dsareid.engine.config import ModelName, NetworkConfig, Precision
-from dsareid.engine.run import choose_device
 from dsareid.models.reid import Guidance
+from dsareid.runs.config import ModelName, NetworkConfig, Precision
+from dsareid.runs.folder import choose_device
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
@@ -46,11 +46,20 @@ def build(arguments: list[str]) -> Callable[..., None]:
             precision: Of the training step. Inference is in float32.
         """
         config = dataclasses.replace(
-            default, data=Path(), out=Path(), model=model, guidance=guidance, height=height, width=width,
-            dsap_size=dsap_size, device=device, precision=precision, network=network, guide=guide,
-        )  # fmt: skip
+            default,
+            data=Path(),
+            out=Path(),
+            model=model,
+            guidance=guidance,
+            height=height,
+            width=width,
+            dsap_size=dsap_size,
+            device=device,
+            precision=precision,
+            network=network,
+            guide=guide,
+        )
         for text in describe(config, num_classes, batch_size, choose_device(device)):
             print(text, end="\n\n", flush=True)
 
     return command
-

@@ -3,9 +3,9 @@
 import tyro
 
 from dsareid.commands.options import optional_path, positional
-from dsareid.engine.run import choose_device
-from dsareid.errors import DSAError
 from dsareid.evaluation import Features, evaluate
+from dsareid.ground.errors import DSAError
+from dsareid.runs.folder import choose_device
 
 
 def command(

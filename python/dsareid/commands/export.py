@@ -1,9 +1,9 @@
 """dsareid export"""
 
 from dsareid.commands.options import positional
-from dsareid.embedder import Precision
-from dsareid.export import export
-from dsareid.files import readable_size
+from dsareid.ground.files import readable_size
+from dsareid.inference.embedder import Precision
+from dsareid.inference.export import export
 
 
 def command(run: positional("RUN"), out: positional("OUT"), precision: Precision = "float32") -> None:

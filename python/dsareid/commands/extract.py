@@ -3,9 +3,9 @@
 import tyro
 
 from dsareid.commands.options import positional
-from dsareid.errors import DSAError
-from dsareid.extract import SKIPPED, extract
-from dsareid.processes import rank_and_world
+from dsareid.ground.distributed import rank_and_world
+from dsareid.ground.errors import DSAError
+from dsareid.inference.extract import SKIPPED, extract
 
 
 def command(

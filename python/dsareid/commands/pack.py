@@ -3,8 +3,8 @@
 import tyro
 
 from dsareid.commands.options import positional
-from dsareid.data.pack import pack
-from dsareid.data.store import describe
+from dsareid.data.store.pack import pack
+from dsareid.data.store.reader import describe
 
 
 def command(

@@ -8,7 +8,6 @@ import tyro
 from torch import Tensor
 
 from dsareid.commands.options import positional
-from dsareid.errors import DSAError
 from dsareid.evaluation import (
     FeatureDistances,
     chance,
@@ -19,7 +18,8 @@ from dsareid.evaluation import (
 )
 from dsareid.evaluation.evaluate_run import RANKS
 from dsareid.evaluation.ranking import AveragePrecision
-from dsareid.features import IMAGES, UNKNOWN, FeatureFolder, check_same_model, open_features
+from dsareid.ground.errors import DSAError
+from dsareid.inference.feature_folder import IMAGES, UNKNOWN, FeatureFolder, check_same_model, open_features
 
 _JUNK = -1
 

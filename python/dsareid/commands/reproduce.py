@@ -43,9 +43,11 @@ def command(
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
     """
     settings = dataclasses.replace(
-        PRESETS[preset], data=data, out=out, protocol=protocol, device=device,
+        PRESETS[preset],
+        data=data,
+        out=out,
+        protocol=protocol,
+        device=device,
         weights=weights or PRESETS[preset].weights,
-    )  # fmt: skip
-    reproduce(
-        table, data, out, settings, preset_name=preset, seeds=seeds, pretraining=pretraining
     )
+    reproduce(table, data, out, settings, preset_name=preset, seeds=seeds, pretraining=pretraining)

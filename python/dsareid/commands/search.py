@@ -1,8 +1,8 @@
 """dsareid search"""
 
 from dsareid.commands.options import optional_path, positional
-from dsareid.errors import DSAError
-from dsareid.search import PICTURED, check_picture, format_list, search, write_picture
+from dsareid.ground.errors import DSAError
+from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
 
 
 def command(

@@ -9,8 +9,8 @@ import tyro
 
 from dsareid.commands.options import peek
 from dsareid.engine import PRESETS, TrainConfig, train
-from dsareid.engine.config import load_config
-from dsareid.engine.run import CONFIG
+from dsareid.runs.config import load_config
+from dsareid.runs.folder import CONFIG
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
@@ -37,4 +37,3 @@ def build(arguments: list[str]) -> Callable[..., None]:
         train(dataclasses.replace(config, data=config.data.absolute()), resume=resume)
 
     return command
-

@@ -5,8 +5,8 @@ from typing import Annotated
 import tyro
 
 from dsareid.commands.options import positional
-from dsareid.errors import DSAError
-from dsareid.files import atomic_path
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path
 
 
 def command(
@@ -29,7 +29,7 @@ def command(
         size: Cells on each side of a part image, 1..256.
         scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
     """
-    from dsareid.textures import draw_part_images, part_images
+    from dsareid.densepose.textures import draw_part_images, part_images
 
     if not 1 <= size <= 256:
         raise DSAError(f"--size must be 1..256, not {size}")

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from dsa_ext import CUDA_ERROR, assemble_batch, draw_augmentation
 from dsa_ext.batch import seen_pixels
-from dsareid import _core
-from dsareid.cores import cores
-from dsareid.data.crops import image_patches, part_crops
-from dsareid.data.store import IMAGES, IUV, Split
-from dsareid.errors import DSAError
-from dsareid.files import readable_size
+from dsareid.data.guide_input import image_patches, part_crops
+from dsareid.data.store.reader import IMAGES, IUV, Split
+from dsareid.ground import _core
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import readable_size
+from dsareid.ground.machine import cores
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _AHEAD = 3  # batches in memory: one in use, the others being made
@@ -111,9 +111,7 @@ class TrainData:
         DSAError: not enough memory.
     """
 
-    def __init__(
-        self, split: Split, config: BatchConfig, device: torch.device, resident: bool | None = None
-    ):
+    def __init__(self, split: Split, config: BatchConfig, device: torch.device, resident: bool | None = None):
         identities, label = np.unique(split.ids, return_inverse=True)
         self.identities, self.images = len(identities), len(split)
         self._label, self._rows, self._device = torch.from_numpy(label), split.rows, device
@@ -125,9 +123,11 @@ class TrainData:
         # What a run must find again when it goes on: as many images, and the same pixels.
         files = (IMAGES, IUV)[:maps]
         self.fingerprint = {
-            "images": len(split), "dataset": store.header.dataset, "protocol": store.header.protocol,
+            "images": len(split),
+            "dataset": store.header.dataset,
+            "protocol": store.header.protocol,
             **{x: store.header.arrays[x].sha256 for x in files},
-        }  # fmt: skip
+        }
         self._source = (_Resident if resident else _Stream)(split, config, device)
         self.described = f"{readable_size(size)} of pixels, {self._source.described}"
 
@@ -184,16 +184,28 @@ class _Stream:
         self.slots = [_empty(config, config.batch, host, pinned) for _ in range(_AHEAD)]
         image, dsap = self.slots[0]
         self.prefetcher = _core.Prefetcher(
-            images=store.images, iuv=None if dsap is None else store.iuv,
+            images=store.images,
+            iuv=None if dsap is None else store.iuv,
             files=[(file, *stamp) for file, stamp in zip(store.descriptors, store.stamps)],
             slots=[tuple(map(_memory, slot)) for slot in self.slots],
-            type=str(config.dtype).removeprefix("torch."), batch=config.batch, height=config.height,
-            width=config.width, image_stride=image.stride(), size=config.dsap_size, parts=guide.parts,
-            dsap_stride=(1,) * 5 if dsap is None else dsap.stride(), mirror=guide.mirror,
-            augmented_dsap=guide.augmented, fill=(0, 0, 0), mean=MEAN, std=STD, **asdict(config.augment),
-            seed=config.seed, threads=threads,
+            type=str(config.dtype).removeprefix("torch."),
+            batch=config.batch,
+            height=config.height,
+            width=config.width,
+            image_stride=image.stride(),
+            size=config.dsap_size,
+            parts=guide.parts,
+            dsap_stride=(1,) * 5 if dsap is None else dsap.stride(),
+            mirror=guide.mirror,
+            augmented_dsap=guide.augmented,
+            fill=(0, 0, 0),
+            mean=MEAN,
+            std=STD,
+            **asdict(config.augment),
+            seed=config.seed,
+            threads=threads,
             owners=(self.slots, store),
-        )  # fmt: skip
+        )
 
     def batches(
         self, epoch: int, rows: np.ndarray, repeat: np.ndarray
@@ -273,10 +285,20 @@ def assemble(
     device = images.device if isinstance(images, Tensor) else torch.device("cpu")
     out = out or _empty(config, len(index), device)
     image, dsap = assemble_batch(
-        images, iuv if warped else None, index, drawn, height=config.height, width=config.width,
-        size=config.dsap_size, parts=guide.parts if warped else 24, mirror=warped and guide.mirror,
-        augmented_dsap=not warped or guide.augmented, mean=MEAN, std=STD, out=out,
-    )  # fmt: skip
+        images,
+        iuv if warped else None,
+        index,
+        drawn,
+        height=config.height,
+        width=config.width,
+        size=config.dsap_size,
+        parts=guide.parts if warped else 24,
+        mirror=warped and guide.mirror,
+        augmented_dsap=not warped or guide.augmented,
+        mean=MEAN,
+        std=STD,
+        out=out,
+    )
     if guide is None or warped:
         return image, dsap
     return image, _in_place_of_dsap(images, iuv, index, drawn, config, image)

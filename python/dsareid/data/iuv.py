@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from dsareid.data.mat5 import read_mat5
-from dsareid.errors import DSAError
-from dsareid.files import atomic_path
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path
 
 # Of the many that Pillow reads: others are rarer and less tried, and for one of them it starts Ghostscript.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -46,9 +46,7 @@ def read_iuv(path: str | os.PathLike) -> np.ndarray:
     """
     image = _decode(path, "an IUV map")
     if image.mode != "RGB":
-        raise DSAError(
-            f"{path}: an IUV map is an 8-bit RGB image (R=V, G=U, B=I), not mode {image.mode}"
-        )
+        raise DSAError(f"{path}: an IUV map is an 8-bit RGB image (R=V, G=U, B=I), not mode {image.mode}")
     iuv = np.ascontiguousarray(np.asarray(image)[..., ::-1])
     if iuv[..., 0].max() > 24:
         hint = ""
@@ -73,9 +71,7 @@ def write_iuv(path: str | os.PathLike, iuv: np.ndarray) -> None:
         Image.fromarray(np.ascontiguousarray(iuv[..., ::-1])).save(temporary)
 
 
-def read_pair(
-    image_path: str | os.PathLike, iuv_path: str | os.PathLike
-) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read an image and its IUV map, both uint8 [H, W, 3].
 
     Raises:

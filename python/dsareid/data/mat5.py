@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 MOST_BYTES = 1 << 28  # of all that a file unpacks to; DensePose's UV_symmetry_transforms.mat is 25 MB
 _MATRIX, _COMPRESSED = 14, 15

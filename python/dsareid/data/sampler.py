@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dsareid import _core
-from dsareid.errors import DSAError
+from dsareid.ground import _core
+from dsareid.ground.errors import DSAError
 
 
 class PKSampler:
@@ -60,8 +60,12 @@ class PKSampler:
             any process.
         """
         drawn = _core.sample_epoch(
-            self._label, self._count, identities=self.identities, images=self.images, seed=self.seed,
+            self._label,
+            self._count,
+            identities=self.identities,
+            images=self.images,
+            seed=self.seed,
             epoch=epoch,
-        )  # fmt: skip
+        )
         index, repeat = (x.reshape(len(x), self.world, -1)[:, self.rank] for x in drawn)
         return index, repeat

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 MOST_PIXELS = 1 << 25  # of a chart, 8192 x 4096: a small file can claim more than memory holds

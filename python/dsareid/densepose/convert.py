@@ -18,12 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from dsareid.data.iuv import image_size, read_iuv, write_iuv
-from dsareid.data.listing import IMAGE_SUFFIXES, image_names
+from dsareid.data.layouts.base import IMAGE_SUFFIXES, image_names
 from dsareid.densepose.charts import Box
-from dsareid.densepose.sheet import write_sheet
+from dsareid.densepose.pictures import write_sheet
 from dsareid.densepose.sources import Detections, Person, read_source
-from dsareid.errors import DSAError
-from dsareid.files import atomic_path, make_folder
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path, make_folder
 
 JUNK = "-1_"  # how the names of Market-1501's junk images begin, which are never read
 NO_DETECTION, NO_MAP, SHEET = "no_detection.txt", "no_map.txt", "contact_sheet.png"
@@ -205,9 +205,7 @@ def _find_images(
 def _match(file_name: str, root: Path, by_stem: dict[str, list[str]], source: Path) -> str | None:
     """The image whose path has the longest end in common with a file name; None where there is none."""
     parts, base = _parts(file_name), root.absolute()
-    ends = {
-        name: _common_end(parts, _parts((base / name).as_posix())) for name in by_stem.get(parts[-1], ())
-    }
+    ends = {name: _common_end(parts, _parts((base / name).as_posix())) for name in by_stem.get(parts[-1], ())}
     best = [name for name, length in ends.items() if length == max(ends.values())]
     if len(best) > 1:
         raise DSAError(

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from dsareid.densepose.charts import CSE, ChartResult, CompressedChart, QuantizedChart
-from dsareid.errors import DSAError
-from dsareid.files import ZIP, check_stored
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import ZIP, check_stored
 
 MODULE = "densepose.structures.chart_result"
 CLASSES = {

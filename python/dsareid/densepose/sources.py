@@ -22,8 +22,8 @@ import numpy as np
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose.charts import CSE, FLOATS, Box, CompressedChart, as_array, decode_chart
 from dsareid.densepose.dump import LEGACY, load_dump
-from dsareid.errors import DSAError
-from dsareid.files import ZIP
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import ZIP
 
 FORMS = "a folder of NAME_IUV.png, a dump of detectron2 (.pkl), or COCO results (.json)"
 Names = dict[int | str, str]  # the file name of each image_id

@@ -1,7 +1,7 @@
 """Training: settings, the loop, the run's folder."""
 
-from dsareid.engine.config import PRESETS, TrainConfig
-from dsareid.engine.run import Run, load_run
-from dsareid.engine.train import Interrupted, train
+from dsareid.engine.loop import Interrupted, train
+from dsareid.runs.config import PRESETS, TrainConfig
+from dsareid.runs.folder import Run, load_run
 
 __all__ = ["PRESETS", "Interrupted", "Run", "TrainConfig", "load_run", "train"]

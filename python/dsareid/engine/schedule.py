@@ -2,7 +2,7 @@
 
 import math
 
-from dsareid.engine.config import OptimConfig
+from dsareid.runs.config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, epoch: float, epochs: int) -> float:

@@ -2,7 +2,6 @@
 
 from dsareid.evaluation.baselines import chance, colour_histograms
 from dsareid.evaluation.evaluate_run import EVALUATION_FILES, evaluate, format_table, table_row
-from dsareid.evaluation.extract import SYMBOLS, Features, match
 from dsareid.evaluation.ranking import (
     Distances,
     FeatureDistances,
@@ -13,6 +12,7 @@ from dsareid.evaluation.ranking import (
     top_matches,
 )
 from dsareid.evaluation.rerank import k_reciprocal
+from dsareid.evaluation.run_features import SYMBOLS, Features, match
 
 __all__ = [
     "EVALUATION_FILES",

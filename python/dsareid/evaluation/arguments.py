@@ -24,8 +24,7 @@ def check_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> 
         wanted, came = getattr(query, attribute), getattr(gallery, attribute)
         if wanted != came:
             raise ValueError(
-                f"gallery_features must have the {attribute} of query_features, "
-                f"{wanted}, not {came}"
+                f"gallery_features must have the {attribute} of query_features, {wanted}, not {came}"
             )
     return query, gallery
 
@@ -88,9 +87,7 @@ def check_labels(name: str, labels: Tensor, count: int, device: torch.device) ->
     if not isinstance(labels, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, not {type(labels).__name__}")
     if labels.shape != (count,):
-        raise ValueError(
-            f"{name} must have one label per image, [{count}], not {list(labels.shape)}"
-        )
+        raise ValueError(f"{name} must have one label per image, [{count}], not {list(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"{name} must be integers, not {labels.dtype}")
     return labels.to(device=device, dtype=torch.int64)
@@ -113,6 +110,4 @@ def check_rule(average_precision: str) -> None:
         ValueError: says which there are and what came.
     """
     if average_precision not in ("hits", "trapezoidal"):
-        raise ValueError(
-            f'average_precision must be "hits" or "trapezoidal", not {average_precision!r}'
-        )
+        raise ValueError(f'average_precision must be "hits" or "trapezoidal", not {average_precision!r}')

@@ -37,8 +37,13 @@ def chance(
         if not isinstance(labels, Tensor) or labels.ndim != 1 or not len(labels):
             raise ValueError(f"{name} must be a tensor [images], at least 1")
     matches = Matches(
-        query_ids, gallery_ids, query_cams, gallery_cams,
-        len(query_ids), len(gallery_ids), query_ids.device,
+        query_ids,
+        gallery_ids,
+        query_cams,
+        gallery_cams,
+        len(query_ids),
+        len(gallery_ids),
+        query_ids.device,
     )
     junk = matches.junk_count()
     n, size = (matches.count - junk).cpu(), (len(gallery_ids) - junk).cpu()
@@ -53,9 +58,7 @@ def chance(
     place = torch.arange(max_rank, dtype=torch.float64)  # [max_rank]
     misses = (size - n)[:, None] - place  # [queries, max_rank], wrong images left at each place
     miss = (misses.clamp(min=0) / (size[:, None] - place).clamp(min=1)).cumprod(1)
-    return RankResult(
-        float(ap.mean()), (1 - miss).mean(0), ap, queries, len(query_ids) - len(queries)
-    )
+    return RankResult(float(ap.mean()), (1 - miss).mean(0), ap, queries, len(query_ids) - len(queries))
 
 
 @torch.no_grad()
@@ -79,9 +82,7 @@ def colour_histograms(images: Tensor, *, balanced: bool = False) -> Tensor:
         ValueError: images has another dtype or shape.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(
-            f"images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}"
-        )
+        raise ValueError(f"images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
     margin = images.shape[2] // 4
     images = images[:, :, margin : images.shape[2] - margin]
     count, height, width, _ = images.shape

@@ -9,15 +9,15 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from dsareid.data.datasets import CUHK01
-from dsareid.data.listing import GALLERY, QUERY
-from dsareid.data.pack import ensure_store
-from dsareid.data.store import Split, Store
+from dsareid.data.layouts.base import GALLERY, QUERY
+from dsareid.data.layouts.datasets import CUHK01
+from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.reader import Split, Store
 from dsareid.engine import Run, TrainConfig, load_run
-from dsareid.engine.run import choose_device
-from dsareid.errors import DSAError
 from dsareid.evaluation.baselines import chance, colour_histograms
-from dsareid.evaluation.extract import (
+from dsareid.evaluation.ranking import RankResult, rank, rank_distances, top_by_distances, top_matches
+from dsareid.evaluation.rerank import Reranked, k_reciprocal
+from dsareid.evaluation.run_features import (
     SYMBOLS,
     Features,
     check_features,
@@ -26,10 +26,10 @@ from dsareid.evaluation.extract import (
     own_features,
     query_features,
 )
-from dsareid.evaluation.ranking import RankResult, rank, rank_distances, top_by_distances, top_matches
-from dsareid.evaluation.rerank import Reranked, k_reciprocal
-from dsareid.files import atomic_path
-from dsareid.processes import current, own_device, processes
+from dsareid.ground.distributed import current, own_device, processes
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path
+from dsareid.runs.folder import choose_device
 
 # Where in the run's folder the result for each kind of features is written.
 EVALUATION_FILES: dict[Features, str] = {
@@ -225,15 +225,10 @@ def table_row(name: str, result: RankResult, ranks: Sequence[int] = RANKS) -> di
 
 def _labels(query: Split, gallery: Split) -> list[Tensor]:
     """query_ids, gallery_ids, query_cams, gallery_cams, as `rank` takes them."""
-    return [
-        torch.from_numpy(labels)
-        for labels in (query.ids, gallery.ids, query.cams, gallery.cams)
-    ]
+    return [torch.from_numpy(labels) for labels in (query.ids, gallery.ids, query.cams, gallery.cams)]
 
 
-def _rank_colours(
-    query: Split, gallery: Split, labels: list[Tensor], balanced: bool
-) -> RankResult:
+def _rank_colours(query: Split, gallery: Split, labels: list[Tensor], balanced: bool) -> RankResult:
     return rank(*(_colours(split, balanced) for split in (query, gallery)), *labels)
 
 

@@ -216,8 +216,7 @@ def _rank_tiles(
     counted = torch.cat(counted)
     if not len(counted):
         raise ValueError(
-            "no query has a match: no image in the gallery has the identity of a query "
-            "and another camera"
+            "no query has a match: no image in the gallery has the identity of a query and another camera"
         )
     return _result(torch.cat(precisions), torch.cat(first_hits), counted, queries, max_rank)
 
@@ -397,9 +396,7 @@ def _average_precision(ranks: Tensor, found: Tensor, rule: AveragePrecision) -> 
     return precision.cumsum(1)[:, -1] / found  # added one by one: padding changes no rounding
 
 
-def _result(
-    ap: Tensor, first_hits: Tensor, queries: Tensor, asked: int, max_rank: int
-) -> RankResult:
+def _result(ap: Tensor, first_hits: Tensor, queries: Tensor, asked: int, max_rank: int) -> RankResult:
     hits = torch.bincount(first_hits.clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]
     cmc = hits.cumsum(0).double() / len(queries)
     return RankResult(float(ap.mean()), cmc, ap, queries, asked - len(queries))

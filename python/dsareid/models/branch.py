@@ -9,7 +9,7 @@ class BranchConv2d(nn.Module):
     """One convolution per branch, no bias: (B, branches * in, H, W) -> (B, branches * out, H', W').
 
     One grouped convolution, with the weight (branches * out, in, k, k) that it takes.
-    benchmarks/bench_dsag.py measures it against a loop over the branches and a batched matrix product.
+    benchmarks/dsag.py measures it against a loop over the branches and a batched matrix product.
     """
 
     def __init__(self, branches: int, inputs: int, outputs: int, kernel: int, stride: int = 1):
@@ -20,9 +20,7 @@ class BranchConv2d(nn.Module):
         nn.init.normal_(self.weight, std=(2 / (outputs * kernel * kernel)) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(
-            x, self.weight, stride=self.stride, padding=self.padding, groups=self.branches
-        )
+        return F.conv2d(x, self.weight, stride=self.stride, padding=self.padding, groups=self.branches)
 
     def extra_repr(self) -> str:
         outputs, inputs, kernel, _ = self.weight.shape
@@ -85,9 +83,7 @@ class Bottleneck(nn.Module):
     ordinary convolution.
     """
 
-    def __init__(
-        self, branches: int, inputs: int, planes: int, stride: int = 1, shared: bool = False
-    ):
+    def __init__(self, branches: int, inputs: int, planes: int, stride: int = 1, shared: bool = False):
         super().__init__()
         outputs, width = 4 * planes, branches * planes
         first = 1 if shared else branches

@@ -62,7 +62,7 @@ class DSAGStream(nn.Module):
         if self.reversed_charts:
             turned = dsap[:, _REVERSED].flip(3)  # U runs down the rows
             dsap = dsap.index_copy(1, torch.tensor(_REVERSED, device=dsap.device), turned)
-        # Measured on CPUs (bench_dsag.py): with many narrow branches channels_last is the faster
+        # Measured on CPUs (benchmarks/dsag.py): with many narrow branches channels_last is the faster
         # layout, for the wide convolutions of conv5_x the contiguous one is.
         x = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [B, 24*3, S, S]
         x = self.conv2(self.conv1(x))  # [B, 24*64, S, S]

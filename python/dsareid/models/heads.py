@@ -125,10 +125,13 @@ class Heads(nn.Module):
             local = [head(x) for head, x in zip(self.classify_f_local, f.local.unbind(1))]
         d = d or Features(None)
         return Logits(
-            scores(self.classify_f_global, f.global_), local, scores(self.classify_z_global, z.global_),
-            scores(self.classify_z_local, z.local), scores(self.classify_d_global, d.global_),
+            scores(self.classify_f_global, f.global_),
+            local,
+            scores(self.classify_z_global, z.global_),
+            scores(self.classify_z_local, z.local),
+            scores(self.classify_d_global, d.global_),
             scores(self.classify_d_local, d.local),
-        )  # fmt: skip
+        )
 
 
 class ConcatFusion(nn.Module):

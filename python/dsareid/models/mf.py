@@ -29,9 +29,7 @@ class Trunk(nn.Module):
         return self.layer3(self.layer2(self.layer1(x)))
 
 
-def stage(
-    inputs: int, planes: int, depth: int, stride: int = 1, branches: int = 1
-) -> nn.Sequential:
+def stage(inputs: int, planes: int, depth: int, stride: int = 1, branches: int = 1) -> nn.Sequential:
     """A stage of ResNet-50; with several branches each of them reads the whole input."""
     blocks = [Bottleneck(branches, inputs, planes, stride, shared=branches > 1)]
     blocks += [Bottleneck(branches, 4 * planes, planes) for _ in range(depth - 1)]

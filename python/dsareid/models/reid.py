@@ -19,7 +19,7 @@ class DSAReID(Heads):
 
     In train mode it takes (image, dsap) and returns an Output; in eval mode it takes the image
     alone and returns the (B, 2 * D) embedding [f_G, f_L], each half L2-normalised, D = 2048 at the
-    paper's widths. Nothing is downloaded; see dsareid.models.weights for ImageNet weights.
+    paper's widths. Nothing is downloaded; see dsareid.runs.weights for ImageNet weights.
 
     Args:
         num_classes: identities in the training set.

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from dsareid.data.pack import ensure_store
-from dsareid.data.store import Store
-from dsareid.errors import DSAError
-from dsareid.files import atomic_path
+from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.reader import Store
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path
 from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
 from dsareid.report.plots import cmc_plot, training_plots
 from dsareid.report.runfiles import RunFiles, read_run
@@ -158,9 +158,7 @@ def _rank_lists(files: RunFiles, store: Store | None) -> Iterator[dict[str, Any]
         yield entry | {"picture": picture(entry["query"]), "gallery": answers}
 
 
-def _sheets(
-    files: RunFiles, store: Store | None, missing: str | None
-) -> tuple[list[Sheet], str | None]:
+def _sheets(files: RunFiles, store: Store | None, missing: str | None) -> tuple[list[Sheet], str | None]:
     """DSAP sheets, or the reason why there are none."""
     if store is None:
         return [], missing

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dsareid.data.listing import TRAIN
-from dsareid.data.store import Store
-from dsareid.errors import DSAError
+from dsareid.data.layouts.base import TRAIN
+from dsareid.data.store.reader import Store
+from dsareid.ground.errors import DSAError
 
 THUMBNAIL_HEIGHT = 192  # pixels; twice what the page shows, for dense screens
 SHEETS = 3
@@ -85,7 +85,7 @@ def part_colours() -> np.ndarray:
 def _sheet(name: str, image: np.ndarray, iuv: np.ndarray, size: int) -> Sheet:
     # Only the sheets need the compiled part: a report without it is still a report.
     from dsa_ext.parts import NAMES
-    from dsareid.textures import part_images
+    from dsareid.densepose.textures import part_images
 
     colours, filled = part_images(image, iuv, size)  # [24, S, S, 3], [24, S, S]
     parts = [
@@ -94,7 +94,9 @@ def _sheet(name: str, image: np.ndarray, iuv: np.ndarray, size: int) -> Sheet:
     ]
     part_map = Image.fromarray(part_colours()[iuv[..., 0]])
     return Sheet(
-        name, _data_uri(Image.fromarray(image), "JPEG", quality=90), _data_uri(part_map, "PNG"),
+        name,
+        _data_uri(Image.fromarray(image), "JPEG", quality=90),
+        _data_uri(part_map, "PNG"),
         parts,
     )
 

@@ -151,11 +151,22 @@ def _render(
 def _svg(draw: Callable[[Axes], None], theme: str, size: tuple[float, float]) -> str:
     text, grid = _TEXT[theme], _GRID[theme]
     style = {
-        "font.size": 10, "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.8,
-        "text.color": text, "axes.labelcolor": text, "xtick.color": text, "ytick.color": text,
-        "axes.edgecolor": grid, "grid.color": grid, "axes.grid": True, "axes.axisbelow": True,
-        "axes.spines.top": False, "axes.spines.right": False,
-        "svg.hashsalt": "dsareid", "svg.fonttype": "path",
+        "font.size": 10,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "text.color": text,
+        "axes.labelcolor": text,
+        "xtick.color": text,
+        "ytick.color": text,
+        "axes.edgecolor": grid,
+        "grid.color": grid,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": "dsareid",
+        "svg.fonttype": "path",
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")

@@ -4,13 +4,13 @@ import json
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
-from dsareid.errors import DSAError, first_problem
 from dsareid.evaluation import EVALUATION_FILES
+from dsareid.ground.errors import DSAError, first_problem
 
 
 class Row(TypedDict):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from dsareid.data.datasets import CUHK01
+from dsareid.data.layouts.datasets import CUHK01
 from dsareid.evaluation import SYMBOLS, Features
-from dsareid.files import atomic_path
+from dsareid.ground.files import atomic_path
 from dsareid.report.plots import rows_plot
 from dsareid.report.templates import render
 from dsareid.reproduce.recipes import Figures
@@ -182,13 +182,18 @@ def format_html(table: Table) -> str:
     """One self-contained page."""
     dots = [(f"{x.name}, {x.symbol}", x.cells["mAP"].own, x.cells["mAP"].paper) for x in table.lines]
     drawn = any(line.seeds for line in table.lines)
-    return render("reproduce.html", {
-        "table": table,
-        "measures": list(MEASURES.values()),
-        "dots": rows_plot("mAP of each seed", dots) if drawn else None,
-        "environment": {
-            "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-            "Device here": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-            "torch": torch.__version__,
+    return render(
+        "reproduce.html",
+        {
+            "table": table,
+            "measures": list(MEASURES.values()),
+            "dots": rows_plot("mAP of each seed", dots) if drawn else None,
+            "environment": {
+                "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+                "Device here": torch.cuda.get_device_name()
+                if torch.cuda.is_available()
+                else platform.machine(),
+                "torch": torch.__version__,
+            },
         },
-    })  # fmt: skip
+    )

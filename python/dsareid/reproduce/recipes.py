@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dsareid.data.batch import GuideConfig
-from dsareid.data.datasets import CUHK01, CUHK03, DUKE, MARKET
-from dsareid.engine.config import ModelName, TrainConfig
+from dsareid.data.layouts.datasets import CUHK01, CUHK03, DUKE, MARKET
 from dsareid.evaluation import Features
 from dsareid.models.reid import Guidance
+from dsareid.runs.config import ModelName, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,15 @@ class Network:
         """The settings of a run of it; `fine_tuning` sets the rest of one that is pre-trained."""
         guide = GuideConfig(fed=self.fed) if self.fed != "dsap" else preset.guide
         config = dataclasses.replace(
-            preset, data=data, out=out, seed=seed, protocol=protocol, model=self.model,
-            guidance=self.guidance, guide=guide,
-        )  # fmt: skip
+            preset,
+            data=data,
+            out=out,
+            seed=seed,
+            protocol=protocol,
+            model=self.model,
+            guidance=self.guidance,
+            guide=guide,
+        )
         if not self.erasing:
             config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, erase=0.0))
         if not self.smoothing:
@@ -102,11 +108,18 @@ _ONLY_MF = _market("DSA-reID (only MF-Stream)", DSA, "mf", 87.6, 95.7, 98.4, 99.
 
 TABLES: dict[str, tuple[Row, ...]] = {
     "table2": (
-        Row("DSA-reID", DSA, "mf", {
-            MARKET.name: Figures(87.6, 95.7), DUKE.name: Figures(74.3, 86.2),
-            CUHK03["labeled"].name: Figures(75.2, 78.9), CUHK03["detected"].name: Figures(73.1, 78.2),
-            CUHK01.name: Figures(None, 88.6, 97.1),
-        }),
+        Row(
+            "DSA-reID",
+            DSA,
+            "mf",
+            {
+                MARKET.name: Figures(87.6, 95.7),
+                DUKE.name: Figures(74.3, 86.2),
+                CUHK03["labeled"].name: Figures(75.2, 78.9),
+                CUHK03["detected"].name: Figures(73.1, 78.2),
+                CUHK01.name: Figures(None, 88.6, 97.1),
+            },
+        ),
         Row("DSA-reID (pre-trained)", FINE_TUNED, "mf", {CUHK01.name: Figures(None, 90.4, 97.8)}),
     ),
     "table3": (
@@ -139,23 +152,29 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("distilled from patches, f", TAUGHT_BY_PATCHES, "mf", {}),
         Row("distilled from patches, its guide d", TAUGHT_BY_PATCHES, "guide", {}),
     ),
-}  # fmt: skip
+}
 
 # Of Table 2, the strongest methods beside the paper's own, as it prints them.
 BESIDE: dict[str, dict[str, Figures]] = {
     MARKET.name: {
-        "PCB+RPP": Figures(81.6, 93.8), "MGN": Figures(86.9, 95.7), "Mancs": Figures(82.3, 93.1),
+        "PCB+RPP": Figures(81.6, 93.8),
+        "MGN": Figures(86.9, 95.7),
+        "Mancs": Figures(82.3, 93.1),
         "SPReID": Figures(81.3, 92.5),
     },
     CUHK03["labeled"].name: {
-        "PCB+RPP": Figures(57.5, 63.7), "MGN": Figures(67.4, 68.0), "Mancs": Figures(63.9, 69.0),
+        "PCB+RPP": Figures(57.5, 63.7),
+        "MGN": Figures(67.4, 68.0),
+        "Mancs": Figures(63.9, 69.0),
     },
     CUHK03["detected"].name: {"MGN": Figures(66.0, 66.8), "Mancs": Figures(60.5, 65.5)},
     DUKE.name: {
-        "PCB+RPP": Figures(69.2, 83.3), "MGN": Figures(78.4, 88.7), "Mancs": Figures(71.8, 84.9),
+        "PCB+RPP": Figures(69.2, 83.3),
+        "MGN": Figures(78.4, 88.7),
+        "Mancs": Figures(71.8, 84.9),
         "SPReID": Figures(71.0, 84.4),
     },
-}  # fmt: skip
+}
 
 TITLES = {
     "table2": "Table 2, the paper's row",

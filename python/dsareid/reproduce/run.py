@@ -14,20 +14,20 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from dsareid.data import cuhk01
-from dsareid.data.datasets import CUHK01, PUBLIC
-from dsareid.data.listing import GALLERY, MULTI_QUERY, QUERY, SPLITS, TRAIN, Count
-from dsareid.data.pack import ensure_store
-from dsareid.data.store import Store
+from dsareid.data.layouts import cuhk01
+from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, SPLITS, TRAIN, Count
+from dsareid.data.layouts.datasets import CUHK01, PUBLIC
+from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.reader import Store
 from dsareid.engine import Interrupted, TrainConfig, load_run, train
-from dsareid.engine.config import load_config
-from dsareid.engine.run import CHECKPOINT, CONFIG
-from dsareid.errors import DSAError
 from dsareid.evaluation import Features, match
-from dsareid.evaluation.extract import needs_iuv
-from dsareid.files import atomic_path, make_folder
+from dsareid.evaluation.run_features import needs_iuv
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path, make_folder
 from dsareid.reproduce.page import MEASURES, Cell, Heading, Line, Table, format_text, write_table
 from dsareid.reproduce.recipes import BESIDE, PRETRAINING, TABLES, TITLES, Network, Row, fine_tuning
+from dsareid.runs.config import load_config
+from dsareid.runs.folder import CHECKPOINT, CONFIG
 
 MATCHED = "matched.json"
 
@@ -105,9 +105,7 @@ def _checked_store(table: str, preset: TrainConfig) -> Store:
     """The store of the data set, with all splits and maps that training and evaluation will need."""
     tested = (QUERY, GALLERY, MULTI_QUERY) if any(_needs_maps(row, preset) for row in TABLES[table]) else ()
     mapped = (TRAIN, *tested)
-    store = ensure_store(
-        preset.data, preset.height, preset.width, mapped=mapped, protocol=preset.protocol
-    )
+    store = ensure_store(preset.data, preset.height, preset.width, mapped=mapped, protocol=preset.protocol)
     for split in {*SPLITS, *store.header.splits}:
         store.select(split, iuv=split in mapped)
     return store
@@ -240,10 +238,15 @@ def _table(rows: Sequence[Row], tasks: list[Task], store: Store, heading: Headin
     counts = [len(store.select(split, iuv=False)) for split in SPLITS]
     others = {} if header.synthetic or heading.table != "table2" else BESIDE.get(header.dataset, {})
     return Table(
-        heading=heading, dataset=header.dataset, synthetic=header.synthetic, lines=lines, others=others,
-        protocol=header.protocol, differences=_differences(store),
+        heading=heading,
+        dataset=header.dataset,
+        synthetic=header.synthetic,
+        lines=lines,
+        others=others,
+        protocol=header.protocol,
+        differences=_differences(store),
         counts="{:,} training images, {:,} queries, {:,} gallery images".format(*counts),
-    )  # fmt: skip
+    )
 
 
 def _differences(store: Store) -> list[str]:

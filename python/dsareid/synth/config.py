@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 SMALLEST_SIDE, LARGEST_SIDE = 16, 4096  # pixels
 MOST_IDENTITIES = 9999  # Market-1501's file names have four digits
@@ -66,9 +66,7 @@ class SynthConfig:
                 f"but is {self.identities}"
             )
         if self.difficulty not in DIFFICULTIES:
-            raise DSAError(
-                f"difficulty must be one of {', '.join(DIFFICULTIES)}, but is {self.difficulty!r}"
-            )
+            raise DSAError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, but is {self.difficulty!r}")
 
 
 @dataclass(frozen=True)

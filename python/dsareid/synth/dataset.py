@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dsareid.cores import cores
 from dsareid.data.iuv import write_iuv
-from dsareid.data.listing import GALLERY, QUERY, SPLITS, TRAIN
-from dsareid.errors import DSAError
-from dsareid.files import make_folder, unfinished_folder
+from dsareid.data.layouts.base import GALLERY, QUERY, SPLITS, TRAIN
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import make_folder, unfinished_folder
+from dsareid.ground.machine import cores
 from dsareid.synth.config import DIFFICULTIES, Difficulty, SynthConfig
 from dsareid.synth.noise import add_faults
 from dsareid.synth.person import Person, dress, look_alike, random_person

@@ -166,9 +166,7 @@ def _in_logo(person: Person, across: np.ndarray, along: np.ndarray) -> np.ndarra
 
 def _paint_back(person: Person, spots: Spots, colours: np.ndarray) -> None:
     """The print on the back, or the backpack over it."""
-    back = np.flatnonzero(
-        (spots.layer == Layer.SUIT) & (spots.group == Group.TORSO) & is_back(spots.places)
-    )
+    back = np.flatnonzero((spots.layer == Layer.SUIT) & (spots.group == Group.TORSO) & is_back(spots.places))
     along = spots.places.along[back]
     across = torso_across(spots.on(back).places)
     if person.backpack is not None:

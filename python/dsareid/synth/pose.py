@@ -100,8 +100,7 @@ def _leg(side: str, sign: int, stride: float, step: float, spread: float) -> dic
     knee = 0.06 + 1.45 * stride * max(0.0, np.cos(step))
     ankle = -0.25 * knee + 0.3 * stride * max(0.0, -np.sin(step))
     return {
-        f"upperleg01.{side}": rotation(_X, -stride * np.sin(step) - 0.05)
-        @ rotation(_Y, sign * spread),
+        f"upperleg01.{side}": rotation(_X, -stride * np.sin(step) - 0.05) @ rotation(_Y, sign * spread),
         f"lowerleg01.{side}": rotation(_X, knee),
         f"foot.{side}": rotation(_X, ankle),
     }
@@ -118,7 +117,6 @@ def _arm(
     rest_spread = np.arctan2(abs(upper[0]), -upper[2])
     hinge = np.cross(lower / np.linalg.norm(lower), _FORWARD)
     return {
-        f"upperarm01.{side}": rotation(_X, 0.12 - swing)
-        @ rotation(_Y, sign * (rest_spread - spread)),
+        f"upperarm01.{side}": rotation(_X, 0.12 - swing) @ rotation(_Y, sign * (rest_spread - spread)),
         f"lowerarm01.{side}": rotation(hinge, elbow),
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dsareid import _core
+from dsareid.ground import _core
 from dsareid.synth.body import Layer, load_body
 from dsareid.synth.chart import Places, locate, to_charts
 from dsareid.synth.config import Difficulty
@@ -110,9 +110,7 @@ def put_in_pose(dressed: Dressed, pose: dict[str, np.ndarray]) -> Posed:
     return Posed(dressed, *dressed.skin.move(transforms, dressed.points, dressed.normals))
 
 
-def project(
-    posed: Posed, azimuth: float, elevation: float, roll: float, distance: float
-) -> Projection:
+def project(posed: Posed, azimuth: float, elevation: float, roll: float, distance: float) -> Projection:
     """Look at a posed person from a distance in metres; angles in radians.
 
     At azimuth 0 the person faces the camera; at pi / 2 it sees their left side, at pi their back.

@@ -47,9 +47,7 @@ def random_camera(difficulty: Difficulty, rng: np.random.Generator) -> Camera:
     )
 
 
-def random_backdrop(
-    camera: Camera, height: int, width: int, rng: np.random.Generator
-) -> np.ndarray:
+def random_backdrop(camera: Camera, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """A cut-out of the camera's view, scaled to float32 [height, width, 3] in [0, 1]."""
     tall = int(rng.uniform(0.6, 0.95) * _HEIGHT)
     wide = min(max(1, int(tall * width / height)), _WIDTH)
@@ -58,9 +56,7 @@ def random_backdrop(
     return np.asarray(crop.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
 
 
-def random_occluder(
-    height: int, width: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def random_occluder(height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Something that stands before a person.
 
     Returns:

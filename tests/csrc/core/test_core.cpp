@@ -39,12 +39,12 @@ void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace {
 
-#define EXPECT(condition)                                                              \
-  do {                                                                                 \
-    if (!(condition)) {                                                                \
+#define EXPECT(condition)                                                            \
+  do {                                                                               \
+    if (!(condition)) {                                                              \
       std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-      std::_Exit(1);                                                                   \
-    }                                                                                  \
+      std::_Exit(1);                                                                 \
+    }                                                                                \
   } while (false)
 
 template <class Error, class Work>
@@ -397,7 +397,7 @@ void soak(int rounds) {
   }
   const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - began;
   std::printf("%.1f us a batch\n", took.count() / (rounds - kWarm));
-  EXPECT(allocations - allocated <= 8 * kThreads);  // a thread's first sample may come late
+  EXPECT(allocations - allocated <= 8 * kThreads);                   // a thread's first sample may come late
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)  // which keep books
   EXPECT(resident_bytes() - bytes < 1 << 20);
 #endif

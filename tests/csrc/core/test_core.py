@@ -28,10 +28,20 @@ MODES = {
     "thread": ["-O1", "-fsanitize=thread", "-Dtarget_clones(...)=unused"],
 }
 CASES = (
-    "changed_file", "closing_drops_what_has_not_begun", "destruction_during_work", "epochs",
-    "foreign_index", "forked_children", "misuse_is_an_error", "oldest_slot_first",
-    "results_equal_direct_calls", "slots_in_any_order", "soak", "two_at_once", "waiting_has_a_limit",
-)  # fmt: skip
+    "changed_file",
+    "closing_drops_what_has_not_begun",
+    "destruction_during_work",
+    "epochs",
+    "foreign_index",
+    "forked_children",
+    "misuse_is_an_error",
+    "oldest_slot_first",
+    "results_equal_direct_calls",
+    "slots_in_any_order",
+    "soak",
+    "two_at_once",
+    "waiting_has_a_limit",
+)
 FAILS, SANITIZER = 1, 66
 
 LOCK = "    lock.lock();\n"
@@ -45,33 +55,63 @@ COUNT = """\
 # None: it hangs.
 BUGS = {
     "a sample is counted as done without the lock": (
-        LOCK + COUNT, COUNT + LOCK, "thread", "slots_in_any_order", SANITIZER,
+        LOCK + COUNT,
+        COUNT + LOCK,
+        "thread",
+        "slots_in_any_order",
+        SANITIZER,
     ),
     "a batch is submitted without the lock": (
-        "    const std::scoped_lock lock(state.mutex);\n    Slot&", "    Slot&",
-        "thread", "two_at_once", SANITIZER,
+        "    const std::scoped_lock lock(state.mutex);\n    Slot&",
+        "    Slot&",
+        "thread",
+        "two_at_once",
+        SANITIZER,
     ),
     "closing does not wait for the threads": (
-        "thread.join()", "thread.detach()", "address", "destruction_during_work", SANITIZER,
+        "thread.join()",
+        "thread.detach()",
+        "address",
+        "destruction_during_work",
+        SANITIZER,
     ),
     "one sample too many": (
-        "slot.next == slot.call.batch", "slot.next > slot.call.batch", "address", "soak", SANITIZER,
+        "slot.next == slot.call.batch",
+        "slot.next > slot.call.batch",
+        "address",
+        "soak",
+        SANITIZER,
     ),
     "the newest slot first": (
-        "state.queue.push_back(number);", "state.queue.insert(state.queue.begin(), number);",
-        "plain", "oldest_slot_first", FAILS,
+        "state.queue.push_back(number);",
+        "state.queue.insert(state.queue.begin(), number);",
+        "plain",
+        "oldest_slot_first",
+        FAILS,
     ),
     "the last error instead of the first": (
-        "sample < slot.failed", "sample > slot.failed", "plain", "foreign_index", FAILS,
+        "sample < slot.failed",
+        "sample > slot.failed",
+        "plain",
+        "foreign_index",
+        FAILS,
     ),
     "a child waits for its parent's threads": (
-        "return getpid() != process_;", "return false;", "plain", "forked_children", FAILS,
+        "return getpid() != process_;",
+        "return false;",
+        "plain",
+        "forked_children",
+        FAILS,
     ),
     "an allocation a sample": (
-        "assemble(slot, sample);", "assemble(slot, sample); problem.resize(99);", "plain", "soak", FAILS,
+        "assemble(slot, sample);",
+        "assemble(slot, sample); problem.resize(99);",
+        "plain",
+        "soak",
+        FAILS,
     ),
     "nobody is told of a batch": ("state.work_to_do.notify_one();", "", "plain", "soak", None),
-}  # fmt: skip
+}
 
 
 def digest(text: str) -> str:
@@ -143,8 +183,10 @@ def built():
             pytest.skip("setarch is not installed")
         trial = subprocess.run(
             ["g++", *MODES[mode], "-x", "c++", "-", "-o", os.devnull],
-            input="int main() {}", capture_output=True, text=True,
-        )  # fmt: skip
+            input="int main() {}",
+            capture_output=True,
+            text=True,
+        )
         if trial.returncode:
             pytest.skip(f"g++ cannot build with this sanitizer: {trial.stderr.splitlines()[-1]}")
         path = program(mode, *change)

@@ -16,11 +16,11 @@ from torchvision.transforms import functional
 from dsa_ext import CUDA_ERROR, iuv_to_dsap
 from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, GuideConfig, TrainData
 from dsareid.data.iuv import write_iuv
-from dsareid.data.listing import TRAIN
-from dsareid.data.pack import pack
+from dsareid.data.layouts.base import TRAIN
 from dsareid.data.sampler import PKSampler
-from dsareid.data.store import open_store
-from dsareid.errors import DSAError
+from dsareid.data.store.pack import pack
+from dsareid.data.store.reader import open_store
+from dsareid.ground.errors import DSAError
 
 QUIET = AugmentConfig(pad=0, flip=0, erase=0)
 BUSY = AugmentConfig(pad=4, flip=0.5, erase=0.8, drop_person=0.2, drop_part=0.2)
@@ -33,8 +33,18 @@ def store(tiny_data, tmp_path_factory):
 
 
 def config(augment=QUIET, **changes):
-    return BatchConfig(**{"batch": 4, "height": 64, "width": 32, "guide": GuideConfig(), "dsap_size": 8,
-                          "augment": augment, "seed": 5} | changes)  # fmt: skip
+    return BatchConfig(
+        **{
+            "batch": 4,
+            "height": 64,
+            "width": 32,
+            "guide": GuideConfig(),
+            "dsap_size": 8,
+            "augment": augment,
+            "seed": 5,
+        }
+        | changes
+    )
 
 
 def train_data(store, *, resident=None, **changes):
@@ -91,7 +101,7 @@ def test_the_second_half_of_an_epoch_is_that_of_the_whole(store):
 
 def test_number_of_threads_does_not_matter(store, monkeypatch):
     expected = copies(*train_data(store, augment=BUSY))
-    from dsareid import _core
+    from dsareid.ground import _core
 
     make = _core.Prefetcher
     monkeypatch.setattr(_core, "Prefetcher", lambda **words: make(**words | {"threads": 5}))

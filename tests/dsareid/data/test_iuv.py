@@ -18,7 +18,7 @@ from dsareid.data.iuv import (
     read_symmetry,
     write_iuv,
 )
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 
 def test_round_trip_in_the_classic_order(tmp_path):

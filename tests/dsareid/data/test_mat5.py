@@ -11,7 +11,7 @@ from scipy.io import loadmat, savemat
 
 from dsareid.data import mat5
 from dsareid.data.mat5 import read_mat5
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 TYPES = ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
 

@@ -1,4 +1,4 @@
-"""dsareid._core.Prefetcher, as Python uses it; tests/csrc/core has the tests of its threads."""
+"""dsareid.ground._core.Prefetcher, as Python uses it; tests/csrc/core has the tests of its threads."""
 
 import gc
 import multiprocessing
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dsareid._core import Prefetcher, SampleError
+from dsareid.ground._core import Prefetcher, SampleError
 
 from dsa_ext import assemble_batch, draw_augmentation
 
@@ -49,12 +49,28 @@ def make(images, iuv, ahead=2, type="float32", channels_last=False, **changed):
             image = np.full((BATCH, HEIGHT, WIDTH, 3), 77, item).transpose(0, 3, 1, 2)
         arrays.append((image, np.full((BATCH, 24, 3, SIZE, SIZE), 77, item)))
     settings = {
-        "images": images, "iuv": iuv, "files": [], "type": type, "batch": BATCH, "height": HEIGHT,
+        "images": images,
+        "iuv": iuv,
+        "files": [],
+        "type": type,
+        "batch": BATCH,
+        "height": HEIGHT,
         "slots": [(memory(image), None if iuv is None else memory(dsap)) for image, dsap in arrays],
-        "width": WIDTH, "image_stride": strides(arrays[0][0]), "size": SIZE, "parts": 24,
-        "dsap_stride": strides(arrays[0][1]), "mirror": False, "augmented_dsap": True, "fill": FILL,
-        "mean": MEAN, "std": STD, **AUGMENT, "seed": 9, "threads": 2, "owners": arrays,
-    }  # fmt: skip
+        "width": WIDTH,
+        "image_stride": strides(arrays[0][0]),
+        "size": SIZE,
+        "parts": 24,
+        "dsap_stride": strides(arrays[0][1]),
+        "mirror": False,
+        "augmented_dsap": True,
+        "fill": FILL,
+        "mean": MEAN,
+        "std": STD,
+        **AUGMENT,
+        "seed": 9,
+        "threads": 2,
+        "owners": arrays,
+    }
     return Prefetcher(**settings | changed), arrays
 
 
@@ -69,9 +85,18 @@ def expected(images, iuv, epoch, index, repeat, type="float32"):
         9, epoch, torch.from_numpy(index), torch.from_numpy(repeat), height=HEIGHT, width=WIDTH, **AUGMENT
     )
     outputs = assemble_batch(
-        images, iuv, torch.from_numpy(index), drawn, height=HEIGHT, width=WIDTH, size=SIZE, mean=MEAN,
-        std=STD, fill=FILL, dtype=getattr(torch, type),
-    )  # fmt: skip
+        images,
+        iuv,
+        torch.from_numpy(index),
+        drawn,
+        height=HEIGHT,
+        width=WIDTH,
+        size=SIZE,
+        mean=MEAN,
+        std=STD,
+        fill=FILL,
+        dtype=getattr(torch, type),
+    )
     bits = [x.view(torch.uint16) if type == "bfloat16" else x for x in outputs if x is not None]
     return [x.numpy() for x in bits]
 
@@ -112,16 +137,33 @@ def test_part_images_of_other_kinds():
     images, iuv = stored()
     cells = (8, 8, 3, SIZE, SIZE)
     prefetcher, [(_, dsap)] = make(
-        images, iuv, ahead=1, parts=8, mirror=True, augmented_dsap=False, drop_person=0, drop_part=0,
+        images,
+        iuv,
+        ahead=1,
+        parts=8,
+        mirror=True,
+        augmented_dsap=False,
+        drop_person=0,
+        drop_part=0,
         dsap_stride=strides(np.empty(cells, np.float32)),
-    )  # fmt: skip
+    )
     index, repeat = samples(1)
     prefetcher.submit(0, 0, index, repeat)
     prefetcher.wait(0)
     right = assemble_batch(
-        images, iuv, torch.from_numpy(index), None, height=HEIGHT, width=WIDTH, size=SIZE, parts=8,
-        mirror=True, mean=MEAN, std=STD, fill=FILL,
-    )[1]  # fmt: skip
+        images,
+        iuv,
+        torch.from_numpy(index),
+        None,
+        height=HEIGHT,
+        width=WIDTH,
+        size=SIZE,
+        parts=8,
+        mirror=True,
+        mean=MEAN,
+        std=STD,
+        fill=FILL,
+    )[1]
     np.testing.assert_array_equal(dsap.ravel()[: np.prod(cells)].reshape(cells), right)
 
 
@@ -255,9 +297,15 @@ def endless():
     room = [np.empty(600 + batch, np.float32), np.empty(1152 + batch, np.float32)]
     images, iuv = stored()
     prefetcher, _ = make(
-        images, iuv, batch=batch, slots=[tuple(map(memory, room))], image_stride=(1, 200, 10, 1),
-        dsap_stride=(1, 48, 16, 4, 1), threads=1, owners=room,
-    )  # fmt: skip
+        images,
+        iuv,
+        batch=batch,
+        slots=[tuple(map(memory, room))],
+        image_stride=(1, 200, 10, 1),
+        dsap_stride=(1, 48, 16, 4, 1),
+        threads=1,
+        owners=room,
+    )
     prefetcher.submit(0, 0, index, repeat)
     yield prefetcher
     prefetcher.close()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsareid.data.sampler import PKSampler
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 
 def identities(counts):

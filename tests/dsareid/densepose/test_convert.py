@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dsareid.cli import main
+from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv, write_iuv
-from dsareid.data.pack import pack
+from dsareid.data.store.pack import pack
 from dsareid.densepose import Detections, Person, convert
 from dsareid.densepose.convert import _covered
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 HEIGHT, WIDTH = 40, 20
 MODULE = sys.modules["dsareid.densepose.convert"]  # the package has a function of that name
@@ -147,9 +147,17 @@ def test_classic_maps_in_the_other_order_are_refused(tmp_path, root):
 
 @pytest.mark.parametrize(
     "name",
-    ["{root}/query/a.jpg", "/elsewhere/query/a.jpg", "query/a.jpg", "./query/../query/a.jpg",
-     "D:\\people\\query\\a.jpg", "a.jpg", "a.png", "other/a.jpg"],
-)  # fmt: skip
+    [
+        "{root}/query/a.jpg",
+        "/elsewhere/query/a.jpg",
+        "query/a.jpg",
+        "./query/../query/a.jpg",
+        "D:\\people\\query\\a.jpg",
+        "a.jpg",
+        "a.png",
+        "other/a.jpg",
+    ],
+)
 def test_file_names_are_found_by_their_end(mimic, tmp_path, root, name):
     source = dump(mimic, tmp_path / "dump.pkl", {name.format(root=root): [person(mimic, (1, 1, 9, 9))]})
     assert convert(source, tmp_path / "iuv", root).written == 1

@@ -12,7 +12,7 @@ import torch
 
 from dsareid.data.iuv import write_iuv
 from dsareid.densepose import read_source, sources
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 
 BOX = [2.7, 3.2, 6.9, 8.4]  # 5 rows, 4 columns
 
@@ -26,9 +26,13 @@ def entry(charts, name="a.jpg", boxes=None, scores=None):
 def result(as_png, chart, **changes):
     """A COCO result of the chart."""
     return {
-        "image_id": 7, "category_id": 1, "bbox": [2.7, 3.2, 4.2, 5.2], "score": 0.5,
-        "uv_shape": list(chart.shape), "uv_data": as_png(chart),
-    } | changes  # fmt: skip
+        "image_id": 7,
+        "category_id": 1,
+        "bbox": [2.7, 3.2, 4.2, 5.2],
+        "score": 0.5,
+        "uv_shape": list(chart.shape),
+        "uv_data": as_png(chart),
+    } | changes
 
 
 def write_json(path, value):
@@ -108,10 +112,16 @@ def test_the_predictions_of_an_evaluation(mimic, as_png, detection, tmp_path):
         mimic.DensePoseChartResultCompressed(chart.shape, as_png(chart)),
     )
     entries = [
-        {"image_id": 7, "category_id": 0, "bbox": [2.7, 3.2, 4.2, 5.2], "score": 0.5, "densepose": form,
-         "segmentation": {"size": [20, 20], "counts": "abc"}}
+        {
+            "image_id": 7,
+            "category_id": 0,
+            "bbox": [2.7, 3.2, 4.2, 5.2],
+            "score": 0.5,
+            "densepose": form,
+            "segmentation": {"size": [20, 20], "counts": "abc"},
+        }
         for form in charts
-    ]  # fmt: skip
+    ]
     path = mimic.save(entries, tmp_path / "coco_densepose_predictions.pth")
     names = write_json(tmp_path / "names.json", {"images": [{"id": 7, "file_name": "a.jpg"}]})
     (found,) = read_source(path, names)
@@ -193,10 +203,13 @@ def bombs(marker):
 
 
 NAMES = {
-    "system": r"(posix|nt)\.system", "eval": r"builtins\.eval|__builtin__\.eval", "open": r"io\.open",
-    "memory": r"(builtins|__builtin__)\.bytearray", "load": r"torch\.storage\._load_from_bytes",
+    "system": r"(posix|nt)\.system",
+    "eval": r"builtins\.eval|__builtin__\.eval",
+    "open": r"io\.open",
+    "memory": r"(builtins|__builtin__)\.bytearray",
+    "load": r"torch\.storage\._load_from_bytes",
     "sparse": r"torch\._utils\._rebuild_sparse_tensor",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -250,7 +263,7 @@ def test_the_second_wall_stands_by_itself(mimic, tmp_path, monkeypatch):
         ("DensePoseChartPredictorOutput", 4, r"DensePoseChartPredictorOutput, the raw output.*apply_net"),
         ("Instances", 1, r"detectron2\.structures\.instances\.Instances, which a DensePose dump has no use"),
     ],
-)  # fmt: skip
+)
 def test_other_classes_of_detectron2(mimic, tmp_path, name, count, words):
     form = getattr(mimic, name)(*[torch.rand(1, 2, 3, 3) for _ in range(count)])
     one = entry([], boxes=torch.tensor([BOX])) | {"pred_densepose": form}
@@ -354,15 +367,18 @@ def test_charts_that_are_wrong(mimic, detection, tmp_path, name):
         people[1].chart()
 
 
-@pytest.mark.parametrize("mode,shape,words", [
-    ("L", (3, 5, 4), "must be RGB of 4x5, not L of 4x5"),
-    ("RGB", (3, 5, 5), "must be RGB of 5x5, not RGB of 4x5"),
-    ("RGB", (1, 5, 4), "must have the shape 3, h, w"),
-    ("RGB", (3, 5.0, 4), "must have the shape 3, h, w"),
-    ("RGB", [[3], 5, 4], "must have the shape 3, h, w"),
-    ("RGB", None, "must have the shape 3, h, w"),
-    ("RGB", (3, 5, 0), "the chart is 0x5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mode,shape,words",
+    [
+        ("L", (3, 5, 4), "must be RGB of 4x5, not L of 4x5"),
+        ("RGB", (3, 5, 5), "must be RGB of 5x5, not RGB of 4x5"),
+        ("RGB", (1, 5, 4), "must have the shape 3, h, w"),
+        ("RGB", (3, 5.0, 4), "must have the shape 3, h, w"),
+        ("RGB", [[3], 5, 4], "must have the shape 3, h, w"),
+        ("RGB", None, "must have the shape 3, h, w"),
+        ("RGB", (3, 5, 0), "the chart is 0x5"),
+    ],
+)
 def test_compressed_charts_that_are_wrong(as_png, detection, tmp_path, mode, shape, words):
     one = result(as_png, detection[2], image_id="a", uv_shape=shape, uv_data=as_png(detection[2], mode))
     with pytest.raises(DSAError, match=words):
@@ -401,7 +417,7 @@ def test_entries_that_are_wrong(mimic, detection, tmp_path):
         ([{"scores": torch.rand(1)}], "file_name must be the name of an image"),
         ([[form]], "a list with a dictionary for each image"),
         ({"a": 1}, "a list with a dictionary for each image"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(DSAError, match=words):
             read_source(mimic.save(value, tmp_path / "dump.pkl"))
     with pytest.raises(DSAError, match="a.jpg, person 1: a chart must be one of .* not dict"):

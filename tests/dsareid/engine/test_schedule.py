@@ -1,14 +1,24 @@
 import pytest
 
-from dsareid.engine.config import DEMO, PAPER
 from dsareid.engine.schedule import learning_rate
+from dsareid.runs.config import DEMO, PAPER
 
 
 @pytest.mark.parametrize(
     "epoch,rate",
-    [(0, 8e-6), (10, (8e-6 + 8e-4) / 2), (20, 8e-4), (59.9, 8e-4), (60, 4e-4), (99.9, 4e-4),
-     (100, 2e-4), (140, 1e-4), (300, 8e-4 / 2**7), (319.9, 8e-4 / 2**7)],
-)  # fmt: skip
+    [
+        (0, 8e-6),
+        (10, (8e-6 + 8e-4) / 2),
+        (20, 8e-4),
+        (59.9, 8e-4),
+        (60, 4e-4),
+        (99.9, 4e-4),
+        (100, 2e-4),
+        (140, 1e-4),
+        (300, 8e-4 / 2**7),
+        (319.9, 8e-4 / 2**7),
+    ],
+)
 def test_the_papers_schedule(epoch, rate):
     assert learning_rate(PAPER.optim, epoch, PAPER.epochs) == pytest.approx(rate)
 

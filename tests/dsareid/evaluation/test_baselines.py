@@ -6,10 +6,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from ranking_reference import literal_ap
 
 from dsareid.evaluation import chance, colour_histograms, rank
-
-from .reference import literal_ap
 
 
 def labels(*values):
@@ -41,8 +40,7 @@ def test_chance_is_what_random_features_reach():
     draw = torch.Generator().manual_seed(0)
     case = [torch.randint(0, high, (n,), generator=draw) for high in (6, 3) for n in (20, 60)]
     runs = [
-        rank(torch.zeros(20, 1), torch.randn(60, 1, generator=draw), *case, max_rank=20)
-        for _ in range(200)
+        rank(torch.zeros(20, 1), torch.randn(60, 1, generator=draw), *case, max_rank=20) for _ in range(200)
     ]
     expected = chance(*case, max_rank=20)
     assert expected.mAP == pytest.approx(np.mean([run.mAP for run in runs]), abs=0.02)
@@ -77,9 +75,7 @@ def test_histogram_bins_are_those_of_hsv():
     for pixel in draw.integers(0, 256, (200, 3)):
         image = torch.tensor(pixel, dtype=torch.uint8).expand(1, 6, 1, 3)
         hue, saturation, value = colorsys.rgb_to_hsv(*(int(p) for p in pixel))
-        cell = (
-            int(hue * 8 + 0.5) % 8 * 16 + min(int(saturation * 4 + 1e-9), 3) * 4 + int(value / 64)
-        )
+        cell = int(hue * 8 + 0.5) % 8 * 16 + min(int(saturation * 4 + 1e-9), 3) * 4 + int(value / 64)
         found = colour_histograms(image).view(6, 128).argmax(1)
         assert (found == cell).all()
 
@@ -120,8 +116,11 @@ def test_the_margins_do_not_count():
 
 @pytest.mark.parametrize(
     "images",
-    [torch.zeros(1, 12, 4, 3), torch.zeros(1, 3, 12, 4, dtype=torch.uint8),
-     torch.zeros(1, 5, 4, 3, dtype=torch.uint8)],
+    [
+        torch.zeros(1, 12, 4, 3),
+        torch.zeros(1, 3, 12, 4, dtype=torch.uint8),
+        torch.zeros(1, 5, 4, 3, dtype=torch.uint8),
+    ],
 )
 def test_histograms_name_what_they_expect(images):
     with pytest.raises(ValueError, match="images must be"):

@@ -12,11 +12,11 @@ from PIL import Image
 from dsa_ext import iuv_to_dsap
 from dsareid.data.batch import MEAN, STD
 from dsareid.data.iuv import read_image, read_iuv, write_iuv
-from dsareid.data.pack import pack
+from dsareid.data.store.pack import pack
 from dsareid.engine import TrainConfig
-from dsareid.errors import DSAError
 from dsareid.evaluation import evaluate, evaluate_run, format_table
 from dsareid.evaluation.baselines import colour_histograms
+from dsareid.ground.errors import DSAError
 
 HEIGHT, WIDTH = 48, 32
 
@@ -65,8 +65,7 @@ def run(tmp_path, data, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("features, file", [("mf", "evaluation.json"),
-                                            ("fused", "evaluation-fused.json")])
+@pytest.mark.parametrize("features, file", [("mf", "evaluation.json"), ("fused", "evaluation-fused.json")])
 def test_what_is_written(run, data, features, file, capsys):
     evaluation = evaluate(run, features=features, batch_size=4)
     assert json.loads((run / file).read_text()) == evaluation
@@ -77,7 +76,9 @@ def test_what_is_written(run, data, features, file, capsys):
     model, *others = evaluation["rows"]
     assert model["name"] == ("DSA-reID" if features == "mf" else "DSA-reID, fused")
     assert [row["name"] for row in others] == [
-        "colour histograms, balanced", "colour histograms", "chance",
+        "colour histograms, balanced",
+        "colour histograms",
+        "chance",
     ]
     for row in evaluation["rows"]:
         assert len(row["cmc"]) == 50 and 0 <= row["mAP"] <= 1

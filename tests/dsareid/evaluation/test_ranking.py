@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from ranking_reference import literal_distances, literal_order, literal_rank, literal_rank_distances
 
 from dsareid.evaluation import rank, rank_distances, ranking, top_matches
-
-from .reference import literal_distances, literal_order, literal_rank, literal_rank_distances
 
 CASES = {
     "plain": dict(queries=40, gallery=200, ids=20, cams=4),
@@ -37,8 +36,12 @@ def make_case(seed, queries, gallery, ids, cams, values="float", query_cam=None,
     if query_cam is not None:
         query_cams[:] = query_cam
     return (
-        features(queries), features(gallery), labels(ids, queries), gallery_ids,
-        query_cams, labels(cams, gallery),
+        features(queries),
+        features(gallery),
+        labels(ids, queries),
+        gallery_ids,
+        query_cams,
+        labels(cams, gallery),
     )
 
 
@@ -152,8 +155,9 @@ def test_mapped_features_are_those_in_memory(name, dtype, tmp_path, single_preci
     monkeypatch.setattr(ranking, "_PART", 5 * 16)  # five rows at a time
     arrays = mapped(tmp_path / "query.npy", query), mapped(tmp_path / "gallery.npy", gallery)
     case = (*arrays, *labels)
-    assert_equal_to_literal((query, gallery, *labels), form=(lambda *_, **options: rank(*case, **options),
-                                                             literal_rank))
+    assert_equal_to_literal(
+        (query, gallery, *labels), form=(lambda *_, **options: rank(*case, **options), literal_rank)
+    )
     assert torch.equal(rank(*case, tile=3).ap, whole.ap)
     queries = torch.arange(len(query))
     lists = zip(top_matches(*case, queries), top_matches(query, gallery, *labels, queries))
@@ -256,7 +260,12 @@ def test_top_matches_of_a_short_gallery():
 
 
 NAMES = [
-    "query_features", "gallery_features", "query_ids", "gallery_ids", "query_cams", "gallery_cams",
+    "query_features",
+    "gallery_features",
+    "query_ids",
+    "gallery_ids",
+    "query_cams",
+    "gallery_cams",
 ]
 
 

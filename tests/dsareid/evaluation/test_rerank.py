@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from ranking_reference import literal_rank_distances
 
 from dsareid.evaluation import k_reciprocal, rank, rank_distances, ranking, rerank, top_by_distances
-
-from .reference import literal_rank_distances
 
 
 def literal_k_reciprocal(query, gallery, k1=20, k2=6, lambda_=0.3):
@@ -138,14 +137,18 @@ def test_rank_lists_are_of_the_final_distances():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(k1=0), "k1 must be"), (dict(k1=-3), "k1 must be"), (dict(k2=0), "k2 must be"),
-        (dict(k1=2.5), "k1 must be"), (dict(lambda_=1.1), "lambda_ must be"),
-        (dict(lambda_=float("nan")), "lambda_ must be"), (dict(lambda_="a"), "lambda_ must be"),
+        (dict(k1=0), "k1 must be"),
+        (dict(k1=-3), "k1 must be"),
+        (dict(k2=0), "k2 must be"),
+        (dict(k1=2.5), "k1 must be"),
+        (dict(lambda_=1.1), "lambda_ must be"),
+        (dict(lambda_=float("nan")), "lambda_ must be"),
+        (dict(lambda_="a"), "lambda_ must be"),
         (dict(query=torch.randn(4, 3)), "gallery_features must have the dimensions"),
         (dict(gallery=torch.full((9, 5), torch.nan)), "gallery_features holds NaN"),
         (dict(query=[[1.0]]), "query_features must be"),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_argument(change, message):
     arguments = dict(query=torch.randn(4, 5), gallery=torch.randn(9, 5)) | change
     with pytest.raises(ValueError, match=message):

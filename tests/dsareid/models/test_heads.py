@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from dsareid.cli import main
-from dsareid.losses import LossConfig, batch_hard_triplet, losses
+from dsareid.commands.main import main
 from dsareid.models import DSAReID
+from dsareid.models.losses import LossConfig, batch_hard_triplet, losses
 
 SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1), "classifier_kind": "bnneck"}
 LABEL = torch.tensor([0, 0, 1, 1])
@@ -98,11 +98,18 @@ def test_a_guiding_stream_alone_is_matched_behind_the_necks_of_f():
     assert torch.equal(model.guide(dsap), model(None, dsap))
 
 
-@pytest.mark.parametrize("options, size", [
-    ({}, 512), ({"streams": "mf"}, 512), ({"streams": "mf", "branches": "global"}, 256),
-    ({"branches": "local"}, 256), ({"guidance": "concat"}, 512), ({"guidance": "distill"}, 512),
-    ({"streams": "dsag", "branches": "local"}, 256),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, size",
+    [
+        ({}, 512),
+        ({"streams": "mf"}, 512),
+        ({"streams": "mf", "branches": "global"}, 256),
+        ({"branches": "local"}, 256),
+        ({"guidance": "concat"}, 512),
+        ({"guidance": "distill"}, 512),
+        ({"streams": "dsag", "branches": "local"}, 256),
+    ],
+)
 def test_every_network_trains_all_but_the_biases_of_its_necks(options, size):
     model, (image, dsap) = DSAReID(2, **SMALL, **options), inputs()
     alone = options.get("streams") == "dsag"
@@ -129,9 +136,14 @@ def test_necks_under_autocast():
 
 
 @pytest.mark.parametrize("kind", ["two-layer", "batchnorm", "bnneck"])
-@pytest.mark.parametrize("guidance, behind_z", [
-    ("add", []), ("concat", ["fusion"]), ("distill", ["classify_d_global", "classify_d_local"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "guidance, behind_z",
+    [
+        ("add", []),
+        ("concat", ["fusion"]),
+        ("distill", ["classify_d_global", "classify_d_local"]),
+    ],
+)
 def test_the_order_of_names_is_that_of_old_checkpoints(kind, guidance, behind_z):
     """An optimizer's checkpoint tells weights by their order, and a seed draws them in it."""
     names = DSAReID(2, **SMALL | {"classifier_kind": kind}, guidance=guidance).state_dict()
@@ -151,19 +163,26 @@ def test_weights_of_a_seed():
     assert not torch.equal(model.classify_f_global[1].weight, alone.classify_f_global[1].weight)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"classifier_kind": "linear"}, "classifier_kind must be one of"),
-    ({"guidance": "sum"}, "guidance must be one of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"classifier_kind": "linear"}, "classifier_kind must be one of"),
+        ({"guidance": "sum"}, "guidance must be one of"),
+    ],
+)
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         DSAReID(2, **SMALL | options)
 
 
-@pytest.mark.parametrize("options, features", [
-    ([], ("mf", "fused", "guide")), (["--guidance", "distill"], ("mf", "guide")),
-    (["--model", "dsap"], ("guide",)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, features",
+    [
+        ([], ("mf", "fused", "guide")),
+        (["--guidance", "distill"], ("mf", "guide")),
+        (["--model", "dsap"], ("guide",)),
+    ],
+)
 def test_from_training_to_a_ranking(tiny_store, tmp_path, capsys, options, features):
     """And on again: the biases of necks have no place in the optimizer."""
     run, cpu = str(tmp_path / "run"), ["--device", "cpu"]

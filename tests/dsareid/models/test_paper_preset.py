@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from dsareid.engine import PRESETS
-from dsareid.engine.run import build_model
 from dsareid.models.branch import BranchConv2d
+from dsareid.runs.folder import build_model
 
 IDENTITIES = 751  # Market-1501's, to train on
 

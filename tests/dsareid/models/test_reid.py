@@ -26,9 +26,7 @@ def test_the_papers_widths():
     assert conv_weights(model.dsag) == 161_947_904
     blocks = [m for m in model.dsag.modules() if isinstance(m, BasicBlock)]
     assert len(blocks) == 8
-    shapes = {
-        name: tuple(p.shape) for name, p in model.dsag.named_parameters() if p.dim() == 4
-    }
+    shapes = {name: tuple(p.shape) for name, p in model.dsag.named_parameters() if p.dim() == 4}
     assert shapes["conv1.0.weight"] == (24 * 32, 3, 5, 5)
     assert shapes["conv2.0.weight"] == (24 * 64, 32, 3, 3)
     assert shapes["conv3.0.downsample.0.weight"] == (24 * 64, 64, 1, 1)
@@ -66,13 +64,13 @@ def test_torchvisions_weights_fit():
 def test_the_trunk_computes_what_torchvision_computes():
     import torchvision
 
-    from dsareid.models.weights import load_initial_weights
+    from dsareid.runs.weights import load_initial_weights
 
     resnet = torchvision.models.resnet50(weights=None).eval()
     model = Baseline(3).eval()
     from unittest import mock
 
-    with mock.patch("dsareid.models.weights._imagenet", resnet.state_dict):
+    with mock.patch("dsareid.runs.weights._imagenet", resnet.state_dict):
         load_initial_weights(model, "imagenet")
     image, _ = inputs()
     x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(image))))
@@ -128,7 +126,7 @@ def test_two_branch_and_baseline():
 
 
 def test_every_parameter_gets_a_gradient():
-    from dsareid.losses import LossConfig, losses
+    from dsareid.models.losses import LossConfig, losses
 
     image, dsap = inputs(4)
     model = DSAReID(2, **SMALL)
@@ -137,15 +135,24 @@ def test_every_parameter_gets_a_gradient():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("options", [
-    {"branches": "global"}, {"branches": "local"}, {"streams": "mf", "branches": "local"},
-    {"streams": "dsag"}, {"streams": "dsag", "branches": "global"}, {"guidance": "concat"},
-    {"guidance": "concat", "branches": "local"}, {"guidance": "distill"}, {"reversed_charts": True},
-    {"guidance": "distill", "branches": "global"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"branches": "global"},
+        {"branches": "local"},
+        {"streams": "mf", "branches": "local"},
+        {"streams": "dsag"},
+        {"streams": "dsag", "branches": "global"},
+        {"guidance": "concat"},
+        {"guidance": "concat", "branches": "local"},
+        {"guidance": "distill"},
+        {"reversed_charts": True},
+        {"guidance": "distill", "branches": "global"},
+    ],
+)
 def test_every_kind_trains_all_of_its_weights(options):
     """And embeds into as many numbers as it has branches."""
-    from dsareid.losses import LossConfig, losses
+    from dsareid.models.losses import LossConfig, losses
 
     image, dsap = inputs(4)
     model = DSAReID(2, **SMALL, **options)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dsareid.data.iuv import write_iuv
-from dsareid.data.pack import pack
-from dsareid.errors import DSAError
+from dsareid.data.store.pack import pack
+from dsareid.ground.errors import DSAError
 from dsareid.report import write_report
 
 VOID = {"meta", "img", "source", "br"}
@@ -41,8 +41,7 @@ class Page(HTMLParser):
 
 def row(name, value):
     cmc = [min(1.0, value + 0.01 * k) for k in range(50)]
-    return {"name": name, "mAP": value, "rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9],
-            "cmc": cmc}
+    return {"name": name, "mAP": value, "rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "cmc": cmc}
 
 
 @pytest.fixture
@@ -66,8 +65,15 @@ def data(tmp_path):
 def bare_run(tmp_path, data):
     run = tmp_path / "my <run>"
     run.mkdir()
-    settings = {"data": str(data), "model": "dsa", "height": 48, "width": 24, "dsap_size": 8,
-                "optim": {"rate": 0.01, "width": 7}, "weights": None}
+    settings = {
+        "data": str(data),
+        "model": "dsa",
+        "height": 48,
+        "width": 24,
+        "dsap_size": 8,
+        "optim": {"rate": 0.01, "width": 7},
+        "weights": None,
+    }
     (run / "config.json").write_text(json.dumps(settings))
     return run
 
@@ -75,21 +81,35 @@ def bare_run(tmp_path, data):
 @pytest.fixture
 def full_run(bare_run, data):
     names = sorted(path.name for path in (data / "query").iterdir())
-    answers = [{"name": f"bounding_box_test/{name}", "id": k, "cam": k, "distance": k / 7,
-                "right": k == 1} for k, name in enumerate(names)]
+    answers = [
+        {"name": f"bounding_box_test/{name}", "id": k, "cam": k, "distance": k / 7, "right": k == 1}
+        for k, name in enumerate(names)
+    ]
     evaluation = {
-        "data": str(data), "features": "mf", "model": "dsa",
-        "checkpoint": {"epoch": 2, "step": 40}, "queries": 1234, "skipped": 3, "gallery": 5678,
+        "data": str(data),
+        "features": "mf",
+        "model": "dsa",
+        "checkpoint": {"epoch": 2, "step": 40},
+        "queries": 1234,
+        "skipped": 3,
+        "gallery": 5678,
         "rows": [row("DSA-reID", 0.4321), row("colour histograms", 0.2), row("chance", 0.01)],
-        "rank_lists": [{"query": f"query/{names[0]}", "id": 1, "cam": 1, "ap": 0.875,
-                        "gallery": answers}],
+        "rank_lists": [{"query": f"query/{names[0]}", "id": 1, "cam": 1, "ap": 0.875, "gallery": answers}],
     }
     (bare_run / "evaluation.json").write_text(json.dumps(evaluation))
     fused = evaluation | {"features": "fused", "rows": [row("DSA-reID, fused", 0.6)]}
     (bare_run / "evaluation-fused.json").write_text(json.dumps(fused))
     steps = [
-        {"step": s, "learning_rate": 1e-3, "loss": 9 / s, "loss/id_f": 5 / s, "norm/f": 2.0,
-         "norm/d": 3.0, "accuracy/fused": 0.5, "images_per_second": 99.0}
+        {
+            "step": s,
+            "learning_rate": 1e-3,
+            "loss": 9 / s,
+            "loss/id_f": 5 / s,
+            "norm/f": 2.0,
+            "norm/d": 3.0,
+            "accuracy/fused": 0.5,
+            "images_per_second": 99.0,
+        }
         for s in range(1, 41)
     ]
     (bare_run / "log.jsonl").write_text("\n".join(map(json.dumps, steps)) + "\n")
@@ -105,9 +125,24 @@ def test_a_full_page(full_run, data):
     path = write_report(full_run)
     assert path == full_run / "report.html"
     text, page = read(path)
-    for expected in ("43.2", "DSA-reID, fused", "colour histograms", "chance", "1,234", "5,678",
-                     "AP 87.5", "✓", "✗", "Learning rate", "Size of the features",
-                     "Training accuracy", "optim.rate", "head left", "not set", "my &lt;run&gt;"):
+    for expected in (
+        "43.2",
+        "DSA-reID, fused",
+        "colour histograms",
+        "chance",
+        "1,234",
+        "5,678",
+        "AP 87.5",
+        "✓",
+        "✗",
+        "Learning rate",
+        "Size of the features",
+        "Training accuracy",
+        "optim.rate",
+        "head left",
+        "not set",
+        "my &lt;run&gt;",
+    ):
         assert expected in text, expected
     assert text.count('class="shot right"') == 1 and text.count('class="shot wrong"') == 4
     assert "no image" not in text and "dsareid eval" not in text and "synthetic" not in text
@@ -249,9 +284,15 @@ def test_no_run_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name, content", [("config.json", "{"), ("config.json", "[]"),
-                                           ("evaluation.json", '{"rows": []}'),
-                                           ("evaluation.json", "\x00")])
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("evaluation.json", '{"rows": []}'),
+        ("evaluation.json", "\x00"),
+    ],
+)
 def test_damaged_files_are_named(full_run, name, content):
     (full_run / name).write_text(content)
     with pytest.raises(DSAError, match=name):

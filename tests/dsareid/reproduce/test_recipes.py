@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from dsareid.data.datasets import CUHK01, MARKET, PUBLIC
+from dsareid.data.layouts.datasets import CUHK01, MARKET, PUBLIC
 from dsareid.engine import PRESETS
-from dsareid.evaluation.extract import check_features
+from dsareid.evaluation.run_features import check_features
 from dsareid.reproduce.recipes import TABLES, TITLES, Network, fine_tuning
 
 # Tables 3, 4 and 5 as printed: mAP, rank-1, rank-5, rank-10 on Market-1501.

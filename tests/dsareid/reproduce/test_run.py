@@ -10,20 +10,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsareid.cli import main
+from dsareid.commands.main import main
 from dsareid.data.iuv import write_iuv
 from dsareid.engine import PRESETS
-from dsareid.engine.config import NetworkConfig, load_config
-from dsareid.engine.train import Interrupted, Trainer
-from dsareid.errors import DSAError
+from dsareid.engine.loop import Interrupted, Trainer
+from dsareid.ground.errors import DSAError
 from dsareid.reproduce import run as module
 from dsareid.reproduce.recipes import TABLES
 from dsareid.reproduce.run import reproduce
+from dsareid.runs.config import NetworkConfig, load_config
 
 SMALL = dataclasses.replace(
-    PRESETS["demo"], data="", out="", epochs=1, height=64, width=32, dsap_size=8, identities=2, images=2,
-    device="cpu", network=NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
-)  # fmt: skip
+    PRESETS["demo"],
+    data="",
+    out="",
+    epochs=1,
+    height=64,
+    width=32,
+    dsap_size=8,
+    identities=2,
+    images=2,
+    device="cpu",
+    network=NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
+)
 
 
 @pytest.fixture
@@ -34,8 +43,20 @@ def small_presets(monkeypatch):
 @pytest.mark.parametrize("table", TABLES)
 def test_every_row_of_every_table(tiny_data, tmp_path, capsys, small_presets, table):
     out = tmp_path / "out"
-    status = main(["reproduce", table, "--data", str(tiny_data), "--out", str(out), "--preset", "demo",
-                   "--device", "cpu"])  # fmt: skip
+    status = main(
+        [
+            "reproduce",
+            table,
+            "--data",
+            str(tiny_data),
+            "--out",
+            str(out),
+            "--preset",
+            "demo",
+            "--device",
+            "cpu",
+        ]
+    )
     printed, errors = capsys.readouterr()
     assert status == 0, errors
     rows = [row for row in TABLES[table] if not row.network.pretrained]
@@ -113,8 +134,9 @@ def test_spread_and_seeds(tiny_data, tmp_path):
 def test_a_run_of_other_data_or_settings_is_not_touched(tiny_data, own_data, tmp_path):
     reproduce("dsap-alone", tiny_data, tmp_path, SMALL)
     for data, config, word in (
-        (own_data, SMALL, "data"), (tiny_data, dataclasses.replace(SMALL, epochs=2), "epochs"),
-    ):  # fmt: skip
+        (own_data, SMALL, "data"),
+        (tiny_data, dataclasses.replace(SMALL, epochs=2), "epochs"),
+    ):
         with pytest.raises(DSAError, match=f"seed-0: its {word} is .* choose another"):
             reproduce("dsap-alone", data, tmp_path, config)
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from dsareid.data.iuv import read_iuv
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 from dsareid.synth import DIFFICULTIES, SynthConfig, dataset, generate, image_count
 
 SMALL = SynthConfig(identities=5, images=4, height=48, width=24, seed=3, processes=1)
@@ -90,7 +90,7 @@ def in_fresh_python(code: str, out: Path) -> str:
     """Run code in an interpreter that has not loaded torch, where processes are forked."""
     preamble = f"""
 import os, signal, sys
-from dsareid.errors import DSAError
+from dsareid.ground.errors import DSAError
 from dsareid.synth import SynthConfig, dataset, generate
 assert dataset._start_method() == "fork"
 out, config = {str(out)!r}, {replace(SMALL, processes=2)!r}

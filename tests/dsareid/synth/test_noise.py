@@ -33,10 +33,7 @@ def test_maps_stay_legal_and_repeat(iuv, difficulty):
 
 def test_missing_persons_are_all_background(iuv):
     difficulty = DIFFICULTIES["default"]
-    empty = [
-        not noise.add_faults(iuv, difficulty, np.random.default_rng(seed)).any()
-        for seed in range(400)
-    ]
+    empty = [not noise.add_faults(iuv, difficulty, np.random.default_rng(seed)).any() for seed in range(400)]
     assert 0.05 < np.mean(empty) < 0.16
 
 

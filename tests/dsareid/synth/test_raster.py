@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsareid import _core
+from dsareid.ground import _core
 
 # A square of 4 x 4 pixels in two faces of opposite winding, at depth 5
 SQUARE = np.array([[1, 1, 5], [5, 1, 5], [5, 5, 5], [1, 5, 5]], np.float32)

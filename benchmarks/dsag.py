@@ -1,0 +1,157 @@
+"""The DSAG-Stream, forward and backward, against three other ways to compute its branches.
+
+    python benchmarks/dsag.py              demo and paper widths, batch 4, 16 and 64 (long)
+    python benchmarks/dsag.py --batches 4 16 --widths demo
+
+The rivals hold the same weights and are checked to give the same features first:
+
+  modules in a loop     24 small networks (then 13, then 8), one after the other
+  grouped convolution   one grouped convolution a layer, tensors contiguous as PyTorch makes them
+  batched product       patches unfolded, one batched matrix product a layer
+
+What dsareid does is a grouped convolution, on channels_last tensors as far as the second merge: the
+memory then is [B, H, W, branch, channel], and merge_parts works on it without a copy. conv5_x, few
+and wide branches with most of the weights, is contiguous: in channels_last its weights are reordered
+in every step. The batched product writes every patch out nine times, which costs more than the
+product.
+"""
+
+import argparse
+import types
+
+import torch
+import torch.nn.functional as F
+from common import describe_machine, paired_medians
+from torch import nn
+
+from dsa_ext import merge_parts
+from dsareid.models.branch import BasicBlock, BranchConv2d, ConvBlock
+from dsareid.models.dsag import DSAGStream
+from dsareid.models.features import Features
+
+WIDTHS = {"demo": (1 / 8, 16), "paper": (1.0, 32)}  # width, S
+
+
+class Contiguous(nn.Module):
+    """The stream's own modules on contiguous tensors; `conv` replaces a branch's convolution."""
+
+    def __init__(self, stream: DSAGStream, conv=None):
+        super().__init__()
+        self.stream = stream
+        if conv:
+            for layer in stream.modules():
+                if isinstance(layer, BranchConv2d):
+                    layer.forward = types.MethodType(conv, layer)
+
+    def forward(self, dsap):
+        s = self.stream
+        x = s.conv3(s.conv2(s.conv1(dsap.flatten(1, 2))))
+        x = s.conv4(merge_parts(x.unflatten(1, (24, -1)), "mirror").flatten(1, 2))
+        x = merge_parts(x.unflatten(1, (13, -1)), "front_back").flatten(1, 2)
+        return Features(s.conv5_g(x).mean((2, 3)), s.conv5_l(x).mean((2, 3)).unflatten(1, (8, -1)))
+
+
+def batched(self, x):
+    """A branch convolution as a batched matrix product."""
+    outputs, _, kernel, _ = self.weight.shape
+    height, width = ((n - 1) // self.stride + 1 for n in x.shape[2:])
+    if kernel == 1:
+        columns = x[:, :, :: self.stride, :: self.stride].flatten(2)
+    else:
+        columns = F.unfold(x, kernel, padding=self.padding, stride=self.stride)
+    columns = columns.view(len(x), self.branches, -1, height * width)  # [B, N, in*k*k, H*W]
+    weight = self.weight.view(self.branches, outputs // self.branches, -1)
+    return (weight @ columns).reshape(len(x), outputs, height, width)
+
+
+class Looped(nn.Module):
+    """A module for each branch, in a loop."""
+
+    def __init__(self, width: float):
+        super().__init__()
+        c32, c64, c128, c256, c2048 = (int(c * width) for c in (32, 64, 128, 256, 2048))
+
+        def branch():
+            return nn.Sequential(
+                ConvBlock(1, 3, c32, 5),
+                ConvBlock(1, c32, c64, 3),
+                BasicBlock(1, c64, c64, 2),
+                BasicBlock(1, c64, c64),
+            )
+
+        def pair(inputs, outputs, stride):
+            return nn.Sequential(BasicBlock(1, inputs, outputs, stride), BasicBlock(1, outputs, outputs))
+
+        self.parts = nn.ModuleList([branch() for _ in range(24)])
+        self.conv4 = nn.ModuleList([pair(c64, c128, 2) for _ in range(13)])
+        self.conv5_l = nn.ModuleList([pair(c128, c256, 1) for _ in range(8)])
+        self.conv5_g = pair(8 * c128, c2048, 1)
+
+    def forward(self, dsap):
+        x = torch.stack([part(dsap[:, k]) for k, part in enumerate(self.parts)], 1)
+        x = merge_parts(x, "mirror")
+        x = merge_parts(torch.stack([m(x[:, k]) for k, m in enumerate(self.conv4)], 1), "front_back")
+        local = torch.stack([m(x[:, k]).mean((2, 3)) for k, m in enumerate(self.conv5_l)], 1)
+        return Features(self.conv5_g(x.flatten(1, 2)).mean((2, 3)), local)
+
+    def copy_from(self, stream: DSAGStream) -> "Looped":
+        stages = [
+            (self.parts, nn.Sequential(stream.conv1, stream.conv2, *stream.conv3)),
+            (self.conv4, stream.conv4),
+            (self.conv5_l, stream.conv5_l),
+        ]
+        for modules, whole in stages:
+            for k, module in enumerate(modules):
+                state = {
+                    name: x if x.dim() == 0 else x.chunk(len(modules), 0)[k]
+                    for name, x in whole.state_dict().items()
+                }
+                own = module.state_dict()
+                module.load_state_dict(dict(zip(own, (state[name] for name in state), strict=True)))
+        self.conv5_g.load_state_dict(stream.conv5_g.state_dict())
+        return self
+
+
+def bench(name: str, batch: int, rounds: int) -> None:
+    width, size = WIDTHS[name]
+    torch.manual_seed(0)
+    ours = DSAGStream(width)
+    rivals: dict[str, nn.Module] = {"modules in a loop": Looped(width).copy_from(ours)}
+    for title, conv in (("grouped convolution", None), ("batched product", batched)):
+        stream = DSAGStream(width)
+        stream.load_state_dict(ours.state_dict())
+        rivals[title] = Contiguous(stream, conv)
+    candidates = {"dsareid": ours, **rivals}
+    dsap = torch.randn(batch, 24, 3, size, size)
+
+    with torch.no_grad():
+        reference = ours(dsap)
+        for title, module in rivals.items():
+            for got, expected in zip(module(dsap), reference):
+                torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3, msg=title)
+
+    def run(module):
+        def step(_):
+            out = module(dsap)
+            (out.global_.sum() + out.local.sum()).backward()
+            module.zero_grad(set_to_none=True)  # four sets of gradients would not fit at batch 64
+
+        return step
+
+    seconds = paired_medians({t: run(m) for t, m in candidates.items()}, rounds, warm_up=1)
+    fastest = min(seconds[title] for title in rivals)
+    print(f"\n{name} widths, S = {size}, batch {batch}                ms   against the fastest rival")
+    for title, time in sorted(seconds.items(), key=lambda item: item[1]):
+        print(f"  {title:24s} {time * 1e3:12.1f}   {time / fastest:6.2f} x", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--widths", nargs="+", choices=WIDTHS, default=list(WIDTHS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[4, 16, 64])
+    arguments = parser.parse_args()
+    print(describe_machine())
+    for widths in arguments.widths:
+        for size in arguments.batches:
+            large = widths == "paper" and size >= 16
+            bench(widths, size, rounds=1 if large and size > 16 else 3 if large else 9)

@@ -1,0 +1,164 @@
+"""Ranking and re-ranking of large galleries: time beside the matrix products alone, and memory.
+
+    python benchmarks/gallery.py [--queries 10000] [--gallery 1000000] [--dimension 512]
+                                       [--threads 2] [--rerank 3368 15913]
+
+Features are written to files in a temporary folder, a block at a time, and mapped into memory; one in a
+hundred is a copy of another. First `rank` is verified against sorting every query in numpy, on whole numbers.
+Then the large problem is ranked: printed are the time of `rank`, that of the same matrix products alone, of
+the same tiles and taken in turns with it, and by how much the process's own memory (RssAnon) grew at the
+peak. The pages of the mapped files are not in it: they are the features, and go when memory is short. The
+last lines are about re-ranking so many --rerank queries and gallery images.
+"""
+
+import argparse
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import describe_machine
+from rank import assert_agrees, distances_of, make_case, memory, sort_every_query
+
+from dsareid.evaluation import FeatureDistances, k_reciprocal, rank, rank_distances
+
+BLOCK = 1 << 14  # images
+PER_IDENTITY, CAMERAS = 20, 6
+
+
+def write_features(path: Path, ids: torch.Tensor, centres: torch.Tensor, seed: int) -> np.ndarray:
+    """Features around the centres of their identities, in a file of which nothing stays in memory."""
+    draw = torch.Generator().manual_seed(seed)
+    shape = (len(ids), centres.shape[1])
+    array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    for first in range(0, len(ids), BLOCK):
+        part = centres[ids[first : first + BLOCK]]
+        part = 0.4 * part + torch.randn(part.shape, generator=draw)
+        part[::100] = part[0].clone()
+        array[first : first + BLOCK] = part.numpy()
+    array.flush()
+    del array
+    return np.load(path, mmap_mode="r")
+
+
+def make_files(folder: Path, queries: int, gallery: int, dimension: int) -> tuple:
+    """Arguments of `rank`, the features mapped."""
+    draw = torch.Generator().manual_seed(0)
+    identities = max(1, gallery // PER_IDENTITY)
+    centres = torch.randn(identities, dimension, generator=draw)
+    ids = [torch.randint(0, identities, (count,), generator=draw) for count in (queries, gallery)]
+    cams = [torch.randint(0, CAMERAS, (count,), generator=draw) for count in (queries, gallery)]
+    files = [
+        write_features(folder / f"{name}.npy", own, centres, seed)
+        for seed, (name, own) in enumerate(zip(("query", "gallery"), ids))
+    ]
+    return *files, *ids, *cams
+
+
+@contextlib.contextmanager
+def own_memory() -> Iterator[list[int]]:
+    """The first item is, at the end, by how many bytes RssAnon, sampled every 5 ms, rose at most."""
+    before, peak, done = memory("RssAnon"), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], memory("RssAnon") - before)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def timed_products() -> Iterator[tuple[list[float], list[float]]]:
+    """Seconds of each matrix product of a ranking, and of the same one once more, alone, right after it: so a
+    machine with other work on it disturbs both alike."""
+    inside, alone, product = [], [], FeatureDistances.product
+
+    def timed(self, *arguments) -> None:
+        for seconds in (inside, alone):
+            start = time.perf_counter()
+            product(self, *arguments)
+            seconds.append(time.perf_counter() - start)
+
+    FeatureDistances.product = timed
+    try:
+        yield inside, alone
+    finally:
+        FeatureDistances.product = product
+
+
+def verify(folder: Path, dimension: int) -> None:
+    case = make_case(200, 20_000, dimension, "whole numbers")
+    case[1][::100] = case[1][0].clone()
+    expected = sort_every_query(distances_of(case), *case[2:])
+    for name, features in zip(("query", "gallery"), case):
+        np.save(folder / f"small-{name}.npy", features.numpy())
+    mapped = [np.load(folder / f"small-{name}.npy", mmap_mode="r") for name in ("query", "gallery")]
+    assert_agrees(rank(*mapped, *case[2:]), expected, 1e-12)
+    halves = [array.astype(np.float16) for array in mapped]
+    assert_agrees(rank(*halves, *case[2:]), expected, 1e-12)
+    print("verified against sorting every query: 200 x 20000, whole numbers, copies; float16 too", flush=True)
+
+
+def measure_rank(folder: Path, queries: int, gallery: int, dimension: int) -> None:
+    case = make_files(folder, queries, gallery, dimension)
+    with own_memory() as peak, timed_products() as (inside, alone):
+        start = time.perf_counter()
+        result = rank(*case)
+        whole = time.perf_counter() - start - sum(alone)
+    ratios = [whole / sum(seconds) for seconds in (alone, inside)]
+    print(f"{queries} x {gallery}, {dimension} dimensions, {len(alone)} tiles: mAP {result.mAP:.4f}")
+    print(
+        f"rank {whole:.1f} s; its matrix products alone {sum(alone):.1f} s: {ratios[0]:.2f} times them "
+        f"({ratios[1]:.2f} times what they took inside of it)"
+    )
+    print(f"memory above the features {peak[0] / 2**20:.0f} MiB at the peak", flush=True)
+
+
+def measure_rerank(queries: int, gallery: int, dimension: int) -> None:
+    case = make_case(queries, gallery, dimension)
+    identities = 1 + int(max(case[2].max(), case[3].max()))
+    centres = 0.3 * torch.randn(identities, dimension, generator=torch.Generator().manual_seed(1))
+    for features, ids in zip(case[:2], case[2:4]):
+        features += centres[ids]
+    with own_memory() as peak:
+        start = time.perf_counter()
+        distances = k_reciprocal(*case[:2])
+        ready = time.perf_counter() - start
+        result = rank_distances(distances, *case[2:])
+        whole = time.perf_counter() - start
+    plain = rank(*case)
+    dense = (queries + gallery) ** 2 * 4 / 2**20
+    print(f"re-ranking {queries} x {gallery}: {whole:.1f} s, {ready:.1f} s of it until the first row")
+    print(f"mAP {plain.mAP:.4f}, re-ranked {result.mAP:.4f}")
+    print(f"memory above the features {peak[0] / 2**20:.0f} MiB at the peak; all pairs: {dense:.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--gallery", type=int, default=1_000_000)
+    parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rerank", type=int, nargs=2, default=(3368, 15913), metavar=("QUERIES", "GALLERY"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(describe_machine())
+    with tempfile.TemporaryDirectory(prefix="dsa-gallery-") as name:
+        folder = Path(name)
+        verify(folder, options.dimension)
+        measure_rank(folder, options.queries, options.gallery, options.dimension)
+    measure_rerank(*options.rerank, options.dimension)
+
+
+if __name__ == "__main__":
+    main()

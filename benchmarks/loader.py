@@ -1,0 +1,438 @@
+"""Images a second to a ready training batch, on this machine's cores, by every way one could take.
+
+    python benchmarks/loader.py [--data ROOT] [--plot docs/loader.png] [--json FILE]
+
+A batch is 64 images, resized to 256x128, augmented (pad and crop, flip, erase) and normalised, and their
+24 DSAP-images of 32x32, float32. The ways:
+
+    a  what one writes today: Pillow, torchvision transforms, a numpy loop over parts, DataLoader, 2 workers
+    b  the same with one flat numpy scatter in place of the loop
+    c  the same with dsa_ext.iuv_to_dsap in the collate function (dsareid.data.torch_dataset)
+    d  the same in spdl, a library that loads with threads, on 2 threads
+    e  DSAP-images warped beforehand, as uint8 in a memory-mapped store; the images as in f
+    f  dsa_ext.assemble_batch on a store of pixels and IUV maps, 2 threads
+    g  f as training takes it: dsareid.data.batch, assembled ahead by a thread
+
+a to d read files of 128x64 and warp the image before its augmentation, which is less work than f does. e
+has no augmentation of its DSAP-images either. Before anything is timed all ways make the same batch without
+augmentation: a to d and f bit for bit, e to what 8 bits can hold. The ways take turns, medians are printed.
+
+Without --data a synthetic data set is made first (`dsareid synth`, a minute).
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import compile_peer, describe_machine, made_data
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
+from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, GuideConfig, TrainData
+from dsareid.data.layouts.base import TRAIN
+from dsareid.data.store.pack import pack
+from dsareid.data.store.reader import Split
+from dsareid.data.torch_dataset import DSAPDataset, collate_dsap
+
+BATCH, HEIGHT, WIDTH, SIZE, THREADS = 64, 256, 128, 32, 2
+AHEAD = 4  # batches that loaders keep ready; not timed
+Batches = Iterator[tuple[Tensor, Tensor]]  # (B, 3, H, W) and (B, 24, 3, S, S)
+
+
+@dataclass
+class Way:
+    """One way to a batch."""
+
+    letter: str
+    title: str
+    stored: float  # bytes an image
+    prepared: float  # seconds an image, once
+    batches: Callable[[bool], Batches]  # endless; with augmentation or without, then in order
+    timed: int  # batches a turn
+
+
+# ---- files ----
+
+
+def image_transforms(augment: bool) -> transforms.Compose:
+    steps = [transforms.Resize((HEIGHT, WIDTH))]
+    if augment:
+        crop = [transforms.Pad(10), transforms.RandomCrop((HEIGHT, WIDTH))]
+        steps += [*crop, transforms.RandomHorizontalFlip()]
+    steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    if augment:
+        steps.append(transforms.RandomErasing(0.5, (0.02, 0.4), (0.3, 1 / 0.3)))
+    return transforms.Compose(steps)
+
+
+def cells(iuv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of every pixel, int64 [H, W] each."""
+    return tuple(np.minimum(iuv[..., k].astype(np.int64) * SIZE // 255, SIZE - 1) for k in (1, 2))
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    return (pixels / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+
+
+def loop_over_parts(pixels: np.ndarray, iuv: np.ndarray) -> np.ndarray:
+    """What most people write. uint8 [H, W, 3] each -> float32 [24, 3, S, S]."""
+    out = np.zeros((24, 3, SIZE, SIZE), np.float32)
+    row, column = cells(iuv)
+    for part in range(24):
+        where = iuv[..., 0] == part + 1
+        out[part][:, row[where], column[where]] = normalised(pixels[where]).T
+    return out
+
+
+def flat_scatter(pixels: np.ndarray, iuv: np.ndarray) -> np.ndarray:
+    out = np.zeros((25 * SIZE * SIZE, 3), np.float32)  # the first part image takes the background
+    row, column = cells(iuv)
+    out[((iuv[..., 0] * np.int64(SIZE) + row) * SIZE + column).ravel()] = normalised(pixels.reshape(-1, 3))
+    return out.reshape(25, SIZE, SIZE, 3)[1:].transpose(0, 3, 1, 2)
+
+
+class Files(Dataset):
+    """a and b: image and DSAP-images of one file."""
+
+    def __init__(self, root: Path, warp: Callable, augment: bool):
+        self.files = sorted((root / TRAIN).iterdir())
+        self.maps = [root / "iuv" / TRAIN / f"{path.stem}.png" for path in self.files]
+        self.warp, self.transform = warp, image_transforms(augment)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, np.ndarray]:
+        image = Image.open(self.files[index]).convert("RGB")
+        iuv = np.asarray(Image.open(self.maps[index]))[..., ::-1]
+        return self.transform(image), self.warp(np.asarray(image), iuv)
+
+
+def data_loader(dataset: Dataset, augment: bool, **options) -> Iterator:
+    loader = DataLoader(
+        dataset,
+        BATCH,
+        shuffle=augment,
+        drop_last=True,
+        num_workers=THREADS,
+        persistent_workers=True,
+        prefetch_factor=AHEAD // THREADS,
+        **options,
+    )
+    while True:
+        yield from loader
+
+
+def numpy_way(root: Path, warp: Callable) -> Callable[[bool], Batches]:
+    return lambda augment: data_loader(Files(root, warp, augment), augment)
+
+
+def collate_way(root: Path) -> Callable[[bool], Batches]:
+    def batches(augment: bool) -> Batches:
+        dataset = DSAPDataset(root, transform=image_transforms(augment))
+        for batch in data_loader(dataset, augment, collate_fn=collate_dsap):
+            yield batch.image, batch.dsap
+
+    return batches
+
+
+def spdl_way(root: Path) -> Callable[[bool], Batches]:
+    from spdl.pipeline import PipelineBuilder
+
+    def batches(augment: bool) -> Batches:
+        dataset = DSAPDataset(root, transform=image_transforms(augment))
+        rng = np.random.default_rng(0)
+
+        def order() -> Iterator[int]:
+            while True:
+                chosen = rng.permutation(len(dataset)) if augment else range(len(dataset))
+                yield from (int(i) for i in chosen[: len(dataset) // BATCH * BATCH])
+
+        pipeline = (
+            PipelineBuilder()
+            .add_source(order())
+            .pipe(dataset.__getitem__, concurrency=THREADS, output_order="input")
+            .aggregate(BATCH)
+            .pipe(collate_dsap)
+            .add_sink(AHEAD)
+            .build(num_threads=THREADS)
+        )
+        torch.set_num_threads(1)  # as in the workers of a DataLoader: the pipeline has the cores
+        with pipeline.auto_stop():
+            for batch in pipeline:
+                yield batch.image, batch.dsap
+
+    return batches
+
+
+# ---- stores ----
+
+
+def draws(split: Split, augment: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Which images, and how they are augmented."""
+    rng, epoch = np.random.default_rng(0), 0
+    while True:
+        order = rng.permutation(split.rows) if augment else split.rows
+        for start in range(0, len(order) - BATCH + 1, BATCH):
+            index = torch.from_numpy(order[start : start + BATCH])
+            yield index, draw_augmentation(0, epoch, index, height=HEIGHT, width=WIDTH) if augment else None
+        epoch += 1
+
+
+def buffers() -> list[tuple[Tensor, Tensor]]:
+    """The memory of a few batches, in turn."""
+    return [(torch.zeros(BATCH, 3, HEIGHT, WIDTH), torch.zeros(BATCH, 24, 3, SIZE, SIZE)) for _ in range(4)]
+
+
+def assembled(split: Split) -> Callable[[bool], Batches]:
+    def batches(augment: bool) -> Batches:
+        out, store = buffers(), split.store
+        for turn, (index, params) in enumerate(draws(split, augment)):
+            yield assemble_batch(
+                store.images,
+                store.iuv,
+                index,
+                params,
+                height=HEIGHT,
+                width=WIDTH,
+                size=SIZE,
+                mean=MEAN,
+                std=STD,
+                out=out[turn % len(out)],
+            )
+
+    return batches
+
+
+def prepared_dsap(split: Split, path: Path) -> float:
+    """Write the DSAP-images of every image as uint8 [N, 24, 3, S, S]; returns the seconds."""
+    start, store = time.perf_counter(), split.store
+    shape = (len(store.images), 24, 3, SIZE, SIZE)
+    out = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    for first in range(0, len(out), BATCH):
+        image, iuv = (
+            torch.from_numpy(np.array(x[first : first + BATCH])).permute(0, 3, 1, 2)
+            for x in (store.images, store.iuv)
+        )
+        fill = [round(255 * x) for x in MEAN]
+        out[first : first + BATCH] = iuv_to_dsap(image, iuv, size=SIZE, fill=fill).numpy()
+    out.flush()
+    return time.perf_counter() - start
+
+
+def expanded(split: Split, path: Path) -> Callable[[bool], Batches]:
+    peer = compile_peer("dsap_expand.cpp", "-mavx2", "-mfma").dsap_expand
+    peer.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] * 3 + [ctypes.c_void_p] * 3
+    stored = np.load(path, mmap_mode="r")
+    mean, std = (np.array(x, np.float32) for x in (MEAN, STD))
+
+    def batches(augment: bool) -> Batches:
+        out, store = buffers(), split.store
+        with ThreadPoolExecutor(THREADS) as pool:
+            for turn, (index, params) in enumerate(draws(split, augment)):
+                image, dsap = out[turn % len(out)]
+                assemble_batch(
+                    store.images,
+                    None,
+                    index,
+                    params,
+                    height=HEIGHT,
+                    width=WIDTH,
+                    mean=MEAN,
+                    std=STD,
+                    out=(image, None),
+                )
+
+                def expand(part: int, dsap=dsap, index=index) -> None:
+                    first, last = (BATCH * k // THREADS for k in (part, part + 1))
+                    peer(
+                        stored.ctypes.data,
+                        index.data_ptr(),
+                        first,
+                        last,
+                        SIZE * SIZE,
+                        mean.ctypes.data,
+                        std.ctypes.data,
+                        dsap.data_ptr(),
+                    )
+
+                list(pool.map(expand, range(THREADS)))
+                yield image, dsap
+
+    return batches
+
+
+def as_trained(split: Split) -> Callable[[bool], Batches]:
+    def batches(augment: bool) -> Batches:
+        settings = AugmentConfig() if augment else AugmentConfig(pad=0, flip=0, erase=0)
+        config = BatchConfig(BATCH, HEIGHT, WIDTH, GuideConfig(), SIZE, settings, 0)
+        data = TrainData(split, config, torch.device("cpu"))
+        rng, epoch = np.random.default_rng(0), 0
+        while True:
+            order = rng.permutation(len(split)) if augment else np.arange(len(split))
+            index = order[: len(order) // BATCH * BATCH].reshape(-1, BATCH)
+            for batch in data.batches(epoch, index, np.zeros_like(index)):
+                yield batch.image, batch.dsap
+            epoch += 1
+
+    return batches
+
+
+# ---- the contest ----
+
+
+def file_bytes(root: Path) -> float:
+    """Image and map of an image on disk, on average."""
+    images = list((root / TRAIN).iterdir())
+    both = [*images, *(root / "iuv" / TRAIN).iterdir()]
+    return sum(path.stat().st_size for path in both) / len(images)
+
+
+def all_ways(root: Path, folder: Path) -> list[Way]:
+    size = file_bytes(root)
+    ways = [
+        Way("a", "files: numpy loop over parts, DataLoader", size, 0, numpy_way(root, loop_over_parts), 12),
+        Way("b", "files: flat numpy scatter, DataLoader", size, 0, numpy_way(root, flat_scatter), 16),
+        Way("c", "files: our warp in the collate, DataLoader", size, 0, collate_way(root), 16),
+        Way("d", "files: our warp, spdl on 2 threads", size, 0, spdl_way(root), 16),
+    ]
+    for height, width in ((128, 64), (256, 128)):
+        start = time.perf_counter()
+        split = pack(root, folder / f"store-{height}", height, width).select(TRAIN, iuv=True)
+        packed = (time.perf_counter() - start) / len(split.store.images)
+        pixels, dsap = height * width * 3, 24 * 3 * SIZE * SIZE
+        path = folder / f"dsap-{height}.npy"
+        warped = prepared_dsap(split, path) / len(split.store.images)
+        at = f"store of {height}x{width}:"
+        ways += [
+            Way("e", f"{at} DSAP prepared", pixels + dsap, packed + warped, expanded(split, path), 30),
+            Way("f", f"{at} assemble_batch", 2 * pixels, packed, assembled(split), 30),
+            Way("g", f"{at} as training takes it", 2 * pixels, packed, as_trained(split), 30),
+        ]
+    return ways
+
+
+def verify(ways: list[Way]) -> None:
+    """Every way's first batch without augmentation. Stores of 256x128 are another image: f is theirs."""
+    expected = {}
+    for way in [*(w for w in ways if w.letter == "f"), *ways]:
+        with contextlib.closing(way.batches(False)) as source:
+            image, dsap = (x.clone() for x in next(source))
+        key = "256x128" in way.title
+        image_wanted, dsap_wanted = expected.setdefault(key, (image, dsap))
+        near = 1 / 255 / min(STD) if way.letter == "e" else 0  # empty cells hold the mean, rounded
+        if not torch.equal(image, image_wanted) or (dsap - dsap_wanted).abs().max() > near:
+            raise SystemExit(f"({way.letter}) {way.title} does not make the same batch")
+
+
+def turn(way: Way) -> float:
+    """Images a second, after the batches that loaders keep ready. Nothing of it runs on afterwards."""
+    torch.set_num_threads(THREADS)
+    with contextlib.closing(way.batches(True)) as source:
+        for _ in range(2 * AHEAD):
+            next(source)
+        start = time.perf_counter()
+        for _ in range(way.timed):
+            next(source)
+        return way.timed * BATCH / (time.perf_counter() - start)
+
+
+def measure(ways: list[Way], rounds: int) -> list[list[float]]:
+    """Images a second of each way in each round."""
+    speeds: list[list[float]] = [[] for _ in ways]
+    for _ in range(rounds):
+        for way, found in zip(ways, speeds):
+            found.append(turn(way))
+    return speeds
+
+
+def print_table(ways: list[Way], speeds: list[list[float]]) -> list[dict]:
+    rows = [
+        {
+            "way": way.letter,
+            "title": way.title,
+            "images_per_second": statistics.median(found),
+            "bytes_per_image": way.stored,
+            "prepare_ms_per_image": way.prepared * 1e3,
+        }
+        for way, found in zip(ways, speeds)
+    ]
+    print(f"{'':52s} images/s   bytes an image   ms an image, once")
+    for row in rows:
+        once = f"{row['prepare_ms_per_image']:.2f}" if row["prepare_ms_per_image"] else "-"
+        print(
+            f"({row['way']}) {row['title']:48s} {row['images_per_second']:8,.0f} "
+            f"{row['bytes_per_image']:12,.0f} {once:>14s}"
+        )
+    by_title = dict(zip((row["title"] for row in rows), speeds))
+    for at in ("store of 128x64:", "store of 256x128:"):
+        ours = by_title[f"{at} assemble_batch"]
+        against = {
+            "a": speeds[0],
+            "b": speeds[1],
+            "c": speeds[2],
+            "d": speeds[3],
+            "e": by_title[f"{at} DSAP prepared"],
+        }
+        ratios = {k: statistics.median(x / y for x, y in zip(ours, other)) for k, other in against.items()}
+        print(f"(f), {at} against " + ", ".join(f"({k}): {x:.2f} x" for k, x in ratios.items()))
+    return rows
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    colours = {"e": "#8a9199", "f": "#1f6f8b", "g": "#1f6f8b"}
+    figure, axes = plt.subplots(figsize=(9, 0.42 * len(rows) + 1.1), layout="constrained")
+    names = [f"{row['title']}  ({row['way']})" for row in rows]
+    speeds = [row["images_per_second"] for row in rows]
+    bars = axes.barh(names, speeds, color=[colours.get(row["way"], "#c9793f") for row in rows])
+    labels = [
+        f"{speed:,.0f}   {row['bytes_per_image'] / 1024:.0f} KiB an image" for row, speed in zip(rows, speeds)
+    ]
+    axes.bar_label(bars, labels, padding=4, fontsize=9)
+    axes.set_xscale("log")
+    axes.set_xlim(min(speeds) / 2, max(speeds) * 8)
+    axes.invert_yaxis()
+    axes.set_xlabel("images a second to a ready batch with DSAP-images, 2 cores (logarithmic)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a data set with files of 128x64")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--plot", type=Path, metavar="PNG")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    with tempfile.TemporaryDirectory() as folder:
+        root = arguments.data or made_data(Path(folder))
+        ways = all_ways(root, Path(folder))
+        verify(ways)
+        rows = print_table(ways, measure(ways, arguments.rounds))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if arguments.plot:
+        plot(rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The warp against everything one could use instead: 64 images of 256x128, S = 32, to float32.
+
+    python benchmarks/warp.py
+
+Every peer's result is compared with ours before anything is timed. Runs are paired (each round times
+every candidate once), medians are printed, and buffers rotate through more memory than the
+last-level cache holds. "Reused" means that the output is written into memory that was touched
+before; "fresh" pays for page faults.
+"""
+
+import argparse
+import ctypes
+import mmap
+
+import numba
+import numpy as np
+import torch
+from common import compile_peer, describe_machine, paired_medians, scaling
+
+from dsa_ext import iuv_to_dsap
+
+BATCH, HEIGHT, WIDTH, SIZE = 64, 256, 128, 32
+SETS = 4  # 31 MB each
+
+
+def make_batch(foreground: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [64, 3, 256, 128] images and IUV maps: a person-sized block of 6 x 4 parts, each with a
+    smooth chart and some noise, so that about 1.6 pixels meet in a filled cell at 45 %."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (BATCH, 3, HEIGHT, WIDTH), dtype=np.uint8)
+    iuv = np.zeros((BATCH, 3, HEIGHT, WIDTH), dtype=np.uint8)
+    height = int(HEIGHT * min(0.95, foreground**0.5 * 1.15))
+    width = int(round(foreground * HEIGHT * WIDTH / height))
+    y, x = np.mgrid[:height, :width]
+    down, across = y / height * 6, x / width * 4
+    part = 1 + np.floor(down) * 4 + np.floor(across)
+    for b in range(BATCH):
+        top, left = rng.integers(0, HEIGHT - height + 1), rng.integers(0, WIDTH - width + 1)
+        block = iuv[b, :, top : top + height, left : left + width]
+        block[0] = rng.permutation(np.arange(1, 25))[part.astype(int) - 1]
+        for plane, chart in ((1, down % 1), (2, across % 1)):
+            noise = rng.normal(0, 4, (height, width))
+            block[plane] = np.clip(chart * 255 + noise, 0, 255).astype(np.uint8)
+    return image, iuv
+
+
+def numpy_parts(image: np.ndarray, iuv: np.ndarray, out: np.ndarray) -> None:
+    """What most people write: a loop over images and parts."""
+    out[:] = 0
+    for b in range(len(image)):
+        i, u, v = iuv[b]
+        for part in range(24):
+            y, x = np.nonzero(i == part + 1)
+            row = np.minimum(u[y, x].astype(np.int64) * SIZE // 255, SIZE - 1)
+            column = np.minimum(v[y, x].astype(np.int64) * SIZE // 255, SIZE - 1)
+            out[b, part][:, row, column] = image[b][:, y, x] / np.float32(255)
+
+
+@numba.njit(cache=False)
+def numba_loop(image, iuv, out):
+    out[:] = 0
+    for b in range(image.shape[0]):
+        for y in range(image.shape[2]):
+            for x in range(image.shape[3]):
+                part = iuv[b, 0, y, x]
+                if part:
+                    row = min(int(iuv[b, 1, y, x]) * SIZE // 255, SIZE - 1)
+                    column = min(int(iuv[b, 2, y, x]) * SIZE // 255, SIZE - 1)
+                    for c in range(3):
+                        out[b, part - 1, c, row, column] = image[b, c, y, x] / np.float32(255)
+
+
+def torch_scatter(image: torch.Tensor, iuv: torch.Tensor, out: torch.Tensor) -> None:
+    """The deterministic torch form: the highest pixel index of each cell, then a gather."""
+    part, u, v = iuv.flatten(2).long().unbind(1)  # [B, H*W]
+    row, column = ((x * SIZE // 255).clamp(max=SIZE - 1) for x in (u, v))
+    cells = 24 * SIZE * SIZE
+    cell = torch.where(part == 0, cells, (part - 1) * SIZE * SIZE + row * SIZE + column)
+    pixel = torch.arange(cell.shape[1]).expand_as(cell)
+    source = torch.full((len(image), cells + 1), -1).scatter_reduce(1, cell, pixel, "amax")[:, :cells]
+    index = source.clamp(min=0)[:, None].expand(-1, 3, -1)
+    value = (image.flatten(2).float() / 255).gather(2, index)  # [B, 3, 24*S*S]
+    value = torch.where(source[:, None] < 0, 0.0, value)
+    out.copy_(value.unflatten(2, (24, SIZE, SIZE)).transpose(1, 2))
+
+
+def bench(foreground: float, rounds: int) -> None:
+    peer = compile_peer("warp_minimal.cpp").warp_minimal
+    peer.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int] * 4 + [ctypes.c_float]
+    arrays = [make_batch(foreground, seed) for seed in range(SETS)]
+    sets = [(torch.from_numpy(image), torch.from_numpy(iuv)) for image, iuv in arrays]
+    outs = [torch.zeros(BATCH, 24, 3, SIZE, SIZE) for _ in range(SETS)]
+    bytes_out = [torch.zeros(BATCH, 24, 3, SIZE, SIZE, dtype=torch.uint8) for _ in range(SETS)]
+    halves = [torch.zeros(BATCH, 24, 3, SIZE, SIZE, dtype=torch.float16) for _ in range(SETS)]
+    brains = [torch.zeros(BATCH, 24, 3, SIZE, SIZE, dtype=torch.bfloat16) for _ in range(SETS)]
+
+    def with_buffers(function, buffers=outs):
+        return lambda turn: function(*sets[turn % SETS], buffers[turn % SETS])
+
+    def minimal(image, iuv, out):
+        peer(image.data_ptr(), iuv.data_ptr(), out.data_ptr(), BATCH, HEIGHT, WIDTH, SIZE, 0.0)
+
+    def ours(image, iuv, out):
+        iuv_to_dsap(image, iuv, size=SIZE, dtype=out.dtype, out=out)
+
+    def numpy_form(function):
+        return lambda image, iuv, out: function(image.numpy(), iuv.numpy(), out.numpy())
+
+    torch.set_num_threads(1)
+    slow = {
+        "numpy, loop over parts": with_buffers(numpy_form(numpy_parts)),
+        "torch scatter_reduce + gather": with_buffers(torch_scatter),
+        "numba, one loop": with_buffers(numpy_form(numba_loop)),
+    }
+    fast = {
+        "minimal C++ loop": with_buffers(minimal),
+        "dsa_ext": with_buffers(ours),
+        "dsa_ext, uint8 out": with_buffers(ours, bytes_out),
+        "dsa_ext, float16 out": with_buffers(ours, halves),
+        "dsa_ext, bfloat16 out": with_buffers(ours, brains),
+        "fill and read only": lambda turn: (
+            outs[turn % SETS].zero_(),
+            [x.view(torch.int64).sum() for x in sets[turn % SETS]],
+        ),
+    }
+
+    def into_fresh_memory(turn):
+        pages = mmap.mmap(-1, outs[0].nbytes)  # the allocator might hand back touched memory
+        out = torch.frombuffer(pages, dtype=torch.float32).view(outs[0].shape)
+        ours(*sets[turn % SETS], out)
+
+    fresh = {"dsa_ext, fresh memory": into_fresh_memory}
+    expected = iuv_to_dsap(*sets[0], size=SIZE, dtype=torch.float32)
+    for name, function in (slow | {k: fast[k] for k in ("minimal C++ loop", "dsa_ext")}).items():
+        outs[0].fill_(-1)
+        function(0)
+        if not torch.equal(outs[0], expected):
+            raise SystemExit(f"{name} does not compute the same as dsa_ext.iuv_to_dsap")
+
+    seconds = paired_medians(fast, rounds)
+    seconds |= paired_medians(fresh, rounds)
+    seconds |= paired_medians(slow, max(3, rounds // 20), warm_up=1)
+    one, two = scaling(with_buffers(ours), 2, rounds)
+    fill_one, fill_two = scaling(lambda turn: outs[turn % SETS].zero_(), 2, rounds)
+    filled = (sets[0][1][:, 0] > 0).float().mean().item()
+    print(f"\n{filled:.0%} foreground                      ms    against dsa_ext")
+    for name, time in sorted(seconds.items(), key=lambda item: -item[1]):
+        print(f"  {name:32s} {time * 1e3:8.2f}   {time / seconds['dsa_ext']:7.2f} x")
+    forms = ("dsa_ext", "dsa_ext, uint8 out", "dsa_ext, float16 out", "dsa_ext, bfloat16 out")
+    ratios = " / ".join(f"{seconds[form] / seconds['minimal C++ loop']:.2f}" for form in forms)
+    print(
+        f"  float32 / uint8 / float16 / bfloat16 out take {ratios} of the minimal loop (float32); "
+        f"two threads are {one / two:.2f} times as fast as one ({two * 1e3:.2f} ms), at zero_() of the "
+        f"output alone {fill_one / fill_two:.2f} times"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    for share in (0.15, 0.45, 0.70):
+        bench(share, arguments.rounds)

@@ -1,0 +1,139 @@
+"""From a folder to the listing of its data set: the layout is known by what is in the folder."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+from dsareid.data.layouts import cuhk01, market, own
+from dsareid.data.layouts.base import (
+    ALL_SPLITS,
+    GALLERY,
+    LAYOUT,
+    QUERY,
+    TRAIN,
+    Entry,
+    Found,
+    Listing,
+    Scan,
+    scan_folder,
+)
+from dsareid.data.layouts.datasets import CUHK03_FILES
+from dsareid.ground.errors import DSAError
+
+
+def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
+    """List the images of a data set by a protocol, with their IUV maps.
+
+    Args:
+        root: the data set's folder.
+        protocol: the name of one that the data set has, as `dsareid data describe` prints them; its
+            default unless given.
+
+    Raises:
+        DSAError: no such folder, one of no layout or whose files cannot be listed, an empty split, an
+            unknown protocol, identities both in training and in the test.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {LAYOUT}")
+    if (root / "store.json").exists():
+        raise DSAError(f"{root}: this is a store; give the folder that it was packed from")
+    layout = _layout(root)
+    if layout is None:
+        raise _no_data(root)
+    scan = cache(partial(scan_folder, root))
+    found = layout(root, scan, protocol)
+    every = sorted(found.entries, key=lambda entry: (ALL_SPLITS.index(entry.split), entry.name))
+    kept = [_with_map(entry, scan) for entry in every if entry.identity >= 0 or entry.misnamed]
+    entries = [_in_utf8(entry) for entry in kept]
+    if not entries:
+        raise DSAError(f"{root}: no images but junk (identity -1)")
+    _check_disjoint(root, entries)
+    return Listing(
+        root,
+        entries,
+        _fingerprint(found, kept, scan),
+        found.dataset,
+        found.protocol,
+        found.cameras,
+        len(every) - len(kept),
+    )
+
+
+def _layout(root: Path) -> Callable[[Path, Scan, str], Found] | None:
+    """The reader of a folder's layout."""
+
+    def has(*names: str) -> bool:
+        return any(os.path.lexists(root / name) for name in names)
+
+    if has(TRAIN, GALLERY):
+        return market.find
+    if has(own.CSV):
+        return own.find_listed
+    if has(QUERY) and not has("train", "gallery"):
+        return market.find
+    if has(*own.FOLDERS):
+        return own.find_folders
+    if has(cuhk01.FOLDER):
+        return cuhk01.find
+    return None
+
+
+def _no_data(root: Path) -> DSAError:
+    """What to say about a folder of no layout."""
+    inside = [str(root / name) for name in sorted(scan_folder(root, "")) if _layout(root / name)]
+    if inside:
+        return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
+    if any((root / name).exists() for name in CUHK03_FILES):
+        return DSAError(
+            f"{root}: CUHK03 as MATLAB files; write its images first (dsareid data extract {root} OUT) and "
+            "give OUT/labeled or OUT/detected"
+        )
+    return DSAError(f"{root}: not a data set: none of the folders that make one is in it; {LAYOUT}")
+
+
+def _check_disjoint(root: Path, entries: list[Entry]) -> None:
+    """Raise DSAError where a person of the test is trained on."""
+    trained = {entry.identity: entry.name for entry in entries if entry.split == TRAIN and entry.identity > 0}
+    tested = {entry.identity: entry.name for entry in entries if entry.split in (QUERY, GALLERY)}
+    if both := sorted(trained.keys() & tested.keys()):
+        pairs = "; ".join(f"{trained[identity]} and {tested[identity]}" for identity in both[:3])
+        more = "; ..." if len(both) > 3 else ""
+        raise DSAError(
+            f"{root}: identities of the training are in query or gallery too, {len(both)} in all: "
+            f"{pairs}{more}"
+        )
+
+
+def _with_map(entry: Entry, scan: Scan) -> Entry:
+    """The entry with its IUV map, where there is one."""
+    folder, _, file = entry.name.rpartition("/")
+    folder = f"iuv/{folder}" if folder else "iuv"
+    stem, _ = os.path.splitext(file)
+    for chart in (f"{stem}.png", f"{stem}_IUV.png"):
+        if chart in scan(folder):
+            return entry._replace(iuv=f"{folder}/{chart}")
+    return entry
+
+
+def _in_utf8(entry: Entry) -> Entry:
+    """The entry; a misnamed one where its name has bytes that are not UTF-8, as a store's names are."""
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return Entry(entry.split, name, -1, -1, misnamed="the name is not UTF-8")
+    return entry
+
+
+def _fingerprint(found: Found, entries: list[Entry], scan: Scan) -> str:
+    lines = [f"{found.dataset.name}\0{found.protocol}\0{found.cameras}"]
+    for entry in entries:
+        lines.append("\0".join(map(str, entry)))
+        for path in (entry.name, entry.iuv):
+            if path:
+                folder, _, file = path.rpartition("/")
+                lines.append(scan(folder)[file])
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,180 @@
+"""What a data set consists of, whatever its layout: images with their labels, and what is known of it.
+
+The IUV map of ROOT/FOLDER/NAME.jpg is ROOT/iuv/FOLDER/NAME.png; NAME_IUV.png is found too.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from dsareid.ground.errors import DSAError
+
+TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
+MULTI_QUERY = "gt_bbox"  # further images of the queries, for the protocol multi-query
+ALL_SPLITS = (*SPLITS, MULTI_QUERY)
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+LAYOUT = (
+    f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY} (Market-1501's layout), with campus "
+    "(CUHK01), or with train, query and gallery or data.csv (one's own)"
+)
+NO_CAMERAS = "its cameras are not known: the same-camera rule is off, no gallery image is left out"
+
+Scan = Callable[[str], Mapping[str, str]]  # a folder, relative to the root -> as scan_folder
+
+
+class Entry(NamedTuple):
+    """An image file of a data set."""
+
+    split: str  # one of ALL_SPLITS
+    name: str  # relative to the root, as query/0005_c1s1_000001_00.jpg
+    identity: int  # 0 is a distractor; -1 is junk, or misnamed
+    camera: int  # -1 where it is not known
+    iuv: str | None = None  # its IUV map, relative to the root; None where there is none
+    misnamed: str | None = None  # what is wrong with the name
+
+
+class Count(NamedTuple):
+    images: int
+    identities: int  # without distractors
+
+    def __str__(self) -> str:
+        return f"{self.images:,} images of {self.identities:,} identities"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known of a data set beside its files."""
+
+    name: str
+    layout: str
+    citation: str = ""
+    withdrawn: str = ""  # by whom and when, where it is no longer distributed
+    protocols: Mapping[str, str] = field(default_factory=lambda: {"": "single query"})
+    """What each protocol is; in a name, N stands for a number."""
+    default: str = ""  # the protocol where none is given
+    expected: Mapping[str, Count] = field(default_factory=dict)
+    """The counts of its splits; empty where they are not known."""
+
+
+class Found(NamedTuple):
+    """What a layout's reader finds."""
+
+    dataset: Dataset
+    protocol: str
+    entries: list[Entry]  # with junk, in any order, IUV maps not looked for; names as the system gives them
+    cameras: bool = True  # whether they are known
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a data set at one moment."""
+
+    root: Path
+    entries: list[Entry]  # by split, then by name, without junk
+    fingerprint: str
+    """Hex SHA-256 of each entry, with the size and time of change of its files, and of the protocol."""
+    dataset: Dataset
+    protocol: str  # in full, also where it is the default
+    cameras: bool  # whether they are known; if not, those of query and gallery differ
+    junk: int  # images left out
+
+    def count(self, split: str) -> Count:
+        """The images of a split that are not misnamed, and their identities."""
+        identities = [e.identity for e in self.entries if e.split == split and not e.misnamed]
+        return Count(len(identities), len(set(identities) - {0}))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said before the data set is used, a line each."""
+        lines, differing = [], []
+        for split, expected in self.dataset.expected.items():
+            if (found := self.count(split)) != expected:
+                differing.append(f"{split}: expected {expected}, found {found}")
+        if differing:
+            lines.append(f"note: {self.root} is named as {self.dataset.name}; {'; '.join(differing)}")
+        if not self.cameras:
+            lines.append(f"note: {self.root}: {NO_CAMERAS}")
+        return lines
+
+
+def describe(listing: Listing) -> str:
+    """What was found, for people: the data set, its protocols, and a table of its splits."""
+    dataset = listing.dataset
+    chosen = re.sub("[0-9]+$", "N", listing.protocol)
+    facts = [("citation", dataset.citation), ("withdrawn", dataset.withdrawn), ("layout", dataset.layout)]
+    facts += [("protocol", ": ".join(filter(None, (listing.protocol, dataset.protocols[chosen]))))]
+    others = [(name, text) for name, text in dataset.protocols.items() if name != chosen]
+    facts += [("or", f"{name}: {text}" if name else f"none given: {text}") for name, text in others]
+    lines = [f"{listing.root}: {dataset.name}"]
+    lines += [f"  {title:<10} {text}" for title, text in facts if text]
+    lines += [f"  {'':<20}{'images':>10}{'identities':>12}{'cameras':>9}{'IUV maps':>10}"]
+    for split in ALL_SPLITS:
+        entries = [entry for entry in listing.entries if entry.split == split]
+        expected = dataset.expected.get(split)
+        if not entries and not expected:
+            continue
+        images, identities = listing.count(split)
+        cameras = len({entry.camera for entry in entries} - {-1}) if listing.cameras else "-"
+        maps = sum(entry.iuv is not None for entry in entries)
+        lines += [f"  {split:<20}{images:>10,}{identities:>12,}{cameras:>9}{maps:>10,}"]
+        if expected:
+            lines += [f"  {'  expected':<20}{expected.images:>10,}{expected.identities:>12,}"]
+    if listing.junk:
+        lines += [f"  {'junk, left out':<20}{listing.junk:>10,}"]
+    if misnamed := [entry for entry in listing.entries if entry.misnamed]:
+        lines += [f"  {'misnamed':<20}{len(misnamed):>10,}  {misnamed[0].name}: {misnamed[0].misnamed}"]
+    return "\n".join([*lines, *listing.notes])
+
+
+def missing_map(root: Path, name: str) -> str:
+    """The sentence about an image, relative to the root, that has no IUV map."""
+    stem, _ = os.path.splitext(name)
+    other = f"{os.path.basename(stem)}_IUV.png"
+    return (
+        f"{root}: iuv/{stem}.png: the IUV map of {name} is missing, and so is {other} (an image "
+        "without a detection needs an all-background map)"
+    )
+
+
+def unknown_protocol(dataset: Dataset, protocol: str) -> DSAError:
+    """The error about a protocol that a data set does not have."""
+    known = ", ".join(name or "none (leave it out)" for name in dataset.protocols)
+    return DSAError(f"--protocol {protocol!r}: {dataset.name} has no such protocol; it has: {known}")
+
+
+def scan_folder(root: Path, folder: str) -> dict[str, str]:
+    """What is in a folder, with its size and time of change; empty where there is no folder.
+
+    Raises:
+        DSAError: it cannot be listed.
+    """
+    try:
+        with os.scandir(root / folder) as files:
+            return {file.name: _stamp(file) for file in files}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DSAError(f"{root / folder}: cannot be listed: {error.strerror}") from error
+
+
+def image_names(names: Iterable[str]) -> list[str]:
+    """Those that are images by their suffix, sorted. Names that begin with a dot are not."""
+    suffix = (name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+    return sorted(name for name in suffix if not name.startswith("."))
+
+
+def check_not_empty(root: Path, folder: str, entries: list[Entry]) -> None:
+    """Raise DSAError where a split's folder is there but holds no image."""
+    if not entries and os.path.lexists(root / folder):
+        raise DSAError(f"{root / folder}: no images in this folder (expected *.jpg or *.png)")
+
+
+def _stamp(file: os.DirEntry) -> str:
+    try:
+        status = file.stat()
+    except OSError:  # a dangling link: reading it will say so
+        return "unreadable"
+    return f"{status.st_size}\0{status.st_mtime_ns}"

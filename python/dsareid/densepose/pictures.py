@@ -1,0 +1,144 @@
+"""The contact sheet: images, their parts and their DSAP-images on one picture, to see whether they fit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dsareid.data.iuv import read_pair
+from dsareid.ground.files import atomic_path
+from dsareid.report.pictures import part_colours
+
+SAMPLE = 8  # images on the sheet
+CELL_SIDE = 64  # pixels of a part image on the sheet
+COLUMNS, ROWS = 6, 4
+PITCH, LINE = 96, 92  # from one part image to the next, across and down
+HEIGHT, WIDTH = ROWS * LINE, 190  # an image is fitted into this
+SIDE = 76  # beside the parts, for their names
+GAP = 24
+BACK, TEXT, DIM = "#16181d", "#e8eae6", "#9aa0aa"
+NAMED = {  # the parts that tell most, and what they are called beside the image
+    (1,): "back",
+    (2,): "front",
+    (3,): "right hand",
+    (4,): "left hand",
+    (5,): "left foot",
+    (6,): "right foot",
+    (23, 24): "head",
+}
+HINTS = (
+    "Right, where each name points at that part of the body; left and right are the person's own: the right "
+    "hand of who looks at you is on your left.",
+    "In the part images (row = U, column = V) torso and back of the upper legs are upright, the front of the "
+    "upper legs is upside down, the head lies on its side.",
+)
+
+
+def write_sheet(path: Path, shown: Sequence[tuple[str, Path, Path]]) -> None:
+    """Draw a sample of images, evenly through the list, each with its parts and its DSAP-images.
+
+    Args:
+        path: the picture to write, .png.
+        shown: of each image its name, its file and the file of its map.
+
+    Raises:
+        DSAError: an image or a map that cannot be read, or the picture cannot be written.
+    """
+    places = np.linspace(0, len(shown) - 1, min(SAMPLE, len(shown))).round().astype(int)
+    rows = [_row(*shown[place]) for place in places]
+    head = 62
+    sheet = Image.new("RGB", (rows[0].width, head + sum(row.height for row in rows)), BACK)
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(HINTS):
+        draw.text((GAP, 14 + 20 * number), line, fill=TEXT, font=ImageFont.load_default(12))
+    top = head
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    with atomic_path(path) as temporary:
+        sheet.save(temporary)
+
+
+def _row(name: str, image_path: Path, map_path: Path) -> Image.Image:
+    """An image, its parts and its part images side by side, under the image's name."""
+    image, iuv = read_pair(image_path, map_path)
+    panels = (_photograph(image), _parts(image, iuv), _part_images(image, iuv))
+    title = 26
+    row = Image.new("RGB", (sum(p.width + GAP for p in panels) + GAP, HEIGHT + title + GAP), BACK)
+    ImageDraw.Draw(row).text((GAP, 4), name, fill=TEXT, font=ImageFont.load_default(14))
+    left = GAP
+    for panel in panels:
+        row.paste(panel, (left, title))
+        left += panel.width + GAP
+    return row
+
+
+def _fitted(pixels: np.ndarray, how: Image.Resampling) -> Image.Image:
+    scale = min(HEIGHT / pixels.shape[0], WIDTH / pixels.shape[1])
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return Image.fromarray(pixels).resize(size, how)
+
+
+def _photograph(image: np.ndarray) -> Image.Image:
+    panel = Image.new("RGB", (WIDTH, HEIGHT), BACK)
+    panel.paste(_fitted(image, Image.Resampling.LANCZOS))
+    return panel
+
+
+def _parts(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
+    """The image in grey with its parts in colour, and names that point at some of them."""
+    part = iuv[..., 0]  # [H, W]
+    grey = image.mean(2, keepdims=True)  # [H, W, 1]
+    mixed = np.where(part[..., None] > 0, 0.3 * grey + 0.7 * part_colours()[part], 0.5 * grey)
+    drawn = _fitted(mixed.astype(np.uint8), Image.Resampling.NEAREST)
+    panel = Image.new("RGB", (WIDTH + 2 * SIDE, HEIGHT), BACK)
+    left = (panel.width - drawn.width) // 2
+    panel.paste(drawn, (left, 0))
+    found = []
+    for parts, name in NAMED.items():
+        y, x = np.nonzero(np.isin(part, parts))
+        if len(y):
+            nearest = np.argmin((y - y.mean()) ** 2 + (x - x.mean()) ** 2)  # the middle may be beside it
+            scale = drawn.width / part.shape[1]
+            found.append((left + (x[nearest] + 0.5) * scale, (y[nearest] + 0.5) * scale, name))
+    middle = left + drawn.width / 2
+    _point(panel, [at for at in found if at[0] < middle], left - 6, "rm")
+    _point(panel, [at for at in found if at[0] >= middle], left + drawn.width + 6, "lm")
+    return panel
+
+
+def _point(panel: Image.Image, found: list[tuple[float, float, str]], edge: float, anchor: str) -> None:
+    """Names in a column at `edge`, none over another, with a line to where each part is."""
+    draw, font, space = ImageDraw.Draw(panel), ImageFont.load_default(11), 15
+    lowest = 8
+    for rank, (x, y, name) in enumerate(sorted(found, key=lambda at: at[1])):
+        beneath = len(found) - rank - 1
+        line = max(lowest, min(y, panel.height - 8 - space * beneath))
+        draw.line([(edge, line), (x, y)], fill="white", width=1)
+        draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill="white")
+        draw.text((edge + (-3 if anchor == "rm" else 3), line), name, fill=TEXT, font=font, anchor=anchor)
+        lowest = line + space
+
+
+def _part_images(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
+    """The 24 part images with their names and the colours that they have beside."""
+    from dsa_ext.parts import NAMES  # only the sheet needs the compiled part
+    from dsareid.densepose.textures import part_images
+
+    cells = 32 if np.count_nonzero(iuv[..., 0]) > 8000 else 16  # so that a small image fills them
+    colours, filled = part_images(image, iuv, cells)  # [24, S, S, 3], [24, S, S]
+    y, x = np.mgrid[:cells, :cells]
+    board = np.where((x + y) % 2, 62, 48).astype(np.uint8)[..., None]  # holes, as `dsareid warp` shows them
+    pictures = np.where(filled[..., None], colours, board)
+    panel = Image.new("RGB", (COLUMNS * PITCH, HEIGHT), BACK)
+    draw, font, side = ImageDraw.Draw(panel), ImageFont.load_default(10), CELL_SIDE
+    for index, (name, colour) in enumerate(zip(NAMES, part_colours()[1:])):
+        left, top = index % COLUMNS * PITCH, index // COLUMNS * LINE
+        part = Image.fromarray(pictures[index]).resize((side, side), Image.Resampling.NEAREST)
+        panel.paste(part, (left, top))
+        draw.rectangle([left + side + 3, top, left + side + 9, top + side - 1], fill=tuple(map(int, colour)))
+        first, _, last = name.rpartition(" ")
+        text = f"{index + 1} {name}" if len(name) < 13 else f"{index + 1} {first}\n{last}"
+        draw.text((left, top + side), text, fill=TEXT if filled[index].any() else DIM, font=font, spacing=0)
+    return panel

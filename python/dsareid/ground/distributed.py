@@ -1,0 +1,159 @@
+"""Several processes at one task, as torchrun starts them; one process is the case of a world of 1."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dsareid.ground.errors import DSAError
+
+# Others wait while the first one packs a data set or joins files. torchrun ends all when one dies, so
+# nobody waits in vain.
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that prints and writes."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        return self.world == 1
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.world > 1:
+            dist.barrier()
+
+    @contextlib.contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The body runs in the first process, and then in all others."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+    def share(self, items: int) -> slice:
+        """This process's share of so many items: contiguous, all of them over all processes."""
+        return slice(items * self.rank // self.world, items * (self.rank + 1) // self.world)
+
+
+def current() -> Processes:
+    """Those that `processes` has joined; this one alone where it has not."""
+    return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """As torchrun's environment says; (0, 1) without torchrun.
+
+    Raises:
+        DSAError: the environment is not torchrun's.
+    """
+    found = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not all(number.isdecimal() for number in found) or not int(found[0]) < int(found[1]):
+        raise DSAError(f"RANK, WORLD_SIZE must be as torchrun sets them, not {found[0]!r}, {found[1]!r}")
+    return int(found[0]), int(found[1])
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The CUDA device of this process, one for each on a machine; other devices as they are.
+
+    Raises:
+        DSAError: there are more processes than devices.
+    """
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    if device.type != "cuda" or rank_and_world()[1] == 1:
+        return device
+    if rank >= torch.cuda.device_count():
+        raise DSAError(
+            f"torchrun started process {rank} on this machine, which has {torch.cuda.device_count()} CUDA "
+            "devices: give --nproc-per-node as many, or --device cpu"
+        )
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
+
+
+@contextlib.contextmanager
+def processes(device: torch.device | None = None) -> Iterator[Processes]:
+    """Join the other processes that torchrun started; without torchrun this is the only one.
+
+    Args:
+        device: what tensors are exchanged on: gloo serves the CPU, nccl CUDA.
+
+    Raises:
+        DSAError: the environment is not torchrun's, or the others cannot be reached, or one has ended.
+    """
+    rank, world = rank_and_world()
+    if world == 1 or dist.is_initialized():
+        yield current()
+        return
+    backend = "nccl" if device is not None and device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise DSAError(f"process {rank} of {world} cannot reach the others: {error}") from error
+    try:
+        yield current()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and backend not in str(error).lower():
+            raise
+        raise DSAError(f"process {rank} of {world} lost the others; one of them says why") from error
+    finally:
+        dist.destroy_process_group()
+
+
+def mean_of_all(values: dict[str, float], device: torch.device) -> dict[str, float]:
+    """The mean of each value over the processes, which all have the same names."""
+    if current().alone:
+        return values
+    total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return dict(zip(values, (total / current().world).tolist()))
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows [N, ...] of all processes, in the order of their ranks. N may differ; no gradient passes."""
+    if current().alone:
+        return rows
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = torch.cat(_all(count)).tolist()
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return torch.cat([part[:count] for part, count in zip(_all(padded), counts)])
+
+
+def gather_batch(rows: Tensor) -> Tensor:
+    """As gather_rows, of equally many rows [N, ...] each; gradients go back to where the rows came from."""
+    return rows if current().alone else _GatherBatch.apply(rows)
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(context, rows: Tensor) -> Tensor:
+        return torch.cat(_all(rows.contiguous()))
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)  # every process has made something of these rows
+        return gradient.chunk(current().world)[current().rank]
+
+
+def _all(tensor: Tensor) -> list[Tensor]:
+    found = [torch.empty_like(tensor) for _ in range(current().world)]
+    dist.all_gather(found, tensor)
+    return found

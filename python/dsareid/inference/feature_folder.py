@@ -1,0 +1,227 @@
+"""A folder of features: what images are matched by, kept for ranking and searching.
+
+    OUT/features.npy     float32 [N, D], an image a row; mapped into memory, never read whole
+    OUT/images.csv       file,identity,camera, a line for each row; empty where they are not known
+    OUT/features.json    which model made them, how many there are, from which folder; written last
+
+`dsareid extract` writes one; write_features makes one of arrays that are there already.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dsareid.data.layouts.market import NAME
+from dsareid.data.store.reader import npy_header
+from dsareid.ground.errors import DSAError, first_problem
+from dsareid.ground.files import atomic_path, make_folder
+
+FEATURES, IMAGES, HEADER = "features.npy", "images.csv", "features.json"
+UNKNOWN = -2
+"""In place of an identity or a camera that is not known: -1 is Market-1501's junk, 0 a distractor."""
+
+_COLUMNS = ["file", "identity", "camera"]
+_FORMAT = "dsareid features"
+
+
+class Header(BaseModel):
+    """What features.json holds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    format: Literal[_FORMAT] = _FORMAT
+    version: Literal[1] = 1
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    """The identity of the model: features of two models cannot be compared."""
+    count: Annotated[int, Field(ge=1, lt=1 << 40)]
+    dimension: Annotated[int, Field(ge=1, lt=1 << 24)]
+    images: str
+    """The folder that `file` is relative to."""
+    features: str
+    """What they are, for people."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFolder:
+    """Features of N images. Nothing of `features` is in memory until it is read."""
+
+    path: Path
+    model: str
+    features: np.ndarray = field(repr=False)  # float32 [N, D], mapped, read-only
+    files: list[str] = field(repr=False)  # N, relative to `images`
+    ids: np.ndarray = field(repr=False)  # int64 [N]; 0 is a distractor, -1 junk, UNKNOWN not known
+    cams: np.ndarray = field(repr=False)  # int64 [N]; UNKNOWN where it is not known
+    images: Path
+    """The folder of the images, as it was when they were read."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def open_features(folder: str | os.PathLike) -> FeatureFolder:
+    """Open a folder of features. All is checked but the values of the features.
+
+    Raises:
+        DSAError: no such folder, or a file of it that is missing, cut short, or does not fit the others.
+    """
+    folder = Path(folder)
+    header = _read_header(folder)
+    features = _map(folder / FEATURES, header)
+    files, ids, cams = _read_images(folder / IMAGES, header.count)
+    return FeatureFolder(folder, header.model, features, files, ids, cams, Path(header.images))
+
+
+def check_same_model(a: FeatureFolder, b: FeatureFolder) -> None:
+    """Raise DSAError where two folders hold features of two models."""
+    dimensions = a.features.shape[1], b.features.shape[1]
+    for name, of_a, of_b in (("model", a.model, b.model), ("dimension", *dimensions)):
+        if of_a != of_b:
+            raise DSAError(
+                f"{b.path}: features of {name} {of_b}, but those of {a.path} are of {name} {of_a}: they "
+                "cannot be compared; extract both with one model"
+            )
+
+
+def write_features(
+    folder: str | os.PathLike,
+    features: np.ndarray,
+    files: Sequence[str],
+    *,
+    model: str,
+    images: str | os.PathLike = "",
+    ids: Sequence[int] | None = None,
+    cams: Sequence[int] | None = None,
+    described: str = "",
+) -> None:
+    """Make a folder of features of an array.
+
+    Args:
+        folder: is created; it may exist, but may not hold features.
+        features: float32 [N, D].
+        files: N names, relative to `images`.
+        model: any text that stands for what made the features.
+        ids, cams: N each; UNKNOWN where they are not known. By the files' names unless given.
+        described: what the features are, for people.
+
+    Raises:
+        ValueError: features of another shape or type, or lists of another length.
+        DSAError: there are features already, or the folder cannot be written.
+    """
+    folder = make_folder(folder)
+    if (folder / HEADER).exists():
+        raise DSAError(f"{folder}: holds features already; choose another folder")
+    if features.dtype != np.float32 or features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"features must be float32 [N, D], not {features.dtype} {list(features.shape)}")
+    labels = [labels_of(file) for file in files]
+    ids = [identity for identity, _ in labels] if ids is None else ids
+    cams = [camera for _, camera in labels] if cams is None else cams
+    for name, values in (("files", files), ("ids", ids), ("cams", cams)):
+        if len(values) != len(features):
+            raise ValueError(f"{name} must be {len(features)} long, as features are, not {len(values)}")
+    with atomic_path(folder / FEATURES) as temporary:
+        np.save(temporary, np.ascontiguousarray(features))
+    count, dimension = features.shape
+    header = Header(model=model, count=count, dimension=dimension, images=str(images), features=described)
+    write_index(folder, header, zip(files, ids, cams))
+
+
+def write_index(folder: Path, header: Header, images: Iterable[tuple[str, int, int]]) -> None:
+    """Write images.csv and, last of all, features.json of a folder whose features.npy is there.
+
+    Args:
+        images: file, identity and camera of each row; UNKNOWN where they are not known.
+
+    Raises:
+        DSAError: they cannot be written.
+    """
+    with atomic_path(folder / IMAGES) as temporary:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            for name, *labels in images:
+                writer.writerow([name, *("" if label == UNKNOWN else int(label) for label in labels)])
+    with atomic_path(folder / HEADER) as temporary:
+        temporary.write_text(json.dumps(header.model_dump(), indent=1) + "\n", encoding="utf-8")
+
+
+def labels_of(file: str) -> tuple[int, int]:
+    """Identity and camera by a file's name as Market-1501 has it, 0002_c1s1_000451_03.jpg; else UNKNOWN."""
+    match = NAME.match(os.path.basename(file))
+    return (int(match[1]), int(match[2])) if match else (UNKNOWN, UNKNOWN)
+
+
+def _read_header(folder: Path) -> Header:
+    path = folder / HEADER
+    try:
+        return Header.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DSAError(
+            f"{folder}: not a folder of features: there is no {HEADER} in it; dsareid extract writes one"
+        ) from error
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise DSAError(f"{path}: not what dsareid extract writes: {first_problem(error)}") from error
+
+
+def _map(path: Path, header: Header) -> np.ndarray:
+    """features.npy. Its header is compared, not parsed: numpy's parser was not made for outside files."""
+    shape = (header.count, header.dimension)
+    begin = npy_header("<f4", shape)
+    expected = len(begin) + 4 * header.count * header.dimension
+    try:
+        with path.open("rb") as file:
+            found, size = file.read(len(begin)), os.fstat(file.fileno()).st_size
+            if found == begin and size == expected:
+                return np.memmap(file, "<f4", "r", len(begin), shape)
+    except FileNotFoundError as error:
+        raise DSAError(f"{path}: this file of the features is missing") from error
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    what = "its header is another" if size == expected else f"{size:,} bytes long"
+    raise DSAError(
+        f"{path}: expected float32 {list(shape)} in C order, {expected:,} bytes, as {HEADER} says, but it is "
+        f"{what}"
+    )
+
+
+def _read_images(path: Path, count: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The columns of images.csv."""
+    files, ids, cams = [], np.full(count, UNKNOWN, np.int64), np.full(count, UNKNOWN, np.int64)
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file)
+            if (columns := next(reader, [])) != _COLUMNS:
+                expected, found = ",".join(_COLUMNS), ",".join(columns)[:80]
+                raise DSAError(f"{path}: the first line must be {expected}, not {found!r}")
+            for row in reader:
+                if len(files) == count:
+                    raise DSAError(f"{path}: more than the {count:,} images that {HEADER} says")
+                where = f"{path}, line {reader.line_num}"
+                if len(row) != 3 or not row[0]:
+                    raise DSAError(f"{where}: expected file,identity,camera, not {','.join(row)[:80]!r}")
+                for column, values, text in zip(_COLUMNS[1:], (ids, cams), row[1:]):
+                    values[len(files)] = _label(where, column, text)
+                files.append(row[0])
+    except FileNotFoundError as error:
+        raise DSAError(f"{path}: this file of the features is missing") from error
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    except csv.Error as error:
+        raise DSAError(f"{path}: not readable as CSV: {error}") from error
+    if len(files) != count:
+        raise DSAError(f"{path}: {len(files):,} images, but {HEADER} says {count:,}")
+    return files, ids, cams
+
+
+def _label(where: str, column: str, text: str) -> int:
+    if text and not (text.removeprefix("-").isdecimal() and len(text) < 19 and int(text) >= -1):
+        raise DSAError(f"{where}: the {column} must be a number, at least -1, or empty, not {text[:40]!r}")
+    return int(text) if text else UNKNOWN

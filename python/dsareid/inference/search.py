@@ -1,0 +1,214 @@
+"""`dsareid search`: who in a gallery looks like the person in a query."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from tqdm import tqdm
+
+from dsareid.data.iuv import read_image
+from dsareid.data.layouts.base import IMAGE_SUFFIXES
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path
+from dsareid.inference.embedder import Embedder, load_embedder
+from dsareid.inference.extract import as_input, find_images
+from dsareid.inference.feature_folder import HEADER, UNKNOWN, labels_of, open_features
+
+_BLOCK_BYTES = 64 << 20  # of gallery features in memory at a time
+_BATCH = 64  # images
+PICTURED = 40  # queries in a picture
+
+# Of the picture, in pixels.
+_SIDE, _MARGIN, _TEXT = (96, 192), 10, 34  # an image's width and height, between images, below an image
+_INK, _DIM, _PAPER, _RIGHT = "#1d2129", "#6b7280", "#ffffff", "#1a7f37"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A gallery image that a search found."""
+
+    file: Path
+    distance: float  # Euclidean, 0..2 of a feature with one half, 0..2.8 of f_G and f_L
+    identity: int  # UNKNOWN where its name does not say
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found for one query."""
+
+    file: Path
+    identity: int  # UNKNOWN where its name does not say
+    matches: list[Match]  # nearest first
+
+
+def search(
+    model: str | os.PathLike,
+    query: str | os.PathLike,
+    gallery: str | os.PathLike,
+    count: int = 10,
+    device: str = "auto",
+) -> list[Found]:
+    """The gallery images nearest to each query: exact, nearest first, ties in the order of the gallery.
+
+    Nothing is left out of the gallery: not the query itself where it is there, nor images of its camera.
+
+    Args:
+        model: as for load_embedder.
+        query: an image, or a folder of them.
+        gallery: a folder of images, or a folder of features that the same model made, which is read in
+            blocks.
+        count: how many to find; fewer where the gallery is smaller.
+
+    Raises:
+        DSAError: as load_embedder; a query that is no image, no gallery, features of another model.
+        ValueError: count is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    embed, gallery = load_embedder(model, device), Path(gallery)
+    queries, features = _embed_all(embed, Path(query))
+    if (gallery / HEADER).exists():
+        opened = open_features(gallery)
+        if (opened.model, opened.features.shape[1]) != (embed.model, embed.dimension):
+            raise DSAError(
+                f"{gallery}: features of model {opened.model}, but {model} is model {embed.model}: they "
+                f"cannot be compared; dsareid extract {model} {opened.images} makes others"
+            )
+        files, rows, ids = [opened.images / file for file in opened.files], opened.features, opened.ids
+    else:
+        files, rows = _embed_all(embed, gallery)
+        rows, ids = rows.numpy(), [labels_of(file.name)[0] for file in files]
+    distances, places = nearest(features, rows, count)
+    found = []
+    for file, near, where in zip(queries, distances.tolist(), places.tolist()):
+        matches = [Match(files[place], distance, int(ids[place])) for distance, place in zip(near, where)]
+        found.append(Found(file, labels_of(file.name)[0], matches))
+    return found
+
+
+def nearest(query: Tensor, gallery: np.ndarray, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest rows of a gallery that need not fit into memory, by Euclidean distance.
+
+    The result is exact: float64 distances decide, and ties are in the order of the gallery. They are computed
+    only of those that float32 ones, with a bound of their error, leave in question.
+
+    Args:
+        query: float32 [Q, D].
+        gallery: float32 [G, D], mapped, say.
+
+    Returns:
+        Distances float64 and rows of the gallery int64, both [Q, min(count, G)], nearest first.
+
+    Raises:
+        DSAError: a feature that is not finite.
+    """
+    best = torch.empty(len(query), 0, dtype=torch.float64)  # squared
+    places = torch.empty(len(query), 0, dtype=torch.int64)
+    step = max(1, _BLOCK_BYTES // (4 * gallery.shape[1]))
+    for start in range(0, len(gallery), step):
+        block = torch.from_numpy(np.array(gallery[start : start + step]))  # [n, D]
+        found = _distances(query, block, count, best)
+        if found.isnan().any():
+            row = start + int(found.isnan().any(0).nonzero()[0])
+            raise DSAError(f"the features of row {row} of the gallery, or of a query, are not finite")
+        here = torch.arange(start, start + len(block)).expand(len(query), -1)
+        best, places = torch.cat([best, found], 1), torch.cat([places, here], 1)
+        order = best.sort(dim=1, stable=True).indices[:, :count]  # earlier rows stand before later ones
+        best, places = best.gather(1, order), places.gather(1, order)
+    return best.sqrt(), places
+
+
+def _distances(query: Tensor, block: Tensor, count: int, best: Tensor) -> Tensor:
+    """Squared distances, float64 [Q, n], of whatever may be among the nearest; infinity of all others."""
+    squares = [x.square().sum(1) for x in (query, block)]
+    near = torch.addmm(squares[1], query, block.T, alpha=-2) + squares[0][:, None]  # [Q, n]
+    # Sums of D products, each rounded: the norms bound the error, whatever the order of the sum.
+    margin = 2 * query.shape[1] * 2**-24 * (squares[0].max().sqrt() + squares[1].max().sqrt()) ** 2
+    limit = near.kthvalue(min(count, len(block)), dim=1).values.double() + margin
+    if best.shape[1] == count:
+        limit = torch.minimum(limit, best[:, -1])
+    asked = ~(near.double() > limit[:, None] + margin)  # also what is not a number
+    found = torch.full(near.shape, torch.inf, dtype=torch.float64)
+    for pairs in asked.nonzero().split(max(1, _BLOCK_BYTES // (8 * query.shape[1]))):
+        one, other = pairs.unbind(1)
+        found[one, other] = (query[one].double() - block[other].double()).square().sum(1)
+    return found
+
+
+def format_list(found: Found) -> str:
+    """The rank list of a query as an aligned table."""
+    lines = [f"{found.file}{_who(found.identity)}", f"{'rank':>5} {'distance':>9} {'identity':>9}  file"]
+    for rank, match in enumerate(found.matches, 1):
+        identity = "" if match.identity == UNKNOWN else match.identity
+        lines.append(f"{rank:>5} {match.distance:>9.4f} {identity:>9}  {match.file}")
+    return "\n".join(lines)
+
+
+def draw_lists(found: list[Found]) -> Image.Image:
+    """Rank lists as a picture: in each row a query at the left, then what was found for it.
+
+    A frame is green where query and match are of one identity, by their names.
+
+    Raises:
+        DSAError: a gallery image that cannot be read any more.
+    """
+    width, height = _SIDE
+    columns = 1 + max(len(one.matches) for one in found)
+    size = (columns + 1) * (width + _MARGIN) - width // 2, len(found) * (height + _TEXT + _MARGIN) + _MARGIN
+    sheet = Image.new("RGB", size, _PAPER)
+    for row, one in enumerate(found):
+        top = _MARGIN + row * (height + _TEXT + _MARGIN)
+        _draw(sheet, _MARGIN, top, one.file, f"query{_who(one.identity)}", "", _INK)
+        for column, match in enumerate(one.matches):
+            left = 2 * _MARGIN + width + width // 4 + column * (width + _MARGIN)
+            right = one.identity == match.identity != UNKNOWN
+            title = f"{column + 1}: {match.distance:.3f}"
+            _draw(sheet, left, top, match.file, title, _who(match.identity)[2:], _RIGHT if right else _DIM)
+    return sheet
+
+
+def write_picture(found: list[Found], out: Path) -> None:
+    """Draw the rank lists of the first queries into an image file; its suffix says of which type.
+
+    Raises:
+        DSAError: as draw_lists; an unknown suffix, or the file cannot be written.
+    """
+    picture = draw_lists(found[:PICTURED])
+    with atomic_path(out) as temporary:
+        picture.save(temporary)
+
+
+def check_picture(out: Path) -> None:
+    """Raise DSAError where a picture cannot be of this name."""
+    if out.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DSAError(f"{out}: the name must end in {', '.join(sorted(IMAGE_SUFFIXES))}, not {out.suffix!r}")
+
+
+def _embed_all(embed: Embedder, path: Path) -> tuple[list[Path], Tensor]:
+    """The image of this name or all images below this folder, and their features, float32 [N, D]."""
+    files = [path / name for name in find_images(path)] if path.is_dir() else [path]
+    size, features = (embed.settings.height, embed.settings.width), []
+    with tqdm(total=len(files), desc="features", unit="image", leave=False, disable=None) as progress:
+        for start in range(0, len(files), _BATCH):
+            images = [as_input(read_image(file), *size) for file in files[start : start + _BATCH]]
+            features.append(embed(np.stack(images)))
+            progress.update(len(images))
+    return files, torch.cat(features)
+
+
+def _who(identity: int) -> str:
+    return "" if identity == UNKNOWN else f", {'distractor' if identity == 0 else f'identity {identity}'}"
+
+
+def _draw(sheet: Image.Image, left: int, top: int, file: Path, title: str, second: str, frame: str) -> None:
+    width, height = _SIDE
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw.rectangle((left - 3, top - 3, left + width + 2, top + height + 2), fill=frame)
+    image = Image.fromarray(read_image(file)).resize(_SIDE, Image.Resampling.LANCZOS)
+    sheet.paste(image, (left, top))
+    draw.text((left, top + height + 4), title, fill=_INK, font=font)
+    draw.text((left, top + height + 19), second, fill=frame, font=font)

@@ -1,0 +1,111 @@
+"""DSA guidance for a backbone of one's own: the guide is there while it trains, and dropped afterwards.
+
+    guide = Guide(dataset.identities, global_size=512, local_size=64, width=1 / 8)
+    for batch in loader:                            # of dsareid.data.torch_dataset.DSAPDataset, for example
+        output = guide(*backbone(batch.image), batch.dsap)
+        loss = sum(losses(output, batch.label, LossConfig()).values())
+        ...                                         # the optimizer has the weights of backbone and guide
+
+Afterwards the backbone works alone. examples/guide_*.py are whole loops, around torchvision's and timm's.
+"""
+
+from torch import Tensor
+
+from dsareid.models.dsag import DSAGStream
+from dsareid.models.features import Features
+from dsareid.models.heads import ClassifierKind, Guidance, Heads, Logits, Output
+from dsareid.models.losses import LossConfig, losses
+
+__all__ = ["Features", "Guide", "Logits", "LossConfig", "Output", "losses"]
+
+
+class Guide(Heads):
+    """The DSAG-Stream (section 3.2), fusion and ID classifiers (3.3), around the features of any backbone.
+
+    In train mode it takes (f_global, f_local, dsap) and returns an Output, for losses().
+
+    In eval mode it takes (f_global, f_local) and returns the (B, global_size + 8 * local_size) embedding,
+    each half L2-normalised. Only "bnneck" has a part in that: else Features(f_global, f_local).embedding()
+    is the same, and needs no guide.
+
+    Args:
+        num_classes: identities in the training set.
+        global_size: length of the backbone's global feature; None where it has none.
+        local_size: length of each of its eight part features, in the order of dsa_ext.parts.BODY_NAMES; None
+            where it has none.
+        guidance: "add": z = f + d (the paper's); "concat": per branch, [f, d] through one fully connected
+            layer (Table 5); "distill": the guide has losses of its own and teaches f by its logits, as soon
+            as losses() is told so by teaching=True (not in the paper).
+        width: scales the DSAG-Stream's inner channels, at least 1/32; 1 is the paper's.
+        classifier_kind: "two-layer" is the paper's. "batchnorm": BatchNorm and a single layer. "bnneck": the
+            same, and images are matched by what the BatchNorm makes of f (Luo et al., 2019).
+        parts, reversed_charts: see DSAGStream.
+
+    Raises:
+        ValueError: one of these is out of range, or there is neither a global nor a local feature.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        global_size: int | None,
+        local_size: int | None = None,
+        guidance: Guidance = "add",
+        width: float = 1.0,
+        classifier_kind: ClassifierKind = "two-layer",
+        parts: int = 24,
+        reversed_charts: bool = False,
+    ):
+        super().__init__(num_classes, guidance, classifier_kind)
+        for name, size in (("global_size", global_size), ("local_size", local_size)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, or None, not {size}")
+        if global_size is None and local_size is None:
+            raise ValueError("global_size or local_size must be given: there is nothing to guide")
+        self.global_size, self.local_size = global_size, local_size
+        branches = "local" if global_size is None else "global" if local_size is None else "both"
+        self.dsag = DSAGStream(width, branches, parts, reversed_charts, global_size, local_size)
+        self.add_heads(global_size, local_size)
+
+    def forward(
+        self, f_global: Tensor | None, f_local: Tensor | None = None, dsap: Tensor | None = None
+    ) -> Output | Tensor:
+        """A batch's features, and in train mode its DSAP-images.
+
+        Args:
+            f_global: floating (B, global_size), not normalised.
+            f_local: floating (B, 8, local_size), likewise. Each is None where it has no size.
+            dsap: floating (B, parts, 3, S, S), normalised, empty cells 0.
+
+        Raises:
+            ValueError: one that is missing, one without a size, or one of another shape or type.
+        """
+        given = {"f_global": f_global, "f_local": f_local}
+        shapes = {
+            "f_global": self.global_size and ("B", self.global_size),
+            "f_local": self.local_size and ("B", 8, self.local_size),
+        }
+        if self.training:
+            given["dsap"], shapes["dsap"] = dsap, ("B", self.dsag.parts, 3, "S", "S")
+        _check(given, shapes)
+        f = Features(f_global, f_local)
+        return self.output(f, self.dsag(dsap)) if self.training else self.embedding("f", f)
+
+
+def _check(given: dict[str, Tensor | None], shapes: dict[str, tuple[int | str, ...] | None]) -> None:
+    """Raise ValueError where a tensor has another shape; a letter stands for the same number everywhere."""
+    letters: dict[str, int] = {}
+    for name, shape in shapes.items():
+        x = given[name]
+        if shape is None:
+            if x is not None:
+                raise ValueError(f"{name} must be None, as {name[2:]}_size is, not {list(x.shape)}")
+            continue
+        expected = "floating ({})".format(", ".join(str(letters.get(size, size)) for size in shape))
+        if x is None:
+            raise ValueError(f"{name} is missing: it must be {expected}")
+        # A letter that has no number yet takes the one that comes first.
+        numbers = [letters.setdefault(a, b) if isinstance(a, str) else a for a, b in zip(shape, x.shape)]
+        if not x.is_floating_point() or list(x.shape) != numbers or len(numbers) != len(shape):
+            raise ValueError(f"{name} must be {expected}, not {str(x.dtype)[6:]} {list(x.shape)}")

@@ -1,0 +1,111 @@
+"""The losses of section 3.3: ID losses and batch-hard triplet losses."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsareid.ground.distributed import current, gather_batch, gather_rows
+from dsareid.models import Output
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses."""
+
+    id_f: float = 0.5
+    """ID loss on f_G, and on f_L (the mean over its eight parts)."""
+    id_z: float = 1.0
+    """ID loss on z_G, and on z_L; with --guidance distill also on d_G and d_L."""
+    triplet_z: float = 1.5
+    """Batch-hard triplet loss on z_G, and on z_L; with --guidance distill also on d_G and d_L."""
+    margin: float = 0.3
+    """Margin of the triplet loss."""
+    triplet_over: Literal["batch", "process"] = "batch"
+    """Of several processes: whether triplets are sought in the whole batch or in each process's share."""
+    smoothing: float = 0.1
+    """Label smoothing of every ID loss."""
+    distill: float = 1.0
+    """For --guidance distill: weight of what the guide teaches, after the warm-up (not in the paper)."""
+    temperature: float = 4.0
+    """For --guidance distill: divides the logits, the guide's and the learner's."""
+
+
+def batch_hard_triplet(
+    features: Tensor, label: Tensor, margin: float, others: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Batch-hard triplet loss on unnormalised vectors: the farthest positive, the nearest negative.
+
+    Args:
+        features: (B, D) floating; computed in float32.
+        label: int64 (B,).
+        others: features (N, D) and label (N,) among which both are sought; those of the batch unless given.
+
+    Returns:
+        The mean over the batch of max(0, d_positive - d_negative + margin), a scalar.
+    """
+    features = features.float()
+    others, other_label = (features, label) if others is None else (others[0].float(), others[1])
+    square = features.square().sum(1)
+    other_square = square if others is features else others.square().sum(1)
+    distance = square[:, None] + other_square - 2 * features @ others.T  # [B, N]
+    distance = distance.clamp(min=1e-12).sqrt()
+    same = label[:, None] == other_label
+    positive = distance.masked_fill(~same, -torch.inf).amax(1)  # [B]
+    negative = distance.masked_fill(same, torch.inf).amin(1)  # [B]
+    return F.relu(positive - negative + margin).mean()
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The teacher's softened scores taught to the student: KL divergence times temperature squared.
+
+    Args:
+        student, teacher: (B, N) logits; computed in float32. No gradient reaches the teacher.
+    """
+    soft = F.log_softmax(teacher.detach().float() / temperature, 1)
+    ours = F.log_softmax(student.float() / temperature, 1)
+    return F.kl_div(ours, soft, reduction="batchmean", log_target=True) * temperature**2
+
+
+def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = False) -> dict[str, Tensor]:
+    """The weighted terms of the training loss, by name; their sum is what training minimises.
+
+    Args:
+        teaching: whether a guide that has logits of its own teaches already (after the warm-up).
+    """
+
+    def identity(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), label, label_smoothing=config.smoothing)
+
+    whole = config.triplet_over == "batch" and not current().alone
+
+    def triplet(features: Tensor) -> Tensor:
+        features = features.flatten(1)
+        others = (gather_batch(features), gather_rows(label)) if whole else None
+        return config.triplet_z * batch_hard_triplet(features, label, config.margin, others)
+
+    logits = output.logits
+    terms = {}
+    for branch, f_scores, z_scores, d_scores, z, d in zip(
+        ("global", "local"),
+        ([logits.f_global], logits.f_local),
+        (logits.z_global, logits.z_local),
+        (logits.d_global, logits.d_local),
+        output.z,
+        output.d or (None, None),
+    ):
+        if z_scores is None:
+            continue
+        terms[f"id_f_{branch}"] = config.id_f * torch.stack([identity(part) for part in f_scores]).mean()
+        terms[f"id_z_{branch}"] = config.id_z * identity(z_scores)
+        terms[f"triplet_z_{branch}"] = triplet(z)
+        if d_scores is None:
+            continue
+        terms[f"id_d_{branch}"] = config.id_z * identity(d_scores)
+        terms[f"triplet_d_{branch}"] = triplet(d)
+        if teaching:
+            taught = distillation(z_scores, d_scores, config.temperature)
+            terms[f"distill_{branch}"] = config.distill * taught
+    return terms

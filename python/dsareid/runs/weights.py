@@ -1,0 +1,87 @@
+"""Initial weights of the MF-Stream: torchvision's ResNet-50."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import check_stored
+from dsareid.models.reid import DSAReID
+
+
+def load_initial_weights(model: DSAReID, source: str) -> None:
+    """Fill the trunk (conv1..conv4_x), and for the baseline conv5_x too, from `source`.
+
+    Heads and DSAG-Stream stay random (section 4.1), and so does a network of the DSAG-Stream alone.
+
+    Args:
+        source: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none" (all stays
+            random), or a .pth or .safetensors file with a ResNet-50 state dict.
+
+    Raises:
+        DSAError: the download fails, the file is missing or no state dict, or it does not fit.
+    """
+    if source == "none" or model.mf is None:
+        return
+    state = _imagenet() if source == "imagenet" else _read(Path(source))
+    targets = [(model.mf.trunk, "", ("conv1.", "bn1.", "layer1.", "layer2.", "layer3."))]
+    if model.mf.head_l is None and model.dsag is None:
+        targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
+    for module, prefix, wanted in targets:
+        # Older files lack BatchNorm's counters of batches; those of a new module are 0.
+        part = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
+        part |= {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
+        if difference := first_difference(module, part):
+            raise DSAError(
+                f"--weights {source}: not the weights of a ResNet-50 of this width: {prefix}{difference}"
+            )
+        module.load_state_dict(part)
+
+
+def first_difference(module: nn.Module, state: dict) -> str | None:
+    """What first keeps a state dict from fitting a module, in a few words; None if it fits."""
+    expected = module.state_dict()
+    for name, value in expected.items():
+        if name not in state:
+            return f"{name} is missing"
+        came = state[name]
+        if not isinstance(came, Tensor) or came.shape != value.shape:
+            shape = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
+            return f"{name} must be {list(value.shape)}, not {shape}"
+    unexpected = [name for name in state if name not in expected]
+    return f"{unexpected[0]} is unexpected" if unexpected else None
+
+
+def _imagenet() -> dict[str, Tensor]:
+    from torchvision.models import ResNet50_Weights
+
+    weights = ResNet50_Weights.IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise DSAError(
+            f"--weights imagenet: cannot download {weights.url} ({error}). Give --weights FILE with "
+            "that file copied from elsewhere, or --weights none to start from random weights"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        check_stored(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DSAError(f"--weights {path}: no such file") from error
+    except DSAError as error:
+        raise DSAError(f"--weights {error}") from error
+    except Exception as error:  # what the unpickler raises depends on what is in the file
+        raise DSAError(
+            f"--weights {path}: not readable as weights: expected a state dict that torch.save or "
+            "safetensors wrote, of tensors alone"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DSAError(f"--weights {path}: expected a state dict, names with tensors")
+    return state

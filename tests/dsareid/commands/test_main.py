@@ -1,0 +1,229 @@
+"""Each command from the outside: what it prints, its exit status, and that nothing is left behind."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsareid.commands.main import COMMANDS, main
+from dsareid.data.iuv import write_iuv
+
+
+def run(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_usage(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0 and all(name in out for name in COMMANDS)
+    assert run(capsys)[0] == 2
+    status, _, err = run(capsys, "fly")
+    assert status == 2 and "no command 'fly'" in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(capsys, command):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command.split(), "--help"])
+    assert exit_.value.code == 0
+    assert f"usage: dsareid {command}" in capsys.readouterr().out
+
+
+def test_help_shows_the_settings_of_the_preset(capsys):
+    for preset, rate in (("paper", "0.0008"), ("demo", "0.012")):
+        with pytest.raises(SystemExit):
+            main(["train", "--preset", preset, "--help"])
+        out = capsys.readouterr().out
+        assert rate in out and "--augment.erase" in out and "--loss.margin" in out
+
+
+def photograph(folder):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save(folder / "a.png")
+    iuv = rng.integers(0, 25, (30, 20, 3), dtype=np.uint8)
+    write_iuv(folder / "a_IUV.png", iuv)
+    return folder / "a.png", folder / "a_IUV.png"
+
+
+def test_warp(capsys, tmp_path):
+    image, iuv = photograph(tmp_path)
+    status, out, _ = run(capsys, "warp", image, iuv, tmp_path / "out.png", "--box", "2,3,18,28")
+    assert status == 0 and "of 24 parts visible" in out
+    assert Image.open(tmp_path / "out.png").size[0] > 900
+
+
+@pytest.mark.parametrize(
+    "extra,words",
+    [
+        (["--box", "1,2,3"], "--box must be x0,y0,x1,y1"),
+        (["--box", "0,0,99,5"], "inside the 20x30 image"),
+        (["--size", "0"], "--size must be 1..256"),
+        (["--scale", "-1"], "--scale"),
+    ],
+)
+def test_warp_with_bad_options(capsys, tmp_path, extra, words):
+    image, iuv = photograph(tmp_path)
+    status, _, err = run(capsys, "warp", image, iuv, tmp_path / "out.png", *extra)
+    assert status == 1 and words in err and err.startswith("dsareid warp: error: ")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_warp_with_bad_files(capsys, tmp_path):
+    image, iuv = photograph(tmp_path)
+    for arguments, words in (
+        ([image, tmp_path / "no.png", tmp_path / "out.png"], "no.png: no such file"),
+        ([image, iuv, tmp_path / "no/out.png"], "cannot write"),
+        ([image, iuv, tmp_path / "out.xyz"], "must end in .png"),
+    ):
+        status, _, err = run(capsys, "warp", *arguments)
+        assert status == 1 and words in err
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_train_eval_report(capsys, tiny_data, tmp_path):
+    """The whole way on a folder in Market-1501's layout."""
+    settings = [
+        "--preset",
+        "demo",
+        "--data",
+        tiny_data,
+        "--out",
+        tmp_path / "run",
+        "--epochs",
+        "1",
+        "--identities",
+        "2",
+        "--images",
+        "2",
+        "--height",
+        "64",
+        "--width",
+        "32",
+        "--dsap-size",
+        "8",
+        "--network.depths",
+        "1",
+        "1",
+        "1",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    status, out, err = run(capsys, "train", *settings)
+    assert status == 0, err
+    assert "epoch 1/1" in out
+    status, out, err = run(capsys, "eval", tmp_path / "run", "--device", "cpu")
+    assert status == 0 and "rank-1" in out and "chance" in out, err
+    assert 0 <= json.loads((tmp_path / "run/evaluation.json").read_text())["rows"][0]["mAP"] <= 1
+    status, out, err = run(capsys, "eval", tmp_path / "run", "--features", "fused", "--device", "cpu")
+    assert status == 0, err
+    status, out, err = run(capsys, "report", tmp_path / "run")
+    assert status == 0 and (tmp_path / "run/report.html").exists(), err
+    status, _, err = run(capsys, "train", *settings)
+    assert status == 1 and "add --resume" in err
+    status, out, err = run(capsys, "train", "--resume", "--out", tmp_path / "run")
+    assert status == 0, err
+
+
+def test_a_preset_that_does_not_exist(capsys):
+    for arguments in (["--preset"], ["--preset", "fast"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(["train", *arguments])
+        assert exit_.value.code == 2
+        assert "preset" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_settings(capsys, tmp_path):
+    status, _, err = run(capsys, "train", "--resume", "--out", tmp_path / "nothing")
+    assert status == 1 and "not a run's folder" in err
+
+
+def test_synth(capsys, tmp_path):
+    status, _, err = run(
+        capsys,
+        "synth",
+        tmp_path / "data",
+        "--identities",
+        "2",
+        "--images",
+        "2",
+        "--height",
+        "48",
+        "--width",
+        "24",
+        "--processes",
+        "1",
+    )
+    assert status == 0, err
+    assert (tmp_path / "data/synth.json").exists()
+    status, _, err = run(capsys, "synth", tmp_path / "other", "--identities", "1")
+    assert status == 1 and "identities" in err and not (tmp_path / "other").exists()
+
+
+def test_pack_and_check(capsys, own_data, tmp_path):
+    store = tmp_path / "store"
+    status, out, err = run(capsys, "pack", own_data, store)
+    assert status == 0 and "27 images of 64 rows x 32 columns" in out, err
+    status, again, err = run(capsys, "pack", own_data, store)
+    assert status == 0 and again == out and "already holds these files" in err
+    status, checked, err = run(capsys, "check", store)
+    assert status == 0 and checked == f"{out}ok\n", err
+    images = (store / "images.npy").read_bytes()
+    (store / "images.npy").write_bytes(images[:-1] + b"x")
+    status, out, err = run(capsys, "check", store)
+    assert status == 1 and "images.npy: altered" in err and "ok" not in out
+    status, _, err = run(capsys, "pack", own_data, own_data)
+    assert status == 1 and "exists already and is not a store" in err
+    status, _, err = run(capsys, "check", own_data)
+    assert status == 1 and "not a store" in err
+
+
+def test_pack_with_a_broken_file(capsys, own_data, tmp_path):
+    path = sorted((own_data / "query").iterdir())[0]
+    path.write_bytes(b"")
+    status, _, err = run(capsys, "pack", own_data, tmp_path / "store")
+    assert status == 1 and path.name in err and "--skip-broken" in err
+    status, out, err = run(capsys, "pack", own_data, tmp_path / "store", "--skip-broken")
+    assert status == 0 and "skipped as broken" in out and f"query/{path.name}: not readable" in out, err
+
+
+def test_pack_to_a_size(capsys, tiny_data, tmp_path):
+    status, out, _ = run(capsys, "pack", tiny_data, tmp_path / "store", "--height", "32", "--width", "16")
+    assert status == 0 and "32 rows x 16 columns" in out
+    status, _, err = run(capsys, "pack", tiny_data, tmp_path / "other", "--height", "32")
+    assert status == 1 and "--height and --width must both be given" in err
+
+
+def test_pack_by_a_protocol(capsys, own_data, tmp_path):
+    (own_data / "query").rename(own_data / "gt_bbox")
+    status, _, err = run(capsys, "pack", own_data, tmp_path / "store", "--protocol", "multi-query")
+    assert status == 1 and "gt_bbox: no such folder, or no image of a query's person" in err
+    (own_data / "query").mkdir()
+    path = sorted((own_data / "gt_bbox").iterdir())[0]
+    (own_data / "query" / path.name).write_bytes(path.read_bytes())
+    status, out, err = run(capsys, "pack", own_data, tmp_path / "store", "--protocol", "multi-query")
+    assert status == 0 and "Market-1501, protocol multi-query" in out and "gt_bbox" in out, err
+    assert "note: " in err and "expected 12,936 images of 751 identities, found 16" in err
+    status, _, err = run(capsys, "pack", own_data, tmp_path / "other", "--protocol", "485-s0")
+    assert status == 1 and "--protocol '485-s0': Market-1501 has no such protocol" in err
+
+
+def test_data_describe(capsys, own_data, tmp_path):
+    status, out, err = run(capsys, "data", "describe", own_data)
+    assert status == 0 and "Market-1501" in out and "12,936" in out and not err
+    status, _, err = run(capsys, "data", "describe", own_data, "--protocol", "distractors")
+    assert status == 1 and "images: no such folder" in err
+    status, _, err = run(capsys, "data", "describe", tmp_path / "nowhere")
+    assert status == 1 and err.startswith("dsareid data describe: error: ") and "no such folder" in err
+
+
+def test_data_extract(capsys, tmp_path):
+    """What there is of CUHK03 is told; tests/dsareid/data/layouts/test_cuhk03_matlab.py writes images."""
+    (tmp_path / "cuhk-03.mat").touch()
+    status, _, err = run(capsys, "data", "extract", tmp_path, tmp_path / "out")
+    assert status == 1 and "cuhk03_new_protocol_config_labeled.mat: no such file" in err
+    status, _, err = run(capsys, "data", "describe", tmp_path)
+    assert status == 1 and f"dsareid data extract {tmp_path} OUT" in err

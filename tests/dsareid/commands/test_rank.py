@@ -1,0 +1,132 @@
+"""dsareid rank: two folders of features, ranked as their images would be."""
+
+import numpy as np
+import pytest
+import torch
+
+from dsareid.commands.main import main
+from dsareid.evaluation import chance, k_reciprocal, rank, rank_distances
+from dsareid.inference.feature_folder import UNKNOWN, write_features
+
+
+def make_folder(path, seed, count, cams, ids=None, model="net", cameras=None):
+    """A folder of `count` features, those of an identity near each other; returns features, ids and cams."""
+    draw = np.random.default_rng(seed)
+    ids = draw.integers(0, 6, count) if ids is None else np.asarray(ids)
+    cameras = draw.integers(1, cams + 1, count) if cameras is None else cameras
+    centres = np.random.default_rng(99).normal(size=(7, 8))
+    features = (centres[ids] + draw.normal(size=(count, 8))).astype(np.float32)
+    files = [f"{i}.png" for i in range(count)]
+    write_features(path, features, files, model=model, ids=ids.tolist(), cams=list(cameras))
+    return (torch.from_numpy(x) for x in (features, ids, np.asarray(cameras)))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Query, gallery, and what `rank` takes of them; a third of the gallery is junk."""
+    query, query_ids, query_cams = make_folder(tmp_path / "query", 1, 12, 3)
+    junk_or_not = np.where(np.arange(60) % 3, np.random.default_rng(5).integers(0, 6, 60), -1)
+    gallery, ids, cams = make_folder(tmp_path / "gallery", 2, 60, 3, junk_or_not)
+    kept = ids != -1
+    case = query, gallery[kept], query_ids, ids[kept], query_cams, cams[kept]
+    return tmp_path / "query", tmp_path / "gallery", case
+
+
+def run(capsys, *arguments):
+    status = main(["rank", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def assert_line(line, name, result, ranks=(1, 5, 10)):
+    figures = [result.mAP, *(float(result.cmc[k - 1]) for k in ranks)]
+    assert line == f"{line[: line.index('  ')]:<{len(line) - 9 * len(figures)}}" + "".join(
+        f"{100 * figure:9.1f}" for figure in figures
+    )
+    assert line.startswith(name + " ")
+
+
+def test_the_table(folders, capsys):
+    query, gallery, case = folders
+    status, out, err = run(capsys, query, gallery)
+    assert (status, err) == (0, "")
+    title, features, random = out.splitlines()
+    assert title.split() == ["mAP", "rank-1", "rank-5", "rank-10"]
+    assert_line(features, "features", rank(*case))
+    assert_line(random, "chance", chance(*case[2:]))
+
+
+def test_reranked(folders, capsys):
+    query, gallery, case = folders
+    plain = run(capsys, query, gallery)[1].splitlines()
+    status, out, _ = run(capsys, query, gallery, "--rerank")
+    title, reranked, features, random = out.splitlines()
+    assert status == 0 and features.split() == plain[1].split() and random.split() == plain[2].split()
+    assert_line(reranked, "features, re-ranked", rank_distances(k_reciprocal(*case[:2]), *case[2:]))
+
+
+def test_options(folders, capsys):
+    query, gallery, case = folders
+    out = run(capsys, query, gallery, "--max-rank", 20, "--average-precision", "trapezoidal")[1]
+    assert out.splitlines()[0].split() == ["mAP", "rank-1", "rank-5", "rank-10", "rank-20"]
+    result = rank(*case, average_precision="trapezoidal")
+    assert_line(out.splitlines()[1], "features", result, (1, 5, 10, 20))
+    out = run(capsys, query, gallery, "--max-rank", 3)[1]
+    assert out.splitlines()[0].split() == ["mAP", "rank-1", "rank-3"]
+    status, _, err = run(capsys, query, gallery, "--max-rank", 0)
+    assert status == 1 and "--max-rank must be at least 1" in err
+
+
+def test_junk_queries_are_not_asked(folders, tmp_path, capsys):
+    expected = run(capsys, *folders[:2])[1]
+    features, ids, cams = (np.concatenate([x, x[:2]]) for x in folders[2][::2])
+    ids[-2:] = -1
+    files = [f"{i}.png" for i in range(len(ids))]
+    write_features(tmp_path / "more", features, files, model="net", ids=ids.tolist(), cams=cams.tolist())
+    assert run(capsys, tmp_path / "more", folders[1])[1] == expected
+
+
+def fails(capsys, *arguments):
+    status, out, err = run(capsys, *arguments)
+    assert status == 1 and out == "" and err.count("\n") == 1 and err.startswith("dsareid rank: error: ")
+    return err
+
+
+def test_two_models(folders, tmp_path, capsys):
+    make_folder(tmp_path / "other", 3, 5, 2, model="another")
+    assert "cannot be compared" in fails(capsys, folders[0], tmp_path / "other")
+
+
+@pytest.mark.parametrize("column", ["identity", "camera"])
+def test_labels_that_are_missing(folders, tmp_path, capsys, column):
+    labels = {"identity": dict(ids=[1, -1]), "camera": dict(ids=[1, 2])}[column]
+    cameras = [1, UNKNOWN] if column == "camera" else [1, 1]
+    make_folder(tmp_path / "unknown", 4, 2, 2, cameras=cameras, **labels)
+    csv = tmp_path / "unknown/images.csv"
+    if column == "identity":
+        csv.write_text(csv.read_text().replace("0.png,1,", "0.png,,"))
+    err = fails(capsys, folders[0], tmp_path / "unknown")
+    first = "0.png" if column == "identity" else "1.png"
+    assert f"images.csv: identity or camera of 1 of 2 images are not known, the first {first}: fill in" in err
+
+
+def test_features_that_are_not_finite(folders, capsys):
+    path = folders[1] / "features.npy"
+    features = np.load(path)
+    features[31, 2] = np.nan
+    np.save(path, features)
+    for options in ((), ("--rerank",)):
+        err = fails(capsys, *folders[:2], *options)
+        assert "gallery_features holds NaN, infinite or too large values, the first in row 31" in err
+
+
+def test_no_match_and_nothing_but_junk(folders, tmp_path, capsys):
+    make_folder(tmp_path / "strangers", 5, 5, 2, ids=[6] * 5)
+    assert "no query has a match" in fails(capsys, folders[0], tmp_path / "strangers")
+    make_folder(tmp_path / "junk", 5, 5, 2, ids=[-1] * 5)
+    assert "every image is junk" in fails(capsys, tmp_path / "junk", folders[1])
+    assert "every image is junk" in fails(capsys, folders[0], tmp_path / "junk")
+
+
+def test_no_folder_of_features(folders, tmp_path, capsys):
+    assert "not a folder of features" in fails(capsys, folders[0], tmp_path)

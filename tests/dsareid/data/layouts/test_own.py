@@ -1,0 +1,206 @@
+"""One's own data: identity folders, and a CSV."""
+
+import pytest
+
+from dsareid.data.layouts import list_data
+from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN, describe
+from dsareid.ground.errors import DSAError
+
+FILES = [
+    "train/bob/c1_1.jpg",
+    "train/bob/c2_1.jpg",
+    "query/zoë/x_c1.jpg",
+    "gallery/zoë/x_c12.jpg",
+    "gallery/0007/c2_9.png",
+]
+
+
+def make(root, files=FILES):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+def found(listing):
+    return [(e.split, e.name, e.identity, e.camera) for e in listing.entries]
+
+
+# ---- folders ----
+
+
+def test_identity_folders(tmp_path):
+    listing = list_data(make(tmp_path))
+    assert found(listing) == [
+        (TRAIN, "train/bob/c1_1.jpg", 2, 1),
+        (TRAIN, "train/bob/c2_1.jpg", 2, 2),
+        (QUERY, "query/zoë/x_c1.jpg", 3, 1),
+        (GALLERY, "gallery/0007/c2_9.png", 1, 2),
+        (GALLERY, "gallery/zoë/x_c12.jpg", 3, 12),
+    ]
+    assert listing.cameras and listing.notes == [] and listing.dataset.name == "own data"
+    assert "own data" in describe(listing) and "the same-camera rule" not in describe(listing)
+
+
+def test_a_name_without_a_camera_and_there_are_none(tmp_path):
+    listing = list_data(make(tmp_path, [*FILES, "gallery/0007/lift_cam3.jpg"]))
+    assert {(e.split, e.camera) for e in listing.entries} == {(TRAIN, 0), (QUERY, 0), (GALLERY, 1)}
+    assert not listing.cameras
+    (note,) = listing.notes
+    assert note.startswith(f"note: {tmp_path}: its cameras are not known: the same-camera rule is off")
+    assert note in describe(listing)
+
+
+def test_some_splits_are_enough(tmp_path):
+    assert {e.split for e in list_data(make(tmp_path / "a", FILES[:2])).entries} == {TRAIN}
+    assert {e.split for e in list_data(make(tmp_path / "b", FILES[2:])).entries} == {QUERY, GALLERY}
+
+
+def test_their_maps(tmp_path):
+    make(tmp_path, [*FILES, "iuv/query/zoë/x_c1.png", "iuv/train/bob/c1_1_IUV.png"])
+    maps = {e.name: e.iuv for e in list_data(tmp_path).entries}
+    assert maps["query/zoë/x_c1.jpg"] == "iuv/query/zoë/x_c1.png"
+    assert maps["train/bob/c1_1.jpg"] == "iuv/train/bob/c1_1_IUV.png" and maps["train/bob/c2_1.jpg"] is None
+
+
+def test_an_image_outside_of_an_identity_folder(tmp_path):
+    listing = list_data(make(tmp_path, [*FILES, "query/lost.jpg", "train/notes.txt", "train/.cache/a.jpg"]))
+    (wrong,) = [e for e in listing.entries if e.misnamed]
+    assert wrong.name == "query/lost.jpg" and "as in query/anna/1.jpg" in wrong.misnamed
+    assert len(listing.entries) == 6 and listing.cameras
+
+
+def test_an_empty_folder(tmp_path):
+    make(tmp_path)
+    (tmp_path / "gallery/0007/c2_9.png").unlink()
+    (tmp_path / "gallery/zoë/x_c12.jpg").unlink()
+    with pytest.raises(DSAError, match="gallery: no images in this folder"):
+        list_data(tmp_path)
+
+
+def test_the_same_word_is_the_same_person(tmp_path):
+    with pytest.raises(DSAError, match="1 in all: train/bob/c2_1.jpg and gallery/bob/c3_1.jpg"):
+        list_data(make(tmp_path, [*FILES, "gallery/bob/c3_1.jpg"]))
+
+
+# ---- CSV ----
+
+ROWS = [
+    "a/1.jpg,bob,train,hall",
+    "a/2.jpg,bob,train,lift",
+    "b.png,eve,query,hall",
+    "a/3.jpg,eve,gallery,lift",
+]
+
+
+def table(root, rows=ROWS, header="file,identity,split,camera"):
+    make(root, ["a/1.jpg", "a/2.jpg", "a/3.jpg", "b.png"])
+    (root / "data.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return root
+
+
+def test_a_csv(tmp_path):
+    listing = list_data(table(tmp_path))
+    assert found(listing) == [
+        (TRAIN, "a/1.jpg", 1, 1),
+        (TRAIN, "a/2.jpg", 1, 2),
+        (QUERY, "b.png", 2, 1),
+        (GALLERY, "a/3.jpg", 2, 2),
+    ]
+    assert listing.cameras and listing.notes == []
+
+
+def test_other_ways_to_write_it(tmp_path):
+    rows = [" train , a/1.jpg,bob", "", 'query,"./b.png",eve', "gallery,a//3.jpg,eve"]
+    listing = list_data(table(tmp_path, rows, "\ufeffsplit,file, identity"))
+    assert found(listing) == [(TRAIN, "a/1.jpg", 1, 0), (QUERY, "b.png", 2, 0), (GALLERY, "a/3.jpg", 2, 1)]
+    assert not listing.cameras and "the same-camera rule is off" in listing.notes[0]
+
+
+def test_cameras_that_are_numbers_stay_these(tmp_path):
+    cameras = [7, 12, 7, 3]
+    listing = list_data(table(tmp_path, [f"{row.rpartition(',')[0]},{x}" for row, x in zip(ROWS, cameras)]))
+    assert [e.camera for e in listing.entries] == cameras
+
+
+def test_it_comes_before_the_folders(tmp_path):
+    assert len(list_data(table(make(tmp_path))).entries) == 4
+
+
+def test_the_maps_of_listed_files(tmp_path):
+    make(table(tmp_path), ["iuv/b.png", "iuv/a/3_IUV.png"])
+    assert [e.iuv for e in list_data(tmp_path).entries] == [None, None, "iuv/b.png", "iuv/a/3_IUV.png"]
+
+
+def test_the_fingerprint_is_that_of_the_labels_too(tmp_path):
+    before = list_data(table(tmp_path)).fingerprint
+    path = tmp_path / "data.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *reversed(rows)]))
+    assert list_data(tmp_path).fingerprint == before
+    for other in ("a/3.jpg,ann,gallery,lift", "a/3.jpg,eve,gallery,hall", "a/3.jpg,eve,query,lift"):
+        path.write_text("\n".join([header, *rows[:3], other]))
+        assert list_data(tmp_path).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ("a/3.jpg,eve,test,hall", "line 4, column split: must be train, query, gallery, not 'test'"),
+        ("a/3.jpg,,gallery,hall", "line 4, column identity: empty"),
+        ("a/3.jpg,eve,gallery, ", "line 4, column camera: empty"),
+        ("a/3.jpg,eve,gallery", "line 4: 3 cells, but the header has 4"),
+        ("a/4.jpg,eve,gallery,hall", "line 4, column file: a/4.jpg: no such file"),
+        ("c/4.jpg,eve,gallery,hall", "line 4, column file: c/4.jpg: no such file"),
+        ("./a/1.jpg,eve,gallery,hall", "line 4, column file: a/1.jpg is listed twice"),
+        ("../x.jpg,eve,gallery,hall", "line 4, column file: must be a path inside .* not '../x.jpg'"),
+        ("a/../../x.jpg,eve,gallery,hall", "line 4, column file: must be a path inside"),
+        ("/etc/x.jpg,eve,gallery,hall", "line 4, column file: must be a path inside"),
+        (".,eve,gallery,hall", "line 4, column file: .: no such file"),
+        ('"a/3.jpg,eve,gallery,hall', "line 4: unexpected end of data"),
+    ],
+)
+def test_a_line_that_is_wrong(tmp_path, row, words):
+    with pytest.raises(DSAError, match=rf"data\.csv: {words}"):
+        list_data(table(tmp_path, [*ROWS[:2], row]))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "file;identity;split", "file,identity", "file,identity,split,cam", "file,file,identity,split"],
+)
+def test_a_header_that_is_wrong(tmp_path, header):
+    with pytest.raises(DSAError, match="line 1 must be the header file,identity,split or file,.*, not"):
+        list_data(table(tmp_path, [], header))
+
+
+def test_a_csv_that_cannot_be_used(tmp_path):
+    with pytest.raises(DSAError, match="it lists no images"):
+        list_data(table(tmp_path, []))
+    (tmp_path / "data.csv").write_bytes(b"file,identity,split\na/1.jpg,Zo\xeb,train\n")
+    with pytest.raises(DSAError, match=r"data\.csv: not UTF-8"):
+        list_data(tmp_path)
+    (tmp_path / "data.csv").unlink()
+    (tmp_path / "data.csv").mkdir()
+    with pytest.raises(DSAError, match=r"data\.csv: cannot be read: Is a directory"):
+        list_data(tmp_path)
+
+
+def test_people_on_both_sides(tmp_path):
+    with pytest.raises(DSAError, match="1 in all: a/2.jpg and a/3.jpg"):
+        list_data(table(tmp_path, [*ROWS[:3], "a/3.jpg,bob,gallery,lift"]))
+
+
+@pytest.mark.parametrize("form", [make, table])
+def test_there_is_no_protocol(tmp_path, form):
+    with pytest.raises(DSAError, match="own data has no such protocol; it has: none"):
+        list_data(form(tmp_path), "distractors")
+
+
+def test_cameras_of_the_training_are_not_asked_for(tmp_path):
+    """The rule needs those of query and gallery alone."""
+    for name in ("train/a/1.jpg", "query/b/c1_1.jpg", "gallery/b/c2_1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    listing = list_data(tmp_path)
+    assert listing.cameras and [e.camera for e in listing.entries] == [0, 1, 2]

@@ -1,0 +1,74 @@
+"""Crops and patches against loops over parts and cells."""
+
+import numpy as np
+import pytest
+import torch
+
+from dsa_ext import draw_augmentation
+from dsareid.data.batch import MEAN, STD
+from dsareid.data.guide_input import PATCH_COLUMNS, PATCH_ROWS, image_patches, part_crops
+
+
+def cropped(pixels, parts, size):
+    """part_crops by definition, one image, one part and one cell at a time."""
+    height, width, _ = pixels.shape
+    value = ((pixels.astype(np.float64) / 255) - MEAN) / STD
+    crops = np.zeros((24, 3, size, size))
+    for part in range(1, 25):
+        member = parts == part
+        if not member.any():
+            continue
+        rows, columns = np.flatnonzero(member.any(1)), np.flatnonzero(member.any(0))
+        box = np.where(member[..., None], value, 0)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        tall, wide = box.shape[:2]
+        for i in range(size):
+            for j in range(size):
+                y = min(max((i + 0.5) * tall / size - 0.5, 0), tall - 1)
+                x = min(max((j + 0.5) * wide / size - 0.5, 0), wide - 1)
+                top, left = int(y), int(x)
+                low, right = min(top + 1, tall - 1), min(left + 1, wide - 1)
+                upper = box[top, left] * (1 - x + left) + box[top, right] * (x - left)
+                lower = box[low, left] * (1 - x + left) + box[low, right] * (x - left)
+                crops[part - 1, :, i, j] = upper * (1 - y + top) + lower * (y - top)
+    return crops
+
+
+@pytest.mark.parametrize("height, width, size", [(12, 8, 4), (5, 9, 8), (1, 1, 4), (7, 1, 3), (24, 12, 1)])
+def test_crops_against_a_loop(height, width, size):
+    draw = np.random.default_rng(height)
+    pixels = draw.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    parts = np.zeros((2, height, width), np.uint8)
+    parts[0] = draw.integers(0, 25, (height, width))
+    parts[1, : height // 2 + 1, : width // 2 + 1] = 7
+    found = part_crops(torch.from_numpy(pixels), torch.from_numpy(parts), size, MEAN, STD)
+    assert found.shape == (2, 24, 3, size, size) and found.dtype == torch.float32
+    for image in range(2):
+        np.testing.assert_allclose(found[image], cropped(pixels[image], parts[image], size), atol=2e-6)
+
+
+def test_a_part_of_the_size_of_a_crop_is_copied():
+    draw = np.random.default_rng(0)
+    pixels = torch.from_numpy(draw.integers(0, 256, (1, 10, 10, 3), dtype=np.uint8))
+    parts = torch.zeros(1, 10, 10, dtype=torch.uint8)
+    parts[0, 2:6, 3:7] = 3
+    crops = part_crops(pixels, parts, 4, MEAN, STD)
+    expected = (pixels[0, 2:6, 3:7].float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    torch.testing.assert_close(crops[0, 2], expected.permute(2, 0, 1))
+    assert not crops[0, [i for i in range(24) if i != 2]].any()
+
+
+def test_patches_are_the_cells_of_a_grid():
+    image = torch.randn(2, 3, PATCH_ROWS * 4, PATCH_COLUMNS * 4)
+    patches = image_patches(image, 4, None)
+    assert patches.shape == (2, 24, 3, 4, 4)
+    for k in range(24):
+        row, column = divmod(k, PATCH_COLUMNS)
+        assert torch.equal(patches[:, k], image[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4])
+
+
+def test_patches_are_dropped_as_parts_are():
+    drawn = draw_augmentation(0, 0, torch.arange(40), height=24, width=16, drop_person=0.3, drop_part=0.3)
+    patches = image_patches(torch.ones(40, 3, 24, 16), 4, drawn)
+    for sample in range(40):
+        for k in range(24):
+            assert patches[sample, k].any() == bool(int(drawn[sample, 7]) >> (k + 1) & 1)

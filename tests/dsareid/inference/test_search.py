@@ -1,0 +1,167 @@
+"""Searching: exact, in blocks, and a picture of what was found."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import HEIGHT, WIDTH, make_run
+
+from dsareid.commands.main import main
+from dsareid.data.iuv import read_image
+from dsareid.ground.errors import DSAError
+from dsareid.inference import search as search_module
+from dsareid.inference.embedder import load_embedder
+from dsareid.inference.extract import as_input, extract
+from dsareid.inference.search import nearest, search
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("search") / "run")
+
+
+@pytest.fixture(scope="module")
+def gallery(tiny_data):
+    return tiny_data / "bounding_box_test"
+
+
+@pytest.fixture(scope="module")
+def features(run, gallery, tmp_path_factory):
+    out = tmp_path_factory.mktemp("features") / "out"
+    extract(run, gallery, out, device="cpu")
+    return out
+
+
+@pytest.fixture(scope="module")
+def query(tiny_data):
+    return sorted((tiny_data / "query").iterdir())[0]
+
+
+def literal(query, gallery, count):
+    """float64 distances and rows, by a stable sort of all."""
+    difference = query.double()[:, None] - torch.from_numpy(np.array(gallery)).double()
+    order = difference.square().sum(2).sqrt().sort(dim=1, stable=True)
+    return order.values[:, :count], order.indices[:, :count]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
+@pytest.mark.parametrize("kind", ["ties", "close", "far", "one"])
+def test_nearest_is_exact_in_blocks(monkeypatch, rows, kind):
+    rng = np.random.default_rng(rows)
+    size = 1 if kind == "one" else 300
+    gallery = {
+        "ties": lambda: rng.integers(0, 2, (300, 5)).astype(np.float32),
+        "close": lambda: (1000 + 1e-3 * rng.standard_normal((300, 40))).astype(np.float32),
+        "far": lambda: rng.standard_normal((300, 512)).astype(np.float32),
+        "one": lambda: rng.standard_normal((1, 8)).astype(np.float32),
+    }[kind]()
+    query = torch.from_numpy(gallery[rng.integers(0, size, 9)])
+    monkeypatch.setattr(search_module, "_BLOCK_BYTES", 4 * rows * gallery.shape[1])
+    for count in (1, 10, 500):
+        distances, places = nearest(query, gallery, count)
+        expected = literal(query, gallery, count)
+        assert torch.equal(places, expected[1])
+        torch.testing.assert_close(distances, expected[0], rtol=0, atol=1e-12)
+
+
+def test_features_that_are_not_finite():
+    gallery = np.ones((6, 3), np.float32)
+    gallery[4, 1] = np.nan
+    with pytest.raises(DSAError, match="row 4 of the gallery"):
+        nearest(torch.zeros(2, 3), gallery, 2)
+
+
+def test_folders_of_images_and_of_features_agree(run, gallery, features, query):
+    by_images, by_features = (search(run, query, where, 5, "cpu")[0] for where in (gallery, features))
+    assert [match.file for match in by_images.matches] == [match.file for match in by_features.matches]
+    assert by_features.identity == 5 and len(by_features.matches) == 5
+    embed = load_embedder(run, "cpu")
+
+    def features_of(file):
+        return embed(as_input(read_image(file), HEIGHT, WIDTH)[None])[0]
+
+    files = sorted(path for path in gallery.iterdir())
+    expected = torch.stack([(features_of(file) - features_of(query)).norm() for file in files])
+    for match, distance in zip(by_features.matches, expected.sort(stable=True).values.tolist()):
+        assert match.distance == pytest.approx(distance, abs=1e-5)
+    assert [match.file for match in by_features.matches] == [files[k] for k in expected.argsort()[:5]]
+
+
+def test_the_query_finds_itself(run, features, gallery):
+    for found in search(run, gallery, features, 1, "cpu"):
+        assert found.matches[0].file == found.file and found.matches[0].distance < 1e-5
+
+
+def test_command(run, features, gallery, query, tmp_path, capsys):
+    arguments = ["search", str(run), str(query), str(features), "--count", "3", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "list.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{query}, identity 5" and lines[1].split() == ["rank", "distance", "identity", "file"]
+    assert len(lines) == 6 and lines[2].split()[0] == "1" and str(gallery) in lines[2]
+    picture = Image.open(tmp_path / "list.png").convert("RGB")
+    assert picture.size[0] > 4 * 96 and 192 < picture.size[1] < 300
+    # The query stands at the left, its colours are there.
+    shown = np.asarray(picture.crop((10, 10, 106, 202)).resize((WIDTH, HEIGHT))).astype(int)
+    assert abs(shown - read_image(query).astype(int)).mean() < 20
+
+
+def test_a_folder_of_queries(run, features, tiny_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(search_module, "PICTURED", 1)
+    arguments = ["search", str(run), str(tiny_data / "query"), str(features), "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "lists.jpg")]) == 0
+    assert capsys.readouterr().out.count("rank  distance") == 2
+    assert Image.open(tmp_path / "lists.jpg").size[1] < 300
+
+
+def test_names_that_say_nothing(run, tiny_data, tmp_path, capsys):
+    (tmp_path / "g").mkdir()
+    for k, path in enumerate(sorted((tiny_data / "query").iterdir())):
+        (tmp_path / f"g/photo {k}.png").write_bytes(path.read_bytes())
+    out, folder = tmp_path / "list.png", tmp_path / "g"
+    assert main(["search", str(run), str(folder / "photo 0.png"), str(folder), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("photo 0.png") and lines[2].split()[1] == "0.0000" and out.exists()
+
+
+def test_features_of_another_model(features, query, tmp_path):
+    other = make_run(tmp_path / "other", seed=1)
+    with pytest.raises(DSAError, match="out: features of model .*, but .*other is model .*cannot be"):
+        search(other, query, features, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["{run}", "{notes}", "{features}"], "notes.txt: not readable as an image"),
+        (["{run}", "{tmp}/nobody.jpg", "{features}"], "nobody.jpg: no such file"),
+        (["{run}", "{tmp}", "{features}"], "no images in it or below"),
+        (["{run}", "{query}", "{tmp}"], "no images in it or below"),
+        (["{run}", "{query}", "{tmp}/nowhere"], "nowhere: no such file"),
+        (["{tmp}", "{query}", "{features}"], "not a run's folder"),
+        (["{run}", "{query}", "{features}", "--count", "0"], "--count must be at least 1, not 0"),
+        (["{run}", "{query}", "{features}", "--out", "{tmp}/list.txt"], "the name must end in .bmp, .jpeg"),
+    ],
+)
+def test_bad_arguments(run, features, query, tmp_path, capsys, arguments, words):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no image")
+    places = {"run": run, "features": features, "query": query, "tmp": tmp_path, "notes": notes}
+    arguments = [argument.format(**places) for argument in arguments]
+    if "--out" not in arguments:
+        arguments += ["--out", str(tmp_path / "list.png")]
+    assert main(["search", *arguments, "--device", "cpu"]) == 1
+    assert words in capsys.readouterr().err and list(tmp_path.iterdir()) == [notes]
+
+
+def test_a_gallery_image_that_is_gone(run, features, query, tmp_path):
+    with pytest.raises(ValueError, match="count"):
+        search(run, query, features, 0)
+    copied = tmp_path / "features"
+    copied.mkdir()
+    for path in features.iterdir():
+        text = path.read_bytes()
+        (copied / path.name).write_bytes(text.replace(b"bounding_box_test", b"bounding_box_gone"))
+    arguments = ["search", str(run), str(query), str(copied), "--device", "cpu"]
+    assert main(arguments) == 0  # the list needs the features alone
+    assert main([*arguments, "--out", str(tmp_path / "list.png")]) == 1
+    assert not (tmp_path / "list.png").exists()

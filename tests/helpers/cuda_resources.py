@@ -1,0 +1,177 @@
+"""What nvcc and the disassembly say of every kernel: registers, stack, spills, 128-bit accesses.
+
+    python tests/helpers/cuda_resources.py     the table (part of make kernels)
+
+Nothing here needs a GPU. The budgets are those that the kernels' head comments state.
+"""
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+CSRC = Path(__file__).parents[2] / "csrc"
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+
+# Registers a thread at most, by kernel; Turing's multiprocessors hold fewer threads, with more each.
+REGISTERS = {
+    "warp_kernel": 64,
+    "gradient_kernel": 64,
+    "batch_kernel": 64,
+    "merge_kernel": 40,
+    "expand_kernel": 40,
+    "rank_kernel": 40,
+}
+REGISTERS_75 = dict.fromkeys(REGISTERS, 64)
+# How many loads and stores of global memory are 16 bytes wide at least: one for each place in the
+# source (the warp: I twice, U, V and 3 of interleaved maps; planes, channels_last and winners; the batch:
+# 3 of interleaved maps; part images as planes and channels_last, and images).
+# Of kernels with a width as a template argument (merging), only where it fills 16 bytes.
+WIDE = {
+    "warp_kernel": (7, 3),
+    "gradient_kernel": (1, 1),
+    "batch_kernel": (3, 3),
+    "merge_kernel": (2, 1),
+    "expand_kernel": (1, 2),
+    "rank_kernel": (1, 0),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One instantiation for one architecture."""
+
+    name: str  # demangled, with its template arguments
+    architecture: int
+    registers: int
+    stack: int
+    spills: int
+    static_shared: int
+    wide_loads: int | None  # None where there is no disassembler
+    wide_stores: int | None
+    local: int | None  # loads from and stores to local memory
+
+    @property
+    def family(self) -> str:
+        return re.search(r"(\w+_kernel)", self.name).group(1)
+
+    @property
+    def is_vector_form(self) -> bool:
+        """Whether 16-byte accesses are promised: not for merging one element a thread."""
+        return self.family not in ("merge_kernel", "expand_kernel") or ", 1," not in self.name
+
+
+def tool(name: str) -> str | None:
+    """A CUDA tool from PATH, the toolkit, or the copy that triton brings."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
+    if found:
+        return found
+    try:
+        import triton
+    except ImportError:
+        return None
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / name
+    return str(path) if path.exists() else None
+
+
+def demangle(names: list[str]) -> dict[str, str]:
+    done = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True)
+    return {
+        name: re.sub(r"dsa::|\(unsigned char\)|\((int|bool)\)|^void |\(.*$", "", text)
+        for name, text in zip(names, done.stdout.splitlines())
+    }
+
+
+def compile_kernels(source: Path, architecture: int, folder: Path) -> tuple[str, Path]:
+    """What ptxas reports, and the object. Raises RuntimeError with nvcc's words."""
+    target = folder / f"{source.stem}-{architecture}.cubin"
+    command = ["nvcc", "-std=c++20", "-O3", f"-I{CSRC}", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
+    command += ["-cubin", str(source), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or "ptxas warning" in done.stderr:
+        raise RuntimeError(f"{source.name} for sm_{architecture}:\n{done.stderr}")
+    return done.stderr, target
+
+
+def disassemble(cubin: Path) -> dict[str, list[int]] | None:
+    """By mangled name: 128-bit loads, 128-bit stores, accesses to local memory."""
+    cuobjdump = tool("cuobjdump")
+    if cuobjdump is None:
+        return None
+    done = subprocess.run([cuobjdump, "-sass", str(cubin)], capture_output=True, text=True, check=True)
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    name = ""
+    for line in done.stdout.splitlines():
+        if found := re.search(r"Function : (\S+)", line):
+            name = found.group(1)
+        for place, pattern in enumerate((r"\bLDG\.E\S*\.128", r"\bSTG\.E\S*\.128", r"\b(LDL|STL)\b")):
+            counts[name][place] += re.search(pattern, line) is not None
+    return counts
+
+
+def kernels_of(source: Path, architecture: int, folder: Path) -> list[Kernel]:
+    report, cubin = compile_kernels(source, architecture, folder)
+    entries = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads.*?Used (\d+) registers([^\n]*)",
+        report,
+        flags=re.S,
+    )
+    names = demangle([entry[0] for entry in entries])
+    sass = disassemble(cubin)
+    kernels = []
+    for mangled, stack, stores, loads, registers, rest in entries:
+        shared = re.search(r"(\d+) bytes smem", rest)
+        wide = sass[mangled] if sass else (None, None, None)
+        kernels.append(
+            Kernel(
+                names[mangled],
+                architecture,
+                int(registers),
+                int(stack),
+                int(stores) + int(loads),
+                int(shared.group(1)) if shared else 0,
+                *wide,
+            )
+        )
+    return kernels
+
+
+@functools.cache
+def all_kernels() -> tuple[Kernel, ...]:
+    """Every kernel of every source for every architecture; about half a minute."""
+    jobs = [(source, a) for source in sorted(CSRC.glob("*.cu")) for a in ARCHITECTURES]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda job: kernels_of(*job, Path(folder)), jobs)
+        return tuple(kernel for kernels in found for kernel in kernels)
+
+
+def main() -> None:
+    print("nvcc -Xptxas -v and cuobjdump, all architectures: " + ", ".join(f"sm_{a}" for a in ARCHITECTURES))
+    print(f"{'kernel':58s} registers     stack  spills  static shared  local  128-bit loads, stores")
+    by_name = defaultdict(list)
+    for kernel in all_kernels():
+        by_name[kernel.name].append(kernel)
+    for name, kernels in sorted(by_name.items()):
+
+        def span(field, kernels=kernels):
+            values = [getattr(kernel, field) for kernel in kernels]
+            if None in values:
+                return "?"
+            return str(min(values)) if min(values) == max(values) else f"{min(values)}..{max(values)}"
+
+        print(
+            f"{name:58s} {span('registers'):>9s} {span('stack'):>9s} {span('spills'):>7s} "
+            f"{span('static_shared'):>14s} {span('local'):>6s}  "
+            f"{span('wide_loads')}, {span('wide_stores')}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""kill -9 at random moments: nothing half-written is seen, the same command goes on, and the end is the same.
+
+    python tests/robustness/kills.py [--times 200] [--command pack|train|convert|extract] [--seed 0]
+
+Each command is first run to its end, which is timed and is what all others are compared with. Then it is
+started in fresh folders and killed, each time at a moment drawn evenly over that time, up to four times in a
+row, before it is left to end. After every kill
+
+- each file that has its final name is read whole;
+- what was saved before is still there, as it was (a chunk of a store, a map, a step of the training);
+
+and at the end the folder holds the same files with the same contents, and nothing else: no leftovers.
+Exit code 1 where anything of this does not hold; the folder is then kept.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from soak_loader import write_data
+from tqdm import tqdm
+
+from dsareid.data.iuv import read_image, read_iuv
+from dsareid.data.layouts.base import TRAIN
+from dsareid.data.store.pack import CHUNK_IMAGES, pack
+from dsareid.data.store.reader import IMAGES, sha256, verify
+from dsareid.ground.errors import DSAError
+from dsareid.inference.extract import PART, PARTS
+from dsareid.inference.feature_folder import HEADER, open_features
+from dsareid.runs.config import NetworkConfig, TrainConfig, load_config, save_config
+from dsareid.runs.folder import (
+    CHECKPOINT,
+    CONFIG,
+    LOG,
+    Position,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+IMAGES_READ = 6144  # by pack and by extract: chunks and parts enough to be killed between
+IN_A_ROW = 4  # kills of one folder, before the command is left to end
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of dsareid whose end a kill must not change.
+
+    `out` is the folder that it makes; beside it is nothing.
+    """
+
+    arguments: Callable[[Path], list[str]]
+    """By `out`: what a user types, also to go on."""
+    check: Callable[[Path], None]
+    """Reads all that has its final name; DSAError where something is half-written."""
+    saved: Callable[[Path], set[Hashable]]
+    """What a later call must not do again, each with a mark by which doing it again shows."""
+    result: Callable[[Path], object]
+    """What must be the same in the end."""
+
+
+@dataclass
+class Tally:
+    """What became of a command."""
+
+    whole: float  # seconds of the uninterrupted run
+    kills: int = 0
+    folders: int = 0
+    saved: int = 0  # kills after which something was there to go on with
+    leftovers: int = 0  # the most files and folders that were left beside the visible ones
+    last: list[float] = field(default_factory=list)  # seconds of the runs that were left to end
+    violations: list[str] = field(default_factory=list)
+
+
+# ---- the commands ----
+
+
+def packing(folder: Path) -> Command:
+    write_data(folder / "data", IMAGES_READ, 64, 32)
+
+    def saved(out: Path) -> set[Hashable]:
+        place = out if out.exists() else out.with_name(f".{out.name}.partial")
+        with contextlib.suppress(FileNotFoundError):
+            images = place / IMAGES
+            journal = place / "journal.jsonl"
+            whole = out.exists() or not journal.exists()
+            chunks = -(-IMAGES_READ // CHUNK_IMAGES) if whole else len(journal.read_text().splitlines()) - 1
+            if chunks > 0:
+                return {("images.npy", images.stat().st_ino), *range(chunks)}
+        return set()
+
+    def check(out: Path) -> None:
+        if out.exists():
+            verify(out)
+
+    return Command(lambda out: ["pack", str(folder / "data"), str(out)], check, saved, contents)
+
+
+def training(folder: Path) -> Command:
+    write_data(folder / "data", 64, 64, 32)
+    store = pack(folder / "data", folder / "store").path
+    settings = (
+        "--preset demo --epochs 8 --identities 4 --images 2 --height 64 --width 32 --device cpu "
+        "--network.depths 1 1 1 1"
+    ).split()
+
+    def arguments(out: Path) -> list[str]:
+        if (out / CHECKPOINT).exists():
+            return ["train", "--resume", "--out", str(out)]
+        return ["train", "--data", str(store), "--out", str(out), *settings]
+
+    def check(out: Path) -> None:
+        if (out / CONFIG).exists():
+            load_config(out / CONFIG)
+        if (out / CHECKPOINT).exists():
+            load_checkpoint(out, torch.device("cpu"))
+
+    def saved(out: Path) -> set[Hashable]:
+        """The log's lines, as each holds the speed of its step, which no repetition has again."""
+        if not (out / CHECKPOINT).exists():
+            return set()
+        step = load_checkpoint(out, torch.device("cpu"))["position"]["step"]
+        return set((out / LOG).read_text().splitlines()[:step])
+
+    def result(out: Path) -> object:
+        state = load_checkpoint(out, torch.device("cpu"))
+        log = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+        for record in log:
+            record.pop("images_per_second")
+        files = sorted(path.name for path in out.parent.rglob("*") if "tfevents" not in path.name)
+        return plain(state), log, files
+
+    return Command(arguments, check, saved, result)
+
+
+def converting(folder: Path) -> Command:
+    write_data(folder / "data", 2048, 64, 32)
+    (folder / "data/iuv").rename(folder / "maps")
+
+    def maps(out: Path) -> list[Path]:
+        return [path for path in sorted(out.rglob("*.png")) if path.name[0] != "." and path.parent != out]
+
+    def check(out: Path) -> None:
+        for path in maps(out):
+            read_iuv(path)
+        if (out / "contact_sheet.png").exists():
+            read_image(out / "contact_sheet.png")
+
+    def saved(out: Path) -> set[Hashable]:
+        return {(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in maps(out)}
+
+    def arguments(out: Path) -> list[str]:
+        return ["densepose", "convert", str(folder / "maps"), str(out), "--data", str(folder / "data")]
+
+    return Command(arguments, check, saved, contents)
+
+
+def extracting(folder: Path) -> Command:
+    write_data(folder / "data", IMAGES_READ, 64, 32)
+    run = folder / "run"
+    run.mkdir()
+    network = NetworkConfig(width=1 / 16, head_width=1 / 16, depths=(1, 1, 1, 1))
+    config = TrainConfig(
+        data=folder / "data",
+        out=run,
+        height=64,
+        width=32,
+        weights="none",
+        model="two-branch",
+        network=network,
+    )
+    save_config(config, run / CONFIG)
+    model, scaler = build_model(config, 2), torch.amp.GradScaler("cpu", enabled=False)
+    save_checkpoint(run, model, torch.optim.Adam(model.parameters()), scaler, Position(), {})
+
+    def arguments(out: Path) -> list[str]:
+        return ["extract", str(run), str(folder / "data" / TRAIN), str(out), "--device", "cpu"]
+
+    def check(out: Path) -> None:
+        if (out / HEADER).exists():
+            open_features(out)
+        for part in (out / PARTS).glob("[0-9]*"):
+            load_file(part)
+
+    def saved(out: Path) -> set[Hashable]:
+        if (out / HEADER).exists():
+            return {f"{number:06d}.safetensors" for number in range(-(-IMAGES_READ // PART))}
+        return {part.name for part in (out / PARTS).glob("[0-9]*")}
+
+    return Command(arguments, check, saved, contents)
+
+
+COMMANDS: dict[str, Callable[[Path], Command]] = {
+    "pack": packing,
+    "train": training,
+    "convert": converting,
+    "extract": extracting,
+}
+
+
+def contents(out: Path) -> dict[str, str]:
+    """All that is in and beside `out`, hidden files included, with the checksums of files.
+
+    But for locks: an empty file, which the next one to pack takes and removes.
+    """
+    return {
+        str(path.relative_to(out.parent)): sha256(path) if path.is_file() else ""
+        for path in sorted(out.parent.rglob("*"))
+        if path.suffix != ".lock"
+    }
+
+
+def plain(state: object) -> object:
+    """A checkpoint as something that == compares, bit for bit."""
+    if isinstance(state, torch.Tensor):
+        return str(state.dtype), state.numpy().tobytes()
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [plain(value) for value in state]
+    return state
+
+
+# ---- killing ----
+
+
+def start(command: Command, out: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dsareid", *command.arguments(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # another number of threads gives other bits
+    )
+
+
+def run_to_end(command: Command, out: Path) -> float:
+    """Seconds; a DSAError with what it printed where it fails."""
+    began = time.monotonic()
+    process = start(command, out)
+    _, printed = process.communicate()
+    if process.returncode:
+        raise DSAError(f"the command failed with {process.returncode}: {printed.strip()[-2000:]}")
+    return time.monotonic() - began
+
+
+def kill_after(command: Command, out: Path, seconds: float) -> bool:
+    """Start it and kill it with all its children; False where it ended before that, as it should."""
+    process = start(command, out)
+    try:
+        _, printed = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True
+    if process.returncode:
+        raise DSAError(f"the command failed with {process.returncode}: {printed.strip()[-2000:]}")
+    return False
+
+
+def hidden(out: Path) -> int:
+    return sum(path.name.startswith(".") for path in out.parent.rglob("*"))
+
+
+def one_folder(command: Command, out: Path, expected: object, tally: Tally, most: int, draw) -> None:
+    """Kill it up to `most` times, let it end, compare."""
+    saved: set[Hashable] = set()
+    for _ in range(most):
+        if not kill_after(command, out, draw.uniform(0, tally.whole)):
+            break
+        tally.kills += 1
+        command.check(out)
+        before, saved = saved, command.saved(out)
+        if not before <= saved:
+            raise DSAError(f"{len(before - saved)} of {len(before)} saved things are gone or done again")
+        tally.saved += bool(saved)
+        tally.leftovers = max(tally.leftovers, hidden(out))
+    tally.last.append(run_to_end(command, out))
+    command.check(out)
+    if not saved <= command.saved(out):
+        raise DSAError("what was saved was not gone on with")
+    if (found := command.result(out)) != expected:
+        raise DSAError(f"the end differs from that of an uninterrupted run: {difference(found, expected)}")
+
+
+def difference(found: object, expected: object) -> str:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        names = [x for x in {**expected, **found} if found.get(x) != expected.get(x)]
+        return ", ".join(f"{x} ({'is there' if x in found else 'is not there'})" for x in names[:5])
+    for one, other in zip(found, expected):
+        if one != other:
+            return f"{str(one)[:300]} is not {str(other)[:300]}"
+    return ""
+
+
+def kill(name: str, times: int, folder: Path, seed: int, bar: tqdm) -> Tally:
+    """A command, killed so many times."""
+    draw = np.random.default_rng([seed, *name.encode()])
+    inputs = folder / name
+    inputs.mkdir()
+    command = COMMANDS[name](inputs)
+
+    def fresh(what: str) -> Path:
+        place = inputs / what
+        place.mkdir()
+        return place / "out"
+
+    whole = fresh("whole")
+    run_to_end(command, whole)  # once more, as the first one has everything still to read from the disk
+    tally = Tally(run_to_end(command, fresh("timed")))
+    expected = command.result(whole)
+    while tally.kills < times and len(tally.violations) < 5:
+        before, out = tally.kills, fresh(f"folder-{tally.folders}")
+        tally.folders += 1
+        try:
+            most = min(int(draw.integers(1, IN_A_ROW + 1)), times - tally.kills)
+            one_folder(command, out, expected, tally, most, draw)
+            subprocess.run(["rm", "-r", str(out.parent)], check=True)
+        except DSAError as error:
+            tally.violations.append(f"{out}: {error}")
+        bar.update(tally.kills - before)
+    return tally
+
+
+def show(tallies: dict[str, Tally]) -> None:
+    print(
+        f"{'':10}{'whole, s':>9}{'kills':>7}{'folders':>9}{'saved':>7}{'leftovers':>11}{'last run, s':>13}"
+        f"{'violations':>12}"
+    )
+    for name, tally in tallies.items():
+        last = f"{statistics.median(tally.last):.1f}" if tally.last else "-"
+        print(
+            f"{name:10}{tally.whole:9.1f}{tally.kills:7}{tally.folders:9}{tally.saved:7}"
+            f"{tally.leftovers:11}{last:>13}{len(tally.violations):12}"
+        )
+    print(
+        "saved: kills that left something to go on with; leftovers: the most hidden files at one moment; "
+        "last run: median of those that were left to end"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=200, help="kills in all")
+    parser.add_argument("--command", choices=COMMANDS, help="this one alone")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    names = [arguments.command] if arguments.command else list(COMMANDS)
+    folder = Path(tempfile.mkdtemp(prefix="dsareid-kills-"))
+    tallies = {}
+    with tqdm(total=arguments.times, unit="kill", disable=None, leave=False) as bar:
+        for turn, name in enumerate(names):
+            times = arguments.times * (turn + 1) // len(names) - arguments.times * turn // len(names)
+            tallies[name] = kill(name, times, folder, arguments.seed, bar)
+    show(tallies)
+    violations = [line for tally in tallies.values() for line in tally.violations]
+    print(*violations, sep="\n", file=sys.stderr)
+    if not violations:
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

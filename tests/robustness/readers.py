@@ -1,0 +1,479 @@
+"""Every reader of files that come from outside: a small valid file for each, and how it is read.
+
+tests/robustness/fuzz.py damages them; a read may end in a result or in a DSAError, and in nothing else.
+"""
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cuhk03_files
+import mutate
+import numpy as np
+import torch
+from detectron2_files import Mimic
+from PIL import Image
+from scipy.io import savemat
+
+from dsareid.data.iuv import image_size, read_image, read_iuv, read_symmetry, write_iuv
+from dsareid.data.layouts import cuhk03_matlab as cuhk03
+from dsareid.data.layouts import list_data
+from dsareid.data.layouts.base import describe
+from dsareid.data.store.pack import JOURNAL, pack
+from dsareid.data.store.reader import HEADER, open_store, verify
+from dsareid.densepose import read_source
+from dsareid.inference.feature_folder import open_features, write_features
+from dsareid.runs.config import NetworkConfig, TrainConfig, load_config, save_config
+from dsareid.runs.folder import (
+    CHECKPOINT,
+    CONFIG,
+    Position,
+    build_model,
+    load_run,
+    save_checkpoint,
+)
+from dsareid.runs.weights import load_initial_weights
+
+
+class Reader(NamedTuple):
+    """A way of reading, and a valid file for it."""
+
+    make: Callable[[Path], None]
+    """Writes what is read into an empty folder."""
+    read: Callable[[Path], object]
+    """Reads it; DSAError where it is not as it must be."""
+    files: tuple[str, ...]
+    """Those that are damaged, one at a time."""
+    mutators: tuple[mutate.Mutator, ...] = (mutate.raw,)
+    slow: bool = False
+    """Takes long for each input, so that it gets a twentieth of the share of another one."""
+
+    def made(self, folder: Path) -> dict[str, bytes]:
+        """Make the valid files; the contents of those that are damaged."""
+        self.make(folder)
+        return {file: (folder / file).read_bytes() for file in self.files}
+
+
+# ---- images ----
+
+
+def _pixels(height: int = 24, width: int = 16) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y * 7 % 256, x * 11 % 256, (x + y) * 5 % 256], axis=2).astype(np.uint8)
+
+
+def _iuv(height: int = 24, width: int = 16) -> np.ndarray:
+    iuv = _pixels(height, width)
+    iuv[..., 0] %= 25
+    return iuv
+
+
+def _image(name: str, mode: str = "RGB", **options) -> Reader:
+    def make(folder: Path) -> None:
+        Image.fromarray(_pixels()).convert(mode).save(folder / name, **options)
+
+    def read(folder: Path) -> None:
+        image_size(folder / name)
+        read_image(folder / name)
+
+    mutators = (mutate.raw, mutate.png) if name.endswith("png") else (mutate.raw,)
+    return Reader(make, read, (name,), mutators)
+
+
+def _make_symmetry(folder: Path) -> None:
+    tables = np.empty((1, 24), object)
+    for k in range(24):
+        tables[0, k] = np.zeros((256, 256), np.uint8)
+    content = {"U_transforms": tables, "V_transforms": tables}
+    savemat(folder / "a.mat", content, do_compression=True)
+
+
+# ---- data sets ----
+
+
+def _make_person(root: Path, name: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_pixels()).save(root / name)
+
+
+def _make_listed(folder: Path) -> None:
+    rows = ["file,identity,split,camera"]
+    for k, split in enumerate(["train", "train", "query", "gallery"]):
+        _make_person(folder, f"some/{k}.png")
+        rows.append(f"some/{k}.png,person {k // 2},{split},{k % 3}")
+    (folder / "data.csv").write_text("\n".join(rows) + "\n")
+
+
+_NAMES = {
+    "market": [
+        "bounding_box_train/0002_c1s1_000451_03.jpg",
+        "query/0005_c1s1_000001_00.jpg",
+        "bounding_box_test/0005_c2s1_000001_00.jpg",
+        "bounding_box_test/-1_c2s1_000001_00.jpg",
+        "iuv/query/0005_c1s1_000001_00.png",
+    ],
+    "cuhk01": [f"campus/{k:04d}00{shot}.png" for k in (1, 2, 3, 4, 5, 500) for shot in (1, 3)],
+    "own": ["train/anna/1.jpg", "query/bert/hall_c1.jpg", "gallery/bert/c2_17.jpg", "iuv/train/anna/1.png"],
+}
+
+
+def _names(layout: str) -> Reader:
+    """The names of files; the mutated file is the list of them, which becomes a folder."""
+
+    def make(folder: Path) -> None:
+        (folder / "names").write_text("\n".join(_NAMES[layout]))
+
+    def read(folder: Path) -> None:
+        root = folder / "root"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        for line in (folder / "names").read_bytes().split(b"\n"):
+            name = line.decode(errors="surrogateescape")
+            if ".." in name or name.startswith("/"):
+                continue
+            with contextlib.suppress(OSError, ValueError):  # no name of a file
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).touch()
+        describe(list_data(root)).encode("utf-8", "surrogateescape")
+
+    return Reader(make, read, ("names",), (mutate.raw, mutate.text))
+
+
+def _make_cuhk03(folder: Path) -> None:
+    (folder / "root").mkdir()
+    cuhk03_files.write_images(folder / "root/cuhk-03.mat")
+    for kind in cuhk03_files.KINDS:
+        savemat(
+            folder / "root" / cuhk03_files.CONFIG.format(kind), cuhk03_files.config(), do_compression=True
+        )
+
+
+def _read_cuhk03(folder: Path) -> None:
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    cuhk03.extract(folder / "root", folder / "out")
+
+
+def _make_store(folder: Path) -> None:
+    for k, split in enumerate(["bounding_box_train", "query", "bounding_box_test"]):
+        name = f"{k:04d}_c{k + 1}s1_000001_00.png"
+        _make_person(folder, f"data/{split}/{name}")
+        (folder / f"data/iuv/{split}").mkdir(parents=True)
+        write_iuv(folder / f"data/iuv/{split}/{name}", _iuv())
+    pack(folder / "data", folder / "store")
+    shutil.rmtree(folder / "data")
+
+
+def _read_store(folder: Path) -> None:
+    store = open_store(folder / "store")
+    store.select("query", iuv=False)
+    verify(store)
+
+
+def _signed_header(data: bytes, rng: random.Random) -> bytes:
+    """store.json changed, its checksum made right again."""
+    content = json.loads(mutate.json_text(data, rng))
+    if not isinstance(content, dict):
+        return json.dumps(content).encode()
+    content.pop("checksum", None)
+    line = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return json.dumps(content | {"checksum": hashlib.sha256(line.encode()).hexdigest()}).encode()
+
+
+def _make_journal(folder: Path) -> None:
+    """A store that is half packed."""
+    _make_person(folder, "data/query/0001_c1s1_000001_00.png")
+    pack(folder / "data", folder / "out")
+    source = json.loads((folder / "out" / HEADER).read_text())["source"]
+    key = {"version": 2, "source": source, "height": 24, "width": 16, "chunk": 512}
+    (folder / "out").rename(folder / "partial")
+    lines = [key, {"chunk": 0, "skipped": []}]
+    (folder / "partial" / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _read_journal(folder: Path) -> None:
+    for name in ("out", ".out.partial"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.copytree(folder / "partial", folder / ".out.partial")
+    pack(folder / "data", folder / "out", skip_broken=True)
+
+
+# ---- DensePose ----
+
+
+def _dump(name: str, legacy: bool, kind: str) -> Reader:
+    def make(folder: Path) -> None:
+        mimic = Mimic()
+        labels, uv = torch.from_numpy(_iuv(5, 4)[..., 0].astype(np.int64)), torch.rand(2, 5, 4)
+        if kind == "floats":
+            charts = [mimic.DensePoseChartResult(labels, uv)]
+        else:
+            quantised = torch.from_numpy(_iuv(5, 4).transpose(2, 0, 1).copy())
+            charts = [mimic.DensePoseChartResultQuantized(quantised)]
+        entry = {
+            "file_name": "a.jpg",
+            "scores": torch.tensor([0.9]),
+            "pred_densepose": charts,
+            "pred_boxes_XYXY": torch.tensor([[2.0, 3.0, 6.0, 8.0]]),
+        }
+        mimic.save([entry, {"file_name": "b.jpg"}], folder / name, legacy)
+
+    return Reader(make, _source(name), (name,), (mutate.raw,) if legacy else (mutate.raw, mutate.zipped))
+
+
+def _source(name: str, images: str | None = None) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        for found in read_source(folder / name, images and folder / images):
+            for person in found.people:
+                person.chart()
+
+    return read
+
+
+def _make_coco(folder: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(_iuv(5, 4)).save(buffer, "png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    result = {
+        "image_id": 7,
+        "category_id": 1,
+        "bbox": [2.0, 3.0, 4.0, 5.0],
+        "score": 0.5,
+        "densepose": {"uv_shape": [3, 5, 4], "uv_data": data},
+    }
+    (folder / "results.json").write_text(json.dumps([result, result | {"image_id": 8}]))
+    images = [{"id": key, "file_name": f"{key}.jpg"} for key in (7, 8)]
+    (folder / "images.json").write_text(json.dumps({"images": images}))
+
+
+# ---- runs and weights ----
+
+_NETWORK = NetworkConfig(width=1 / 32, head_width=1 / 32, depths=(1, 1, 1, 1), classifier="batchnorm")
+
+
+def _make_run(folder: Path) -> None:
+    run = folder / "run"
+    run.mkdir()
+    config = TrainConfig(
+        data=folder / "data",
+        out=run,
+        height=32,
+        width=32,
+        dsap_size=8,
+        weights="none",
+        network=_NETWORK,
+        device="cpu",
+        model="baseline",
+    )
+    save_config(config, run / CONFIG)
+    model = build_model(config, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    save_checkpoint(run, model, optimizer, scaler, Position(), {"images": 3})
+
+
+def _read_run(folder: Path) -> None:
+    load_run(folder / "run", "cpu")
+
+
+def _weights(name: str) -> Reader:
+    def make(folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        state = {name: value.contiguous() for name, value in _network().mf.trunk.state_dict().items()}
+        if name.endswith("safetensors"):
+            save_file(state, folder / name)
+        else:
+            torch.save(state, folder / name, _use_new_zipfile_serialization="legacy" not in name)
+
+    structured = {"a.safetensors": (mutate.safetensors,), "a.pth": (mutate.zipped,)}.get(name, ())
+    return Reader(
+        make,
+        lambda folder: load_initial_weights(_network(), str(folder / name)),
+        (name,),
+        (mutate.raw, *structured),
+    )
+
+
+def _network():
+    config = TrainConfig(data=Path("data"), out=Path("out"), network=_NETWORK, model="two-branch")
+    return build_model(config, 3)
+
+
+# ---- reports ----
+
+
+def _make_report(folder: Path) -> None:
+    run = folder / "run"
+    run.mkdir()
+    settings = {
+        "data": "nowhere",
+        "model": "dsa",
+        "height": 48,
+        "width": 24,
+        "dsap_size": 8,
+        "epochs": 3,
+        "optim": {"rate": 0.01},
+    }
+    (run / CONFIG).write_text(json.dumps(settings))
+    row = {"name": "DSA-reID", "mAP": 0.5, "rank1": 0.5, "rank5": 0.6, "rank10": 0.7, "cmc": [0.5, 0.6]}
+    answer = {"name": "bounding_box_test/a.jpg", "id": 1, "cam": 2, "distance": 0.5, "right": True}
+    ranked = {"query": "query/a.jpg", "id": 1, "cam": 1, "ap": 0.5, "gallery": [answer]}
+    evaluation = {
+        "queries": 1,
+        "skipped": 0,
+        "gallery": 2,
+        "rows": [row],
+        "rank_lists": [ranked],
+        "data": "nowhere",
+        "checkpoint": {"epoch": 1, "step": 2},
+    }
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    (run / "evaluation-fused.json").write_text(json.dumps(evaluation))
+    log = [{"step": k, "loss": 3.0 / k, "learning_rate": 0.1, "accuracy/f": 0.1} for k in (1, 2, 3)]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+
+
+def _read_report(folder: Path) -> None:
+    from dsareid.report.runfiles import read_run
+
+    read_run(folder / "run").rows()
+
+
+def _write_report(folder: Path) -> None:
+    from dsareid.report import write_report
+
+    write_report(folder / "run")
+
+
+def _make_synth(folder: Path) -> None:
+    from dsareid.synth.dataset import RECORD, SynthConfig, _record
+
+    (folder / "out").mkdir()
+    (folder / "out" / RECORD).write_text(json.dumps(_record(SynthConfig())))
+
+
+def _read_synth(folder: Path) -> None:
+    from dsareid.synth.dataset import SynthConfig, generate
+
+    generate(folder / "out", SynthConfig())  # it is there already, or something else is
+
+
+def _make_features(folder: Path) -> None:
+    features = np.random.default_rng(0).random((3, 4), dtype=np.float32)
+    names = [f"000{k}_c1s1_000001_00.jpg" for k in range(3)]
+    write_features(folder / "features", features, names, model="a model", images="images")
+
+
+def _exported(name: str, *structured: mutate.Mutator) -> Reader:
+    """What dsareid export writes."""
+
+    def make(folder: Path) -> None:
+        from dsareid.inference.export import export
+
+        _make_run(folder)
+        export(folder / "run", folder / name)
+
+    def read(folder: Path) -> None:
+        from dsareid.inference.embedder import load_embedder
+
+        load_embedder(folder / name, "cpu")
+
+    return Reader(make, read, (name,), (mutate.raw, *structured), slow=True)
+
+
+_CONFIG = cuhk03.CONFIG.format("labeled")
+_ARRAYS = tuple(f"store/{name}.npy" for name in ("images", "iuv", "ids", "names", "split"))
+_JSON = (mutate.raw, mutate.json_text)
+_REPORT = tuple(f"run/{name}" for name in (CONFIG, "evaluation.json", "evaluation-fused.json", "log.jsonl"))
+
+READERS: dict[str, Reader] = {
+    "png": _image("a.png"),
+    "png, palette": _image("a.png", "P"),
+    "png, grey": _image("a.png", "L"),
+    "jpeg": _image("a.jpg", exif=Image.Exif()),
+    "jpeg, progressive": _image("a.jpg", progressive=True, quality=90),
+    "bmp": _image("a.bmp"),
+    "tiff": _image("a.tif", compression="tiff_lzw"),
+    "webp": _image("a.webp"),
+    "ppm": _image("a.ppm"),
+    "iuv": Reader(
+        lambda folder: write_iuv(folder / "a.png", _iuv()),
+        lambda folder: read_iuv(folder / "a.png"),
+        ("a.png",),
+        (mutate.raw, mutate.png),
+    ),
+    "symmetry": Reader(
+        _make_symmetry,
+        lambda folder: read_symmetry(folder / "a.mat"),
+        ("a.mat",),
+        (mutate.raw, mutate.mat5),
+        slow=True,
+    ),
+    "data.csv": Reader(
+        _make_listed, lambda folder: describe(list_data(folder)), ("data.csv",), (mutate.raw, mutate.text)
+    ),
+    **{f"names, {layout}": _names(layout) for layout in _NAMES},
+    "cuhk03 config": Reader(_make_cuhk03, _read_cuhk03, (f"root/{_CONFIG}",), (mutate.raw, mutate.mat5)),
+    "cuhk03 images": Reader(_make_cuhk03, _read_cuhk03, ("root/cuhk-03.mat",)),
+    "store header": Reader(
+        _make_store, _read_store, (f"store/{HEADER}",), (mutate.raw, mutate.json_text, _signed_header)
+    ),
+    "store arrays": Reader(_make_store, _read_store, _ARRAYS),
+    "journal": Reader(
+        _make_journal, _read_journal, (f"partial/{JOURNAL}",), (mutate.raw, mutate.json_lines), slow=True
+    ),
+    "dump": _dump("dump.pkl", False, "floats"),
+    "dump, quantised": _dump("dump.pkl", False, "quantised"),
+    "dump, legacy": _dump("dump.pkl", True, "floats"),
+    "coco": Reader(
+        _make_coco, _source("results.json", "images.json"), ("results.json", "images.json"), _JSON
+    ),
+    "config": Reader(
+        _make_run, lambda folder: load_config(folder / "run" / CONFIG), (f"run/{CONFIG}",), _JSON
+    ),
+    "run": Reader(_make_run, _read_run, (f"run/{CONFIG}",), _JSON, slow=True),
+    "checkpoint": Reader(
+        _make_run, _read_run, (f"run/{CHECKPOINT}",), (mutate.raw, mutate.zipped), slow=True
+    ),
+    "weights .pth": _weights("a.pth"),
+    "weights, legacy": _weights("legacy.pth"),
+    "weights .safetensors": _weights("a.safetensors"),
+    "report files": Reader(_make_report, _read_report, _REPORT, (mutate.raw, mutate.json_lines)),
+    "report": Reader(_make_report, _write_report, _REPORT, (mutate.json_lines,), slow=True),
+    "synth.json": Reader(_make_synth, _read_synth, ("out/synth.json",), _JSON),
+    "features": Reader(
+        _make_features,
+        lambda folder: open_features(folder / "features"),
+        ("features/features.json", "features/features.npy", "features/images.csv"),
+        (mutate.raw, mutate.text),
+    ),
+    "model .safetensors": _exported("a.safetensors", mutate.safetensors),
+    "model .onnx": _exported("a.onnx"),
+    "model .pt2": _exported("a.pt2", mutate.zipped),
+}
+
+
+def _planted(fault: Callable[[], object]) -> Reader:
+    return Reader(lambda folder: (folder / "a").write_bytes(b"a"), lambda folder: fault(), ("a",))
+
+
+# Faults, to see that each is noticed.
+PLANTED = {
+    "planted error": _planted(lambda: {}["a"]),
+    "planted crash": _planted(os.abort),
+    "planted hang": _planted(lambda: time.sleep(1000)),
+    "planted memory": _planted(lambda: bytearray(b"a") * (11 << 27)),
+}
+
+
+def find(name: str) -> Reader:
+    return READERS[name] if name in READERS else PLANTED[name]
