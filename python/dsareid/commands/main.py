@@ -1,12 +1,14 @@
 """The command `dsareid`."""
 
 import importlib
+import logging
 import os
+import re
 import sys
 import time
 
 from dsareid import __version__
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 
 # Those that share their work where torchrun starts several processes.
 _SHARED = ("train", "eval", "extract")
@@ -52,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     who = f"dsareid {name}" if world == "1" else f"dsareid {name} (process {rank} of {world})"
+    _show_log(rank == "0")
     try:
         import tyro
 
@@ -65,16 +68,45 @@ def _run(name: str, arguments: list[str]) -> int:
     except DSAError as error:
         if rank != "0":  # what they all say, the first one says alone: torchrun then ends the others
             time.sleep(3)
-        print(f"{who}: error: {error}", file=sys.stderr, flush=True)
+        print(f"{who}: error: {with_flags(str(error))}", file=sys.stderr, flush=True)
         return 1
     except BrokenPipeError:  # whoever read what is printed has enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt as interrupt:
         if rank == "0":
-            print(f"\ndsareid {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+            print(f"\ndsareid {name}: {with_flags(str(interrupt)) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
+
+
+def with_flags(message: str) -> str:
+    """A message of the library with the command line's names: `batch_size` becomes --batch-size, and
+    `weights="none"` --weights none."""
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = "--" + found[1].replace("_", "-"), (found[2] or "").strip("\"'")
+        return name if value in ("", "True") else f"{name} {value}"
+
+    return re.sub(r"`([a-z][\w.]*)(?:=([^`]*))?`", flag, message)
+
+
+class _Messages(logging.Handler):
+    """Prints what the library logs to stderr, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        note = "note: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(note + with_flags(record.getMessage()), file=sys.stderr)
+        sys.stderr.flush()
+
+
+def _show_log(shown: bool) -> None:
+    """Show the library's messages, of several processes those of the first one."""
+    logger.handlers = [_Messages()] if shown else [logging.NullHandler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _no_such_command(name: str) -> int:

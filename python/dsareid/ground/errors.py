@@ -1,5 +1,6 @@
-"""The one exception that users cause."""
+"""The one exception that users cause, and the one logger that tells them things."""
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line starts without it
@@ -9,9 +10,15 @@ if TYPE_CHECKING:  # the command line starts without it
 class DSAError(Exception):
     """Something outside the program is not as it must be: a file, a folder, a setting.
 
-    The message names the file or argument, what was expected and what came. The command line
-    prints it as one line and exits with status 1; library users catch it as any exception.
+    The message names the file or argument, what was expected and what came. An argument or setting that has
+    a name on the command line stands in backquotes as Python spells it: `batch_size`, `optim.rate`,
+    `weights="none"`, `skip_broken=True`. The command line prints the message as one line, those names as its
+    flags, and exits with status 1; library users catch it as any exception.
     """
+
+
+logger = logging.getLogger("dsareid")
+"""Progress is INFO; what a user should know about a result is WARNING. Silent unless a program listens."""
 
 
 def first_problem(error: "ValidationError") -> str:
