@@ -106,7 +106,6 @@ def _show_log(shown: bool) -> None:
     """Show the library's messages, of several processes those of the first one."""
     logger.handlers = [_Messages()] if shown else [logging.NullHandler()]
     logger.setLevel(logging.INFO)
-    logger.propagate = False
 
 
 def _no_such_command(name: str) -> int:
