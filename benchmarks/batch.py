@@ -16,7 +16,7 @@ from common import compile_peer, describe_machine, paired_medians, scaling
 
 from dsa_ext import assemble_batch, draw_augmentation
 from dsa_ext.selftest.measure import person_batch
-from dsareid.data.batch import MEAN, STD
+from dsareid.models.options import MEAN, STD
 
 BATCH, IMAGES, SIZE, HEIGHT, WIDTH = 64, 2000, 32, 256, 128
 SETS = 4

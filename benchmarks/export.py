@@ -8,7 +8,6 @@ that are.
 """
 
 import argparse
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -19,12 +18,14 @@ from pathlib import Path
 import torch
 from common import describe_machine
 
-from dsareid.data.batch import MEAN, STD
-from dsareid.ground.files import readable_size
+from dsareid.engine.learner import Learner
+from dsareid.engine.presets import PRESETS, preset
+from dsareid.ground.files import make_folder, readable_size
 from dsareid.inference.embedder import Embedder, load_embedder
 from dsareid.inference.export import export
-from dsareid.runs.config import PRESETS, TrainConfig, save_config
-from dsareid.runs.folder import CONFIG, Position, build_model, load_run, save_checkpoint
+from dsareid.models.options import MEAN, STD
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import Position, RunFolder, load_run
 
 BASELINE = "the run, eager float32"
 TIMED = 3  # batches of a form in a round
@@ -32,11 +33,10 @@ TIMED = 3  # batches of a form in a round
 
 def made_run(folder: Path, config: TrainConfig) -> Path:
     """A run that has not learned anything."""
-    model = build_model(config, 751)
-    folder.mkdir()
-    save_config(config, folder / CONFIG)
-    optimizer, scaler = torch.optim.Adam(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
-    save_checkpoint(folder, model, optimizer, scaler, Position(1, 0, 1), {})
+    run = RunFolder(make_folder(folder))
+    run.write_config(config)
+    state = Learner(config, 751, torch.device("cpu")).state_dict()
+    run.write_checkpoint(state, Position(1, 0, 1), 751, {})
     return folder
 
 
@@ -124,7 +124,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         folder, run = Path(name), Path(name) / "run"
-        config = dataclasses.replace(PRESETS[arguments.preset], data=folder, out=run, weights="none")
+        config = preset(arguments.preset, folder, run, weights="none")
         work, size = forms(made_run(run, config), folder)
         shape = (arguments.batch, config.height, config.width, 3)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -41,11 +41,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
-from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, GuideConfig, TrainData
+from dsareid.data.augment import AugmentConfig
+from dsareid.data.batch import BatchConfig, InputConfig
 from dsareid.data.layouts.base import TRAIN
+from dsareid.data.loader import TrainData
 from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import Split
 from dsareid.data.torch_dataset import DSAPDataset, collate_dsap
+from dsareid.models.options import MEAN, STD
 
 BATCH, HEIGHT, WIDTH, SIZE, THREADS = 64, 256, 128, 32, 2
 AHEAD = 4  # batches that loaders keep ready; not timed
@@ -278,7 +281,7 @@ def expanded(split: Split, path: Path) -> Callable[[bool], Batches]:
 def as_trained(split: Split) -> Callable[[bool], Batches]:
     def batches(augment: bool) -> Batches:
         settings = AugmentConfig() if augment else AugmentConfig(pad=0, flip=0, erase=0)
-        config = BatchConfig(BATCH, HEIGHT, WIDTH, GuideConfig(), SIZE, settings, 0)
+        config = BatchConfig(InputConfig(HEIGHT, WIDTH, "part-images", SIZE), BATCH, settings, 0)
         data = TrainData(split, config, torch.device("cpu"))
         rng, epoch = np.random.default_rng(0), 0
         while True:

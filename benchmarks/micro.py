@@ -9,8 +9,8 @@ import torch
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
 from dsa_ext.selftest.measure import stored_batch
-from dsareid.data.batch import MEAN, STD
 from dsareid.data.sampler import PKSampler
+from dsareid.models.options import MEAN, STD
 
 SETTINGS = {"height": 256, "width": 128, "size": 32, "mean": MEAN, "std": STD}
 

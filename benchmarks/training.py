@@ -7,7 +7,6 @@ are not timed, until the batches that were assembled while the other block ran a
 """
 
 import argparse
-import dataclasses
 import itertools
 import statistics
 import tempfile
@@ -17,13 +16,15 @@ from pathlib import Path
 import torch
 from common import describe_machine, made_data
 
-from dsareid.data.batch import Batch, TrainData
+from dsareid.data.batch import Batch
 from dsareid.data.layouts.base import TRAIN
+from dsareid.data.loader import TrainData
 from dsareid.data.sampler import PKSampler
 from dsareid.data.store.pack import ensure_store
-from dsareid.engine.loop import Trainer, batch_config
-from dsareid.runs.config import PRESETS
-from dsareid.runs.folder import choose_device
+from dsareid.engine.learner import Learner
+from dsareid.engine.loop import batch_config
+from dsareid.engine.presets import PRESETS, preset
+from dsareid.ground.distributed import choose_device
 
 WARM_UP, TIMED = 4, 8  # steps of a block
 
@@ -33,13 +34,13 @@ def endless(data: TrainData, sampler: PKSampler):
         yield from data.batches(epoch, *sampler.epoch(epoch))
 
 
-def block(trainer: Trainer, batches) -> float:
+def block(learner: Learner, batches) -> float:
     """Seconds of TIMED steps, the taking of their batches included."""
     for step in range(WARM_UP + TIMED):
         if step == WARM_UP:
             began = time.perf_counter()
-        trainer._step(batches, 1, 1e-5)
-    if trainer.device.type == "cuda":
+        learner.step(batches, 1e-5, teaching=False)
+    if learner.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
@@ -54,15 +55,12 @@ def main() -> None:
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
-        config = dataclasses.replace(
-            PRESETS[arguments.preset], data=root, out=Path(folder) / "run", weights="none"
-        )
+        config = preset(arguments.preset, root, Path(folder) / "run", weights="none")
         device = choose_device(arguments.device)
         split = ensure_store(root, config.height, config.width).select(TRAIN, iuv=config.needs_iuv)
         sampler = PKSampler(split.ids, config.identities, config.images, config.seed)
         data = TrainData(split, batch_config(config, device), device)
-        trainer = Trainer(config, data, sampler, device)
-        trainer.model.train()
+        learner = Learner(config, data.identities, device)
         batches = endless(data, sampler)
         first = next(batches)
         cached = Batch(*(None if x is None else x.clone() for x in first))
@@ -70,9 +68,9 @@ def main() -> None:
         seconds = {name: [] for name in sources}
         for _ in range(arguments.rounds):
             for name, source in sources.items():
-                seconds[name].append(block(trainer, source))
+                seconds[name].append(block(learner, source))
         images = TIMED * len(cached.label)
-        print(f"{arguments.preset} preset, {len(cached.label)} images a batch, {data.described}")
+        print(f"{arguments.preset} preset, {len(cached.label)} images a batch, {data.description}")
         for name, times in seconds.items():
             print(f"  {name:24s} {images / statistics.median(times):8.1f} images/s")
         ratios = [b / a for a, b in zip(*seconds.values())]

@@ -7,9 +7,9 @@ dsareid.data.batch augments both alike, and its batches go into the same loops.
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from dsareid.data.batch import MEAN, STD
 from dsareid.data.sampler import PKSampler
 from dsareid.data.torch_dataset import DSAPDataset, collate_dsap
+from dsareid.models.options import MEAN, STD
 
 
 def batches(data: str, epochs: int = 10, size: tuple[int, int] = (128, 64)) -> tuple[DataLoader, int]:

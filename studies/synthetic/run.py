@@ -26,8 +26,9 @@ import torch
 from tqdm import tqdm
 
 from dsareid.data.store.pack import ensure_store
-from dsareid.engine import PRESETS, TrainConfig, load_run, train
-from dsareid.evaluation import match
+from dsareid.engine.loop import train
+from dsareid.engine.presets import preset
+from dsareid.evaluation.run_features import match
 from dsareid.ground.files import atomic_path
 from dsareid.ground.machine import processor
 from dsareid.reproduce.recipes import (
@@ -39,7 +40,8 @@ from dsareid.reproduce.recipes import (
     TWO_BRANCH,
     Network,
 )
-from dsareid.runs.folder import CHECKPOINT, CONFIG, LOG
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import RunFolder, load_run
 from dsareid.synth import SynthConfig, generate
 
 RESULTS = Path(__file__).parent
@@ -67,7 +69,7 @@ class Arm:
         return dataclasses.replace(DATA, seed=seed, boxes=self.boxes, iuv=self.iuv)
 
     def config(self, data: Path, out: Path, seed: int) -> TrainConfig:
-        config = self.network.config(PRESETS["study"], data, out, seed)
+        config = self.network.config(preset("study", data, out), data, out, seed)
         if not self.dropping:
             augment = dataclasses.replace(config.augment, drop_person=0.0, drop_part=0.0)
             config = dataclasses.replace(config, augment=augment)
@@ -106,7 +108,7 @@ def run_one(arm: Arm, config: TrainConfig, result: Path) -> None:
     """Train and evaluate one run on one core, and write its result; goes on where it was stopped."""
     torch.set_num_threads(1)
     try:
-        train(config, resume=(config.out / CHECKPOINT).exists())
+        train(config, resume=RunFolder(config.out).checkpoint.exists())
         store = ensure_store(config.data, config.height, config.width)
         found = match(load_run(config.out, "cpu"), store, arm.features(), every=True)
     finally:
@@ -115,7 +117,7 @@ def run_one(arm: Arm, config: TrainConfig, result: Path) -> None:
         "arm": arm.name,
         "seed": config.seed,
         "data": arm.data_name,
-        "settings": json.loads((config.out / CONFIG).read_text()) | {"data": arm.data_name, "out": ""},
+        "settings": json.loads(RunFolder(config.out).config.read_text()) | {"data": arm.data_name, "out": ""},
         "features": {
             name: {
                 "mAP": x.mAP,
@@ -126,7 +128,7 @@ def run_one(arm: Arm, config: TrainConfig, result: Path) -> None:
             }
             for name, x in found.items()
         },
-        "last_epoch": _last_epoch(config.out / LOG),
+        "last_epoch": _last_epoch(RunFolder(config.out).log),
         "cpu_seconds": seconds,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"cpu": processor(), "torch": torch.__version__, "python": platform.python_version()},

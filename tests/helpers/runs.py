@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from dsareid.engine import TrainConfig
-from dsareid.runs.config import NetworkConfig, save_config
-from dsareid.runs.folder import CONFIG, Position, build_model, save_checkpoint
+from dsareid.engine.learner import Learner
+from dsareid.models.options import NetworkConfig
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import Position, RunFolder
 
 HEIGHT, WIDTH = 64, 32
 
@@ -25,15 +26,19 @@ def make_run(folder: Path, data: Path = Path("data"), classifier: str = "two-lay
         network=network,
         **changes,
     )
-    model, generator = build_model(config, 4), torch.Generator().manual_seed(config.seed)
-    for module in model.modules():
+    learner, generator = Learner(config, 4, torch.device("cpu")), torch.Generator().manual_seed(config.seed)
+    for module in learner.model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             for tensor in (module.weight.data, module.running_var):
                 tensor.uniform_(0.5, 1.5, generator=generator)
             for tensor in (module.bias.data, module.running_mean):
                 tensor.normal_(0, 0.1, generator=generator)
     folder.mkdir(parents=True)
-    save_config(config, folder / CONFIG)
-    optimizer, scaler = torch.optim.Adam(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
-    save_checkpoint(folder, model, optimizer, scaler, Position(1, 0, 1), {})
+    write_untrained(RunFolder(folder), learner, Position(1, 0, 1))
     return folder
+
+
+def write_untrained(run: RunFolder, learner: Learner, position: Position, data: dict | None = None) -> None:
+    """Write settings and checkpoint of a learner as it is."""
+    run.write_config(learner.config)
+    run.write_checkpoint(learner.state_dict(), position, learner.model.num_classes, data or {})

@@ -37,19 +37,13 @@ from dsareid.data.iuv import read_image, read_iuv
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.store.pack import CHUNK_IMAGES, pack
 from dsareid.data.store.reader import IMAGES, sha256, verify
+from dsareid.engine.learner import Learner
 from dsareid.ground.errors import DSAError
 from dsareid.inference.extract import PART, PARTS
 from dsareid.inference.feature_folder import HEADER, open_features
-from dsareid.runs.config import NetworkConfig, TrainConfig, load_config, save_config
-from dsareid.runs.folder import (
-    CHECKPOINT,
-    CONFIG,
-    LOG,
-    Position,
-    build_model,
-    load_checkpoint,
-    save_checkpoint,
-)
+from dsareid.models.options import NetworkConfig
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import Position, RunFolder
 
 IMAGES_READ = 6144  # by pack and by extract: chunks and parts enough to be killed between
 IN_A_ROW = 4  # kills of one folder, before the command is left to end
@@ -118,26 +112,26 @@ def training(folder: Path) -> Command:
     ).split()
 
     def arguments(out: Path) -> list[str]:
-        if (out / CHECKPOINT).exists():
+        if RunFolder(out).checkpoint.exists():
             return ["train", "--resume", "--out", str(out)]
         return ["train", "--data", str(store), "--out", str(out), *settings]
 
     def check(out: Path) -> None:
-        if (out / CONFIG).exists():
-            load_config(out / CONFIG)
-        if (out / CHECKPOINT).exists():
-            load_checkpoint(out, torch.device("cpu"))
+        if RunFolder(out).config.exists():
+            RunFolder(out).read_config()
+        if RunFolder(out).checkpoint.exists():
+            RunFolder(out).read_checkpoint(torch.device("cpu"))
 
     def saved(out: Path) -> set[Hashable]:
         """The log's lines, as each holds the speed of its step, which no repetition has again."""
-        if not (out / CHECKPOINT).exists():
+        if not RunFolder(out).checkpoint.exists():
             return set()
-        step = load_checkpoint(out, torch.device("cpu"))["position"]["step"]
-        return set((out / LOG).read_text().splitlines()[:step])
+        step = RunFolder(out).read_checkpoint(torch.device("cpu"))["position"]["step"]
+        return set(RunFolder(out).log.read_text().splitlines()[:step])
 
     def result(out: Path) -> object:
-        state = load_checkpoint(out, torch.device("cpu"))
-        log = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+        state = RunFolder(out).read_checkpoint(torch.device("cpu"))
+        log = [json.loads(line) for line in RunFolder(out).log.read_text().splitlines()]
         for record in log:
             record.pop("images_per_second")
         files = sorted(path.name for path in out.parent.rglob("*") if "tfevents" not in path.name)
@@ -182,9 +176,9 @@ def extracting(folder: Path) -> Command:
         model="two-branch",
         network=network,
     )
-    save_config(config, run / CONFIG)
-    model, scaler = build_model(config, 2), torch.amp.GradScaler("cpu", enabled=False)
-    save_checkpoint(run, model, torch.optim.Adam(model.parameters()), scaler, Position(), {})
+    RunFolder(run).write_config(config)
+    state = Learner(config, 2, torch.device("cpu")).state_dict()
+    RunFolder(run).write_checkpoint(state, Position(), 2, {})
 
     def arguments(out: Path) -> list[str]:
         return ["extract", str(run), str(folder / "data" / TRAIN), str(out), "--device", "cpu"]

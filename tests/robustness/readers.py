@@ -31,17 +31,15 @@ from dsareid.data.layouts.base import describe
 from dsareid.data.store.pack import JOURNAL, pack
 from dsareid.data.store.reader import HEADER, open_store, verify
 from dsareid.densepose import read_source
+from dsareid.engine.learner import Learner
 from dsareid.inference.feature_folder import open_features, write_features
-from dsareid.runs.config import NetworkConfig, TrainConfig, load_config, save_config
-from dsareid.runs.folder import (
-    CHECKPOINT,
-    CONFIG,
-    Position,
-    build_model,
-    load_run,
-    save_checkpoint,
-)
-from dsareid.runs.weights import load_initial_weights
+from dsareid.models.options import NetworkConfig
+from dsareid.report.results import group_results
+from dsareid.runs.config import TrainConfig, load_config
+from dsareid.runs.folder import Position, RunFolder, load_run
+from dsareid.runs.log import read_log
+from dsareid.runs.network import build_model, load_initial_weights
+from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, Row, format_table
 
 
 class Reader(NamedTuple):
@@ -273,11 +271,9 @@ def _make_run(folder: Path) -> None:
         device="cpu",
         model="baseline",
     )
-    save_config(config, run / CONFIG)
-    model = build_model(config, 3)
-    optimizer = torch.optim.Adam(model.parameters())
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    save_checkpoint(run, model, optimizer, scaler, Position(), {"images": 3})
+    state = Learner(config, 3, torch.device("cpu")).state_dict()
+    RunFolder(run).write_config(config)
+    RunFolder(run).write_checkpoint(state, Position(), 3, {"images": 3})
 
 
 def _read_run(folder: Path) -> None:
@@ -312,40 +308,39 @@ def _network():
 
 
 def _make_report(folder: Path) -> None:
-    run = folder / "run"
-    run.mkdir()
-    settings = {
-        "data": "nowhere",
-        "model": "dsa",
-        "height": 48,
-        "width": 24,
-        "dsap_size": 8,
-        "epochs": 3,
-        "optim": {"rate": 0.01},
-    }
-    (run / CONFIG).write_text(json.dumps(settings))
-    row = {"name": "DSA-reID", "mAP": 0.5, "rank1": 0.5, "rank5": 0.6, "rank10": 0.7, "cmc": [0.5, 0.6]}
-    answer = {"name": "bounding_box_test/a.jpg", "id": 1, "cam": 2, "distance": 0.5, "right": True}
-    ranked = {"query": "query/a.jpg", "id": 1, "cam": 1, "ap": 0.5, "gallery": [answer]}
-    evaluation = {
-        "queries": 1,
-        "skipped": 0,
-        "gallery": 2,
-        "rows": [row],
-        "rank_lists": [ranked],
-        "data": "nowhere",
-        "checkpoint": {"epoch": 1, "step": 2},
-    }
-    (run / "evaluation.json").write_text(json.dumps(evaluation))
-    (run / "evaluation-fused.json").write_text(json.dumps(evaluation))
+    run = RunFolder(folder / "run")
+    run.path.mkdir()
+    run.write_config(TrainConfig(data=Path("nowhere"), out=run.path, height=48, width=32, epochs=3))
+    row = Row(name="DSA-reID", mAP=0.5, cmc=[0.5] * 10)
+    answer = Answer(name="bounding_box_test/a.jpg", id=1, cam=2, distance=0.5, right=True)
+    ranked = RankList(query="query/a.jpg", id=1, cam=1, ap=0.5, gallery=[answer])
+    plain = Evaluation(
+        data="nowhere",
+        dataset="own data",
+        protocol="",
+        synthetic=False,
+        features="mf",
+        reranked=False,
+        model="dsa",
+        checkpoint=EvaluatedAt(epoch=1, step=2),
+        queries=1,
+        skipped=0,
+        gallery=2,
+        rows=[row],
+        baselines=[row],
+        rank_lists=[ranked],
+    )
+    for features in ("mf", "fused"):
+        run.write_evaluation(plain.model_copy(update={"features": features}), "")
     log = [{"step": k, "loss": 3.0 / k, "learning_rate": 0.1, "accuracy/f": 0.1} for k in (1, 2, 3)]
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    run.log.write_text("".join(json.dumps(line) + "\n" for line in log))
 
 
 def _read_report(folder: Path) -> None:
-    from dsareid.report.runfiles import read_run
-
-    read_run(folder / "run").rows()
+    run = RunFolder(folder / "run")
+    read_log(run.log)
+    for results in group_results(run.evaluations()):
+        format_table(results.rows)
 
 
 def _write_report(folder: Path) -> None:
@@ -393,7 +388,13 @@ def _exported(name: str, *structured: mutate.Mutator) -> Reader:
 _CONFIG = cuhk03.CONFIG.format("labeled")
 _ARRAYS = tuple(f"store/{name}.npy" for name in ("images", "iuv", "ids", "names", "split"))
 _JSON = (mutate.raw, mutate.json_text)
-_REPORT = tuple(f"run/{name}" for name in (CONFIG, "evaluation.json", "evaluation-fused.json", "log.jsonl"))
+_REPORT = (
+    "run/config.json",
+    "run/evaluation.json",
+    "run/evaluation-fused.json",
+    "run/log.jsonl",
+)
+)
 
 READERS: dict[str, Reader] = {
     "png": _image("a.png"),
@@ -438,11 +439,11 @@ READERS: dict[str, Reader] = {
         _make_coco, _source("results.json", "images.json"), ("results.json", "images.json"), _JSON
     ),
     "config": Reader(
-        _make_run, lambda folder: load_config(folder / "run" / CONFIG), (f"run/{CONFIG}",), _JSON
+        _make_run, lambda folder: load_config(folder / "run/config.json"), ("run/config.json",), _JSON
     ),
-    "run": Reader(_make_run, _read_run, (f"run/{CONFIG}",), _JSON, slow=True),
+    "run": Reader(_make_run, _read_run, ("run/config.json",), _JSON, slow=True),
     "checkpoint": Reader(
-        _make_run, _read_run, (f"run/{CHECKPOINT}",), (mutate.raw, mutate.zipped), slow=True
+        _make_run, _read_run, ("run/checkpoint.pt",), (mutate.raw, mutate.zipped), slow=True
     ),
     "weights .pth": _weights("a.pth"),
     "weights, legacy": _weights("legacy.pth"),

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsareid.data.batch import AugmentConfig, BatchConfig, GuideConfig, TrainData
+from dsareid.data.augment import AugmentConfig
+from dsareid.data.batch import BatchConfig, InputConfig
 from dsareid.data.layouts.base import TRAIN
+from dsareid.data.loader import TrainData
 from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import Store, open_store
 
@@ -49,7 +51,9 @@ def write_data(root: Path, images: int, height: int, width: int) -> None:
 
 
 def train_data(store: Store, batch: int, height: int, width: int, dsap_size: int) -> TrainData:
-    config = BatchConfig(batch, height, width, GuideConfig(), dsap_size, AugmentConfig(pad=2), seed=0)
+    config = BatchConfig(
+        InputConfig(height, width, "part-images", dsap_size), batch, AugmentConfig(pad=2), seed=0
+    )
     return TrainData(store.select(TRAIN, iuv=True), config, torch.device("cpu"))
 
 

@@ -45,7 +45,7 @@ def test_settings_of_an_arm(modules, tmp_path):
     assert config.seed == 2 and config.augment.drop_person == config.augment.drop_part == 0
     usual = study.ARMS["dsa"].config(tmp_path, tmp_path, 2)
     assert (usual.augment.drop_person, usual.augment.drop_part) == (0.3, 0.2)
-    assert study.ARMS["csa"].config(tmp_path, tmp_path, 0).guide.fed == "crops"
+    assert study.ARMS["csa"].config(tmp_path, tmp_path, 0).guide_input == "part-crops"
 
 
 def write_run(folder, arm, seed, **features):

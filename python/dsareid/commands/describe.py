@@ -3,24 +3,22 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from dsareid.commands.options import peek
-from dsareid.cost.describe import describe
-from dsareid.data.batch import GuideConfig
-from dsareid.engine import PRESETS
-from dsareid.models.reid import Guidance
-from dsareid.runs.config import ModelName, NetworkConfig, Precision
-from dsareid.runs.folder import choose_device
+from dsareid.engine.presets import PRESETS, PresetName, preset
+from dsareid.models.options import Guidance, GuideInputName, ModelName, NetworkConfig
+from dsareid.runs.config import Precision
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
-    default = PRESETS.get(peek(arguments).preset, PRESETS["paper"])
+    chosen = peek(arguments).preset
+    default = preset(chosen if chosen in PRESETS else "paper", Path(), Path())
 
     def command(
-        preset: Literal["paper", "demo", "study"] = "paper",
+        preset: PresetName = "paper",
         model: ModelName = default.model,
         guidance: Guidance = default.guidance,
+        guide_input: GuideInputName = default.guide_input,
         height: int = default.height,
         width: int = default.width,
         dsap_size: int = default.dsap_size,
@@ -29,7 +27,6 @@ def build(arguments: list[str]) -> Callable[..., None]:
         device: str = "auto",
         precision: Precision = default.precision,
         network: NetworkConfig = default.network,
-        guide: GuideConfig = default.guide,
     ) -> None:
         """Say what a network costs and what its guide adds: parameters, multiply-adds, time, memory.
 
@@ -37,6 +34,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
             preset: Whose network it is. The defaults below are those of the chosen preset.
             model: As for train.
             guidance: As for train.
+            guide_input: As for train.
             height: Rows of the network's input.
             width: Columns of the network's input.
             dsap_size: Rows and columns S of a part image.
@@ -45,21 +43,22 @@ def build(arguments: list[str]) -> Callable[..., None]:
             device: auto (CUDA if there is one), cpu, cuda or cuda:N.
             precision: Of the training step. Inference is in float32.
         """
+        from dsareid.cost.tables import cost_tables
+        from dsareid.ground.distributed import choose_device
+
         config = dataclasses.replace(
             default,
-            data=Path(),
-            out=Path(),
             model=model,
             guidance=guidance,
+            guide_input=guide_input,
             height=height,
             width=width,
             dsap_size=dsap_size,
             device=device,
             precision=precision,
             network=network,
-            guide=guide,
         )
-        for text in describe(config, num_classes, batch_size, choose_device(device)):
+        for text in cost_tables(config, num_classes, batch_size, choose_device(device)):
             print(text, end="\n\n", flush=True)
 
     return command

@@ -1,37 +1,42 @@
 """dsareid eval"""
 
+from pathlib import Path
+from typing import Annotated
+
 import tyro
 
-from dsareid.commands.options import optional_path, positional
-from dsareid.evaluation import Features, evaluate
 from dsareid.ground.errors import DSAError
-from dsareid.runs.folder import choose_device
+from dsareid.models.options import MatchedBy
 
 
 def command(
-    run: positional("RUN"),
-    data: optional_path("ROOT") = None,
-    features: Features | None = None,
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    data: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
+    features: MatchedBy | None = None,
     protocol: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
-    rerank: tyro.conf.FlagCreatePairsOff[bool] = False,
+    rerank: bool = False,
 ) -> None:
     """mAP and rank-1/5/10 on query and gallery, beside colour histograms and chance.
 
     Args:
         run: The folder that train wrote.
-        data: The data set or a store of it; the one the run was trained on unless given.
+        data: The data set or a store of it; default: the one the run was trained on.
         features: mf: f of the MF-Stream, from the images alone (the default).
             fused: z of both streams; guide: d of the DSAG-Stream.
             Both need the IUV maps of query and gallery. With -global or -local: of those branches alone.
-        protocol: Of the data set, as multi-query or distractors of Market-1501.
-            The run's own unless given.
+        protocol: Of the data set, as multi-query or distractors of Market-1501; default: the run's own.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         rerank: Also after k-reciprocal re-ranking (Zhong et al., 2017), as most figures of other papers are
             not. Its time grows with the square of the number of images.
     """
+    from dsareid.evaluation.evaluate_run import evaluate
+    from dsareid.runs.records import format_table
+
     if batch_size < 1:
-        raise DSAError(f"--batch-size must be at least 1, not {batch_size}")
-    evaluate(run, data, features, batch_size, choose_device(device), protocol, rerank)
+        raise DSAError(f"`batch_size` must be at least 1, not {batch_size}")
+    options = {"batch_size": batch_size, "device": device, "protocol": protocol, "rerank": rerank}
+    if found := evaluate(run, data, features, **options):
+        print(format_table([*found.rows, *found.baselines]))

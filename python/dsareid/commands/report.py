@@ -1,21 +1,30 @@
 """dsareid report"""
 
-from dsareid.commands.options import optional_path, positional
-from dsareid.evaluation import format_table
-from dsareid.report import read_run, write_report
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 
-def command(run: positional("RUN"), data: optional_path("ROOT") = None) -> None:
-    """Write RUN/report.html: one self-contained page.
+def command(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    data: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
+) -> None:
+    """Write RUN/report.html: one self-contained page, with every evaluation of the run.
 
     Args:
         run: The folder that train wrote.
-        data: The data set or a store of it; the one the run was evaluated on, or trained on,
-            unless given.
+        data: The data set or a store of it; default: the one the run was evaluated on, else trained on.
     """
-    path = write_report(run, data)
-    if rows := read_run(run).rows():
-        print(format_table(rows))
-    else:
+    from dsareid.report import group_results, write_report
+    from dsareid.runs.records import format_table
+
+    folder = write_report(run, data)
+    tables = group_results(folder.evaluations())
+    for number, results in enumerate(tables):
+        if number:
+            print(f"\n{results.title}")
+        print(format_table(results.rows))
+    if not tables:
         print(f"not evaluated yet: dsareid eval {run}")
-    print(f"report: {path}")
+    print(f"report: {folder.report}")

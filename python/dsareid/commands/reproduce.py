@@ -1,32 +1,29 @@
 """dsareid reproduce"""
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import optional_path
-from dsareid.engine import PRESETS
-from dsareid.reproduce.recipes import TABLES
-from dsareid.reproduce.run import reproduce
+from dsareid.engine.presets import PresetName
+from dsareid.reproduce.recipes import TableName
 
 
 def command(
-    table: Annotated[tyro.conf.Positional[Literal[tuple(TABLES)]], tyro.conf.arg(metavar="TABLE")],
+    table: Annotated[TableName, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")],
     data: Annotated[Path, tyro.conf.arg(metavar="ROOT")],
     out: Path,
-    preset: Literal[tuple(PRESETS)] = "paper",
+    preset: PresetName = "paper",
     seeds: int = 1,
     protocol: str = "",
-    pretraining: optional_path("ROOT") = None,
+    pretraining: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
     weights: str | None = None,
     device: str = "auto",
 ) -> None:
     """Train and evaluate every row of a table of the paper, and print the paper's figures beside them.
 
     Rows that share a network share its training, also between tables with the same --out. It can be stopped
-    at any time; the same command goes on. The table is written after every run, as text, HTML and CSV.
+    at any time; the same command resumes. The table is written after every run, as text, HTML and CSV.
 
     Args:
         table: table2: the paper's own row, for the data set at hand.
@@ -39,15 +36,13 @@ def command(
         seeds: Runs of each network.
         protocol: Of the data set, where it has several.
         pretraining: CUHK03, for the row of table2 that is trained there first and fine-tuned on CUHK01.
-        weights: Where the trunk starts, as for train; the preset's unless given.
+        weights: Where the trunk starts, as for train; default: the preset's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
     """
-    settings = dataclasses.replace(
-        PRESETS[preset],
-        data=data,
-        out=out,
-        protocol=protocol,
-        device=device,
-        weights=weights or PRESETS[preset].weights,
-    )
-    reproduce(table, data, out, settings, preset_name=preset, seeds=seeds, pretraining=pretraining)
+    from dsareid.reproduce.page import format_text
+    from dsareid.reproduce.run import reproduce
+
+    changes = {"protocol": protocol, "device": device} | ({"weights": weights} if weights else {})
+    made = reproduce(table, data, out, preset, changes=changes, seeds=seeds, pretraining=pretraining)
+    print(format_text(made))
+    print(f"{out.absolute() / table}.html, .csv, .txt")

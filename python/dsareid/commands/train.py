@@ -3,26 +3,27 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from dsareid.commands.options import peek
-from dsareid.engine import PRESETS, TrainConfig, train
-from dsareid.runs.config import load_config
-from dsareid.runs.folder import CONFIG
+from dsareid.engine.presets import PRESETS, PresetName, preset
+from dsareid.runs.config import CONFIG, TrainConfig, load_config
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
     chosen = peek(arguments)
-    default = PRESETS.get(chosen.preset, PRESETS["paper"])
     if chosen.resume and chosen.out:
         default = load_config(Path(chosen.out) / CONFIG)  # a resumed run keeps its settings
+    else:
+        name = chosen.preset if chosen.preset in PRESETS else "paper"  # tyro refuses others
+        default = preset(name, data=tyro.MISSING, out=tyro.MISSING)
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
-        preset: Literal[tuple(PRESETS)] = "paper",
-        resume: tyro.conf.FlagCreatePairsOff[bool] = False,
+        preset: PresetName = "paper",
+        resume: bool = False,
     ) -> None:
         """Train a network. The images are decoded once, into a store; DSAP-images are warped on the fly.
 
@@ -31,8 +32,10 @@ def build(arguments: list[str]) -> Callable[..., None]:
                 demo: a small network that learns from random weights on two cores in minutes.
                 study: the same for longer, to compare methods on the synthetic data set.
                 The defaults below are those of the chosen preset.
-            resume: Go on with the run in --out, with its settings.
+            resume: Resume the run in --out, with its settings.
         """
+        from dsareid.engine.loop import train
+
         # Absolute: `dsareid eval RUN` is to find the data from any folder.
         train(dataclasses.replace(config, data=config.data.absolute()), resume=resume)
 

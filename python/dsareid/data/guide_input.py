@@ -1,15 +1,96 @@
-"""What the guiding stream is fed in place of DSAP-images, to see what their alignment is worth.
+"""What the guiding stream is given: DSAP-images, or what shows what their alignment is worth.
 
-Plain torch: these serve an ablation and a control, not the method.
+    part-images     the 24 DSAP-images, densely aligned (the method)
+    part-crops      the 24 parts cut out, not aligned inside (CSA, Table 4)
+    image-patches   24 patches of a grid, which take no DensePose at all (a control, not in the paper)
+
+All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last two are plain torch: they serve an
+ablation and a control.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsa_ext.batch import seen_pixels
+from dsareid.models.options import MEAN, STD, GuideInputName
+
 PATCH_ROWS, PATCH_COLUMNS = 6, 4
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Stored images that make a batch, and how each is varied."""
+
+    images: np.ndarray | Tensor  # uint8 (N, h, w, 3)
+    iuv: np.ndarray | Tensor | None  # the same; None where the guide needs no maps
+    index: Tensor  # int64 (B,), rows of both
+    drawn: Tensor | None  # int32 (B, 8) of draw_augmentation; None: as they are stored
+
+    def stored(self) -> tuple[Tensor, Tensor]:
+        """The images and maps of the batch, uint8 [B, h, w, 3]."""
+        if self.iuv is None:
+            raise ValueError("iuv must be given: this guide input is made from IUV maps")
+        return _rows(self.images, self.index), _rows(self.iuv, self.index)
+
+
+class GuideInput(Protocol):
+    """A kind of guide input."""
+
+    needs_iuv: bool
+    warped: bool
+    """Whether assemble_batch makes it, in the pass that makes the images."""
+
+    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
+        """Make it for a batch.
+
+        Args:
+            image: floating (B, 3, H, W), what assemble_batch made of the samples.
+            size: S.
+
+        Returns:
+            (B, 24, 3, S, S) of image's type, on its device.
+        """
+
+
+class PartImages:
+    """The DSAP-images of the augmented view."""
+
+    needs_iuv = warped = True
+
+    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
+        raise TypeError("part images are made by assemble_batch, together with the images")
+
+
+class PartCrops:
+    """The parts of the augmented view, cut out."""
+
+    needs_iuv, warped = True, False
+
+    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
+        pixels, charts = seen_pixels(*samples.stored(), samples.drawn, *image.shape[2:])
+        return part_crops(pixels, charts[..., 0], size, MEAN, STD).to(image.device, image.dtype)
+
+
+class ImagePatches:
+    """Patches of a grid over the augmented image."""
+
+    needs_iuv = warped = False
+
+    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
+        return image_patches(image, size, samples.drawn)
+
+
+GUIDE_INPUTS: Mapping[GuideInputName, GuideInput] = {
+    "part-images": PartImages(),
+    "part-crops": PartCrops(),
+    "image-patches": ImagePatches(),
+}
 
 
 def part_crops(
@@ -71,6 +152,12 @@ def image_patches(image: Tensor, size: int, drawn: Tensor | None) -> Tensor:
     bits = torch.arange(1, 25, device=drawn.device, dtype=drawn.dtype)
     keep = (drawn[:, 7:] >> bits) & 1  # [B, 24]
     return patches * keep.to(image.device, image.dtype)[:, :, None, None, None]
+
+
+def _rows(stored: np.ndarray | Tensor, index: Tensor) -> Tensor:
+    if isinstance(stored, Tensor):
+        return stored[index.to(stored.device)]
+    return torch.from_numpy(stored[index.numpy()])
 
 
 def _extent(filled: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,11 +21,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_tensor
 
 from dsa_ext import iuv_to_dsap
-from dsareid.data.batch import MEAN, STD
 from dsareid.data.iuv import read_pair
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import LAYOUT, SPLITS, TRAIN, Entry, missing_map
 from dsareid.ground.errors import DSAError
+from dsareid.models.options import MEAN, STD
 
 
 class DSAPSample(NamedTuple):

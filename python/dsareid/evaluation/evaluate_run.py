@@ -1,78 +1,67 @@
-"""`dsareid eval`: a run's model on query and gallery, beside chance and colour histograms."""
+"""Evaluate a run: its network on query and gallery, beside colour histograms and chance."""
 
-import json
-import sys
-from collections.abc import Sequence
+import os
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from dsareid.data.layouts.base import GALLERY, QUERY
-from dsareid.data.layouts.datasets import CUHK01
+from dsareid.data.layouts.cuhk01 import CUHK01
 from dsareid.data.store.pack import ensure_store
 from dsareid.data.store.reader import Split, Store
-from dsareid.engine import Run, TrainConfig, load_run
-from dsareid.evaluation.baselines import chance, colour_histograms
-from dsareid.evaluation.ranking import RankResult, rank, rank_distances, top_by_distances, top_matches
-from dsareid.evaluation.rerank import Reranked, k_reciprocal
+from dsareid.evaluation.baselines import colour_histograms
+from dsareid.evaluation.distances import FeatureDistances
+from dsareid.evaluation.ranking import Labels, Ranking, RankResult, chance
+from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.evaluation.run_features import (
-    SYMBOLS,
-    Features,
     check_features,
-    extract,
+    compute_features,
+    labels_of,
     needs_iuv,
     own_features,
     query_features,
 )
-from dsareid.ground.distributed import current, own_device, processes
-from dsareid.ground.errors import DSAError
-from dsareid.ground.files import atomic_path
-from dsareid.runs.folder import choose_device
+from dsareid.ground.distributed import choose_device, current, own_device, processes
+from dsareid.ground.errors import DSAError, logger
+from dsareid.models.options import SYMBOLS, MatchedBy
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import Run, load_run
+from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, Row
 
-# Where in the run's folder the result for each kind of features is written.
-EVALUATION_FILES: dict[Features, str] = {
-    name: "evaluation.json" if name == "mf" else f"evaluation-{name}.json" for name in get_args(Features)
-}
-
-RANKS = (1, 5, 10)  # of the CMC, in the table
 RANK_LISTS = 8  # queries shown, evenly over the AP range
 RANK_LIST_LENGTH = 10
 _SLICE = 256  # stored images in memory at once for the colour histograms
 
-_MODEL_NAMES = {"dsa": "DSA-reID", "dsap": "DSAP-images alone"}
-
 
 def evaluate(
-    run: Path,
-    data: Path | None = None,
-    features: Features | None = None,
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    features: MatchedBy | None = None,
+    *,
     batch_size: int = 64,
     device: str | torch.device = "auto",
     protocol: str | None = None,
     rerank: bool = False,
-) -> dict[str, Any]:
-    """Evaluate a run on query and gallery, print the table and write it into the run's folder.
+) -> Evaluation | None:
+    """Evaluate a run on query and gallery, and keep what was found in its folder.
 
-    Processes that torchrun started share the making of features; the first one alone does the rest.
+    Processes that torchrun started share the making of features; rank 0 does the rest.
 
     Args:
         run: the run's folder.
-        data: the root of the data set, or a store of it; the run's own where None.
-        features: what images are matched by (see extract.Features); None: "mf", f of the MF-Stream, from
-            images alone; "guide" of a network that has no MF-Stream. All but mf need the IUV of query and
-            gallery, unless the guide is fed patches.
+        data: the root of the data set, or a store of it; None: the run's own.
+        features: what images are matched by; None: "mf", f of the MF-Stream, from images alone; "guide" of a
+            network that has no MF-Stream. All but mf need the IUV of query and gallery, unless the guide
+            input is image patches.
         batch_size: images passed through the model at once.
         device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
-        protocol: of the data set; where None the run's own, or the default of `data`.
-        rerank: whether the result is that of k-reciprocal re-ranking; that without is the table's second row.
+        protocol: of the data set; None: the run's own, or the default of `data`.
+        rerank: whether the first row is that of k-reciprocal re-ranking; the second is without.
 
     Returns:
-        What is written to RUN/evaluation.json (RUN/evaluation-fused.json for fused, -reranked.json with
-        rerank, with the protocol in the name where it is not the run's own), that is the rows of the table
-        with their CMC, fractions of 1, and the rank lists of a few queries. Nothing, of another than the
-        first process.
+        What is written to the run's folder (see RunFolder.evaluation): the rows of the table with their CMC,
+        fractions of 1, and the rank lists of a few queries. None, of another process than rank 0.
 
     Raises:
         DSAError: no run, a data set that cannot be read, features that the model does not make,
@@ -82,81 +71,64 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     device = own_device(choose_device(device) if isinstance(device, str) else device)
-    with processes(device):
-        return _evaluate(Path(run), data, features, batch_size, device, protocol, rerank)
+    with processes(device) as group:
+        loaded = load_run(run, device)
+        config = loaded.config
+        features = features or own_features(config)
+        _check(loaded, features)
+        if protocol is None:
+            protocol = config.protocol if data is None else ""
+        root = Path(config.data if data is None else data)
+        with group.first_alone():
+            store = ensure_store(root, config.height, config.width, protocol=protocol)
+        _check_unseen(loaded, store)
+        query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
+        try:
+            labels = labels_of(query, gallery)
+            by_chance = chance(labels)
+        except ValueError as error:
+            raise DSAError(f"{root}: {error}") from error
+        embeddings = (
+            query_features(loaded, store, features, batch_size),
+            compute_features(loaded, gallery, features, batch_size),
+        )
+        if not group.first:
+            return None
+        rankings = _rankings(loaded, _title(config, features), embeddings, labels, rerank)
+        results = {name: ranking.result() for name, ranking in rankings.items()}
+        first, result = next(iter(results.items()))
+        found = Evaluation(
+            data=str(root),
+            dataset=store.header.dataset,
+            protocol=store.header.protocol,
+            synthetic=store.header.synthetic,
+            features=features,
+            reranked=rerank,
+            model=config.model,
+            checkpoint=EvaluatedAt(epoch=loaded.epoch, step=loaded.step),
+            queries=len(result.queries),
+            skipped=result.skipped,
+            gallery=len(gallery),
+            rows=[Row.of(name, each) for name, each in results.items()],
+            baselines=[
+                Row.of("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
+                Row.of("colour histograms", _rank_colours(query, gallery, labels, False)),
+                Row.of("chance", by_chance),
+            ],
+            rank_lists=_rank_lists(rankings[first], result, query, gallery),
+        )
+        loaded.folder.write_evaluation(found, loaded.data.get("protocol", store.header.protocol))
+        return found
 
 
-def _evaluate(
-    run: Path,
-    data: Path | None,
-    features: Features | None,
-    batch_size: int,
-    device: torch.device,
-    protocol: str | None,
-    rerank: bool,
-) -> dict[str, Any]:
-    loaded = load_run(run, device)
-    config = loaded.config
-    features = features or own_features(config)
+def _check(run: Run, features: MatchedBy) -> None:
+    """Check the features that are asked for, and note where the training is not at its end."""
     try:
-        check_features(config, features)
+        check_features(run.config, features)
     except DSAError as error:
-        raise DSAError(f"{run}: {error}") from error
-    if loaded.epoch < config.epochs and current().first:
-        print(f"note: {run} has trained {loaded.epoch} of {config.epochs} epochs", file=sys.stderr)
-    root = Path(data if data is not None else config.data)
-    if protocol is None:
-        protocol = config.protocol if data is None else ""
-    with current().first_alone():
-        store = ensure_store(root, config.height, config.width, protocol=protocol)
-    _check_unseen(loaded, store)
-    query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
-    labels = _labels(query, gallery)
-    try:
-        expected = chance(*labels)
-    except ValueError as error:
-        raise DSAError(f"{root}: {error}") from error
-    embeddings = [
-        query_features(loaded, store, features, batch_size),
-        extract(loaded, gallery, features, batch_size),
-    ]
-    if not current().first:
-        return {}
-    try:
-        result = rank(*embeddings, *labels)
-        reranked = k_reciprocal(*embeddings) if rerank else None
-    except ValueError as error:
-        raise DSAError(f"{run}: the features cannot be ranked: {error}") from error
-
-    name = _name(config) + _suffix(config, features)
-    rows = [table_row(name, result)]
-    if reranked:
-        result = rank_distances(reranked, *labels)
-        rows.insert(0, table_row(f"{name}, re-ranked", result))
-    evaluation = {
-        "data": str(root),
-        "dataset": store.header.dataset,
-        "protocol": store.header.protocol,
-        "synthetic": store.header.synthetic,
-        "features": features,
-        "reranked": rerank,
-        "model": config.model,
-        "checkpoint": {"epoch": loaded.epoch, "step": loaded.step},
-        "queries": len(result.queries),
-        "skipped": result.skipped,
-        "gallery": len(gallery.names),
-        "rows": [
-            *rows,
-            table_row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
-            table_row("colour histograms", _rank_colours(query, gallery, labels, False)),
-            table_row("chance", expected),
-        ],
-        "rank_lists": _rank_lists(result, query, gallery, embeddings, labels, reranked),
-    }
-    with atomic_path(run / _file_name(loaded, store, features, rerank)) as temporary:
-        temporary.write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
-    print(format_table(evaluation["rows"]))
-    return evaluation
+        raise DSAError(f"{run.folder}: {error}") from error
+    if run.epoch < run.config.epochs and current().first:
+        logger.warning(f"{run.folder} has trained {run.epoch} of {run.config.epochs} epochs")
 
 
 def _check_unseen(run: Run, store: Store) -> None:
@@ -171,65 +143,42 @@ def _check_unseen(run: Run, store: Store) -> None:
         )
 
 
-def _select(store: Store, name: str, config: TrainConfig, features: Features) -> Split:
+def _select(store: Store, name: str, config: TrainConfig, features: MatchedBy) -> Split:
     split = store.select(name, iuv=False)
     if not needs_iuv(config, features):
         return split
     try:
         return store.select(name, iuv=True)
     except DSAError as error:
-        others = "; --features mf needs images alone" if config.streams != "dsag" else ""
+        others = "; `features=mf` needs images alone" if config.streams != "dsag" else ""
         raise DSAError(
             f"{error} ({features} features need the IUV of every query and gallery image{others})"
         ) from error
 
 
-def _file_name(run: Run, store: Store, features: Features, rerank: bool) -> str:
-    """Re-ranked evaluations, and those by another protocol than the run's own, lie beside that."""
-    own, name = run.data.get("protocol", store.header.protocol), EVALUATION_FILES[features]
-    name = name.replace(".json", "-reranked.json") if rerank else name
-    return name if own == store.header.protocol else name.replace(".json", f"-{store.header.protocol}.json")
+def _rankings(
+    run: Run, title: str, embeddings: tuple[Tensor, Tensor], labels: Labels, rerank: bool
+) -> dict[str, Ranking]:
+    """The rankings by the names of their rows, the re-ranked one first."""
+    try:
+        found = {title: Ranking(FeatureDistances(*embeddings), labels)}
+        if rerank:
+            found = {f"{title}, re-ranked": Ranking(k_reciprocal(*embeddings), labels)} | found
+    except ValueError as error:
+        raise DSAError(f"{run.folder}: the features cannot be ranked: {error}") from error
+    return found
 
 
-def _name(config: TrainConfig) -> str:
-    """The model's, with what makes it another than the method."""
-    changes = [config.guidance] if config.guidance != "add" else []
-    changes += [f"guide fed {config.guide.fed}"] if config.guided and config.guide.fed != "dsap" else []
-    name = _MODEL_NAMES.get(config.model, config.model)
-    return f"{name} ({', '.join(changes)})" if changes else name
-
-
-def _suffix(config: TrainConfig, features: Features) -> str:
-    """What a row is matched by, where it is not what the network is made for."""
+def _title(config: TrainConfig, features: MatchedBy) -> str:
+    """The name of a row: the network's, and what it is matched by where that is not what it is made for."""
     if features == own_features(config):
-        return ""
-    return f", {SYMBOLS[features]}" if "-" in features else f", {features}"
+        return config.title
+    return f"{config.title}, {SYMBOLS[features] if '-' in features else features}"
 
 
-def format_table(rows: list[dict[str, Any]], ranks: Sequence[int] = RANKS) -> str:
-    """The rows of an evaluation as an aligned table, in per cent."""
-    width = max(len(row["name"]) for row in rows)
-    columns = {"mAP": "mAP"} | {f"rank-{k}": f"rank{k}" for k in ranks}
-    lines = [" " * width + "".join(f"{title:>9}" for title in columns)]
-    for row in rows:
-        figures = "".join(f"{100 * row[key]:9.1f}" for key in columns.values())
-        lines.append(f"{row['name']:<{width}}{figures}")
-    return "\n".join(lines)
-
-
-def table_row(name: str, result: RankResult, ranks: Sequence[int] = RANKS) -> dict[str, Any]:
-    """A row of the table; `ranks` must be within the CMC."""
-    cmc = result.cmc.tolist()
-    return {"name": name, "mAP": result.mAP, **{f"rank{k}": cmc[k - 1] for k in ranks}, "cmc": cmc}
-
-
-def _labels(query: Split, gallery: Split) -> list[Tensor]:
-    """query_ids, gallery_ids, query_cams, gallery_cams, as `rank` takes them."""
-    return [torch.from_numpy(labels) for labels in (query.ids, gallery.ids, query.cams, gallery.cams)]
-
-
-def _rank_colours(query: Split, gallery: Split, labels: list[Tensor], balanced: bool) -> RankResult:
-    return rank(*(_colours(split, balanced) for split in (query, gallery)), *labels)
+def _rank_colours(query: Split, gallery: Split, labels: Labels, balanced: bool) -> RankResult:
+    colours = (_colours(split, balanced) for split in (query, gallery))
+    return Ranking(FeatureDistances(*colours), labels).result()
 
 
 def _colours(split: Split, balanced: bool) -> Tensor:
@@ -240,48 +189,32 @@ def _colours(split: Split, balanced: bool) -> Tensor:
     return torch.cat([colour_histograms(part, balanced=balanced) for part in images])
 
 
-def _rank_lists(
-    result: RankResult,
-    query: Split,
-    gallery: Split,
-    embeddings: list[Tensor],
-    labels: list[Tensor],
-    reranked: Reranked | None,
-) -> list[dict[str, Any]]:
+def _rank_lists(ranking: Ranking, result: RankResult, query: Split, gallery: Split) -> list[RankList]:
     """Queries evenly over the AP range, best first, each with the head of its rank list."""
     by_ap = result.ap.sort(descending=True, stable=True).indices
-    places = torch.linspace(0, len(by_ap) - 1, min(RANK_LISTS, len(by_ap))).round().long()
-    chosen = by_ap[places]
+    chosen = by_ap[torch.linspace(0, len(by_ap) - 1, min(RANK_LISTS, len(by_ap))).round().long()]
     queries = result.queries[chosen]
-    if reranked:
-        lists = top_by_distances(reranked, *labels, queries=queries, count=RANK_LIST_LENGTH)
-    else:
-        found = top_matches(*embeddings, *labels, queries=queries, count=RANK_LIST_LENGTH)
-        lists = [(matches, _euclidean(i, matches, embeddings)) for i, matches in zip(queries, found)]
+    lists = ranking.top(queries, RANK_LIST_LENGTH)
     return [
-        {
-            "query": query.names[i],
-            "id": int(query.ids[i]),
-            "cam": int(query.cams[i]),
-            "ap": ap,
-            "gallery": _answers(int(query.ids[i]), *found, gallery),
-        }
-        for i, ap, found in zip(queries.tolist(), result.ap[chosen].tolist(), lists)
+        RankList(
+            query=query.names[i],
+            id=int(query.ids[i]),
+            cam=int(query.cams[i]),
+            ap=ap,
+            gallery=_answers(int(query.ids[i]), places, distances, gallery),
+        )
+        for i, ap, (places, distances) in zip(queries.tolist(), result.ap[chosen].tolist(), lists)
     ]
 
 
-def _euclidean(i: int, matches: Tensor, embeddings: list[Tensor]) -> Tensor:
-    return (embeddings[1][matches.to(embeddings[1].device)] - embeddings[0][i]).norm(dim=1)
-
-
-def _answers(identity: int, matches: Tensor, distances: Tensor, gallery: Split) -> list[dict[str, Any]]:
+def _answers(identity: int, places: Tensor, distances: Tensor, gallery: Split) -> list[Answer]:
     return [
-        {
-            "name": gallery.names[j],
-            "id": int(gallery.ids[j]),
-            "cam": int(gallery.cams[j]),
-            "distance": distance,
-            "right": bool(gallery.ids[j] == identity),
-        }
-        for j, distance in zip(matches.tolist(), distances.tolist())
+        Answer(
+            name=gallery.names[j],
+            id=int(gallery.ids[j]),
+            cam=int(gallery.cams[j]),
+            distance=distance,
+            right=bool(gallery.ids[j] == identity),
+        )
+        for j, distance in zip(places.tolist(), distances.tolist())
     ]

@@ -2,55 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.batch import BatchConfig, assemble
+from dsareid.data.batch import InputConfig, assemble
+from dsareid.data.guide_input import GUIDE_INPUTS, Samples
 from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY
 from dsareid.data.store.reader import Split, Store
-from dsareid.engine import Run, TrainConfig
-from dsareid.engine.loop import batch_config
-from dsareid.evaluation.ranking import RankResult, rank
+from dsareid.engine.learner import input_config
+from dsareid.evaluation.ranking import Labels, RankResult, rank
 from dsareid.ground.distributed import current, gather_rows
 from dsareid.ground.errors import DSAError
-
-Features = Literal[
-    "mf",
-    "mf-global",
-    "mf-local",
-    "fused",
-    "fused-global",
-    "fused-local",
-    "guide",
-    "guide-global",
-    "guide-local",
-]
-"""f, f_G, f_L of the MF-Stream; z, z_G, z_L of both streams; d, d_G, d_L of the DSAG-Stream."""
-
-SYMBOLS: dict[Features, str] = {
-    f"{stream}{branch}": symbol + letter
-    for stream, symbol in (("mf", "f"), ("fused", "z"), ("guide", "d"))
-    for branch, letter in (("", ""), ("-global", "_G"), ("-local", "_L"))
-}
-"""What the paper calls them."""
+from dsareid.models.options import MatchedBy
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import Run
 
 
-def own_features(config: TrainConfig) -> Features:
-    """What a network's images are matched by unless asked otherwise: f, which needs images alone."""
+def own_features(config: TrainConfig) -> MatchedBy:
+    """What a network's images are matched by, default: f, which needs images alone."""
     return "guide" if config.streams == "dsag" else "mf"
 
 
-def check_features(config: TrainConfig, features: Features) -> None:
+def check_features(config: TrainConfig, features: MatchedBy) -> None:
     """Raise DSAError where a network does not make such features.
 
     Raises:
         ValueError: there are no features of this name.
     """
-    if features not in get_args(Features):
-        raise ValueError(f"features must be one of {', '.join(get_args(Features))}, not {features!r}")
+    if features not in get_args(MatchedBy):
+        raise ValueError(f"features must be one of {', '.join(get_args(MatchedBy))}, not {features!r}")
     stream, _, branch = features.partition("-")
     streams = {"mf": ("mf", "both"), "guide": ("dsag", "both"), "fused": ("both",)}[stream]
     kind = f"{config.model} with guidance {config.guidance}"
@@ -62,21 +45,22 @@ def check_features(config: TrainConfig, features: Features) -> None:
         raise DSAError(f"{features} features need {branch} branches, which {config.model} does not have")
 
 
-def needs_iuv(config: TrainConfig, features: Features) -> bool:
+def needs_iuv(config: TrainConfig, features: MatchedBy) -> bool:
     """Whether such features are made from IUV maps too."""
-    return not features.startswith("mf") and config.guide.needs_iuv
+    return not features.startswith("mf") and GUIDE_INPUTS[config.guide_input].needs_iuv
 
 
 @torch.inference_mode()
-def extract(run: Run, split: Split, features: Features, batch_size: int) -> Tensor:
+def compute_features(run: Run, split: Split, features: MatchedBy, batch_size: int) -> Tensor:
     """The features of every image of a split, float32 [N, D] on the model's device, with a progress bar.
 
     Several processes make a share each, and all have all features in the end.
     """
     stream = features.partition("-")[0]
     device = next(run.model.parameters()).device
-    config = batch_config(run.config, device)
-    config = replace(config, dtype=torch.float32, guide=None if stream == "mf" else config.guide)
+    config = replace(input_config(run.config, device), dtype=torch.float32)
+    if stream == "mf":
+        config = replace(config, guide=None)
     share = split.rows[current().share(len(split))]
     # Where there are fewer images than processes: one all the same, to know how long a feature is.
     rows = torch.from_numpy(share if len(share) else split.rows[:1])
@@ -88,13 +72,14 @@ def extract(run: Run, split: Split, features: Features, batch_size: int) -> Tens
             image, dsap = _inputs(split.store, rows[start : start + batch_size], config, device)
             part = _embed(run, stream, image, dsap)
             if embeddings is None:
-                embeddings = torch.empty(len(rows), part.shape[1], device=device)
+                embeddings = part.new_empty(len(rows), part.shape[1])
             embeddings[start : start + len(part)] = part
             bar.update(len(part))
+    assert embeddings is not None
     return _branch(run.config, features, gather_rows(embeddings[: len(share)]))
 
 
-def _branch(config: TrainConfig, features: Features, whole: Tensor) -> Tensor:
+def _branch(config: TrainConfig, features: MatchedBy, whole: Tensor) -> Tensor:
     """The columns of a stream's features that are of the branch."""
     branch = features.partition("-")[2]
     if not branch or config.branches == branch:
@@ -103,27 +88,28 @@ def _branch(config: TrainConfig, features: Features, whole: Tensor) -> Tensor:
 
 
 def _inputs(
-    store: Store, rows: Tensor, config: BatchConfig, device: torch.device
+    store: Store, rows: Tensor, config: InputConfig, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     store.check_unchanged()
-    image, dsap = assemble(store.images, store.iuv, rows, None, config)
+    image, dsap = assemble(Samples(store.images, store.iuv, rows, None), config)
     return image.to(device), dsap if dsap is None else dsap.to(device)
 
 
 def _embed(run: Run, stream: str, image: Tensor, dsap: Tensor | None) -> Tensor:
     if stream == "mf":
         return run.model(image)
+    assert dsap is not None
     return run.model.guide(dsap) if stream == "guide" else run.model.fused(image, dsap)
 
 
-def query_features(run: Run, store: Store, features: Features, batch_size: int) -> Tensor:
+def query_features(run: Run, store: Store, features: MatchedBy, batch_size: int) -> Tensor:
     """The features of the queries. With Market-1501's multi-query protocol those of all images of the query's
     identity and camera in gt_bbox, averaged."""
     query = store.select(QUERY, iuv=needs_iuv(run.config, features))
     if "multi-query" not in store.header.protocol:
-        return extract(run, query, features, batch_size)
+        return compute_features(run, query, features, batch_size)
     others = store.select(MULTI_QUERY, iuv=needs_iuv(run.config, features))
-    found = extract(run, others, features, batch_size)
+    found = compute_features(run, others, features, batch_size)
     group = {key: i for i, key in enumerate(dict.fromkeys(_keys(others)))}
     if missing := [name for name, key in zip(query.names, _keys(query)) if key not in group]:
         raise DSAError(f"{store.path}: gt_bbox has no image of the identity and camera of {missing[0]}")
@@ -138,8 +124,8 @@ def _keys(split: Split) -> list[tuple[int, int]]:
 
 
 def match(
-    run: Run, store: Store, features: Sequence[Features], *, every: bool = False, batch_size: int = 64
-) -> dict[Features, RankResult]:
+    run: Run, store: Store, features: Sequence[MatchedBy], *, every: bool = False, batch_size: int = 64
+) -> dict[MatchedBy, RankResult]:
     """Rank the gallery of a store by several features of one network.
 
     Args:
@@ -150,29 +136,42 @@ def match(
     Raises:
         DSAError: a split or a map is missing, no query has a match, features that are not finite.
     """
-    results, streams = {}, {}  # branches of a stream are matched by parts of the same features
+    results: dict[MatchedBy, RankResult] = {}
+    streams: dict[str, tuple[Tensor, Tensor]] = {}  # branches of a stream are parts of the same features
     for name in features:
         check_features(run.config, name)
-        mapped, stream = needs_iuv(run.config, name), name.partition("-")[0]
+        mapped, stream = needs_iuv(run.config, name), _stream(name)
         query, gallery = (store.select(split, iuv=mapped) for split in (QUERY, GALLERY))
         if stream not in streams:
             streams[stream] = (
                 query_features(run, store, stream, batch_size),
-                extract(run, gallery, stream, batch_size),
+                compute_features(run, gallery, stream, batch_size),
             )
-        found = [_branch(run.config, name, whole) for whole in streams[stream]]
-        ids, cams = ([torch.from_numpy(getattr(x, y)) for x in (query, gallery)] for y in ("ids", "cams"))
+        pair = [_branch(run.config, name, whole) for whole in streams[stream]]
+        labels = labels_of(query, gallery)
         if every:
-            known = torch.cat(ids) > 0
-            found, ids, cams = (_every(pair, known) for pair in (found, ids, cams))
+            pair, labels = _all_as_queries(pair, labels)
         try:
-            results[name] = rank(*found, *ids, *cams)
+            results[name] = rank(*pair, *labels)
         except ValueError as error:
             raise DSAError(f"{store.path}: the {name} features cannot be ranked: {error}") from error
     return results
 
 
-def _every(pair: list[Tensor], known: Tensor) -> list[Tensor]:
-    """From those of queries and gallery: those of both that are known, and all of both."""
-    both = torch.cat(pair)
-    return [both[known.to(both.device)], both]
+def labels_of(query: Split, gallery: Split) -> Labels:
+    """Identities and cameras, as rankings take them."""
+    return Labels(*(torch.from_numpy(x) for x in (query.ids, gallery.ids, query.cams, gallery.cams)))
+
+
+def _stream(features: MatchedBy) -> MatchedBy:
+    """All branches of the stream that features are of."""
+    streams: tuple[MatchedBy, ...] = ("mf", "fused", "guide")
+    return next(stream for stream in streams if features.startswith(stream))
+
+
+def _all_as_queries(pair: list[Tensor], labels: Labels) -> tuple[list[Tensor], Labels]:
+    """Features and labels where all images with an identity are queries, and all images the gallery."""
+    ids = torch.cat([labels.query_ids, labels.gallery_ids])
+    cams = torch.cat([labels.query_cams, labels.gallery_cams])
+    features, known = torch.cat(pair), ids > 0
+    return [features[known.to(features.device)], features], Labels(ids[known], ids, cams[known], cams)

@@ -69,6 +69,25 @@ def rank_and_world() -> tuple[int, int]:
     return int(found[0]), int(found[1])
 
 
+def choose_device(name: str) -> torch.device:
+    """The device that a setting names; "auto" is CUDA where there is one.
+
+    Raises:
+        DSAError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DSAError(f"`device` must be auto, cpu, cuda or cuda:N, not {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DSAError(f"`device={name}`: this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
+        raise DSAError(f"`device` must be auto, cpu, cuda or cuda:N, not {name!r}")
+    return device
+
+
 def own_device(device: torch.device) -> torch.device:
     """The CUDA device of this process, one for each on a machine; other devices as they are.
 
@@ -81,7 +100,7 @@ def own_device(device: torch.device) -> torch.device:
     if rank >= torch.cuda.device_count():
         raise DSAError(
             f"torchrun started process {rank} on this machine, which has {torch.cuda.device_count()} CUDA "
-            "devices: give --nproc-per-node as many, or --device cpu"
+            "devices: start as many processes, or give `device=cpu`"
         )
     torch.cuda.set_device(rank)
     return torch.device("cuda", rank)

@@ -21,13 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dsareid.data.batch import MEAN, STD
 from dsareid.engine import Run
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.inference.pt2 import read_pt2
 from dsareid.models import DSAReID
 from dsareid.models.features import Branches
 from dsareid.models.heads import ClassifierKind
+from dsareid.models.options import MEAN, STD
 from dsareid.runs.folder import choose_device, load_run
 
 METADATA = "dsareid"

@@ -1,12 +1,10 @@
 """What a stream says about an image: one global vector and eight local ones."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Branches = Literal["both", "global", "local"]
 
 
 class Features(NamedTuple):

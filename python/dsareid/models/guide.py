@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Features
-from dsareid.models.heads import ClassifierKind, Guidance, Heads, Logits, Output
-from dsareid.models.losses import LossConfig, losses
+from dsareid.models.heads import Heads, Logits, Output
+from dsareid.models.losses import losses
+from dsareid.models.options import Branches, ClassifierKind, Guidance, LossConfig
 
 __all__ = ["Features", "Guide", "Logits", "LossConfig", "Output", "losses"]
 
@@ -39,7 +40,6 @@ class Guide(Heads):
         width: scales the DSAG-Stream's inner channels, at least 1/32; 1 is the paper's.
         classifier_kind: "two-layer" is the paper's. "batchnorm": BatchNorm and a single layer. "bnneck": the
             same, and images are matched by what the BatchNorm makes of f (Luo et al., 2019).
-        parts, reversed_charts: see DSAGStream.
 
     Raises:
         ValueError: one of these is out of range, or there is neither a global nor a local feature.
@@ -54,8 +54,6 @@ class Guide(Heads):
         guidance: Guidance = "add",
         width: float = 1.0,
         classifier_kind: ClassifierKind = "two-layer",
-        parts: int = 24,
-        reversed_charts: bool = False,
     ):
         super().__init__(num_classes, guidance, classifier_kind)
         for name, size in (("global_size", global_size), ("local_size", local_size)):
@@ -64,8 +62,8 @@ class Guide(Heads):
         if global_size is None and local_size is None:
             raise ValueError("global_size or local_size must be given: there is nothing to guide")
         self.global_size, self.local_size = global_size, local_size
-        branches = "local" if global_size is None else "global" if local_size is None else "both"
-        self.dsag = DSAGStream(width, branches, parts, reversed_charts, global_size, local_size)
+        branches: Branches = "local" if global_size is None else "global" if local_size is None else "both"
+        self.dsag = DSAGStream(width, branches, global_size, local_size)
         self.add_heads(global_size, local_size)
 
     def forward(
@@ -76,7 +74,7 @@ class Guide(Heads):
         Args:
             f_global: floating (B, global_size), not normalised.
             f_local: floating (B, 8, local_size), likewise. Each is None where it has no size.
-            dsap: floating (B, parts, 3, S, S), normalised, empty cells 0.
+            dsap: floating (B, 24, 3, S, S), normalised, empty cells 0.
 
         Raises:
             ValueError: one that is missing, one without a size, or one of another shape or type.
@@ -87,7 +85,7 @@ class Guide(Heads):
             "f_local": self.local_size and ("B", 8, self.local_size),
         }
         if self.training:
-            given["dsap"], shapes["dsap"] = dsap, ("B", self.dsag.parts, 3, "S", "S")
+            given["dsap"], shapes["dsap"] = dsap, ("B", 24, 3, "S", "S")
         _check(given, shapes)
         f = Features(f_global, f_local)
         return self.output(f, self.dsag(dsap)) if self.training else self.embedding("f", f)

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dsareid.models.features import Features
-
-ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
-Guidance = Literal["add", "concat", "distill"]
+from dsareid.models.options import ClassifierKind, Guidance
 
 
 class Logits(NamedTuple):

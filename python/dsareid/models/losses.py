@@ -1,36 +1,12 @@
 """The losses of section 3.3: ID losses and batch-hard triplet losses."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dsareid.ground.distributed import current, gather_batch, gather_rows
-from dsareid.models import Output
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the losses."""
-
-    id_f: float = 0.5
-    """ID loss on f_G, and on f_L (the mean over its eight parts)."""
-    id_z: float = 1.0
-    """ID loss on z_G, and on z_L; with --guidance distill also on d_G and d_L."""
-    triplet_z: float = 1.5
-    """Batch-hard triplet loss on z_G, and on z_L; with --guidance distill also on d_G and d_L."""
-    margin: float = 0.3
-    """Margin of the triplet loss."""
-    triplet_over: Literal["batch", "process"] = "batch"
-    """Of several processes: whether triplets are sought in the whole batch or in each process's share."""
-    smoothing: float = 0.1
-    """Label smoothing of every ID loss."""
-    distill: float = 1.0
-    """For --guidance distill: weight of what the guide teaches, after the warm-up (not in the paper)."""
-    temperature: float = 4.0
-    """For --guidance distill: divides the logits, the guide's and the learner's."""
+from dsareid.models.heads import Output
+from dsareid.models.options import LossConfig
 
 
 def batch_hard_triplet(
@@ -41,7 +17,7 @@ def batch_hard_triplet(
     Args:
         features: (B, D) floating; computed in float32.
         label: int64 (B,).
-        others: features (N, D) and label (N,) among which both are sought; those of the batch unless given.
+        others: features (N, D) and label (N,) among which both are sought; default: those of the batch.
 
     Returns:
         The mean over the batch of max(0, d_positive - d_negative + margin), a scalar.
@@ -79,11 +55,9 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
     def identity(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), label, label_smoothing=config.smoothing)
 
-    whole = config.triplet_over == "batch" and not current().alone
-
     def triplet(features: Tensor) -> Tensor:
-        features = features.flatten(1)
-        others = (gather_batch(features), gather_rows(label)) if whole else None
+        features = features.flatten(1)  # of several processes, triplets are sought in the whole batch
+        others = None if current().alone else (gather_batch(features), gather_rows(label))
         return config.triplet_z * batch_hard_triplet(features, label, config.margin, others)
 
     logits = output.logits

@@ -6,11 +6,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsareid.models.branch import Bottleneck
-from dsareid.models.features import Branches, Features, pooled
+from dsareid.models.features import Features, pooled
+from dsareid.models.options import Branches
 
 
 class Trunk(nn.Module):
-    """ResNet-50 conv1..conv4_x with torchvision's names, so that its weights load as they are."""
+    """What MFStream stands on: any module from a normalised image (B, 3, H, W) to a map (B, channels, h, w)
+    of about a sixteenth of its sides."""
+
+    channels: int
+
+
+class ResNetTrunk(Trunk):
+    """ResNet-50 conv1..conv4_x with torchvision's names, so that its weights load as they are.
+
+    Args:
+        width: scales the channels; 1 is ResNet-50.
+        depths: blocks in conv2_x .. conv4_x.
+    """
 
     def __init__(self, width: float, depths: Sequence[int]):
         super().__init__()
@@ -40,28 +53,24 @@ class MFStream(nn.Module):
     """Image -> f_G and f_L: the stream that inference uses.
 
     Args:
-        width: scales the trunk's channels; 1 is ResNet-50.
+        trunk: see Trunk.
         head_width: scales the heads' channels; 1 gives f_G in R^2048 and f_L in 8 x R^256.
-        depths: blocks in conv2_x .. conv5_x.
+        head_depth: blocks in conv5_x.
         branches: "global" or "local" leaves the other one out (Table 3).
     """
 
     def __init__(
-        self,
-        width: float = 1.0,
-        head_width: float = 1.0,
-        depths: Sequence[int] = (3, 4, 6, 3),
-        branches: Branches = "both",
+        self, trunk: Trunk, head_width: float = 1.0, head_depth: int = 3, branches: Branches = "both"
     ):
         super().__init__()
-        self.trunk = Trunk(width, depths)
-        channels = self.trunk.channels
+        self.trunk = trunk
+        self.head_g: nn.Module | None = None
+        self.head_l: nn.Module | None = None
         # conv5_x without its stride; a local branch has 1/8 of the global one's channels.
-        self.head_g = self.head_l = None
         if branches != "local":
-            self.head_g = stage(channels, int(512 * head_width), depths[3])
+            self.head_g = stage(trunk.channels, int(512 * head_width), head_depth)
         if branches != "global":
-            self.head_l = stage(channels, int(64 * head_width), depths[3], branches=8)
+            self.head_l = stage(trunk.channels, int(64 * head_width), head_depth, branches=8)
 
     def forward(self, image: Tensor) -> Features:
         """image: floating (B, 3, H, W), normalised. Returns f_G (B, D) and f_L (B, 8, D / 8)."""

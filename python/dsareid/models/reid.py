@@ -1,17 +1,15 @@
-"""The networks to train: DSA-reID, its MF-Stream alone, and the ResNet-50 baseline."""
+"""The network to train: DSA-reID, or one of its streams."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor, nn
 
 from dsareid.models.branch import zero_last_scales
 from dsareid.models.dsag import DSAGStream
-from dsareid.models.features import Branches, Features
-from dsareid.models.heads import ClassifierKind, Guidance, Heads, Output
-from dsareid.models.mf import MFStream
-
-Streams = Literal["both", "mf", "dsag"]
+from dsareid.models.features import Features
+from dsareid.models.heads import Heads, Output
+from dsareid.models.mf import MFStream, ResNetTrunk
+from dsareid.models.options import Branches, ClassifierKind, Guidance, Streams
 
 
 class DSAReID(Heads):
@@ -19,11 +17,11 @@ class DSAReID(Heads):
 
     In train mode it takes (image, dsap) and returns an Output; in eval mode it takes the image
     alone and returns the (B, 2 * D) embedding [f_G, f_L], each half L2-normalised, D = 2048 at the
-    paper's widths. Nothing is downloaded; see dsareid.runs.weights for ImageNet weights.
+    paper's widths. Nothing is downloaded; see dsareid.runs.network for ImageNet weights.
 
     Args:
         num_classes: identities in the training set.
-        width, head_width, depths: see MFStream; head_width also scales the DSAG-Stream, because
+        width, head_width, depths: see ResNetTrunk, MFStream; head_width also scales the DSAG-Stream, because
             z = f + d needs equal sizes.
         classifier_kind: "two-layer" is the paper's; of "bnneck" every embedding is that behind the necks.
         zero_init: start every residual block as its shortcut (not in the paper; small networks
@@ -34,7 +32,6 @@ class DSAReID(Heads):
         guidance: "add": z = f + d (the paper's); "concat": per branch, [f, d] through one fully connected
             layer (Table 5); "distill": z = f, and the guide, trained by losses of its own, teaches f by its
             logits (not in the paper).
-        parts, reversed_charts: see DSAGStream.
     """
 
     def __init__(
@@ -49,22 +46,21 @@ class DSAReID(Heads):
         streams: Streams = "both",
         branches: Branches = "both",
         guidance: Guidance = "add",
-        parts: int = 24,
-        reversed_charts: bool = False,
     ):
         super().__init__(num_classes, guidance if streams == "both" else None, classifier_kind)
-        self.mf = self.dsag = None
+        self.mf: MFStream | None = None
+        self.dsag: DSAGStream | None = None
         if streams != "dsag":
-            self.mf = MFStream(width, head_width, depths, branches)
+            self.mf = MFStream(ResNetTrunk(width, depths[:3]), head_width, depths[3], branches)
         if streams != "mf":
-            self.dsag = DSAGStream(head_width, branches, parts, reversed_charts)
+            self.dsag = DSAGStream(head_width, branches)
         size = 4 * int(512 * head_width)
         self.add_heads(size if branches != "local" else None, size // 8 if branches != "global" else None)
         if zero_init:
             zero_last_scales(self)
 
     def forward(self, image: Tensor | None, dsap: Tensor | None = None) -> Output | Tensor:
-        """image (B, 3, H, W) and dsap (B, parts, 3, S, S), floating and normalised.
+        """image (B, 3, H, W) and dsap (B, 24, 3, S, S), floating and normalised.
 
         In eval mode a network of the DSAG-Stream alone takes (None, dsap).
 
@@ -107,17 +103,3 @@ class DSAReID(Heads):
         if dsap is None:
             raise ValueError("dsap is missing: this model takes (image, dsap)")
         return stream(dsap)
-
-
-class TwoBranch(DSAReID):
-    """The MF-Stream alone (Table 3, "Two branches"): DSAReID with d = 0."""
-
-    def __init__(self, num_classes: int, **options):
-        super().__init__(num_classes, streams="mf", **options)
-
-
-class Baseline(DSAReID):
-    """ResNet-50 without its last stride, global feature only (Table 3, "Baseline")."""
-
-    def __init__(self, num_classes: int, **options):
-        super().__init__(num_classes, streams="mf", branches="global", **options)

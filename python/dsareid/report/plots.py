@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dsareid.runs.records import Row
+
 # Readable on white and on near-black, and apart for colour-blind readers (after Okabe and Ito).
 COLOURS = ("#2b7bba", "#e07b1a", "#1f9e77", "#c5558f", "#8f7ad6", "#b39516", "#5aa9d6", "#8a8f98")
 _TEXT = {"light": "#2a3038", "dark": "#d5dae1"}
@@ -32,19 +34,21 @@ class Plot:
     alt: str
 
 
-def cmc_plot(rows: Records) -> Plot:
+def cmc_plot(rows: Sequence[Row]) -> Plot:
     """CMC of every row of the table, in per cent, up to rank 20."""
 
     def draw(axes: Axes) -> None:
-        for row, colour in zip(rows, COLOURS):
-            curve = 100 * np.asarray(row["cmc"][:20])
-            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=row["name"])
+        for number, row in enumerate(rows):
+            curve = 100 * np.asarray(row.cmc[:20])
+            colour, again = COLOURS[number % len(COLOURS)], number >= len(COLOURS)
+            style = "--" if again else "-"
+            axes.plot(np.arange(1, len(curve) + 1), curve, style, color=colour, label=row.name)
         axes.set(xlabel="rank", ylabel="queries with a match, %", ylim=(0, 102), xlim=(1, 20))
         axes.set_xticks([1, 5, 10, 15, 20])
         # Above the curves: inside, some curve always runs through it.
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    words = "; ".join(f"{row['name']} {100 * row['cmc'][0]:.1f} % at rank 1" for row in rows)
+    words = "; ".join(f"{row.name} {100 * row.rank(1):.1f} % at rank 1" for row in rows)
     return _render("CMC", draw, f"CMC curves: {words}")
 
 

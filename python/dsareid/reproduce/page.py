@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from dsareid.data.layouts.datasets import CUHK01
-from dsareid.evaluation import SYMBOLS, Features
 from dsareid.ground.files import atomic_path
+from dsareid.models.options import SYMBOLS, MatchedBy
 from dsareid.report.plots import rows_plot
 from dsareid.report.templates import render
 from dsareid.reproduce.recipes import Figures
@@ -48,7 +48,7 @@ class Line:
     """A row."""
 
     name: str
-    matched_by: Features
+    matched_by: MatchedBy
     network: str
     cells: dict[str, Cell]  # by measure, as in MEASURES
 

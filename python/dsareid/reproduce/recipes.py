@@ -5,15 +5,16 @@ re-ranking.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dsareid.data.batch import GuideConfig
 from dsareid.data.layouts.datasets import CUHK01, CUHK03, DUKE, MARKET
-from dsareid.evaluation import Features
-from dsareid.models.reid import Guidance
-from dsareid.runs.config import ModelName, TrainConfig
+from dsareid.models.options import Guidance, GuideInputName, MatchedBy, ModelName
+from dsareid.runs.config import TrainConfig
+
+TableName = Literal["table2", "table3", "table4", "table5", "dsap-alone", "beyond"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Network:
     """Of its folder."""
     model: ModelName = "dsa"
     guidance: Guidance = "add"
-    fed: Literal["dsap", "crops", "patches"] = "dsap"
+    guide_input: GuideInputName = "part-images"
     erasing: bool = True
     smoothing: bool = True
     pretrained: bool = False
@@ -34,7 +35,6 @@ class Network:
         self, preset: TrainConfig, data: Path, out: Path, seed: int, protocol: str = ""
     ) -> TrainConfig:
         """The settings of a run of it; `fine_tuning` sets the rest of one that is pre-trained."""
-        guide = GuideConfig(fed=self.fed) if self.fed != "dsap" else preset.guide
         config = dataclasses.replace(
             preset,
             data=data,
@@ -43,7 +43,7 @@ class Network:
             protocol=protocol,
             model=self.model,
             guidance=self.guidance,
-            guide=guide,
+            guide_input=self.guide_input,
         )
         if not self.erasing:
             config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, erase=0.0))
@@ -53,7 +53,7 @@ class Network:
 
 
 def fine_tuning(config: TrainConfig, source: Path) -> TrainConfig:
-    """The settings of a run that goes on from another's network on other data.
+    """The settings of a run that starts from another's network, on other data.
 
     The paper says no more than "pre-trained" and "fine-tuned". Our decision: the same recipe with a tenth of
     the learning rate.
@@ -78,7 +78,7 @@ class Row:
 
     name: str
     network: Network
-    matched_by: Features
+    matched_by: MatchedBy
     paper: dict[str, Figures]
     """The paper's figures by data set."""
 
@@ -90,23 +90,23 @@ TWO_BRANCH = Network("two-branch", "two-branch")
 DSA_GLOBAL = Network("dsa-global", "dsa-global")
 DSA_LOCAL = Network("dsa-local", "dsa-local")
 DSA = Network("dsa")
-CSA = Network("csa", fed="crops")
+CSA = Network("csa", guide_input="part-crops")
 CONCAT = Network("dsa-concat", guidance="concat")
 DSAP_ALONE = Network("dsap-alone", "dsap")
 PRETRAINING = Network("pre-trained")
 FINE_TUNED = Network("dsa-fine-tuned", pretrained=True)
 DISTILLED = Network("dsa-distilled", guidance="distill")
-TAUGHT_BY_PATCHES = Network("patches-distilled", guidance="distill", fed="patches")
+TAUGHT_BY_PATCHES = Network("patches-distilled", guidance="distill", guide_input="image-patches")
 
 
-def _market(name: str, network: Network, matched_by: Features, *figures: float) -> Row:
+def _market(name: str, network: Network, matched_by: MatchedBy, *figures: float) -> Row:
     return Row(name, network, matched_by, {MARKET.name: Figures(*figures)})
 
 
 _BASELINE_RE_LS = _market("Baseline (RE+LS)", BASELINE_RE_LS, "mf", 81.2, 93.4, 97.8, 98.5)
 _ONLY_MF = _market("DSA-reID (only MF-Stream)", DSA, "mf", 87.6, 95.7, 98.4, 99.1)
 
-TABLES: dict[str, tuple[Row, ...]] = {
+TABLES: Mapping[TableName, tuple[Row, ...]] = {
     "table2": (
         Row(
             "DSA-reID",
@@ -155,7 +155,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
 }
 
 # Of Table 2, the strongest methods beside the paper's own, as it prints them.
-BESIDE: dict[str, dict[str, Figures]] = {
+OTHER_METHODS: dict[str, dict[str, Figures]] = {
     MARKET.name: {
         "PCB+RPP": Figures(81.6, 93.8),
         "MGN": Figures(86.9, 95.7),
@@ -176,7 +176,7 @@ BESIDE: dict[str, dict[str, Figures]] = {
     },
 }
 
-TITLES = {
+TITLES: Mapping[TableName, str] = {
     "table2": "Table 2, the paper's row",
     "table3": "Table 3",
     "table4": "Table 4",

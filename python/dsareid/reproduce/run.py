@@ -8,9 +8,10 @@ Tables share OUT, and so the networks that are in both.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,15 +20,25 @@ from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, SPLITS, TRAIN
 from dsareid.data.layouts.datasets import CUHK01, PUBLIC
 from dsareid.data.store.pack import ensure_store
 from dsareid.data.store.reader import Store
-from dsareid.engine import Interrupted, TrainConfig, load_run, train
-from dsareid.evaluation import Features, match
-from dsareid.evaluation.run_features import needs_iuv
-from dsareid.ground.errors import DSAError
+from dsareid.engine.loop import Interrupted, train
+from dsareid.engine.presets import PresetName, preset
+from dsareid.evaluation.run_features import match, needs_iuv
+from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder
-from dsareid.reproduce.page import MEASURES, Cell, Heading, Line, Table, format_text, write_table
-from dsareid.reproduce.recipes import BESIDE, PRETRAINING, TABLES, TITLES, Network, Row, fine_tuning
-from dsareid.runs.config import load_config
-from dsareid.runs.folder import CHECKPOINT, CONFIG
+from dsareid.models.options import MatchedBy
+from dsareid.reproduce.page import MEASURES, Cell, Heading, Line, Table, write_table
+from dsareid.reproduce.recipes import (
+    OTHER_METHODS,
+    PRETRAINING,
+    TABLES,
+    TITLES,
+    Network,
+    Row,
+    TableName,
+    fine_tuning,
+)
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import RunFolder, load_run
 
 MATCHED = "matched.json"
 
@@ -36,7 +47,7 @@ class Matched(BaseModel):
     """What a finished run was matched by, and what came out."""
 
     source: str  # fingerprint of the files that it was trained on
-    features: dict[Features, dict[str, float]]  # mAP, rank1, rank5 and rank10, fractions of 1
+    features: dict[MatchedBy, dict[str, float]]  # mAP, rank1, rank5 and rank10, fractions of 1
 
 
 @dataclass(frozen=True)
@@ -45,31 +56,31 @@ class Task:
 
     network: Network
     seed: int
-    features: tuple[Features, ...]
+    features: tuple[MatchedBy, ...]
     config: TrainConfig
     source: str  # fingerprint of the data set's files
 
 
 def reproduce(
-    table: str,
+    table: TableName,
     data: Path,
     out: Path,
-    preset: TrainConfig,
+    preset_name: PresetName,
     *,
-    preset_name: str = "",
+    changes: Mapping[str, Any] | None = None,
     seeds: int = 1,
     pretraining: Path | None = None,
 ) -> Table:
-    """Run what a table needs and is not done yet, print and write the table.
+    """Run what a table needs and is not done yet, and write the table after every run.
 
-    It can be stopped at any time; the next call goes on where it stood.
+    It can be stopped at any time; the next call resumes.
 
     Args:
         table: a name in recipes.TABLES.
         data: the data set or a store of it.
         out: a folder for the runs of this data set and preset.
-        preset: settings that are the same for every row; its data, out, seed and model are not looked at.
-        preset_name: what the table calls it.
+        preset_name: settings that are the same for every row.
+        changes: settings beside the preset's: protocol, weights, device.
         seeds: how many runs of each network, with seeds 0, 1, ...
         pretraining: the data set on which the network of CUHK01's second row is trained first.
 
@@ -80,28 +91,27 @@ def reproduce(
     if table not in TABLES:
         raise DSAError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
     if seeds < 1:
-        raise DSAError(f"--seeds must be at least 1, not {seeds}")
-    out, preset = out.absolute(), dataclasses.replace(preset, data=data.absolute(), out=out.absolute())
+        raise DSAError(f"`seeds` must be at least 1, not {seeds}")
+    out = out.absolute()
+    shared = preset(preset_name, data.absolute(), out, **(changes or {}))
     # What any of the runs will miss is to be said before days of training.
-    store = _checked_store(table, preset)
+    store = _checked_store(table, shared)
     rows = _rows(table, store, pretraining)
-    first = dataclasses.replace(preset, data=pretraining.absolute(), protocol="") if pretraining else None
-    tasks = list(_tasks(rows, preset, store.header.source, seeds, first))
+    first = dataclasses.replace(shared, data=pretraining.absolute(), protocol="") if pretraining else None
+    tasks = list(_tasks(rows, shared, store.header.source, seeds, first))
     for task in tasks:
         _check_same(task)
     make_folder(out)
     for number, task in enumerate(tasks, 1):
         if not _is_done(task):
-            print(f"[{number}/{len(tasks)}] {task.network.name}, seed {task.seed}", flush=True)
-            _do(task, store)
-        made = _table(rows, tasks, store, _heading(table, preset_name, preset, seeds))
+            logger.info(f"[{number}/{len(tasks)}] {task.network.name}, seed {task.seed}")
+            _train_and_match(task, store)
+        made = _table(rows, tasks, store, _heading(table, preset_name, shared.weights, seeds))
         write_table(made, out)
-    print(format_text(made))
-    print(f"{out / table}.html, .csv, .txt")
     return made
 
 
-def _checked_store(table: str, preset: TrainConfig) -> Store:
+def _checked_store(table: TableName, preset: TrainConfig) -> Store:
     """The store of the data set, with all splits and maps that training and evaluation will need."""
     tested = (QUERY, GALLERY, MULTI_QUERY) if any(_needs_maps(row, preset) for row in TABLES[table]) else ()
     mapped = (TRAIN, *tested)
@@ -117,14 +127,14 @@ def _needs_maps(row: Row, preset: TrainConfig) -> bool:
     return needs_iuv(config, row.matched_by)
 
 
-def _rows(table: str, store: Store, pretraining: Path | None) -> list[Row]:
+def _rows(table: TableName, store: Store, pretraining: Path | None) -> list[Row]:
     """The rows that can be run: those that are pre-trained only where there are data to do it on."""
     rows = TABLES[table]
     kept = [row for row in rows if pretraining or not row.network.pretrained]
     if pretraining and not any(row.network.pretrained for row in rows):
-        raise DSAError(f"--pretraining {pretraining}: no row of {table} is pre-trained; one of table2 is")
+        raise DSAError(f"`pretraining={pretraining}`: no row of {table} is pre-trained; one of table2 is")
     if len(kept) < len(rows) and store.header.dataset == CUHK01.name:
-        print("note: the row that is pre-trained on CUHK03 is left out; --pretraining ROOT adds it")
+        logger.warning("the row that is pre-trained on CUHK03 is left out; `pretraining=ROOT` adds it")
     return kept
 
 
@@ -163,19 +173,19 @@ def _check_same(task: Task) -> None:
     """Raise DSAError where the run's folder is of another data set or of other settings."""
     run = task.config.out
     matched = _read_matched(run / MATCHED)
-    if not matched and not (run / CHECKPOINT).exists():
+    if not matched and not RunFolder(run).checkpoint.exists():
         return
-    saved, wanted = load_config(run / CONFIG), task.config
+    saved, wanted = RunFolder(run).read_config(), task.config
     for field in dataclasses.fields(TrainConfig):
         before, now = getattr(saved, field.name), getattr(wanted, field.name)
         if field.name not in ("out", "device") and before != now:
             raise DSAError(
-                f"{run}: its {field.name} is {before}, but {now} is asked for: --out belongs to one data set "
+                f"{run}: its {field.name} is {before}, but {now} is asked for: `out` belongs to one data set "
                 "and one preset; choose another"
             )
     if matched and matched.source != task.source:
         raise DSAError(
-            f"{run}: trained on {task.config.data} before its files changed; choose another --out, or remove "
+            f"{run}: trained on {task.config.data} before its files changed; choose another `out`, or remove "
             "this folder"
         )
 
@@ -186,13 +196,13 @@ def _is_done(task: Task) -> bool:
     return matched is not None and set(task.features) <= matched.features.keys()
 
 
-def _do(task: Task, store: Store) -> None:
+def _train_and_match(task: Task, store: Store) -> None:
     """Train, where that is not done, and evaluate."""
     run = task.config.out
     try:
-        train(task.config, resume=(run / CHECKPOINT).exists())
+        train(task.config, resume=RunFolder(run).checkpoint.exists())
     except Interrupted as interrupt:
-        raise Interrupted(f"stopped in {run}; the same command goes on from there") from interrupt
+        raise Interrupted(f"stopped in {run}; the same command resumes there") from interrupt
     matched = _read_matched(run / MATCHED)
     before = matched.features if matched else {}
     missing = [name for name in task.features if name not in before]
@@ -212,11 +222,11 @@ def _read_matched(path: Path) -> Matched | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise DSAError(f"{path}: not as dsareid reproduce wrote it; remove it") from error
+        raise DSAError(f"{path}: not what dsareid reproduce writes; remove it") from error
 
 
-def _heading(table: str, preset_name: str, preset: TrainConfig, seeds: int) -> Heading:
-    return Heading(table, TITLES[table], preset_name, preset.weights, seeds)
+def _heading(table: TableName, preset_name: PresetName, weights: str, seeds: int) -> Heading:
+    return Heading(table, TITLES[table], preset_name, weights, seeds)
 
 
 def _table(rows: Sequence[Row], tasks: list[Task], store: Store, heading: Heading) -> Table:
@@ -236,7 +246,7 @@ def _table(rows: Sequence[Row], tasks: list[Task], store: Store, heading: Headin
         }
         lines.append(Line(row.name, row.matched_by, row.network.name, cells))
     counts = [len(store.select(split, iuv=False)) for split in SPLITS]
-    others = {} if header.synthetic or heading.table != "table2" else BESIDE.get(header.dataset, {})
+    others = {} if header.synthetic or heading.table != "table2" else OTHER_METHODS.get(header.dataset, {})
     return Table(
         heading=heading,
         dataset=header.dataset,

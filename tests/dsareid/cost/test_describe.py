@@ -1,6 +1,5 @@
 """What describe counts, against counts by hand; what it measures, against what there must be at least."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,29 +7,17 @@ import torch
 from torch import nn
 
 from dsareid.commands.main import main
-from dsareid.cost import describe as module
-from dsareid.cost.describe import (
-    CLASSIFIERS,
-    DSAG,
-    FUSION,
-    MF,
-    Inference,
-    Seconds,
-    anatomy,
-    describe,
-    format_anatomy,
-    format_inference,
-    format_peaks,
-    training_peak,
-    unguided,
-    ways,
-)
-from dsareid.data.batch import GuideConfig
-from dsareid.engine import PRESETS
+from dsareid.cost import memory, tables, timing
+from dsareid.cost.anatomy import CLASSIFIERS, DSAG, FUSION, MF, anatomy
+from dsareid.cost.memory import training_peak
+from dsareid.cost.tables import cost_tables, format_anatomy, format_inference, format_peaks, without_guide
+from dsareid.cost.timing import Inference, Seconds, ways
+from dsareid.engine.presets import PRESETS
+from dsareid.engine.presets import preset as preset_of
 from dsareid.ground.errors import DSAError
 from dsareid.models.branch import BranchConv2d
-from dsareid.runs.config import NetworkConfig
-from dsareid.runs.folder import build_model
+from dsareid.models.options import NetworkConfig
+from dsareid.runs.network import build_model
 
 CPU = torch.device("cpu")
 SMALL = NetworkConfig(width=1 / 16, head_width=1 / 16, depths=(1, 1, 1, 1))
@@ -43,15 +30,13 @@ KINDS = {
     "dsap": {"model": "dsap"},
     "concat": {"guidance": "concat"},
     "distill": {"guidance": "distill"},
-    "8 parts": {"guide": GuideConfig(parts=8)},
-    "reversed charts": {"guide": GuideConfig(reversed_charts=True)},
-    "crops": {"guide": GuideConfig(fed="crops")},
-    "patches": {"guide": GuideConfig(fed="patches")},
+    "crops": {"guide_input": "part-crops"},
+    "patches": {"guide_input": "image-patches"},
 }
 
 
 def preset(name="paper", **changes):
-    return dataclasses.replace(PRESETS[name], data=Path(), out=Path(), **changes)
+    return preset_of(name, Path(), Path(), **changes)
 
 
 def small(**changes):
@@ -65,8 +50,8 @@ def in_all(layers):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "ROUNDS", 3)
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(timing, "ROUNDS", 3)
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
 
 
 def test_a_convolution_by_hand():
@@ -127,7 +112,7 @@ def test_nothing_is_left_out(kind):
             layer.register_forward_hook(
                 lambda layer, _, y: work.append(layer.weight.numel() * y[0].numel() // len(layer.weight))
             )
-    model.train()(torch.randn(2, 3, 64, 32), torch.randn(2, config.guide.parts, 3, 8, 8))
+    model.train()(torch.randn(2, 3, 64, 32), torch.randn(2, 24, 3, 8, 8))
     assert sum(multiply_adds for _, multiply_adds in counts) == sum(work)
 
 
@@ -269,7 +254,7 @@ def test_a_slow_layer_is_found(quick, monkeypatch):
     assert times[DSAG] == [0, 0, 1, 0.5, 0, 0, 0, 1.5]
 
 
-@pytest.mark.skipif(not module._STATUS.exists(), reason="measured by /proc")
+@pytest.mark.skipif(not memory._STATUS.exists(), reason="measured by /proc")
 def test_the_peak_of_a_training_step():
     """At least what parameters, gradients and Adam's two moments are, and more for more images."""
     config = preset("demo", network=NetworkConfig(width=1 / 4, head_width=1 / 2, depths=(1, 1, 1, 1)))
@@ -281,33 +266,33 @@ def test_the_peak_of_a_training_step():
 
 
 def test_without_proc(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
     peak = training_peak(small(), 5, 2, CPU)
     assert peak is None and "not measured" in format_peaks({"dsa": peak}, "here", CPU)
 
 
 def test_the_network_without_its_guide():
-    assert unguided(small(guidance="concat")).model == "two-branch"
-    assert unguided(small(model="dsa-global")).model == "baseline"
-    assert unguided(small(model="dsa-local")) is None and unguided(small(model="baseline")) is None
+    assert without_guide(small(guidance="concat")).model == "two-branch"
+    assert without_guide(small(model="dsa-global")).model == "baseline"
+    assert without_guide(small(model="dsa-local")) is None and without_guide(small(model="baseline")) is None
 
 
-def test_all_of_it(quick, monkeypatch, capsys):
+def test_all_of_it(quick, monkeypatch, caplog):
+    caplog.set_level("INFO", "dsareid")
     peaks = {"two-branch": 1_500_000, "dsa": 9_500_000}
-    monkeypatch.setattr(module, "training_peak", lambda config, *_: peaks[config.model])
-    texts = list(describe(small(), 5, 2, CPU))
+    monkeypatch.setattr(tables, "training_peak", lambda config, *_: peaks[config.model])
+    texts = list(cost_tables(small(), 5, 2, CPU))
     assert [text.split(maxsplit=1)[0] for text in texts] == ["dsa:", "inference,", "peak"]
     lines = texts[2].splitlines()
     assert lines[1].split() == ["two-branch", "2", "MB"] and lines[2].split() == ["dsa", "10", "MB"]
     assert "float32, batches of 2 on the CPU" in texts[2] and "1 thread)" in texts[2]
-    out, err = capsys.readouterr()
-    assert not out and err.count("measuring") == 2
+    assert caplog.text.count("measuring") == 2
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        module.BrokenProcessPool("killed"),
+        tables.BrokenProcessPool("killed"),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
@@ -316,18 +301,18 @@ def test_too_little_memory_is_said(quick, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(module, "training_peak", fail)
-    with pytest.raises(DSAError, match="--batch-size 2: more than the memory of cpu holds"):
-        list(describe(small(), 5, 2, CPU))
+    monkeypatch.setattr(tables, "training_peak", fail)
+    with pytest.raises(DSAError, match="`batch_size=2`: more than the memory of cpu holds"):
+        list(cost_tables(small(), 5, 2, CPU))
 
 
 def test_other_errors_are_not_called_memory(quick, monkeypatch):
     def fail(*_):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(module, "training_peak", fail)
+    monkeypatch.setattr(tables, "training_peak", fail)
     with pytest.raises(RuntimeError, match="something else"):
-        list(describe(small(), 5, 2, CPU))
+        list(cost_tables(small(), 5, 2, CPU))
 
 
 @pytest.mark.parametrize(
@@ -350,7 +335,7 @@ def test_bad_options(capsys, arguments, words):
 def test_the_command(capsys, quick, monkeypatch):
     """The preset gives the defaults, options change them."""
     seen = []
-    monkeypatch.setattr("dsareid.commands.describe.describe", lambda *given: seen.append(given) or ["text"])
+    monkeypatch.setattr("dsareid.cost.tables.cost_tables", lambda *given: seen.append(given) or ["text"])
     for arguments in (["--preset", "demo"], ["--model", "two-branch", "--num-classes", "9", "--width", "64"]):
         assert main(["describe", *arguments, "--device", "cpu"]) == 0
     assert capsys.readouterr().out == "text\n\n" * 2

@@ -14,13 +14,16 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from dsa_ext import CUDA_ERROR, iuv_to_dsap
-from dsareid.data.batch import MEAN, STD, AugmentConfig, BatchConfig, GuideConfig, TrainData
+from dsareid.data.augment import AugmentConfig
+from dsareid.data.batch import BatchConfig, InputConfig
 from dsareid.data.iuv import write_iuv
 from dsareid.data.layouts.base import TRAIN
+from dsareid.data.loader import TrainData
 from dsareid.data.sampler import PKSampler
 from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import open_store
 from dsareid.ground.errors import DSAError
+from dsareid.models.options import MEAN, STD
 
 QUIET = AugmentConfig(pad=0, flip=0, erase=0)
 BUSY = AugmentConfig(pad=4, flip=0.5, erase=0.8, drop_person=0.2, drop_part=0.2)
@@ -32,19 +35,9 @@ def store(tiny_data, tmp_path_factory):
     return pack(tiny_data, tmp_path_factory.mktemp("stores") / "store")
 
 
-def config(augment=QUIET, **changes):
-    return BatchConfig(
-        **{
-            "batch": 4,
-            "height": 64,
-            "width": 32,
-            "guide": GuideConfig(),
-            "dsap_size": 8,
-            "augment": augment,
-            "seed": 5,
-        }
-        | changes
-    )
+def config(augment=QUIET, seed=5, batch=4, **changes):
+    taken = {"height": 64, "width": 32, "guide": "part-images", "dsap_size": 8} | changes
+    return BatchConfig(InputConfig(**taken), batch, augment, seed)
 
 
 def train_data(store, *, resident=None, **changes):
@@ -90,7 +83,7 @@ def test_held_on_the_device_or_streamed_gives_the_same_bits(store):
     batches = copies(streamed, sampler, epoch=3)
     assert same(batches, copies(held, sampler, epoch=3))
     assert not same(batches, copies(held, sampler, epoch=4))
-    assert "held on cpu" in held.described and "by 1 thread" in streamed.described
+    assert "held on cpu" in held.description and "by 1 thread" in streamed.description
 
 
 def test_the_second_half_of_an_epoch_is_that_of_the_whole(store):
@@ -257,10 +250,9 @@ def test_a_store_that_changes_under_the_reader(store, tmp_path):
 
 
 @pytest.mark.parametrize("resident", [False, True])
-@pytest.mark.parametrize("fed", ["crops", "patches"])
-def test_what_is_fed_in_place_of_dsap_images(store, fed, resident):
+@pytest.mark.parametrize("guide", ["part-crops", "image-patches"])
+def test_guide_inputs_that_are_made_beside_the_images(store, guide, resident):
     """Of the augmented view, the same bits streamed and resident, and again in another order of batches."""
-    guide = GuideConfig(fed=fed)
     data, sampler = train_data(store, guide=guide, augment=BUSY, resident=resident)
     batches = copies(data, sampler)
     assert all(batch[1].shape == (4, 24, 3, 8, 8) and batch[1].any() for batch in batches)
@@ -274,7 +266,7 @@ def test_what_is_fed_in_place_of_dsap_images(store, fed, resident):
 def test_crops_are_of_the_view_that_dsap_images_are_warped_from(store):
     """A part that one of the two does not see is absent from the other too."""
     batches = [
-        copies(*train_data(store, guide=GuideConfig(fed=fed), augment=BUSY)) for fed in ("crops", "dsap")
+        copies(*train_data(store, guide=guide, augment=BUSY)) for guide in ("part-crops", "part-images")
     ]
     absent = 0
     for (_, crops, _), (_, dsap, _) in zip(*batches):
@@ -288,24 +280,5 @@ def test_patches_need_no_maps(own_data, tmp_path):
     shutil.rmtree(own_data / "iuv")
     store = pack(own_data, tmp_path / "store")
     split = store.select(TRAIN, iuv=False)
-    data = TrainData(split, config(guide=GuideConfig(fed="patches")), CPU)
+    data = TrainData(split, config(guide="image-patches"), CPU)
     assert copies(data, PKSampler(split.ids, 2, 2, 0))[0][1].any()
-
-
-def test_eight_part_images_and_maps_as_stored(store):
-    """The options of the warp reach it: 8 parts, charts turned round, the image before augmentation."""
-    guide = GuideConfig(parts=8, reversed_charts=True, augmented=False)
-    data, sampler = train_data(store, guide=guide, augment=AugmentConfig(pad=4, flip=1, erase=1))
-    index, _ = sampler.epoch(0)
-    split = store.select(TRAIN, iuv=True)
-    for rows, (_, dsap, _) in zip(index, copies(data, sampler)):
-        stored = (torch.from_numpy(x[split.rows[rows]]) for x in (store.images, store.iuv))
-        stored = (x.permute(0, 3, 1, 2) for x in stored)
-        expected = iuv_to_dsap(*stored, size=8, parts=8, mirror=True, dtype=torch.float32, mean=MEAN, std=STD)
-        assert torch.equal(dsap, expected)
-
-
-def test_charts_go_with_dsap_images_alone():
-    for wrong in ({"parts": 8}, {"reversed_charts": True}):
-        with pytest.raises(DSAError, match="--guide.fed crops has no charts"):
-            GuideConfig(fed="crops", **wrong)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dsa_ext import draw_augmentation
-from dsareid.data.batch import MEAN, STD
 from dsareid.data.guide_input import PATCH_COLUMNS, PATCH_ROWS, image_patches, part_crops
+from dsareid.models.options import MEAN, STD
 
 
 def cropped(pixels, parts, size):

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dsa_ext import iuv_to_dsap
-from dsareid.data.batch import MEAN, STD
 from dsareid.data.iuv import read_image, read_iuv, write_iuv
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
 from dsareid.data.torch_dataset import DSAPBatch, DSAPDataset, collate_dsap
 from dsareid.ground.errors import DSAError
+from dsareid.models.options import MEAN, STD
 
 TRANSFORM = transforms.Compose(
     [transforms.Resize((24, 12)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]

@@ -14,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dsareid.data.batch import AugmentConfig, GuideConfig
+from dsareid.data.augment import AugmentConfig
 from dsareid.data.store.pack import pack
-from dsareid.engine import TrainConfig, load_run, train
-from dsareid.engine.loop import Interrupted, Trainer
+from dsareid.engine.learner import Learner
+from dsareid.engine.loop import Interrupted, train
 from dsareid.ground.errors import DSAError
-from dsareid.runs.config import NetworkConfig, OptimConfig, load_config, save_config
-from dsareid.runs.folder import build_model, initialise
+from dsareid.models.options import NetworkConfig
+from dsareid.runs.config import OptimConfig, TrainConfig, load_config, save_config
+from dsareid.runs.folder import load_run
+from dsareid.runs.network import build_model, load_pretrained
 
 NETWORK = NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1))
 
@@ -111,13 +113,12 @@ def test_other_models_need_no_maps(own_data, tmp_path, model):
         {"model": "dsap"},
         {"guidance": "concat"},
         {"guidance": "distill"},
-        {"guide": GuideConfig(fed="crops")},
-        {"guidance": "distill", "guide": GuideConfig(fed="patches")},
-        {"guide": GuideConfig(parts=8, reversed_charts=True, augmented=False)},
+        {"guide_input": "part-crops"},
+        {"guidance": "distill", "guide_input": "image-patches"},
     ],
     ids=str,
 )
-def test_every_kind_of_network_trains_and_goes_on(tiny_data, tmp_path, changes):
+def test_every_kind_of_network_trains_and_resumes(tiny_data, tmp_path, changes):
     """Stopped in its second epoch, which is after the warm-up, it ends where an uninterrupted run does."""
     whole, stopped = (config_for(tiny_data, tmp_path / x, epochs=2, **changes) for x in ("whole", "stopped"))
     train(whole)
@@ -136,7 +137,7 @@ def test_a_run_that_starts_from_another(whole_run, tiny_data, tmp_path):
     config = config_for(tiny_data, tmp_path / "tuned", weights=str(whole_run), seed=7)
     model = build_model(config, 9)
     own = {name: value.clone() for name, value in model.state_dict().items()}
-    initialise(model, config.weights)
+    load_pretrained(model, checkpoint(whole_run)["model"], "whole run")
     for name, value in model.state_dict().items():
         theirs = checkpoint(whole_run)["model"]
         assert torch.equal(value, own[name] if name.startswith("classify_") else theirs[name])
@@ -157,21 +158,22 @@ def test_the_loss_falls(tiny_data, tmp_path):
 
 def stop_after(step):
     """Make training believe that Ctrl-C was pressed during the given step."""
-    original = Trainer._step
+    original, calls = Learner.step, []
 
-    def wrapped(self, batches, count, rate):
-        values = original(self, batches, count, rate)
-        if self.position.step + 1 == step:
+    def wrapped(self, *arguments, **options):
+        values = original(self, *arguments, **options)
+        calls.append(values)
+        if len(calls) == step:
             os.kill(os.getpid(), signal.SIGINT)
         return values
 
-    return mock.patch.object(Trainer, "_step", wrapped)
+    return mock.patch.object(Learner, "step", wrapped)
 
 
 @pytest.mark.parametrize("step", [2, 4, 5, 9])
 def test_resume_is_bit_for_bit_the_uninterrupted_run(whole_run, tiny_data, tmp_path, step):
     config = config_for(tiny_data, tmp_path / "run")
-    with stop_after(step), pytest.raises(Interrupted, match="--resume"):
+    with stop_after(step), pytest.raises(Interrupted, match="resume with: dsareid train"):
         train(config)
     stopped = checkpoint(tmp_path / "run")
     assert stopped["position"]["step"] == step
@@ -205,26 +207,27 @@ def test_seeds_reproduce_and_differ(whole_run, tiny_data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny_data, tmp_path):
-    original = Trainer._learn
+    original, calls = Learner.step, []
 
-    def poison(self, batch, count):
-        if self.position.step == 5:
-            batch = batch._replace(image=batch.image * float("nan"))
-        return original(self, batch, count)
+    def poison(self, batches, *arguments, **options):
+        calls.append(batches)
+        if len(calls) == 6:
+            batches = (batch._replace(image=batch.image * float("nan")) for batch in batches)
+        return original(self, batches, *arguments, **options)
 
-    with mock.patch.object(Trainer, "_learn", poison):
+    with mock.patch.object(Learner, "step", poison):
         with pytest.raises(DSAError, match=r"not finite in epoch 2, batch 2 \(step 6\).*id_f_global nan"):
             train(config_for(tiny_data, tmp_path / "run"))
     assert checkpoint(tmp_path / "run")["position"]["epoch"] == 1
 
 
 def test_an_existing_run_is_not_overwritten(whole_run, tiny_data):
-    with pytest.raises(DSAError, match="add --resume"):
+    with pytest.raises(DSAError, match="resume it"):
         train(config_for(tiny_data, whole_run))
 
 
 def test_resume_without_a_run(tiny_data, tmp_path):
-    with pytest.raises(DSAError, match="without --resume"):
+    with pytest.raises(DSAError, match="no checkpoint to resume from"):
         train(config_for(tiny_data, tmp_path / "run"), resume=True)
 
 
@@ -334,7 +337,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny_data, tmp_path):
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"device": "tpu"}, "--device"),
+        ({"device": "tpu"}, "`device` must be"),
         ({"device": "cuda:99"}, "CUDA devices"),
         ({"identities": 5}, "4 identities, but a batch needs 5"),
     ],
@@ -348,17 +351,17 @@ def test_bad_settings(tiny_data, tmp_path, changes, words):
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"epochs": 0}, "--epochs must be at least 1, not 0"),
-        ({"seed": -1}, "--seed"),
-        ({"dsap_size": 10}, "--dsap-size must be a multiple of 4"),
-        ({"images": 1}, "--images"),
-        ({"network": NetworkConfig(width=0.001)}, "--network.width"),
-        ({"network": NetworkConfig(head_width=0.13)}, "--network.head-width must be a multiple of 1/32"),
-        ({"network": NetworkConfig(depths=(1, 0, 1, 1))}, "--network.depths"),
-        ({"optim": OptimConfig(rate=float("nan"))}, "--optim.rate"),
-        ({"optim": OptimConfig(halve_every=0)}, "--optim.halve-every"),
-        ({"augment": AugmentConfig(pad=-1)}, "--augment.pad"),
-        ({"augment": AugmentConfig(flip=7)}, r"--augment.flip must be 0..1"),
+        ({"epochs": 0}, "`epochs` must be at least 1, not 0"),
+        ({"seed": -1}, "`seed`"),
+        ({"dsap_size": 10}, "`dsap_size` must be a multiple of 4"),
+        ({"images": 1}, "`images`"),
+        ({"network": NetworkConfig(width=0.001)}, "`network.width`"),
+        ({"network": NetworkConfig(head_width=0.13)}, "`network.head_width` must be a multiple of 1/32"),
+        ({"network": NetworkConfig(depths=(1, 0, 1, 1))}, "`network.depths`"),
+        ({"optim": OptimConfig(rate=float("nan"))}, "`optim.rate`"),
+        ({"optim": OptimConfig(halve_every=0)}, "`optim.halve_every`"),
+        ({"augment": AugmentConfig(pad=-1)}, "`augment.pad`"),
+        ({"augment": AugmentConfig(flip=7)}, r"`augment.flip` must be 0..1"),
     ],
 )
 def test_settings_out_of_range(tmp_path, changes, words):

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from dsa_ext import iuv_to_dsap
-from dsareid.data.batch import MEAN, STD
 from dsareid.data.iuv import read_image, read_iuv, write_iuv
 from dsareid.data.store.pack import pack
 from dsareid.engine import TrainConfig
 from dsareid.evaluation import evaluate, evaluate_run, format_table
 from dsareid.evaluation.baselines import colour_histograms
 from dsareid.ground.errors import DSAError
+from dsareid.models.options import MEAN, STD
 
 HEIGHT, WIDTH = 48, 32
 

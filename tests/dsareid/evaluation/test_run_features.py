@@ -8,16 +8,23 @@ import pytest
 import torch
 from PIL import Image
 
-from dsareid.data.batch import GuideConfig
 from dsareid.data.layouts.base import GALLERY, QUERY
 from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import open_store
-from dsareid.engine import Run, TrainConfig
-from dsareid.evaluation import Features, evaluate, match, rank
-from dsareid.evaluation.run_features import check_features, extract, own_features, query_features
+from dsareid.evaluation import rank
+from dsareid.evaluation.evaluate_run import evaluate
+from dsareid.evaluation.run_features import (
+    check_features,
+    compute_features,
+    match,
+    own_features,
+    query_features,
+)
 from dsareid.ground.errors import DSAError
-from dsareid.runs.config import NetworkConfig
-from dsareid.runs.folder import build_model
+from dsareid.models.options import MatchedBy, NetworkConfig
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import Run, RunFolder
+from dsareid.runs.network import build_model
 
 NETWORK = NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1))
 
@@ -27,13 +34,13 @@ def untrained(data, **changes) -> Run:
         data=data, out=data / "run", height=64, width=32, dsap_size=8, network=NETWORK, weights="none"
     )
     config = dataclasses.replace(config, **changes)
-    return Run(config, build_model(config, 4).eval(), 1, 1, {})
+    return Run(RunFolder(config.out), config, build_model(config, 4).eval(), 1, 1, {})
 
 
 def possible(**changes) -> set[str]:
     config = TrainConfig(data="d", out="o", **changes)
     found = set()
-    for name in get_args(Features):
+    for name in get_args(MatchedBy):
         try:
             check_features(config, name)
             found.add(name)
@@ -46,7 +53,7 @@ def possible(**changes) -> set[str]:
 def test_which_features_each_network_has():
     branches = ("", "-global", "-local")
     whole = {stream: {stream + branch for branch in branches} for stream in ("mf", "fused", "guide")}
-    assert possible() == possible(guidance="concat") == set(get_args(Features))
+    assert possible() == possible(guidance="concat") == set(get_args(MatchedBy))
     assert possible(guidance="distill") == whole["mf"] | whole["guide"]
     assert possible(model="two-branch") == whole["mf"]
     assert possible(model="dsap") == whole["guide"]
@@ -60,23 +67,29 @@ def test_branches_are_halves_of_the_whole(tiny_store, tiny_data):
     store, run = open_store(tiny_store), untrained(tiny_data)
     split = store.select(GALLERY, iuv=True)
     for stream in ("mf", "fused", "guide"):
-        whole, first, second = (extract(run, split, stream + x, 4) for x in ("", "-global", "-local"))
+        whole, first, second = (
+            compute_features(run, split, stream + x, 4) for x in ("", "-global", "-local")
+        )
         assert torch.equal(torch.cat([first, second], 1), whole) and whole.shape == (len(split), 512)
     alone = untrained(tiny_data, model="dsa-global")
-    assert torch.equal(extract(alone, split, "mf-global", 4), extract(alone, split, "mf", 4))
+    assert torch.equal(
+        compute_features(alone, split, "mf-global", 4), compute_features(alone, split, "mf", 4)
+    )
 
 
-@pytest.mark.parametrize("fed", ["dsap", "crops", "patches"])
-def test_batches_change_nothing(tiny_store, tiny_data, fed):
-    store, run = open_store(tiny_store), untrained(tiny_data, guide=GuideConfig(fed=fed))
+@pytest.mark.parametrize("guide_input", ["part-images", "part-crops", "image-patches"])
+def test_batches_change_nothing(tiny_store, tiny_data, guide_input):
+    store, run = open_store(tiny_store), untrained(tiny_data, guide_input=guide_input)
     split = store.select(GALLERY, iuv=True)
-    torch.testing.assert_close(extract(run, split, "guide", 1), extract(run, split, "guide", 64))
+    torch.testing.assert_close(
+        compute_features(run, split, "guide", 1), compute_features(run, split, "guide", 64)
+    )
 
 
 def test_patches_are_matched_without_maps(own_data, tmp_path):
     shutil.rmtree(own_data / "iuv")
     store = pack(own_data, tmp_path / "store")
-    match(untrained(own_data, guide=GuideConfig(fed="patches")), store, ["guide"])
+    match(untrained(own_data, guide_input="image-patches"), store, ["guide"])
     with pytest.raises(DSAError, match="map"):
         match(untrained(own_data), store, ["guide"])
 
@@ -95,7 +108,7 @@ def test_every_image_a_query(tiny_store, tiny_data):
     store, run = open_store(tiny_store), untrained(tiny_data)
     found = match(run, store, ["mf"], every=True)["mf"]
     splits = [store.select(name, iuv=False) for name in (QUERY, GALLERY)]
-    features = torch.cat([extract(run, split, "mf", 8) for split in splits])
+    features = torch.cat([compute_features(run, split, "mf", 8) for split in splits])
     ids, cams = (torch.cat([torch.from_numpy(getattr(x, y)) for x in splits]) for y in ("ids", "cams"))
     known = ids > 0
     expected = rank(features[known], features, ids[known], ids, cams[known], cams)
@@ -117,7 +130,7 @@ def test_multi_query_averages_over_a_persons_images_from_one_camera(own_data, ad
     found = query_features(run, store, "mf", 4)
     more = store.select("gt_bbox", iuv=False)
     assert len(more) == 4 and set(more.cams) == {3}
-    features = extract(run, more, "mf", 4)
+    features = compute_features(run, more, "mf", 4)
     for row, identity in enumerate(store.select(QUERY, iuv=False).ids):
         torch.testing.assert_close(found[row], features[torch.from_numpy(more.ids == identity)].mean(0))
     plain = pack(root, tmp_path / "plain")
@@ -175,9 +188,9 @@ def test_people_who_were_trained_on_are_not_tested(tmp_path, monkeypatch):
     [
         ({}, "DSA-reID"),
         ({"guidance": "distill"}, "DSA-reID (distill)"),
-        ({"guide": GuideConfig(fed="crops")}, "DSA-reID (guide fed crops)"),
+        ({"guide_input": "part-crops"}, "DSA-reID (part-crops)"),
         ({"model": "dsap"}, "DSAP-images alone"),
-        ({"model": "two-branch", "guide": GuideConfig(fed="crops")}, "two-branch"),
+        ({"model": "two-branch", "guide_input": "part-crops"}, "two-branch"),
     ],
 )
 def test_a_network_is_called_what_it_is(tiny_data, tmp_path, monkeypatch, changes, name):

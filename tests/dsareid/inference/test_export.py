@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dsareid.commands.main import main
-from dsareid.data.batch import MEAN, STD
 from dsareid.ground.errors import DSAError
 from dsareid.inference.embedder import METADATA, load_embedder
 from dsareid.inference.export import export
+from dsareid.models.options import MEAN, STD
 from dsareid.runs.folder import load_run
 
 FORMS = [("m.safetensors", "float32"), ("m.onnx", "float32"), ("m.pt2", "float32"), ("b.pt2", "bfloat16")]

@@ -1,8 +1,9 @@
 import torch
 import torch.nn.functional as F
 
-from dsareid.models import DSAReID, TwoBranch
-from dsareid.models.losses import LossConfig, batch_hard_triplet, distillation, losses
+from dsareid.models import DSAReID
+from dsareid.models.losses import batch_hard_triplet, distillation, losses
+from dsareid.models.options import LossConfig
 
 SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1)}
 
@@ -54,7 +55,7 @@ def test_weights_are_the_papers():
 
 
 def test_without_a_guide_the_losses_on_z_act_on_f():
-    model = TwoBranch(3, **SMALL)
+    model = DSAReID(3, streams="mf", **SMALL)
     out = model(torch.randn(4, 3, 64, 32))
     terms = losses(out, torch.tensor([0, 0, 1, 1]), LossConfig())
     triplet = batch_hard_triplet(out.f.global_, torch.tensor([0, 0, 1, 1]), 0.3)

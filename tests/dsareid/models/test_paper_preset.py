@@ -4,7 +4,6 @@ Every expected number is worked out by hand: a convolution has branches * out * 
 a BatchNorm two parameters a channel. The networks are on the meta device, where nothing is computed.
 """
 
-import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from dsareid.engine import PRESETS
+from dsareid.engine.presets import preset
 from dsareid.models.branch import BranchConv2d
-from dsareid.runs.folder import build_model
+from dsareid.runs.network import build_model
 
 IDENTITIES = 751  # Market-1501's, to train on
 
@@ -80,7 +79,7 @@ NARROW = 256 * 512 + 512 + 2 * 512 + 512 * 751 + 751  # 517,871, on each f_L,i
 
 def paper(**changes):
     """The preset's network on the meta device, in train mode."""
-    config = dataclasses.replace(PRESETS["paper"], data=Path(), out=Path(), **changes)
+    config = preset("paper", Path(), Path(), **changes)
     assert (config.height, config.width, config.dsap_size) == (256, 128, 32)
     with torch.device("meta"):
         return build_model(config, IDENTITIES)

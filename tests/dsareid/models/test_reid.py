@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dsareid.models import Baseline, DSAReID, TwoBranch
+from dsareid.models import DSAReID
 from dsareid.models.branch import BasicBlock, Bottleneck, BranchConv2d
 
 SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1)}
@@ -47,14 +47,17 @@ def test_output_sizes_at_the_papers_widths():
         assert model(torch.empty(2, 3, 256, 128)).shape == (2, 4096)
         trunk = model.mf.trunk(torch.empty(2, 3, 256, 128))
         assert trunk.shape == (2, 1024, 16, 8)
-        assert Baseline(10).eval()(torch.empty(2, 3, 256, 128)).shape == (2, 2048)
+        assert DSAReID(10, streams="mf", branches="global").eval()(torch.empty(2, 3, 256, 128)).shape == (
+            2,
+            2048,
+        )
 
 
 def test_torchvisions_weights_fit():
     import torchvision
 
     with torch.device("meta"):
-        model, resnet = Baseline(10), torchvision.models.resnet50()
+        model, resnet = DSAReID(10, streams="mf", branches="global"), torchvision.models.resnet50()
     ours = {k: v.shape for k, v in model.mf.trunk.state_dict().items()}
     head = {f"layer4.{k}": v.shape for k, v in model.mf.head_g.state_dict().items()}
     theirs = {k: v.shape for k, v in resnet.state_dict().items() if not k.startswith("fc")}
@@ -64,13 +67,13 @@ def test_torchvisions_weights_fit():
 def test_the_trunk_computes_what_torchvision_computes():
     import torchvision
 
-    from dsareid.runs.weights import load_initial_weights
+    from dsareid.runs.network import load_initial_weights
 
     resnet = torchvision.models.resnet50(weights=None).eval()
-    model = Baseline(3).eval()
+    model = DSAReID(3, streams="mf", branches="global").eval()
     from unittest import mock
 
-    with mock.patch("dsareid.runs.weights._imagenet", resnet.state_dict):
+    with mock.patch("dsareid.runs.network._imagenet", resnet.state_dict):
         load_initial_weights(model, "imagenet")
     image, _ = inputs()
     x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(image))))
@@ -113,20 +116,21 @@ def test_local_features_follow_the_order_of_the_second_merge():
 
 def test_two_branch_and_baseline():
     image, _ = inputs()
-    two = TwoBranch(5, **SMALL)
+    two = DSAReID(5, streams="mf", **SMALL)
     out = two(image)
     assert out.d is None and out.z is out.f and two.eval()(image).shape == (2, 512)
     for features in (lambda: two.fused(image, None), lambda: two.guide(None)):
         with pytest.raises(ValueError, match="DSAG"):
             features()
-    base = Baseline(5, **SMALL)
+    base = DSAReID(5, streams="mf", branches="global", **SMALL)
     out = base(image)
     assert out.z.local is None and not out.logits.f_local and out.logits.z_local is None
     assert base.eval()(image).shape == (2, 256)
 
 
 def test_every_parameter_gets_a_gradient():
-    from dsareid.models.losses import LossConfig, losses
+    from dsareid.models.losses import losses
+    from dsareid.models.options import LossConfig
 
     image, dsap = inputs(4)
     model = DSAReID(2, **SMALL)
@@ -146,13 +150,13 @@ def test_every_parameter_gets_a_gradient():
         {"guidance": "concat"},
         {"guidance": "concat", "branches": "local"},
         {"guidance": "distill"},
-        {"reversed_charts": True},
         {"guidance": "distill", "branches": "global"},
     ],
 )
 def test_every_kind_trains_all_of_its_weights(options):
     """And embeds into as many numbers as it has branches."""
-    from dsareid.models.losses import LossConfig, losses
+    from dsareid.models.losses import losses
+    from dsareid.models.options import LossConfig
 
     image, dsap = inputs(4)
     model = DSAReID(2, **SMALL, **options)
@@ -202,31 +206,6 @@ def test_the_guiding_stream_alone_takes_the_place_of_the_other():
     assert out.d is None and out.z is out.f and model.mf is None
     with pytest.raises(ValueError, match="dsap is missing"):
         model(None)
-
-
-def test_charts_that_run_the_other_way_are_turned_round():
-    """Hand, foot and head of one side in a chart turned round are those of the stream without the option."""
-    model = DSAReID(5, **SMALL).eval()
-    turned = DSAReID(5, **SMALL, reversed_charts=True).eval()
-    turned.load_state_dict(model.state_dict())
-    _, dsap = inputs()
-    other = dsap.clone()
-    other[:, [3, 5, 23]] = other[:, [3, 5, 23]].flip(3)  # left hand, right foot, left head; U down the rows
-    assert torch.equal(turned.guide(dsap), model.guide(other))
-    assert not torch.equal(turned.guide(dsap), model.guide(dsap))
-
-
-def test_eight_branches_from_the_start():
-    """Nothing is merged: a part image moves its own local feature alone."""
-    model = DSAReID(5, **SMALL, parts=8).eval()
-    dsap = torch.randn(1, 8, 3, 8, 8)
-    before = model.dsag(dsap).local
-    for part in range(8):
-        changed = dsap.clone()
-        changed[:, part] += 1
-        moved = (model.dsag(changed).local - before).abs().amax(2)[0] > 0
-        assert moved.nonzero().flatten().tolist() == [part]
-    assert model.fused(torch.randn(1, 3, 64, 32), dsap).shape == (1, 512)
 
 
 def test_zero_init_makes_blocks_their_shortcuts():
@@ -281,5 +260,3 @@ def test_shared_bottlenecks_are_separate_branches():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="num_classes"):
         DSAReID(0)
-    with pytest.raises(ValueError, match="parts must be 24 or 8"):
-        DSAReID(2, **SMALL, parts=13)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from dsareid.data.layouts.datasets import CUHK01, MARKET, PUBLIC
-from dsareid.engine import PRESETS
+from dsareid.engine.presets import preset
 from dsareid.evaluation.run_features import check_features
 from dsareid.reproduce.recipes import TABLES, TITLES, Network, fine_tuning
 
@@ -26,7 +26,7 @@ ROWS = [row for rows in TABLES.values() for row in rows]
 
 
 def config(network: Network):
-    return network.config(PRESETS["paper"], "data", "out", 3)
+    return network.config(preset("paper", "data", "out"), "data", "out", 3)
 
 
 def test_every_printed_row_and_its_figures():
@@ -52,15 +52,15 @@ def test_every_row_is_matched_by_features_that_its_network_has():
 
 def test_what_each_network_is():
     settings = {row.network.name: config(row.network) for row in ROWS}
-    paper = dataclasses.replace(PRESETS["paper"], data="data", out="out", seed=3)
+    paper = preset("paper", "data", "out", seed=3)
     assert settings["dsa"] == paper
     assert settings["two-branch"] == dataclasses.replace(paper, model="two-branch")
     plain, erasing, both = (settings[x] for x in ("baseline", "baseline-re", "baseline-re-ls"))
     assert [x.augment.erase for x in (plain, erasing, both)] == [0, 0.5, 0.5]
     assert [x.loss.smoothing for x in (plain, erasing, both)] == [0, 0, 0.1]
     assert {x.model for x in (plain, erasing, both)} == {"baseline"}
-    assert settings["csa"] == dataclasses.replace(paper, guide=settings["csa"].guide)
-    assert settings["csa"].guide.fed == "crops" and settings["patches-distilled"].guide.fed == "patches"
+    assert settings["csa"] == dataclasses.replace(paper, guide_input="part-crops")
+    assert settings["patches-distilled"].guide_input == "image-patches"
     assert settings["dsa-concat"] == dataclasses.replace(paper, guidance="concat")
     assert settings["dsap-alone"].streams == "dsag"
 

@@ -12,32 +12,31 @@ from PIL import Image
 
 from dsareid.commands.main import main
 from dsareid.data.iuv import write_iuv
-from dsareid.engine import PRESETS
-from dsareid.engine.loop import Interrupted, Trainer
+from dsareid.engine.learner import Learner
+from dsareid.engine.loop import Interrupted
+from dsareid.engine.presets import PRESETS
 from dsareid.ground.errors import DSAError
+from dsareid.models.options import NetworkConfig
 from dsareid.reproduce import run as module
 from dsareid.reproduce.recipes import TABLES
 from dsareid.reproduce.run import reproduce
-from dsareid.runs.config import NetworkConfig, load_config
+from dsareid.runs.config import load_config
 
-SMALL = dataclasses.replace(
-    PRESETS["demo"],
-    data="",
-    out="",
-    epochs=1,
-    height=64,
-    width=32,
-    dsap_size=8,
-    identities=2,
-    images=2,
-    device="cpu",
-    network=NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
-)
+SMALL = {
+    "epochs": 1,
+    "height": 64,
+    "width": 32,
+    "dsap_size": 8,
+    "identities": 2,
+    "images": 2,
+    "device": "cpu",
+    "network": NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
+}
 
 
 @pytest.fixture
 def small_presets(monkeypatch):
-    monkeypatch.setitem(PRESETS, "demo", SMALL)
+    monkeypatch.setitem(PRESETS, "demo", PRESETS["demo"] | SMALL)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -74,40 +73,40 @@ def test_every_row_of_every_table(tiny_data, tmp_path, capsys, small_presets, ta
 
 
 def test_tables_share_networks_and_nothing_is_done_twice(tiny_data, tmp_path, capsys, monkeypatch):
-    reproduce("table5", tiny_data, tmp_path, SMALL)
+    reproduce("table5", tiny_data, tmp_path, "demo", changes=SMALL)
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
-    reproduce("table5", tiny_data, tmp_path, SMALL)
+    reproduce("table5", tiny_data, tmp_path, "demo", changes=SMALL)
     monkeypatch.undo()
     trained = []
     original = module.train
     monkeypatch.setattr(module, "train", lambda c, **k: trained.append(c.out.parent.name) or original(c, **k))
-    reproduce("table4", tiny_data, tmp_path, SMALL)
+    reproduce("table4", tiny_data, tmp_path, "demo", changes=SMALL)
     assert trained == ["baseline-re-ls", "csa"]
 
 
 def test_it_goes_on_where_it_was_stopped(tiny_data, tmp_path, monkeypatch):
     """By Ctrl-C in the third step of the second network, of eight steps each."""
-    config = dataclasses.replace(SMALL, epochs=2)
-    steps, original = [], Trainer._step
+    changes = SMALL | {"epochs": 2}
+    steps, original = [], Learner.step
 
-    def step(self, batches, count, rate):
+    def step(self, *arguments, **options):
         steps.append(self.config.out)
         if len(steps) == 8 + 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batches, count, rate)
+        return original(self, *arguments, **options)
 
-    monkeypatch.setattr(Trainer, "_step", step)
-    with pytest.raises(Interrupted, match="dsa/seed-0; the same command goes on"):
-        reproduce("table5", tiny_data, tmp_path, config, seeds=2)
+    monkeypatch.setattr(Learner, "step", step)
+    with pytest.raises(Interrupted, match="dsa/seed-0; the same command resumes"):
+        reproduce("table5", tiny_data, tmp_path, "demo", changes=changes, seeds=2)
     assert "-" in (tmp_path / "table5.txt").read_text().splitlines()[4]
-    made = reproduce("table5", tiny_data, tmp_path, config, seeds=2)
+    made = reproduce("table5", tiny_data, tmp_path, "demo", changes=changes, seeds=2)
     assert [steps.count(run) for run in dict.fromkeys(steps)] == [8] * 4
     assert all(len(cell.own) == 2 for line in made.lines for cell in line.cells.values())
     assert "Not finished" not in (tmp_path / "table5.txt").read_text()
 
 
 def test_an_unfinished_table_says_so(tiny_data, tmp_path, monkeypatch):
-    done, original = [], module._do
+    done, original = [], module._train_and_match
 
     def only_one(task, store):
         if done:
@@ -115,14 +114,14 @@ def test_an_unfinished_table_says_so(tiny_data, tmp_path, monkeypatch):
         done.append(task)
         original(task, store)
 
-    monkeypatch.setattr(module, "_do", only_one)
+    monkeypatch.setattr(module, "_train_and_match", only_one)
     with pytest.raises(Interrupted):
-        reproduce("table5", tiny_data, tmp_path, SMALL)
+        reproduce("table5", tiny_data, tmp_path, "demo", changes=SMALL)
     assert "Not finished: 1 of 2 rows lack runs." in (tmp_path / "table5.txt").read_text()
 
 
 def test_spread_and_seeds(tiny_data, tmp_path):
-    made = reproduce("dsap-alone", tiny_data, tmp_path, SMALL, seeds=2)
+    made = reproduce("dsap-alone", tiny_data, tmp_path, "demo", changes=SMALL, seeds=2)
     (line,) = made.lines
     configs = [load_config(tmp_path / f"dsap-alone/seed-{seed}/config.json") for seed in (0, 1)]
     assert [config.seed for config in configs] == [0, 1]
@@ -132,10 +131,10 @@ def test_spread_and_seeds(tiny_data, tmp_path):
 
 
 def test_a_run_of_other_data_or_settings_is_not_touched(tiny_data, own_data, tmp_path):
-    reproduce("dsap-alone", tiny_data, tmp_path, SMALL)
+    reproduce("dsap-alone", tiny_data, tmp_path, "demo", changes=SMALL)
     for data, config, word in (
         (own_data, SMALL, "data"),
-        (tiny_data, dataclasses.replace(SMALL, epochs=2), "epochs"),
+        (tiny_data, SMALL | {"epochs": 2}, "epochs"),
     ):
         with pytest.raises(DSAError, match=f"seed-0: its {word} is .* choose another"):
             reproduce("dsap-alone", data, tmp_path, config)
@@ -143,20 +142,20 @@ def test_a_run_of_other_data_or_settings_is_not_touched(tiny_data, own_data, tmp
 
 def test_finished_runs_are_known_without_their_checkpoints(tiny_data, own_data, tmp_path, monkeypatch):
     """And still not taken for those of other data, nor of files that have changed."""
-    reproduce("dsap-alone", own_data, tmp_path, SMALL)
+    reproduce("dsap-alone", own_data, tmp_path, "demo", changes=SMALL)
     (tmp_path / "dsap-alone/seed-0/checkpoint.pt").unlink()
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
-    reproduce("dsap-alone", own_data, tmp_path, SMALL)
+    reproduce("dsap-alone", own_data, tmp_path, "demo", changes=SMALL)
     with pytest.raises(DSAError, match="its epochs is 1, but 2"):
         reproduce("dsap-alone", own_data, tmp_path, dataclasses.replace(SMALL, epochs=2))
     path = next((own_data / "bounding_box_train").iterdir())
     Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     with pytest.raises(DSAError, match="before its files changed"):
-        reproduce("dsap-alone", own_data, tmp_path, SMALL)
+        reproduce("dsap-alone", own_data, tmp_path, "demo", changes=SMALL)
 
 
 def test_methods_that_the_paper_prints_beside_its_own(tiny_data, tmp_path):
-    reproduce("table2", tiny_data, tmp_path, SMALL)
+    reproduce("table2", tiny_data, tmp_path, "demo", changes=SMALL)
     text = (tmp_path / "table2.txt").read_text()
     assert all(name in text for name in ("PCB+RPP", "MGN", "Mancs", "SPReID")) and "86.9" in text
     assert "MGN" in (tmp_path / "table2.html").read_text()
@@ -165,13 +164,13 @@ def test_methods_that_the_paper_prints_beside_its_own(tiny_data, tmp_path):
 
 
 def test_the_papers_figures_stand_beside_real_data_alone(own_data, tmp_path):
-    made = reproduce("table5", own_data, tmp_path / "a", SMALL, preset_name="demo")
+    made = reproduce("table5", own_data, tmp_path / "a", "demo", changes=SMALL, preset_name="demo")
     text = (tmp_path / "a/table5.txt").read_text()
     assert made.has_paper and "87.6" in text
     assert "The preset demo is not the paper's" in text
     assert "bounding_box_train has 16 images of 4 identities instead of 12,936 images of 751" in text
     (own_data / "synth.json").write_text("{}")
-    made = reproduce("table5", own_data, tmp_path / "b", SMALL, preset_name="demo")
+    made = reproduce("table5", own_data, tmp_path / "b", "demo", changes=SMALL, preset_name="demo")
     text = (tmp_path / "b/table5.txt").read_text()
     assert not made.has_paper and "87.6" not in text
     assert "the paper's figures, of photographs, are left out" in text
@@ -194,13 +193,13 @@ def cuhk01(root):
 
 def test_pre_training_and_fine_tuning(tiny_data, tmp_path, capsys):
     root = cuhk01(tmp_path / "CUHK01")
-    plain = reproduce("table2", root, tmp_path / "out", SMALL)
+    plain = reproduce("table2", root, tmp_path / "out", "demo", changes=SMALL)
     assert len(plain.lines) == 1 and plain.dataset == "CUHK01" and plain.protocol == "485-s0"
     text = (tmp_path / "out/table2.txt").read_text()
     assert "on CUHK01 by 485-s0" in text and "does not say by which split" in text
     assert "identities instead of 1,944 images of 486" in text
     assert "--pretraining ROOT adds it" in capsys.readouterr().out
-    made = reproduce("table2", root, tmp_path / "out", SMALL, pretraining=tiny_data)
+    made = reproduce("table2", root, tmp_path / "out", "demo", changes=SMALL, pretraining=tiny_data)
     assert [line.cells["rank1"].paper for line in made.lines] == [88.6, 90.4]
     assert made.lines[0].cells["mAP"].paper is None and made.lines[1].cells["mAP"].own
     first, tuned = (
@@ -209,22 +208,26 @@ def test_pre_training_and_fine_tuning(tiny_data, tmp_path, capsys):
     assert first.data == tiny_data and tuned.data == root
     assert tuned.weights == str(tmp_path / "out/pre-trained/seed-0")
     assert tuned.optim.rate == pytest.approx(first.optim.rate / 10)
-    reproduce("table2", root, tmp_path / "out", SMALL, pretraining=tiny_data)  # and is not done again
+    reproduce(
+        "table2", root, tmp_path / "out", "demo", changes=SMALL, pretraining=tiny_data
+    )  # and is not done again
 
 
 def test_bad_input(tiny_data, own_data, tmp_path):
     with pytest.raises(DSAError, match="there is no table 'table9'; there are table2"):
-        reproduce("table9", tiny_data, tmp_path, SMALL)
+        reproduce("table9", tiny_data, tmp_path, "demo", changes=SMALL)
     with pytest.raises(DSAError, match="--seeds must be at least 1"):
-        reproduce("table3", tiny_data, tmp_path, SMALL, seeds=0)
+        reproduce("table3", tiny_data, tmp_path, "demo", changes=SMALL, seeds=0)
     with pytest.raises(DSAError, match="no row of table3 is pre-trained"):
-        reproduce("table3", tiny_data, tmp_path, SMALL, pretraining=own_data)
+        reproduce("table3", tiny_data, tmp_path, "demo", changes=SMALL, pretraining=own_data)
     shutil.rmtree(own_data / "query")
     with pytest.raises(DSAError, match="query"):
-        reproduce("table5", own_data, tmp_path / "new", SMALL)
+        reproduce("table5", own_data, tmp_path / "new", "demo", changes=SMALL)
     next((own_data / "iuv/bounding_box_test").iterdir()).unlink()
     with pytest.raises(DSAError, match="the IUV map of bounding_box_test"):
-        reproduce("table3", own_data, tmp_path / "new", SMALL)
+        reproduce("table3", own_data, tmp_path / "new", "demo", changes=SMALL)
     with pytest.raises(DSAError, match="no such folder"):
-        reproduce("table2", tiny_data, tmp_path / "new", SMALL, pretraining=tmp_path / "nothing")
+        reproduce(
+            "table2", tiny_data, tmp_path / "new", "demo", changes=SMALL, pretraining=tmp_path / "nothing"
+        )
     assert not (tmp_path / "new").exists()

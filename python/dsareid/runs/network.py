@@ -1,6 +1,8 @@
-"""Initial weights of the MF-Stream: torchvision's ResNet-50."""
+"""The network of a run: built from its settings, with the weights that it starts from."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -9,6 +11,42 @@ from torch import Tensor, nn
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import check_stored
 from dsareid.models.reid import DSAReID
+from dsareid.runs.config import TrainConfig
+
+
+def build_model(config: TrainConfig, identities: int) -> DSAReID:
+    """The network of a run, with random weights drawn from its seed."""
+    network = config.network
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        torch.manual_seed(config.seed)
+        return DSAReID(
+            identities,
+            streams=config.streams,
+            branches=config.branches,
+            guidance=config.guidance,
+            width=network.width,
+            head_width=network.head_width,
+            depths=network.depths,
+            classifier_kind=network.classifier,
+            zero_init=network.zero_init,
+        )
+
+
+def load_pretrained(model: DSAReID, state: Mapping[str, Any], source: str) -> None:
+    """Start from another run's network, but for its classifiers, as for fine-tuning on another data set.
+
+    Args:
+        state: the other model's state dict.
+        source: what to call it in errors.
+
+    Raises:
+        DSAError: it is of another network.
+    """
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("classify_")}
+    state = {name: value for name, value in state.items() if not name.startswith("classify_")} | own
+    if difference := first_difference(model, state):
+        raise DSAError(f"`weights={source}`: a run of another network than this one: {difference}")
+    model.load_state_dict(state)
 
 
 def load_initial_weights(model: DSAReID, source: str) -> None:
@@ -26,8 +64,9 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
     if source == "none" or model.mf is None:
         return
     state = _imagenet() if source == "imagenet" else _read(Path(source))
+    targets: list[tuple[nn.Module, str, tuple[str, ...]]]
     targets = [(model.mf.trunk, "", ("conv1.", "bn1.", "layer1.", "layer2.", "layer3."))]
-    if model.mf.head_l is None and model.dsag is None:
+    if model.mf.head_g is not None and model.mf.head_l is None and model.dsag is None:
         targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
     for module, prefix, wanted in targets:
         # Older files lack BatchNorm's counters of batches; those of a new module are 0.
@@ -35,12 +74,12 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
         part |= {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
         if difference := first_difference(module, part):
             raise DSAError(
-                f"--weights {source}: not the weights of a ResNet-50 of this width: {prefix}{difference}"
+                f"`weights={source}`: not the weights of a ResNet-50 of this width: {prefix}{difference}"
             )
         module.load_state_dict(part)
 
 
-def first_difference(module: nn.Module, state: dict) -> str | None:
+def first_difference(module: nn.Module, state: Mapping[str, Any]) -> str | None:
     """What first keeps a state dict from fitting a module, in a few words; None if it fits."""
     expected = module.state_dict()
     for name, value in expected.items():
@@ -62,8 +101,8 @@ def _imagenet() -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise DSAError(
-            f"--weights imagenet: cannot download {weights.url} ({error}). Give --weights FILE with "
-            "that file copied from elsewhere, or --weights none to start from random weights"
+            f"`weights=imagenet`: cannot download {weights.url} ({error}). Give `weights=FILE` with that "
+            "file copied from elsewhere, or `weights=none` to start from random weights"
         ) from error
 
 
@@ -74,14 +113,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise DSAError(f"--weights {path}: no such file") from error
+        raise DSAError(f"`weights={path}`: no such file") from error
     except DSAError as error:
-        raise DSAError(f"--weights {error}") from error
+        raise DSAError(f"`weights`: {error}") from error
     except Exception as error:  # what the unpickler raises depends on what is in the file
         raise DSAError(
-            f"--weights {path}: not readable as weights: expected a state dict that torch.save or "
+            f"`weights={path}`: not readable as weights: expected a state dict that torch.save or "
             "safetensors wrote, of tensors alone"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DSAError(f"--weights {path}: expected a state dict, names with tensors")
+        raise DSAError(f"`weights={path}`: expected a state dict, names with tensors")
     return state

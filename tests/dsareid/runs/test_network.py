@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from dsareid.ground.errors import DSAError
-from dsareid.models import Baseline, TwoBranch
-from dsareid.runs.weights import load_initial_weights
+from dsareid.models import DSAReID
+from dsareid.runs.network import load_initial_weights
 
 SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1)}
 
@@ -21,39 +21,39 @@ def state_of(model):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("kind", [Baseline, TwoBranch])
-def test_from_a_file(tmp_path, suffix, kind):
-    model = kind(3, **SMALL)
-    state = state_of(Baseline(3, **SMALL))
+@pytest.mark.parametrize("branches", ["global", "both"])
+def test_from_a_file(tmp_path, suffix, branches):
+    model = DSAReID(3, streams="mf", branches=branches, **SMALL)
+    state = state_of(DSAReID(3, streams="mf", branches="global", **SMALL))
     path = tmp_path / f"weights{suffix}"
     (torch.save if suffix == ".pth" else save_file)(state, path)
     head = {k: v.clone() for k, v in model.mf.head_g.state_dict().items()}
     load_initial_weights(model, str(path))
     assert torch.equal(model.mf.trunk.conv1.weight, state["conv1.weight"])
     loaded = model.mf.head_g.state_dict()["0.conv1.weight"]
-    expected = state["layer4.0.conv1.weight"] if kind is Baseline else head["0.conv1.weight"]
+    expected = state["layer4.0.conv1.weight"] if branches == "global" else head["0.conv1.weight"]
     assert torch.equal(loaded, expected)
 
 
 def test_files_without_the_counters_of_batchnorm(tmp_path):
     """State dicts from before torch 0.4.1, as torchvision's older ones, have none."""
-    state = state_of(Baseline(3, **SMALL))
+    state = state_of(DSAReID(3, streams="mf", branches="global", **SMALL))
     torch.save({k: v for k, v in state.items() if "num_batches" not in k}, tmp_path / "old.pth")
-    model = Baseline(3, **SMALL)
+    model = DSAReID(3, streams="mf", branches="global", **SMALL)
     load_initial_weights(model, str(tmp_path / "old.pth"))
     assert torch.equal(model.mf.trunk.conv1.weight, state["conv1.weight"])
     assert model.mf.trunk.bn1.num_batches_tracked == 0
 
 
 def test_none_changes_nothing():
-    model = TwoBranch(3, **SMALL)
+    model = DSAReID(3, streams="mf", **SMALL)
     before = model.mf.trunk.conv1.weight.clone()
     load_initial_weights(model, "none")
     assert torch.equal(model.mf.trunk.conv1.weight, before)
 
 
 def test_bad_files(tmp_path):
-    model = TwoBranch(3, **SMALL)
+    model = DSAReID(3, streams="mf", **SMALL)
     with pytest.raises(DSAError, match="no such file"):
         load_initial_weights(model, str(tmp_path / "missing.pth"))
     for name in ("broken.pth", "broken.safetensors"):
@@ -71,8 +71,8 @@ def test_bad_files(tmp_path):
 def test_no_internet_is_said_and_never_passed_over():
     target = "torchvision.models.ResNet50_Weights.get_state_dict"
     with mock.patch(target, side_effect=OSError("no route to host")):
-        with pytest.raises(DSAError, match="--weights none"):
-            load_initial_weights(TwoBranch(3, **SMALL), "imagenet")
+        with pytest.raises(DSAError, match="or `weights=none`"):
+            load_initial_weights(DSAReID(3, streams="mf", **SMALL), "imagenet")
 
 
 def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
@@ -81,5 +81,5 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
         with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
             for name in plain.namelist():
                 bomb.writestr(name, bytes(1 << 24) if name.endswith("data/0") else plain.read(name))
-    with pytest.raises(DSAError, match="--weights .*bomb.pth: its .* is compressed"):
-        load_initial_weights(TwoBranch(3, **SMALL), str(tmp_path / "bomb.pth"))
+    with pytest.raises(DSAError, match="`weights`: .*bomb.pth: its .* is compressed"):
+        load_initial_weights(DSAReID(3, streams="mf", **SMALL), str(tmp_path / "bomb.pth"))

@@ -1,0 +1,158 @@
+"""What a network consists of, layer by layer: parameters and multiply-adds, counted on nothing but shapes."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dsareid.ground.errors import DSAError
+from dsareid.models.reid import DSAReID
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.network import build_model
+
+MF, DSAG, FUSION, CLASSIFIERS = "MF-Stream", "DSAG-Stream", "fusion", "classifiers (training only)"
+
+
+class Layer(NamedTuple):
+    """A line of a table."""
+
+    name: str
+    output: tuple[int, ...]  # of one image: branches where there are several, channels, rows, columns
+    parameters: int
+    multiply_adds: int  # for one image; a merge only adds
+    modules: tuple[str, ...]  # without children, in the order of their calls; a merge has none
+
+
+class _Call(NamedTuple):
+    """What went through a module, of one image."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    multiply_adds: int
+
+
+def anatomy(config: TrainConfig, num_classes: int) -> dict[str, list[Layer]]:
+    """The layers of a network by the part that they belong to: streams, fusion, classifiers.
+
+    Nothing is computed, and no memory is taken.
+
+    Args:
+        num_classes: identities that the classifiers tell apart.
+
+    Raises:
+        DSAError: num_classes is less than 1.
+    """
+    if num_classes < 1:
+        raise DSAError(f"`num_classes` must be at least 1, not {num_classes}")
+    with torch.device("meta"):
+        model = build_model(config, num_classes)
+    calls = _trace(model, config)
+    parts = {MF: _mf_stream, DSAG: _dsag_stream, FUSION: _fusion, CLASSIFIERS: _classifiers}
+    found = {title: list(layers(model, calls)) for title, layers in parts.items()}
+    return {title: layers for title, layers in found.items() if layers}
+
+
+def _trace(model: DSAReID, config: TrainConfig) -> dict[str, _Call]:
+    """What each module without children did in a forward pass of training, in the order of the calls."""
+    calls: dict[str, _Call] = {}
+
+    def note(name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        calls[name] = _Call(tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), 0)
+
+    for name, module in model.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(partial(note, name))
+    batch, size = 2, config.dsap_size  # the least that BatchNorm takes
+    image = torch.empty(batch, 3, config.height, config.width, device="meta")
+    dsap = torch.empty(batch, 24, 3, size, size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.train()(image, dsap)
+    counts = counter.get_flop_counts()
+    for name, call in calls.items():
+        operations = sum(counts.get(f"{type(model).__name__}.{name}", {}).values())
+        calls[name] = call._replace(multiply_adds=operations // (2 * batch))  # 2 for a multiply-add
+    return calls
+
+
+def _layer(
+    model: DSAReID, calls: dict[str, _Call], name: str, *modules: str, branches: int = 1, apart: bool = False
+) -> Iterator[Layer]:
+    """Modules as one layer; nothing where the model lacks them.
+
+    Args:
+        branches: how many share the channels of the output.
+        apart: each branch is a module of its own instead.
+    """
+    inside = _calls_of(calls, modules)
+    if not inside:
+        return
+    *_, last = inside.values()
+    parameters = sum(p.numel() for m in modules for p in model.get_submodule(m).parameters())
+    output = (branches, *last.output) if apart else _by_branch(last.output, branches)
+    yield Layer(name, output, parameters, sum(call.multiply_adds for call in inside.values()), tuple(inside))
+
+
+def _merge(calls: dict[str, _Call], name: str, branches: int, *following: str) -> Iterator[Layer]:
+    """A merge, which is no module: its output is what the layer behind it takes."""
+    for call in list(_calls_of(calls, following).values())[:1]:
+        yield Layer(name, _by_branch(call.input, branches), 0, 0, ())
+
+
+def _calls_of(calls: dict[str, _Call], modules: tuple[str, ...]) -> dict[str, _Call]:
+    wanted = tuple(f"{module}." for module in modules)
+    return {name: call for name, call in calls.items() if f"{name}.".startswith(wanted)}
+
+
+def _by_branch(shape: tuple[int, ...], branches: int) -> tuple[int, ...]:
+    return shape if branches == 1 else (branches, shape[0] // branches, *shape[1:])
+
+
+def _mf_stream(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
+    if model.mf is None:
+        return
+    for names in _with_their_norms(model.mf.trunk):
+        yield from _layer(model, calls, f"trunk {names[0]}", *(f"mf.trunk.{name}" for name in names))
+    yield from _layer(model, calls, "head_g", "mf.head_g")
+    yield from _layer(model, calls, "head_l", "mf.head_l", branches=8)
+
+
+def _with_their_norms(trunk: nn.Module) -> Iterator[list[str]]:
+    """The children of a trunk that have parameters, each with the normalisation behind it."""
+    names: list[str] = []
+    for name, child in trunk.named_children():
+        if next(child.parameters(), None) is None:
+            continue
+        if names and not isinstance(child, nn.modules.batchnorm._NormBase):
+            yield names
+            names = []
+        names.append(name)
+    if names:
+        yield names
+
+
+def _dsag_stream(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
+    if model.dsag is None:
+        return
+    for name in ("conv1", "conv2", "conv3"):
+        yield from _layer(model, calls, name, f"dsag.{name}", branches=24)
+    yield from _merge(calls, "merge 24 to 13", 13, "dsag.conv4")
+    yield from _layer(model, calls, "conv4", "dsag.conv4", branches=13)
+    yield from _merge(calls, "merge 13 to 8", 8, "dsag.conv5_g", "dsag.conv5_l")
+    yield from _layer(model, calls, "conv5_g", "dsag.conv5_g")
+    yield from _layer(model, calls, "conv5_l", "dsag.conv5_l", branches=8)
+
+
+def _fusion(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
+    yield from _layer(model, calls, "z_G", "fusion.global_")
+    yield from _layer(model, calls, "z_L", "fusion.local", branches=8, apart=True)
+
+
+def _classifiers(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
+    yield from _layer(model, calls, "f_G", "classify_f_global")
+    yield from _layer(model, calls, "f_L", "classify_f_local", branches=8, apart=True)
+    for vector in ("z", "d"):
+        yield from _layer(model, calls, f"{vector}_G", f"classify_{vector}_global")
+        yield from _layer(model, calls, f"{vector}_L", f"classify_{vector}_local")

@@ -1,0 +1,203 @@
+"""A training split as batches, made where the model computes or ahead of it.
+
+Where the split fits into a CUDA device's memory it is put there once and batches are made there; otherwise
+threads assemble the next batches on the host while the model computes. Both give the same bits.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsa_ext import CUDA_ERROR
+from dsareid.data.batch import Batch, BatchConfig, assemble, empty_batch
+from dsareid.data.guide_input import Samples
+from dsareid.data.store.reader import IMAGES, IUV, Split
+from dsareid.ground import _core
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import readable_size
+from dsareid.ground.machine import cores
+from dsareid.models.options import MEAN, STD
+
+_AHEAD = 3  # batches in memory: one in use, the others being made
+_COPIED_AT_ONCE = 1024  # images, on their way to a device
+
+
+class TrainData:
+    """A training split as batches on `device`.
+
+    Args:
+        split: with IUV maps if the guide input is made from them.
+        resident: whether its pixels go to the device; None: where it is a CUDA device that our kernels
+            serve, and they take at most half of its free memory.
+
+    Raises:
+        DSAError: not enough memory.
+    """
+
+    def __init__(self, split: Split, config: BatchConfig, device: torch.device, resident: bool | None = None):
+        identities, label = np.unique(split.ids, return_inverse=True)
+        self.identities, self.images = len(identities), len(split)
+        self._label, self._rows, self._device = torch.from_numpy(label), split.rows, device
+        store, maps = split.store, 2 if config.input.needs_iuv else 1
+        size = len(split) * store.height * store.width * 3 * maps
+        if resident is None:
+            served = device.type == "cuda" and CUDA_ERROR is None
+            resident = served and size <= torch.cuda.mem_get_info(device)[0] // 2
+        # What a resumed run must find again: as many images, and the same pixels.
+        files = (IMAGES, IUV)[:maps]
+        self.fingerprint = {
+            "images": len(split),
+            "dataset": store.header.dataset,
+            "protocol": store.header.protocol,
+            **{x: store.header.arrays[x].sha256 for x in files},
+        }
+        self._source: _Resident | _Stream = (_Resident if resident else _Stream)(split, config, device)
+        self.description = f"{readable_size(size)} of pixels, {self._source.description}"
+
+    def batches(self, epoch: int, index: np.ndarray, repeat: np.ndarray) -> Iterator[Batch]:
+        """The augmented batches of the sampler's index and repeat, int64 [batches, B] each.
+
+        A batch is good until the next one is taken, and one epoch is gone through at a time.
+
+        Raises:
+            DSAError: a sample that cannot be read, by its name; a store that changed.
+            ValueError: an index that no image has.
+        """
+        if index.size and not 0 <= index.min() <= index.max() < self.images:
+            raise ValueError(f"index must be 0..{self.images - 1}, not {index.min()}..{index.max()}")
+        pixels = self._source.batches(epoch, self._rows[index], repeat)
+        for chosen, (image, dsap) in zip(index, pixels):
+            yield Batch(image, dsap, self._label[chosen].to(self._device, non_blocking=True))
+
+
+class _Resident:
+    """The pixels on the device."""
+
+    def __init__(self, split: Split, config: BatchConfig, device: torch.device):
+        self.description = f"held on {device}, where the batches are made"
+        self.config, store = config, split.store
+        self.images = _copy(store.images, split.rows, device)
+        self.iuv = None
+        if config.input.needs_iuv and store.iuv is not None:
+            self.iuv = _copy(store.iuv, split.rows, device)
+        store.check_unchanged()
+        self.position = np.full(len(store.images), -1)  # of a row of the store
+        self.position[split.rows] = np.arange(len(split))
+
+    def batches(
+        self, epoch: int, rows: np.ndarray, repeat: np.ndarray
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for chosen, times in zip(rows, repeat):
+            index, drawn = torch.from_numpy(self.position[chosen]), self.config.draw(epoch, chosen, times)
+            yield assemble(Samples(self.images, self.iuv, index, drawn), self.config.input)
+
+
+class _Stream:
+    """Batches assembled ahead on the host, in memory that is used again."""
+
+    def __init__(self, split: Split, config: BatchConfig, device: torch.device):
+        # On the CPU the model's own threads have the cores.
+        threads = 1 if device.type == "cpu" else min(8, cores())
+        self.description = f"read from {split.store.path} by {threads} thread{'s' if threads > 1 else ''}"
+        self.device, self.names, self.path = device, split.store.names, split.store.path
+        self.config, self.store = config, split.store
+        store, taken = split.store, config.input
+        host, pinned = torch.device("cpu"), device.type == "cuda"
+        self.slots = [empty_batch(taken, config.batch, host, pinned) for _ in range(_AHEAD)]
+        image, dsap = self.slots[0]
+        self.prefetcher = _core.Prefetcher(
+            images=store.images,
+            iuv=None if dsap is None else store.iuv,
+            files=[(file, *stamp) for file, stamp in zip(store.descriptors, store.stamps)],
+            slots=[tuple(map(_memory, slot)) for slot in self.slots],
+            type=str(taken.dtype).removeprefix("torch."),
+            batch=config.batch,
+            height=taken.height,
+            width=taken.width,
+            image_stride=image.stride(),
+            size=taken.dsap_size,
+            parts=24,
+            dsap_stride=(1,) * 5 if dsap is None else dsap.stride(),
+            mirror=False,
+            augmented_dsap=True,
+            fill=(0, 0, 0),
+            mean=MEAN,
+            std=STD,
+            **asdict(config.augment),
+            seed=config.seed,
+            threads=threads,
+            owners=(self.slots, store),
+        )
+
+    def batches(
+        self, epoch: int, rows: np.ndarray, repeat: np.ndarray
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        begun = done = 0
+        try:
+            while done < len(rows):
+                while begun < min(done + _AHEAD, len(rows)):
+                    self.prefetcher.submit(begun % _AHEAD, epoch, rows[begun], repeat[begun])
+                    begun += 1
+                self._wait(done % _AHEAD)
+                done += 1
+                for image, dsap in self._delivered((done - 1) % _AHEAD):
+                    yield image, self._guide_input(image, dsap, epoch, rows[done - 1], repeat[done - 1])
+        finally:  # also where the consumer stops early: the slots are to be free
+            for step in range(done, begun):
+                try:
+                    self.prefetcher.wait(step % _AHEAD)
+                except (RuntimeError, ValueError):
+                    pass  # of a batch that nobody wants any more, or that has failed already
+
+    def _guide_input(
+        self, image: Tensor, dsap: Tensor | None, epoch: int, rows: np.ndarray, repeat: np.ndarray
+    ) -> Tensor | None:
+        """What the guide is given: the DSAP-images that came with the images, or what is made beside them."""
+        taken = self.config.input
+        if taken.guide_input is None or taken.warped:
+            return dsap
+        drawn = self.config.draw(epoch, rows, repeat)
+        samples = Samples(self.store.images, self.store.iuv, torch.from_numpy(rows), drawn)
+        return taken.guide_input.from_batch(samples, image, taken.dsap_size)
+
+    def _wait(self, slot: int) -> None:
+        try:
+            self.prefetcher.wait(slot)
+        except _core.SampleError as error:
+            name = self.names[error.index]
+            raise DSAError(f"{self.path}: {name}: {error}; pack the data set again") from error
+
+    def _delivered(self, slot: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        if self.device.type == "cpu":
+            yield self.slots[slot]
+            return
+        copied = torch.cuda.Event()
+        try:
+            try:
+                pair = self.slots[slot]
+                there = tuple(x if x is None else x.to(self.device, non_blocking=True) for x in pair)
+            finally:
+                copied.record(torch.cuda.current_stream(self.device))
+            yield there
+        finally:
+            copied.synchronize()  # before the slot is written to again
+
+
+def _memory(tensor: Tensor | None) -> tuple[int, int] | None:
+    """Its address and bytes."""
+    return None if tensor is None else (tensor.data_ptr(), tensor.nbytes)
+
+
+def _copy(stored: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of a mapped array on a device, a few at a time."""
+    try:
+        copy = torch.empty((len(rows), *stored.shape[1:]), dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError as error:
+        raise DSAError(f"{len(rows)} images do not fit into the memory of {device}: {error}") from error
+    for start in range(0, len(rows), _COPIED_AT_ONCE):
+        part = slice(start, start + _COPIED_AT_ONCE)
+        copy[part].copy_(torch.from_numpy(stored[rows[part]]))
+    return copy

@@ -1,0 +1,187 @@
+"""The learner: a network, its optimizer, and the step that both take from some batches."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dsareid.data.batch import Batch, InputConfig
+from dsareid.ground.distributed import current
+from dsareid.models.heads import Output
+from dsareid.models.losses import losses
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.network import build_model
+
+
+class NotFinite(Exception):
+    """The loss of a batch is not finite; `terms` are its parts by name."""
+
+    def __init__(self, terms: Mapping[str, float]):
+        super().__init__(", ".join(f"{name} {term:g}" for name, term in terms.items()))
+        self.terms = terms
+
+
+class Learner:
+    """A network in training, in one process or in several that compute a share of each batch.
+
+    Args:
+        config: the settings; neither data nor out are looked at.
+        identities: how many the classifiers tell apart.
+        device: where it computes.
+
+    Attributes:
+        model: the network, for its weights.
+        dtype: what it computes in.
+    """
+
+    def __init__(self, config: TrainConfig, identities: int, device: torch.device):
+        self.config, self.device = config, device
+        self.dtype = input_config(config, device).dtype
+        self.model = build_model(config, identities).to(device)
+        if config.layout == "channels_last" or (config.layout == "auto" and device.type == "cuda"):
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.batchnorm == "sync":
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=0.0, weight_decay=config.optim.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self._network: nn.Module | None = None  # as a step calls it
+        self._mode_is_set = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs: the states of model, optimizer and scaler."""
+        return {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
+
+    def load_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Take back optimizer and scaler from a state_dict(); the model is the run folder's business."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def step(
+        self, batches: Iterator[Batch], rate: float, *, count: int = 1, teaching: bool
+    ) -> dict[str, float]:
+        """One optimizer step by the mean gradient of the next batches.
+
+        Args:
+            batches: batches on the device; each is used up before the next is taken.
+            rate: learning rate.
+            count: how many batches.
+            teaching: whether a guide that has logits of its own teaches already.
+
+        Returns:
+            What is logged, means over the batches: the loss and its terms, norms, accuracies.
+
+        Raises:
+            NotFinite: the loss of a batch.
+        """
+        network = self._wrapped()
+        self._set_mode()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        mean = Mean()
+        for number in range(count):
+            with contextlib.ExitStack() as stack:
+                if isinstance(network, DistributedDataParallel) and number < count - 1:
+                    stack.enter_context(network.no_sync())
+                mean.add(self._add_gradient(network, next(batches), count, teaching))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return mean.values()
+
+    def _add_gradient(self, network: nn.Module, batch: Batch, count: int, teaching: bool) -> dict[str, float]:
+        """Add a batch's part to the gradient of a step of `count` batches."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = network(batch.image, batch.dsap)
+        terms = losses(output, batch.label, self.config.loss, teaching)
+        total = sum(terms.values(), torch.zeros((), device=self.device))
+        values = {name: term.item() for name, term in terms.items()}
+        if not torch.isfinite(total):
+            raise NotFinite(values)
+        self.scaler.scale(total / count).backward()
+        logged = {"loss": total.item()} | {f"loss/{name}": value for name, value in values.items()}
+        return logged | _diagnostics(output, batch.label)
+
+    def _wrapped(self) -> nn.Module:
+        """The model, compiled where asked for, and its gradients averaged over the processes."""
+        if self._network is None:
+            if self.config.compile:
+                self.model.compile()
+            self._network = self.model
+            if not current().alone:
+                # Of 1x1 kernels channels_last, whose strides can be told in two ways: it costs nothing.
+                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+                devices = [self.device] if self.device.type == "cuda" else None
+                self._network = DistributedDataParallel(
+                    self.model, device_ids=devices, gradient_as_bucket_view=True
+                )
+        return self._network
+
+    def _set_mode(self) -> None:
+        if self._mode_is_set and self.model.training:
+            return
+        self._mode_is_set = True
+        self.model.train()
+        if self.config.batchnorm == "frozen":
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+
+def input_config(config: TrainConfig, device: torch.device) -> InputConfig:
+    """What the network of a run takes in training."""
+    return InputConfig(config.height, config.width, config.guide, config.dsap_size, _dtype(config, device))
+
+
+def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    if config.precision != "auto":
+        return getattr(torch, config.precision)
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+class Mean:
+    """The mean of each of some values that are added again and again."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, values: Mapping[str, float]) -> None:
+        self._count += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def values(self) -> dict[str, float]:
+        return {name: value / max(self._count, 1) for name, value in self._sums.items()}
+
+
+@torch.no_grad()
+def _diagnostics(output: Output, label: Tensor) -> dict[str, float]:
+    """|f| and |d| tell whether one stream starves the other; so does the accuracy of each."""
+
+    def accuracy(logits: Tensor) -> float:
+        return (logits.argmax(1) == label).float().mean().item()
+
+    def norm(x: Tensor) -> float:
+        return x.float().norm(dim=1).mean().item()
+
+    logits, f, d = output.logits, output.f, output.d
+    # The global branch speaks for its stream where there is one.
+    values = {
+        "norm/f": norm(f.vectors()[0]),
+        "accuracy/f": accuracy(logits.f_local[0] if logits.f_global is None else logits.f_global),
+    }
+    if (fused := logits.z_local if logits.z_global is None else logits.z_global) is not None:
+        values["accuracy/fused"] = accuracy(fused)
+    if d is not None:
+        values["norm/d"] = norm(d.vectors()[0])
+    if logits.d_global is not None:
+        values["accuracy/guide"] = accuracy(logits.d_global)
+    return values

@@ -1,0 +1,54 @@
+"""Presets: what a recipe changes in the settings, whose defaults are the paper's. Without torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dsareid.data.augment import AugmentConfig
+from dsareid.models.options import NetworkConfig
+from dsareid.runs.config import OptimConfig, TrainConfig
+
+PresetName = Literal["paper", "demo", "study"]
+
+_DEMO_OPTIM = {"rate": 1.2e-2, "warm_up_from": 1.2e-4, "schedule": "cosine", "weight_decay": 1e-5}
+
+# A network for two CPU cores that learns from random weights in minutes. Where it departs from the
+# paper (initialisation, classifier, learning rate, IUV dropping) it does so because so small a
+# network on so little data needs it; the losses, the streams and the merging are the paper's.
+_DEMO: dict[str, Any] = {
+    "epochs": 30,
+    "height": 96,
+    "width": 48,
+    "dsap_size": 16,
+    "identities": 12,
+    "images": 4,
+    "weights": "none",
+    "network": NetworkConfig(
+        width=1 / 4, head_width=1 / 8, depths=(2, 2, 3, 2), classifier="batchnorm", zero_init=True
+    ),
+    "optim": OptimConfig(**_DEMO_OPTIM, warm_up_epochs=2.5),
+    "augment": AugmentConfig(pad=5, drop_person=0.3, drop_part=0.2),
+}
+
+# For comparing methods on the synthetic data set, one core, at most 8 minutes a run: the demo's network,
+# trained for longer. Its learning rate was chosen for two-branch alone (studies/synthetic).
+_STUDY = _DEMO | {
+    "epochs": 60,
+    "precision": "bfloat16",
+    "optim": OptimConfig(**_DEMO_OPTIM, warm_up_epochs=5),
+}
+
+PRESETS: Mapping[PresetName, Mapping[str, Any]] = {"paper": {}, "demo": _DEMO, "study": _STUDY}
+"""By name, the fields of TrainConfig that differ from its defaults."""
+
+
+def preset(name: PresetName, data: Path, out: Path, **changes: Any) -> TrainConfig:
+    """The settings of a run by a preset, with further changes.
+
+    Raises:
+        ValueError: no such preset.
+        DSAError: a setting out of its bounds.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"name must be one of {', '.join(PRESETS)}, not {name!r}")
+    return TrainConfig(**{"data": data, "out": out} | PRESETS[name] | changes)

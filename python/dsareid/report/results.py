@@ -1,0 +1,38 @@
+"""The evaluations of a run, in the tables that they belong to."""
+
+from dataclasses import dataclass
+
+from dsareid.runs.records import Evaluation, Row
+
+
+@dataclass(frozen=True)
+class Results:
+    """Evaluations of one checkpoint on one data set by one protocol: a table."""
+
+    evaluations: list[Evaluation]
+
+    @property
+    def first(self) -> Evaluation:
+        """The one whose rank lists are shown."""
+        return self.evaluations[0]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The model by each kind of features, plain and re-ranked, then what it is compared with."""
+        own = {row.name: row for evaluation in self.evaluations for row in evaluation.rows}
+        return [*own.values(), *self.first.baselines]
+
+    @property
+    def title(self) -> str:
+        """Which table this is, where there are several."""
+        first = self.first
+        protocol = f", protocol {first.protocol}" if first.protocol else ""
+        return f"{first.dataset}{protocol}, {first.data}, step {first.checkpoint.step}"
+
+
+def group_results(evaluations: list[Evaluation]) -> list[Results]:
+    """The tables of a run, in the order of their first evaluations; every evaluation is in one."""
+    groups: dict[tuple[str, str, int], list[Evaluation]] = {}
+    for found in evaluations:
+        groups.setdefault((found.data, found.protocol, found.checkpoint.step), []).append(found)
+    return [Results(group) for group in groups.values()]

@@ -1,0 +1,126 @@
+"""What an evaluation found, as RUN/evaluation*.json holds it: one schema, written and read."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dsareid.ground.errors import DSAError, first_problem
+from dsareid.ground.files import atomic_path
+from dsareid.models.options import MatchedBy, ModelName
+
+if TYPE_CHECKING:
+    from dsareid.evaluation.ranking import RankResult
+
+RANKS = (1, 5, 10)
+"""Of the CMC, in a table."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(_Record):
+    """A row of the table; fractions of 1."""
+
+    name: str
+    mAP: float
+    cmc: Annotated[list[float], Field(min_length=max(RANKS))]
+    """cmc[k - 1]: the share of queries with a match among the first k."""
+
+    @classmethod
+    def of(cls, name: str, result: "RankResult") -> "Row":
+        return cls.model_construct(name=name, mAP=result.mAP, cmc=result.cmc.tolist())
+
+    def rank(self, k: int) -> float:
+        return self.cmc[k - 1]
+
+
+class Answer(_Record):
+    """An image of a rank list."""
+
+    name: str
+    id: int
+    cam: int
+    distance: float
+    right: bool
+
+
+class RankList(_Record):
+    """A query and the images nearest to it."""
+
+    query: str
+    id: int
+    cam: int
+    ap: float
+    gallery: list[Answer]
+
+
+class EvaluatedAt(_Record):
+    """How far the run had come when it was evaluated."""
+
+    epoch: int
+    step: int
+
+
+class Evaluation(_Record):
+    """An evaluation of a run by one kind of features, on one data set by one protocol."""
+
+    data: str
+    """The data set's root, or a store of it."""
+    dataset: str
+    """Its name."""
+    protocol: str
+    synthetic: bool
+    features: MatchedBy
+    reranked: bool
+    """Whether the first row is of the re-ranked distances; the second is of the plain ones then."""
+    model: ModelName
+    checkpoint: EvaluatedAt
+    queries: int
+    skipped: int
+    """Queries without a match in the gallery, which do not count."""
+    gallery: int
+    rows: Annotated[list[Row], Field(min_length=1)]
+    """Of the model."""
+    baselines: list[Row]
+    """Of colour histograms and of chance."""
+    rank_lists: list[RankList]
+
+
+def write_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
+    """Write an evaluation as JSON.
+
+    Raises:
+        DSAError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what write_evaluation wrote.
+
+    Raises:
+        DSAError: the file cannot be read, or is something else.
+    """
+    try:
+        return Evaluation.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise DSAError(
+            f"{path}: not what dsareid eval writes: {first_problem(error)}; run it again"
+        ) from error
+
+
+def format_table(rows: Sequence[Row], ranks: Sequence[int] = RANKS) -> str:
+    """Rows as an aligned table, in per cent."""
+    width = max(len(row.name) for row in rows)
+    lines = [" " * width + "".join(f"{title:>9}" for title in ("mAP", *(f"rank-{k}" for k in ranks)))]
+    for row in rows:
+        figures = (row.mAP, *map(row.rank, ranks))
+        lines.append(f"{row.name:<{width}}" + "".join(f"{100 * figure:9.1f}" for figure in figures))
+    return "\n".join(lines)
