@@ -14,9 +14,10 @@ from dsareid.data.layouts.datasets import CUHK01
 from dsareid.data.store.pack import ensure_store
 from dsareid.data.store.reader import Split, Store
 from dsareid.engine import Run, TrainConfig, load_run
-from dsareid.evaluation.baselines import chance, colour_histograms
-from dsareid.evaluation.ranking import RankResult, rank, rank_distances, top_by_distances, top_matches
-from dsareid.evaluation.rerank import Reranked, k_reciprocal
+from dsareid.evaluation.baselines import colour_histograms
+from dsareid.evaluation.distances import FeatureDistances
+from dsareid.evaluation.ranking import Labels, Ranking, RankResult, chance, rank
+from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.evaluation.run_features import (
     SYMBOLS,
     Features,
@@ -113,7 +114,7 @@ def _evaluate(
     query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
     labels = _labels(query, gallery)
     try:
-        expected = chance(*labels)
+        expected = chance(labels)
     except ValueError as error:
         raise DSAError(f"{root}: {error}") from error
     embeddings = [
@@ -123,15 +124,16 @@ def _evaluate(
     if not current().first:
         return {}
     try:
-        result = rank(*embeddings, *labels)
-        reranked = k_reciprocal(*embeddings) if rerank else None
+        ranking = Ranking(FeatureDistances(*embeddings), labels)
+        result = ranking.result()
+        reranked = Ranking(k_reciprocal(*embeddings), labels) if rerank else None
     except ValueError as error:
         raise DSAError(f"{run}: the features cannot be ranked: {error}") from error
 
     name = _name(config) + _suffix(config, features)
     rows = [table_row(name, result)]
     if reranked:
-        result = rank_distances(reranked, *labels)
+        result = reranked.result()
         rows.insert(0, table_row(f"{name}, re-ranked", result))
     evaluation = {
         "data": str(root),
@@ -151,7 +153,7 @@ def _evaluate(
             table_row("colour histograms", _rank_colours(query, gallery, labels, False)),
             table_row("chance", expected),
         ],
-        "rank_lists": _rank_lists(result, query, gallery, embeddings, labels, reranked),
+        "rank_lists": _rank_lists(result, query, gallery, reranked or ranking),
     }
     with atomic_path(run / _file_name(loaded, store, features, rerank)) as temporary:
         temporary.write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
@@ -223,12 +225,11 @@ def table_row(name: str, result: RankResult, ranks: Sequence[int] = RANKS) -> di
     return {"name": name, "mAP": result.mAP, **{f"rank{k}": cmc[k - 1] for k in ranks}, "cmc": cmc}
 
 
-def _labels(query: Split, gallery: Split) -> list[Tensor]:
-    """query_ids, gallery_ids, query_cams, gallery_cams, as `rank` takes them."""
-    return [torch.from_numpy(labels) for labels in (query.ids, gallery.ids, query.cams, gallery.cams)]
+def _labels(query: Split, gallery: Split) -> Labels:
+    return Labels(*map(torch.from_numpy, (query.ids, gallery.ids, query.cams, gallery.cams)))
 
 
-def _rank_colours(query: Split, gallery: Split, labels: list[Tensor], balanced: bool) -> RankResult:
+def _rank_colours(query: Split, gallery: Split, labels: Labels, balanced: bool) -> RankResult:
     return rank(*(_colours(split, balanced) for split in (query, gallery)), *labels)
 
 
@@ -240,24 +241,12 @@ def _colours(split: Split, balanced: bool) -> Tensor:
     return torch.cat([colour_histograms(part, balanced=balanced) for part in images])
 
 
-def _rank_lists(
-    result: RankResult,
-    query: Split,
-    gallery: Split,
-    embeddings: list[Tensor],
-    labels: list[Tensor],
-    reranked: Reranked | None,
-) -> list[dict[str, Any]]:
+def _rank_lists(result: RankResult, query: Split, gallery: Split, ranking: Ranking) -> list[dict[str, Any]]:
     """Queries evenly over the AP range, best first, each with the head of its rank list."""
     by_ap = result.ap.sort(descending=True, stable=True).indices
     places = torch.linspace(0, len(by_ap) - 1, min(RANK_LISTS, len(by_ap))).round().long()
     chosen = by_ap[places]
     queries = result.queries[chosen]
-    if reranked:
-        lists = top_by_distances(reranked, *labels, queries=queries, count=RANK_LIST_LENGTH)
-    else:
-        found = top_matches(*embeddings, *labels, queries=queries, count=RANK_LIST_LENGTH)
-        lists = [(matches, _euclidean(i, matches, embeddings)) for i, matches in zip(queries, found)]
     return [
         {
             "query": query.names[i],
@@ -266,12 +255,10 @@ def _rank_lists(
             "ap": ap,
             "gallery": _answers(int(query.ids[i]), *found, gallery),
         }
-        for i, ap, found in zip(queries.tolist(), result.ap[chosen].tolist(), lists)
+        for i, ap, found in zip(
+            queries.tolist(), result.ap[chosen].tolist(), ranking.top(queries, RANK_LIST_LENGTH)
+        )
     ]
-
-
-def _euclidean(i: int, matches: Tensor, embeddings: list[Tensor]) -> Tensor:
-    return (embeddings[1][matches.to(embeddings[1].device)] - embeddings[0][i]).norm(dim=1)
 
 
 def _answers(identity: int, matches: Tensor, distances: Tensor, gallery: Split) -> list[dict[str, Any]]:
