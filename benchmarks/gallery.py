@@ -24,7 +24,7 @@ import torch
 from common import describe_machine
 from rank import assert_agrees, distances_of, make_case, memory, sort_every_query
 
-from dsareid.evaluation import FeatureDistances, k_reciprocal, rank, rank_distances
+from dsareid.evaluation import FeatureDistances, Labels, Ranking, k_reciprocal, rank
 
 BLOCK = 1 << 14  # images
 PER_IDENTITY, CAMERAS = 20, 6
@@ -134,7 +134,7 @@ def measure_rerank(queries: int, gallery: int, dimension: int) -> None:
         start = time.perf_counter()
         distances = k_reciprocal(*case[:2])
         ready = time.perf_counter() - start
-        result = rank_distances(distances, *case[2:])
+        result = Ranking(distances, Labels(*case[2:])).result()
         whole = time.perf_counter() - start
     plain = rank(*case)
     dense = (queries + gallery) ** 2 * 4 / 2**20

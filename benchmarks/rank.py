@@ -4,10 +4,10 @@
                                     [--threads 2] [--repeats 5] [--peer-queries 200]
 
 Two kinds of features with Market-like labels are ranked: random ones, whose matches stand anywhere,
-and separated ones, whose matches stand in front. `dsareid.evaluation.rank` and `rank_distances` are
+and separated ones, whose matches stand in front. `dsareid.evaluation.rank` and `Ranking` by a matrix are
 verified against sorting every query in numpy, on whole-number features with ties everywhere, before
 anything is timed. Then the medians and minima of paired runs are printed: the matrix product alone,
-the whole of `rank`, the difference; `rank_distances` on ready distances, a sort per query in numpy
+the whole of `rank`, the difference; `Ranking` by a matrix of ready distances, a sort per query in numpy
 (on the first --peer-queries queries, scaled up), and torchreid's compiled evaluation where
 `import rank_cy` works. Peak memory is measured in a process of its own.
 
@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 import dsareid.evaluation
+from dsareid.evaluation import Labels, Ranking
 
 try:
     import rank_cy
@@ -37,6 +38,7 @@ except ImportError:
     rank_cy = None
 
 IDENTITIES, CAMERAS = 750, 6
+READY = "rank, ready distances"
 
 
 def make_case(queries: int, gallery: int, dimensions: int, kind: str = "random") -> tuple:
@@ -135,7 +137,7 @@ def verify(options: argparse.Namespace) -> None:
     distances, labels = distances_of(case), case[2:]
     expected = sort_every_query(distances, *labels)
     assert_agrees(dsareid.evaluation.rank(*case), expected, 1e-12)
-    assert_agrees(dsareid.evaluation.rank_distances(distances, *labels), expected, 1e-12)
+    assert_agrees(Ranking(distances, Labels(*labels)).result(), expected, 1e-12)
     print("verified against sorting every query: 300 queries, whole numbers, ties")
 
 
@@ -147,13 +149,13 @@ def measure(options: argparse.Namespace, kind: str) -> None:
     work = {
         "matrix product alone": lambda: matrix_product(*case[:2]),
         "rank": lambda: dsareid.evaluation.rank(*case),
-        "rank_distances": lambda: dsareid.evaluation.rank_distances(distances, *labels),
+        READY: lambda: Ranking(distances, Labels(*labels)).result(),
         "numpy, a sort per query": lambda: sort_every_query(distances[:few], *few_labels),
     }
     if rank_cy is not None:
         work["torchreid, compiled"] = lambda: torchreid(distances, *labels)
         # Sums in float32, and what ties among random numbers it may order otherwise.
-        assert_agrees(work["rank_distances"](), torchreid(distances, *labels), 1e-4)
+        assert_agrees(work[READY](), torchreid(distances, *labels), 1e-4)
     times: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(-1, options.repeats):
         for name, function in work.items():
@@ -172,8 +174,8 @@ def report(times: dict[str, list[float]], kind: str, peer_queries: int) -> None:
     for name, runs in times.items():
         line = f"{name:28}{statistics.median(runs):6.2f} s{min(runs):8.2f} s"
         if name.startswith(("numpy", "torchreid")):
-            ratios = [peer / own for peer, own in zip(runs, times["rank_distances"])]
-            line += f"  {statistics.median(ratios):.0f} times rank_distances"
+            ratios = [peer / own for peer, own in zip(runs, times[READY])]
+            line += f"  {statistics.median(ratios):.0f} times ready distances"
         if name.startswith("numpy"):
             line += f" (from {peer_queries} queries)"
         print(line)

@@ -11,19 +11,16 @@ def literal_rank(
     query_cams,
     gallery_cams,
     max_rank=50,
-    trapezoidal=False,
 ):
     """Takes tensors as `rank` does; returns (mAP, cmc, ap, counted queries)."""
     query, gallery = query_features.double().numpy(), gallery_features.double().numpy()
     distances = [literal_distances(features, gallery) for features in query]
     labels = query_ids, gallery_ids, query_cams, gallery_cams
-    return literal_rank_distances(distances, *labels, max_rank, trapezoidal)
+    return literal_rank_distances(distances, *labels, max_rank)
 
 
-def literal_rank_distances(
-    distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=50, trapezoidal=False
-):
-    """Takes a row of distances per query and tensors of labels, as `rank_distances` does."""
+def literal_rank_distances(distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=50):
+    """Takes a row of distances per query and tensors of labels."""
     ids, cams = gallery_ids.numpy(), gallery_cams.numpy()
     curves, aps, counted = [], [], []
     for i, row in enumerate(np.asarray(distances)):
@@ -34,7 +31,7 @@ def literal_rank_distances(
         counted.append(i)
         curve = np.minimum(hits.cumsum(), 1)[:max_rank].astype(float)
         curves.append(np.concatenate([curve, np.full(max_rank - len(curve), curve[-1])]))
-        aps.append(trapezoidal_ap(hits) if trapezoidal else literal_ap(hits))
+        aps.append(literal_ap(hits))
     return np.mean(aps), np.mean(curves, axis=0), np.array(aps), counted
 
 
@@ -57,14 +54,3 @@ def literal_ap(hits):
             found += 1
             total += found / place
     return total / found
-
-
-def trapezoidal_ap(hits):
-    """The area under precision over recall, by trapezoids, as the first re-ID toolkits drew it."""
-    recall, precision, area, found = 0.0, 1.0, 0.0, 0
-    for place, hit in enumerate(hits, start=1):
-        found += int(hit)
-        new_recall, new_precision = found / hits.sum(), found / place
-        area += (new_recall - recall) * (precision + new_precision) / 2
-        recall, precision = new_recall, new_precision
-    return area

@@ -394,7 +394,6 @@ _REPORT = (
     "run/evaluation-fused.json",
     "run/log.jsonl",
 )
-)
 
 READERS: dict[str, Reader] = {
     "png": _image("a.png"),

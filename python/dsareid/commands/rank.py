@@ -1,35 +1,27 @@
 """dsareid rank"""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
 import tyro
-from torch import Tensor
 
-from dsareid.commands.options import positional
-from dsareid.evaluation import (
-    FeatureDistances,
-    chance,
-    format_table,
-    k_reciprocal,
-    rank_distances,
-    table_row,
-)
-from dsareid.evaluation.evaluate_run import RANKS
-from dsareid.evaluation.ranking import AveragePrecision
 from dsareid.ground.errors import DSAError
-from dsareid.inference.feature_folder import IMAGES, UNKNOWN, FeatureFolder, check_same_model, open_features
+
+if TYPE_CHECKING:  # --help needs neither
+    import numpy as np
+    from torch import Tensor
+
+    from dsareid.inference.feature_folder import FeatureFolder
+    from dsareid.runs.records import Row
 
 _JUNK = -1
 
 
 def command(
-    query: positional("QUERY"),
-    gallery: positional("GALLERY"),
+    query: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUERY")],
+    gallery: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GALLERY")],
     rerank: tyro.conf.FlagCreatePairsOff[bool] = False,
     max_rank: int = 10,
-    average_precision: AveragePrecision = "hits",
 ) -> None:
     """mAP and rank-1/5/10 of the features of queries and a gallery, beside chance.
 
@@ -43,44 +35,41 @@ def command(
         rerank: Also after k-reciprocal re-ranking (Zhong et al., CVPR 2017). All features are in memory then,
             and the time grows with the square of the number of images.
         max_rank: The last rank of the table: 50 adds rank-50.
-        average_precision: hits: the mean of the precision at each hit.
-            trapezoidal: what some toolkits report.
     """
+    from dsareid.inference.feature_folder import check_same_model, open_features
+    from dsareid.runs.records import RANKS, format_table
+
     if max_rank < 1:
-        raise DSAError(f"--max-rank must be at least 1, not {max_rank}")
+        raise DSAError(f"`max_rank` must be at least 1, not {max_rank}")
     ranks = [*(rank for rank in RANKS if rank < max_rank), max_rank]
     folders = open_features(query), open_features(gallery)
     check_same_model(*folders)
     try:
-        rows = _rows(*folders, rerank, ranks, average_precision)
+        rows = _rows(*folders, rerank, ranks)
     except ValueError as error:
         raise DSAError(f"{query} and {gallery} cannot be ranked: {error}") from error
     print(format_table(rows, ranks))
 
 
-def _rows(
-    query: FeatureFolder, gallery: FeatureFolder, rerank: bool, ranks: list[int], rule: AveragePrecision
-) -> list[dict[str, Any]]:
+def _rows(query: "FeatureFolder", gallery: "FeatureFolder", rerank: bool, ranks: list[int]) -> "list[Row]":
     """The rows of the table."""
+    from dsareid.evaluation import FeatureDistances, Labels, Ranking, k_reciprocal
+    from dsareid.runs.records import Row
+
     queries, query_ids, query_cams = _without_junk(query)
     ids, cams = _labels(gallery)
-    junk = ids == _JUNK
-    labels = query_ids, ids[~junk], query_cams, cams[~junk]
-    options = dict(max_rank=ranks[-1], average_precision=rule)
-    rows = [table_row("chance", chance(*labels, max_rank=ranks[-1]), ranks)]
-
-    # Left where it is, as the rest is not to be copied: behind all others, of an identity of no query.
-    apart = torch.where(junk, int(max(ids.max(), query_ids.max())) + 1, ids)
-    distances = FeatureDistances(queries, gallery.features, removed=junk.nonzero().squeeze(1))
-    result = rank_distances(distances, query_ids, apart, query_cams, cams, **options)
-    rows.insert(0, table_row("features", result, ranks))
+    # Junk of a large gallery is removed from where it is: the rest is not to be copied.
+    distances = FeatureDistances(queries, gallery.features, removed=ids == _JUNK)
+    ranking = Ranking(distances, Labels(query_ids, ids, query_cams, cams))
+    results = {"features": ranking.result(ranks[-1]), "chance": ranking.chance(ranks[-1])}
     if rerank:
-        result = rank_distances(k_reciprocal(queries, _without_junk(gallery)[0]), *labels, **options)
-        rows.insert(0, table_row("features, re-ranked", result, ranks))
-    return rows
+        kept, ids, cams = _without_junk(gallery)
+        reranked = Ranking(k_reciprocal(queries, kept), Labels(query_ids, ids, query_cams, cams))
+        results = {"features, re-ranked": reranked.result(ranks[-1]), **results}
+    return [Row.of(name, result) for name, result in results.items()]
 
 
-def _without_junk(folder: FeatureFolder) -> tuple[np.ndarray, Tensor, Tensor]:
+def _without_junk(folder: "FeatureFolder") -> tuple["np.ndarray", "Tensor", "Tensor"]:
     """Features, identities and cameras of what is to be ranked; mapped as they are where there is no junk."""
     ids, cams = _labels(folder)
     kept = ids != _JUNK
@@ -88,8 +77,12 @@ def _without_junk(folder: FeatureFolder) -> tuple[np.ndarray, Tensor, Tensor]:
     return features, ids[kept], cams[kept]
 
 
-def _labels(folder: FeatureFolder) -> tuple[Tensor, Tensor]:
+def _labels(folder: "FeatureFolder") -> tuple["Tensor", "Tensor"]:
     """Identities and cameras, int64 [N], all known but the cameras of junk."""
+    import torch
+
+    from dsareid.inference.feature_folder import IMAGES, UNKNOWN
+
     unknown = (folder.ids == UNKNOWN) | ((folder.cams == UNKNOWN) & (folder.ids != _JUNK))
     if unknown.any():
         first = folder.files[int(unknown.argmax())]

@@ -17,14 +17,15 @@ def command(
         data: The data set or a store of it; default: the one the run was evaluated on, else trained on.
     """
     from dsareid.report import group_results, write_report
+    from dsareid.runs.folder import RunFolder
     from dsareid.runs.records import format_table
 
-    folder = write_report(run, data)
-    tables = group_results(folder.evaluations())
+    page = write_report(run, data)
+    tables = group_results(RunFolder(run).evaluations())
     for number, results in enumerate(tables):
         if number:
             print(f"\n{results.title}")
         print(format_table(results.rows))
     if not tables:
         print(f"not evaluated yet: dsareid eval {run}")
-    print(f"report: {folder.report}")
+    print(f"report: {page}")

@@ -1,16 +1,19 @@
 """dsareid search"""
 
-from dsareid.commands.options import optional_path, positional
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
 from dsareid.ground.errors import DSAError
-from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
 
 
 def command(
-    model: positional("MODEL"),
-    query: positional("QUERY"),
-    gallery: positional("GALLERY"),
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
+    query: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUERY")],
+    gallery: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GALLERY")],
     count: int = 10,
-    out: optional_path("PICTURE") = None,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE")] = None,
     device: str = "auto",
 ) -> None:
     """List the gallery images that look most like the person in a query.
@@ -23,6 +26,8 @@ def command(
         out: A picture of the lists to write (.png): the query at the left, what was found right of it.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
     """
+    from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
+
     if count < 1:
         raise DSAError(f"--count must be at least 1, not {count}")
     if out:

@@ -1,35 +1,42 @@
-"""Evaluation: ranking by distance, mAP and CMC, what chance and colour reach, rank lists."""
+"""Evaluation: ranking by distance, mAP and CMC, what chance and colour reach, rank lists.
 
-from dsareid.evaluation.baselines import chance, colour_histograms
-from dsareid.evaluation.evaluate_run import EVALUATION_FILES, evaluate, format_table, table_row
-from dsareid.evaluation.ranking import (
-    Distances,
-    FeatureDistances,
-    RankResult,
-    rank,
-    rank_distances,
-    top_by_distances,
-    top_matches,
-)
-from dsareid.evaluation.rerank import k_reciprocal
-from dsareid.evaluation.run_features import SYMBOLS, Features, match
+Names are loaded when they are used: `from dsareid.evaluation import rank` needs nothing of training.
+"""
+
+from typing import TYPE_CHECKING
+
+from dsareid.ground.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from dsareid.evaluation.baselines import colour_histograms
+    from dsareid.evaluation.distances import Distances, FeatureDistances
+    from dsareid.evaluation.evaluate_run import evaluate
+    from dsareid.evaluation.ranking import Labels, Ranking, RankResult, chance, rank
+    from dsareid.evaluation.rerank import k_reciprocal
+    from dsareid.evaluation.run_features import match
 
 __all__ = [
-    "EVALUATION_FILES",
-    "SYMBOLS",
     "Distances",
     "FeatureDistances",
-    "Features",
+    "Labels",
     "RankResult",
+    "Ranking",
     "chance",
     "colour_histograms",
     "evaluate",
-    "format_table",
     "k_reciprocal",
     "match",
     "rank",
-    "rank_distances",
-    "table_row",
-    "top_by_distances",
-    "top_matches",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".baselines": ["colour_histograms"],
+        ".distances": ["Distances", "FeatureDistances"],
+        ".evaluate_run": ["evaluate"],
+        ".ranking": ["Labels", "RankResult", "Ranking", "chance", "rank"],
+        ".rerank": ["k_reciprocal"],
+        ".run_features": ["match"],
+    },
+)

@@ -7,29 +7,24 @@ import torch
 from torch import Tensor
 
 
-def check_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Check both feature matrices, but for their values; arrays come back as tensors in the same memory.
+def feature_tensors(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Both feature matrices, [Q, D] and [G, D], as tensors in the same memory, checked but for their values.
 
     Raises:
         ValueError: names the argument, what was expected and what came.
     """
-    named = {"query_features": query, "gallery_features": gallery}
-    query, gallery = (_check_matrix(name, features) for name, features in named.items())
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            "gallery_features must have the dimensions of query_features, "
-            f"{query.shape[1]}, not {gallery.shape[1]}"
-        )
-    for attribute in ("dtype", "device"):
-        wanted, came = getattr(query, attribute), getattr(gallery, attribute)
+    one, other = _matrix("query_features", query), _matrix("gallery_features", gallery)
+    for name, wanted, came in (
+        ("dimensions", one.shape[1], other.shape[1]),
+        ("dtype", one.dtype, other.dtype),
+        ("device", one.device, other.device),
+    ):
         if wanted != came:
-            raise ValueError(
-                f"gallery_features must have the {attribute} of query_features, {wanted}, not {came}"
-            )
-    return query, gallery
+            raise ValueError(f"gallery_features must have the {name} of query_features, {wanted}, not {came}")
+    return one, other
 
 
-def _check_matrix(name: str, features: Tensor | np.ndarray) -> Tensor:
+def _matrix(name: str, features: Tensor | np.ndarray) -> Tensor:
     if isinstance(features, np.ndarray):
         features = _as_tensor(name, features)
     if not isinstance(features, Tensor):
@@ -101,13 +96,3 @@ def check_positive(name: str, value: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-
-
-def check_rule(average_precision: str) -> None:
-    """Check the name of a rule for the average precision.
-
-    Raises:
-        ValueError: says which there are and what came.
-    """
-    if average_precision not in ("hits", "trapezoidal"):
-        raise ValueError(f'average_precision must be "hits" or "trapezoidal", not {average_precision!r}')

@@ -1,64 +1,11 @@
-"""What a model must beat: a random order of the gallery, and colour histograms."""
+"""What a model must beat, besides `chance`: colour histograms."""
 
 import torch
 from torch import Tensor
 
-from dsareid.evaluation.arguments import check_positive
-from dsareid.evaluation.ranking import Matches, RankResult
-
 STRIPES = 6  # horizontal bands: about head, shoulders, chest, hips, thighs, shins
 HUES, SATURATIONS, VALUES = 8, 4, 4
 _GREY = 110.0  # of 255; light enough to tell dark from bright, dark enough not to saturate
-
-
-@torch.no_grad()
-def chance(
-    query_ids: Tensor,
-    gallery_ids: Tensor,
-    query_cams: Tensor,
-    gallery_cams: Tensor,
-    max_rank: int = 50,
-) -> RankResult:
-    """The expected result of `rank` for a random order of the gallery, in closed form.
-
-    For a query with n matches among N kept gallery images, every order equally likely:
-    - a match in the first k: 1 - (N-n)/N * (N-n-1)/(N-1) * ... (k factors);
-    - place k holds a match with probability n / N, and then (n-1)/(N-1) of the k-1 places before
-      it do, so AP is on average (1/N) * sum over k of (1 + (k-1) (n-1)/(N-1)) / k
-      = (H + (n-1)/(N-1) * (N - H)) / N with the harmonic number H = 1 + 1/2 + ... + 1/N.
-
-    The arguments are those of `rank`.
-
-    Raises:
-        ValueError: as `rank`.
-    """
-    check_positive("max_rank", max_rank)
-    for name, labels in (("query_ids", query_ids), ("gallery_ids", gallery_ids)):
-        if not isinstance(labels, Tensor) or labels.ndim != 1 or not len(labels):
-            raise ValueError(f"{name} must be a tensor [images], at least 1")
-    matches = Matches(
-        query_ids,
-        gallery_ids,
-        query_cams,
-        gallery_cams,
-        len(query_ids),
-        len(gallery_ids),
-        query_ids.device,
-    )
-    junk = matches.junk_count()
-    n, size = (matches.count - junk).cpu(), (len(gallery_ids) - junk).cpu()
-    queries = (n > 0).nonzero().squeeze(1)
-    if not len(queries):
-        raise ValueError("no query has a match in the gallery")
-    n, size = n[queries].double(), size[queries].double()
-
-    harmonic = (1 / torch.arange(1, len(gallery_ids) + 1, dtype=torch.float64)).cumsum(0)
-    h = harmonic[size.long() - 1]
-    ap = (h + (n - 1) / (size - 1).clamp(min=1) * (size - h)) / size  # [queries]
-    place = torch.arange(max_rank, dtype=torch.float64)  # [max_rank]
-    misses = (size - n)[:, None] - place  # [queries, max_rank], wrong images left at each place
-    miss = (misses.clamp(min=0) / (size[:, None] - place).clamp(min=1)).cumprod(1)
-    return RankResult(float(ap.mean()), (1 - miss).mean(0), ap, queries, len(query_ids) - len(queries))
 
 
 @torch.no_grad()

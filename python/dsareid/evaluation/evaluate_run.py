@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsareid.data.layouts.base import GALLERY, QUERY
-from dsareid.data.layouts.cuhk01 import CUHK01
+from dsareid.data.layouts.datasets import CUHK01
 from dsareid.data.store.pack import ensure_store
 from dsareid.data.store.reader import Split, Store
 from dsareid.evaluation.baselines import colour_histograms

@@ -8,10 +8,9 @@ the query's few sorted positives, so nothing as long as the gallery is sorted, a
 the distance matrix is in memory at a time.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,30 +18,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 import dsa_ext
-from dsareid.evaluation.arguments import (
-    check_distances,
-    check_features,
-    check_finite,
-    check_labels,
-    check_positive,
-    check_rule,
-)
+from dsareid.evaluation.arguments import check_labels, check_positive
+from dsareid.evaluation.distances import Distances, FeatureDistances, MatrixDistances, tile_of
+from dsareid.evaluation.nearest import smallest
 
-AveragePrecision = Literal["hits", "trapezoidal"]
+_NO_MATCH = "no query has a match: no image in the gallery has the identity of a query and another camera"
 
-# Distances held at once. A CPU tile of this size stays near its caches; a GPU wants more work.
-_TILE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 25}
-# Of fewer queries a matrix product would only re-read the gallery; what a large gallery may cost at most.
-_TILE_QUERIES, _TILE_BYTES = 128, 1 << 29
-_PART = 1 << 21  # elements of the features that are converted, or copied, at once: 8 MiB of float32
 
-# Multiply-adds of a matrix product so short that float64 costs nothing worth saving.
-SMALL_PRODUCT = 1 << 29
+class Labels(NamedTuple):
+    """Whom images show, identities >= 0, and which camera took them; integer tensors."""
+
+    query_ids: Tensor  # [Q]
+    gallery_ids: Tensor  # [G]
+    query_cams: Tensor  # [Q]
+    gallery_cams: Tensor  # [G]
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """What `rank` and `chance` return; fractions of 1, float64 tensors on the CPU.
+    """What `rank`, `Ranking` and `chance` return; fractions of 1, float64 tensors on the CPU.
 
     Attributes:
         mAP: mean of `ap`.
@@ -59,18 +53,6 @@ class RankResult:
     skipped: int
 
 
-class Distances(Protocol):
-    """Distances of queries to a gallery, made a few rows at a time: what `rank_distances` can rank."""
-
-    shape: tuple[int, int]  # queries, gallery
-    dtype: torch.dtype  # float32 or float64
-    device: torch.device
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Distances of queries start..stop, [stop - start, G], which the next call may overwrite."""
-
-
-@torch.no_grad()
 def rank(
     query_features: Tensor | np.ndarray,
     gallery_features: Tensor | np.ndarray,
@@ -79,15 +61,13 @@ def rank(
     query_cams: Tensor,
     gallery_cams: Tensor,
     max_rank: int = 50,
-    *,
-    average_precision: AveragePrecision = "hits",
-    tile: int | None = None,
 ) -> RankResult:
     """Rank the gallery for every query by Euclidean distance.
 
     Gallery images with the query's identity and camera are removed; queries left without a match
     are skipped and not counted; CMC is averaged over the rest and stays flat where the gallery is
-    shorter than `max_rank`; ties keep the gallery's order. Every id >= 0 is treated alike.
+    shorter than `max_rank`; ties keep the gallery's order; AP is the mean of the precision at each
+    hit. Every id >= 0 is treated alike.
 
     The order is that of float32 distances; of float64 ones for float64 features, for small
     problems, and where features lie so close together, far from 0, that float32 would lose their
@@ -105,268 +85,185 @@ def rank(
         query_ids, query_cams: integer [Q].
         gallery_ids, gallery_cams: integer [G].
         max_rank: length of the CMC.
-        average_precision: "hits" is the mean of the precision at each hit. "trapezoidal" is what
-            some toolkits report: the mean of the precisions just before and at each hit.
-        tile: queries handled at once; chosen by the size of the gallery where None. It changes
-            memory and speed.
 
     Raises:
         ValueError: an argument has a wrong type, shape, dtype, device or value (it is named), or
             no query has a match in the gallery.
     """
-    features = check_features(query_features, gallery_features)
-    labels = query_ids, gallery_ids, query_cams, gallery_cams
-    matches = Matches(*labels, *map(len, features), features[0].device)
+    labels = Labels(query_ids, gallery_ids, query_cams, gallery_cams)
+    return Ranking(FeatureDistances(query_features, gallery_features), labels).result(max_rank)
+
+
+class Ranking:
+    """The rank lists of queries by distances and labels, by the rules of `rank`: as figures, or as lists.
+
+    The result is exact for the distances given: only their order within a row matters, so squared distances,
+    or the negative of a similarity, give the same.
+
+    Args:
+        distances: what makes them a few rows at a time, `FeatureDistances` or those of `k_reciprocal`, or a
+            matrix, floating [Q, G], as for `MatrixDistances`.
+        labels: identities and cameras of queries and gallery; those of removed images do not matter.
+
+    Raises:
+        ValueError: distances or labels have a wrong type, shape, dtype or value (it is named).
+    """
+
+    def __init__(self, distances: Distances | Tensor, labels: Labels):
+        checked = distances if isinstance(distances, Distances) else MatrixDistances(distances)
+        self.distances: Distances = checked
+        self._positives = _Positives(labels, checked.shape, checked.device, checked.removed)
+
+    @torch.no_grad()
+    def result(self, max_rank: int = 50) -> RankResult:
+        """mAP and CMC, of that many ranks.
+
+        Raises:
+            ValueError: max_rank is below 1, no query has a match, or distances hold a NaN.
+        """
+        check_positive("max_rank", max_rank)
+        distances, positives = self.distances, self._positives
+        queries, tile = distances.shape[0], self._tile()
+        first_hits, precisions, counted = [], [], []
+        # The bar comes for rankings that take seconds, and goes away when they are done.
+        with tqdm(total=queries, desc="ranking", unit="query", leave=False, delay=2, disable=None) as bar:
+            for start in range(0, queries, tile):
+                stop = min(start + tile, queries)
+                rows = distances.rows(start, stop).to(positives.device)
+                ranks, found = dsa_ext.count_ranks(rows, *positives.tile(start, stop))
+                ranks, found = ranks.cpu(), found.cpu()  # little from here on
+                has_match = found > 0
+                counted.append(start + has_match.nonzero().squeeze(1))
+                ranks, found = ranks[has_match], found[has_match]
+                first_hits.append(ranks[:, 0].clone())  # and no more of them stays in memory
+                precisions.append(_average_precision(ranks, found))
+                bar.update(stop - start)
+        return _result(torch.cat(precisions), torch.cat(first_hits), torch.cat(counted), queries, max_rank)
+
+    def chance(self, max_rank: int = 50) -> RankResult:
+        """The expected result for a random order of the gallery, in closed form: see `chance`.
+
+        Raises:
+            ValueError: max_rank is below 1, or no query has a match.
+        """
+        check_positive("max_rank", max_rank)
+        return _expected(self._positives, max_rank)
+
+    @torch.no_grad()
+    def top(self, queries: Tensor | Sequence[int], count: int = 10) -> list[tuple[Tensor, Tensor]]:
+        """The heads of the rank lists of some queries, junk removed.
+
+        Args:
+            queries: integer [N], which queries.
+            count: how many gallery images; a list is shorter where the gallery is.
+
+        Returns:
+            For each of these queries at most `count` gallery indices, int64, nearest first, and their
+            distances: Euclidean if by `FeatureDistances`, else as they were given.
+
+        Raises:
+            ValueError: count is below 1, or there is no such query.
+        """
+        check_positive("count", count)
+        lists = []
+        for query in torch.as_tensor(queries).tolist():
+            if not 0 <= query < self.distances.shape[0]:
+                raise ValueError(f"queries must be 0..{self.distances.shape[0] - 1}, found {query}")
+            junk = self._positives.junk(query).cpu()
+            found = smallest(self.distances.rows(query, query + 1), count + len(junk))
+            near, images = (part[0].cpu() for part in found)
+            kept = ~torch.isin(images, junk)
+            if self.distances.removed is not None:  # they stand behind all others
+                kept &= ~torch.isin(images, self.distances.removed.cpu())
+            near, images = near[kept][:count], images[kept][:count]
+            if isinstance(self.distances, FeatureDistances):  # whose rows lack the query's own square
+                near = self.distances.euclidean(query, images).cpu()
+            lists.append((images, near))
+        return lists
+
+    def _tile(self) -> int:
+        """How many queries to rank at once: tiles bound copies; what is counted as it lies goes in one."""
+        matrix = isinstance(self.distances, MatrixDistances) and self.distances.as_it_lies
+        if matrix and self.distances.device == self._positives.device:
+            return self.distances.shape[0]
+        return tile_of(self.distances, int(self._positives.count.max()))
+
+
+def chance(labels: Labels, max_rank: int = 50) -> RankResult:
+    """The expected result of `rank` for a random order of the gallery, in closed form; it needs labels alone.
+
+    For a query with n matches among N kept gallery images, every order equally likely:
+    - a match in the first k: 1 - (N-n)/N * (N-n-1)/(N-1) * ... (k factors);
+    - place k holds a match with probability n / N, and then (n-1)/(N-1) of the k-1 places before
+      it do, so AP is on average (1/N) * sum over k of (1 + (k-1) (n-1)/(N-1)) / k
+      = (H + (n-1)/(N-1) * (N - H)) / N with the harmonic number H = 1 + 1/2 + ... + 1/N.
+
+    Raises:
+        ValueError: as `rank`.
+    """
     check_positive("max_rank", max_rank)
-    check_rule(average_precision)
-    if tile is not None:
-        check_positive("tile", tile)
-    return _rank_tiles(FeatureDistances(*features), matches, tile, max_rank, average_precision)
+    for name, ids in (("query_ids", labels.query_ids), ("gallery_ids", labels.gallery_ids)):
+        if not isinstance(ids, Tensor) or ids.ndim != 1 or not len(ids):
+            raise ValueError(f"{name} must be a tensor [images], at least 1")
+    shape = len(labels.query_ids), len(labels.gallery_ids)
+    return _expected(_Positives(labels, shape, labels.query_ids.device), max_rank)
 
 
-@torch.no_grad()
-def rank_distances(
-    distances: Tensor | Distances,
-    query_ids: Tensor,
-    gallery_ids: Tensor,
-    query_cams: Tensor,
-    gallery_cams: Tensor,
-    max_rank: int = 50,
-    *,
-    average_precision: AveragePrecision = "hits",
-) -> RankResult:
-    """Rank the gallery for every query by distances that are there already, re-ranked ones say.
+def _expected(positives: "_Positives", max_rank: int) -> RankResult:
+    """By the formulas of `chance`."""
+    junk = positives.junk_count()
+    n, size = (positives.count - junk).cpu(), (positives.size - junk).cpu()
+    queries = (n > 0).nonzero().squeeze(1)
+    if not len(queries):
+        raise ValueError(_NO_MATCH)
+    n, size = n[queries].double(), size[queries].double()
 
-    The rules are those of `rank`, and the result is exact for the distances given: only their order
-    within a row matters, so squared distances, or the negative of a similarity, give the same.
-
-    Args:
-        distances: floating [Q, G], only read. Infinity is a distance like any other, behind all
-            finite ones; infinite distances tie among each other. NaN is not. Or what makes them a few
-            rows at a time, as `FeatureDistances` and `k_reciprocal` do.
-        query_ids, query_cams: integer [Q].
-        gallery_ids, gallery_cams: integer [G].
-        max_rank: length of the CMC.
-        average_precision: as for `rank`.
-
-    Raises:
-        ValueError: an argument has a wrong type, shape, dtype or value (it is named), distances
-            hold a NaN, or no query has a match in the gallery.
-    """
-    if not hasattr(distances, "rows"):
-        check_distances(distances)
-        distances = _Ready(distances)
-    labels = query_ids, gallery_ids, query_cams, gallery_cams
-    matches = Matches(*labels, *distances.shape, distances.device)
-    check_positive("max_rank", max_rank)
-    check_rule(average_precision)
-    # Tiles bound the memory of copies; what is counted as it lies is counted in one go.
-    whole = isinstance(distances, _Ready) and distances.as_it_lies and distances.device == matches.device
-    tile = distances.shape[0] if whole else None
-    return _rank_tiles(distances, matches, tile, max_rank, average_precision)
+    harmonic = (1 / torch.arange(1, positives.size + 1, dtype=torch.float64)).cumsum(0)
+    h = harmonic[size.long() - 1]
+    ap = (h + (n - 1) / (size - 1).clamp(min=1) * (size - h)) / size  # [queries]
+    place = torch.arange(max_rank, dtype=torch.float64)  # [max_rank]
+    misses = (size - n)[:, None] - place  # [queries, max_rank], wrong images left at each place
+    miss = (misses.clamp(min=0) / (size[:, None] - place).clamp(min=1)).cumprod(1)
+    return RankResult(float(ap.mean()), (1 - miss).mean(0), ap, queries, len(junk) - len(queries))
 
 
-class _Ready:
-    """Distances that are there already."""
-
-    def __init__(self, distances: Tensor):
-        self.distances, self.shape, self.device = distances, tuple(distances.shape), distances.device
-        self.dtype = torch.float64 if distances.dtype == torch.float64 else torch.float32
-
-    @property
-    def as_it_lies(self) -> bool:
-        """Whether rows are counted where they are; others are copied."""
-        return self.distances.dtype in (torch.float32, torch.float64) and self.distances.stride(1) == 1
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        part = self.distances[start:stop]
-        if part.amax().isnan():
-            query = start + int(part.isnan().any(1).nonzero()[0])
-            raise ValueError(f"distances must not be NaN, found one of query {query}")
-        return part.to(self.dtype)  # float16 fits in exactly
-
-
-def tile_of(distances: Distances, positives: int = 0) -> int:
-    """How many queries to handle at once, with a distance to each image and so many ranks each."""
-    gallery = distances.shape[1]
-    elements = _TILE_ELEMENTS.get(distances.device.type, _TILE_ELEMENTS["cpu"])
-    most = _TILE_BYTES // (distances.dtype.itemsize * gallery + 48 * positives)
-    return max(1, min(256, max(_TILE_QUERIES, elements // gallery), most))
-
-
-def _rank_tiles(
-    distances: Distances, matches: "Matches", tile: int | None, max_rank: int, rule: AveragePrecision
-) -> RankResult:
-    queries = len(matches.query_ids)
-    tile = tile_of(distances, int(matches.count.max())) if tile is None else tile
-    first_hits, precisions, counted = [], [], []
-    # The bar comes for rankings that take seconds, and goes away when they are done.
-    with tqdm(total=queries, desc="ranking", unit="query", leave=False, delay=2, disable=None) as bar:
-        for start in range(0, queries, tile):
-            stop = min(start + tile, queries)
-            rows = distances.rows(start, stop).to(matches.device)
-            ranks, found = dsa_ext.count_ranks(rows, *matches.tile(start, stop))
-            ranks, found = ranks.cpu(), found.cpu()  # little from here on
-            has_match = found > 0
-            counted.append(start + has_match.nonzero().squeeze(1))
-            ranks, found = ranks[has_match], found[has_match]
-            first_hits.append(ranks[:, 0].clone())  # and no more of them stays in memory
-            precisions.append(_average_precision(ranks, found, rule))
-            bar.update(stop - start)
-    counted = torch.cat(counted)
-    if not len(counted):
-        raise ValueError(
-            "no query has a match: no image in the gallery has the identity of a query and another camera"
-        )
-    return _result(torch.cat(precisions), torch.cat(first_hits), counted, queries, max_rank)
-
-
-@torch.no_grad()
-def top_matches(
-    query_features: Tensor | np.ndarray,
-    gallery_features: Tensor | np.ndarray,
-    query_ids: Tensor,
-    gallery_ids: Tensor,
-    query_cams: Tensor,
-    gallery_cams: Tensor,
-    queries: Tensor,
-    count: int = 10,
-) -> list[Tensor]:
-    """Rank lists: the nearest gallery images of the chosen queries, junk removed, as `rank` orders.
-
-    The arguments that are not listed are those of `rank`.
-
-    Args:
-        queries: integer [N], which queries.
-        count: how many gallery images; a list is shorter where the gallery is.
-
-    Returns:
-        For each chosen query an int64 tensor of at most `count` gallery indices, nearest first.
-
-    Raises:
-        ValueError: as `rank`, and where a chosen query does not exist.
-    """
-    distances = FeatureDistances(query_features, gallery_features)
-    labels = query_ids, gallery_ids, query_cams, gallery_cams
-    return [places for places, _ in top_by_distances(distances, *labels, queries, count)]
-
-
-@torch.no_grad()
-def top_by_distances(
-    distances: Distances,
-    query_ids: Tensor,
-    gallery_ids: Tensor,
-    query_cams: Tensor,
-    gallery_cams: Tensor,
-    queries: Tensor,
-    count: int = 10,
-) -> list[tuple[Tensor, Tensor]]:
-    """As `top_matches`, in the order of `rank_distances`: gallery indices and their distances."""
-    labels = query_ids, gallery_ids, query_cams, gallery_cams
-    matches = Matches(*labels, *distances.shape, distances.device)
-    check_positive("count", count)
-    lists = []
-    for query in torch.as_tensor(queries).tolist():
-        if not 0 <= query < distances.shape[0]:
-            raise ValueError(f"queries must be 0..{distances.shape[0] - 1}, found {query}")
-        near, order = (part.cpu() for part in distances.rows(query, query + 1)[0].sort(stable=True))
-        kept = ~torch.isin(order, matches.junk(query).cpu())
-        lists.append((order[kept][:count], near[kept][:count]))
-    return lists
-
-
-class FeatureDistances:
-    """Euclidean distances of queries to the gallery by their features, in a form that keeps the order.
-
-    A row holds |g|^2 - 2 q.g: the squared distance without |q|^2, which is the same for the whole row.
-    Leaving it out saves a rounding; the value may be negative. Nothing of the size of the gallery is made but
-    a row for each query of a tile: features that need converting are converted in parts.
-
-    Args:
-        query, gallery: floating [Q, D] and [G, D], tensors or arrays, as for `rank`.
-        removed: int64, on the same device, gallery images that stand behind all others, infinitely far.
-
-    Raises:
-        ValueError: a wrong type, shape, dtype or device, or features that are not finite.
-    """
-
-    def __init__(
-        self, query: Tensor | np.ndarray, gallery: Tensor | np.ndarray, removed: Tensor | None = None
-    ):
-        query, gallery = check_features(query, gallery)
-        self.query, self.gallery, self.removed = query, gallery, removed
-        self.shape, self.device = (len(query), len(gallery)), query.device
-        self.dtype = query.dtype if query.dtype == torch.float64 else torch.float32
-        squares = [_squares(features, self.dtype) for features in (query, gallery)]
-        for name, found in zip(("query_features", "gallery_features"), squares):
-            check_finite(name, found)
-        small = len(query) * gallery.numel() <= SMALL_PRODUCT
-        if self.dtype == torch.float32 and (small or _needs_double(*squares, gallery)):
-            self.dtype = torch.float64
-            squares = [_squares(features, self.dtype) for features in (query, gallery)]
-        self.query_square, self.square = squares  # [Q], [G]
-        self.copies, self.originals = _copies(gallery)
-        self.memory = torch.empty(0, len(gallery), dtype=self.dtype, device=self.device)
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Rows start..stop, [stop - start, G], in memory that the next call overwrites."""
-        if stop - start > len(self.memory):  # fresh pages cost a tenth of the product
-            self.memory = self.memory.new_empty(stop - start, len(self.gallery))
-        rows = self.memory[: stop - start]
-        self.product(start, stop, rows)
-        # In parts, as most of the gallery may be copies.
-        step = _rows_of(len(rows))
-        for copies, originals in zip(self.copies.split(step), self.originals.split(step)):
-            rows[:, copies] = rows[:, originals]
-        if self.removed is not None:
-            rows.index_fill_(1, self.removed, float("inf"))
-        return rows
-
-    def product(self, start: int, stop: int, out: Tensor) -> None:
-        """Fill out [stop - start, G] with what the matrix product gives, where copies may not tie."""
-        query = self.query[start:stop].to(self.dtype)
-        as_it_lies = self.gallery.dtype == self.dtype
-        step = len(self.gallery) if as_it_lies else _rows_of(self.gallery.shape[1])
-        with _full_precision(self.device.type):
-            for first in range(0, len(self.gallery), step):
-                part = slice(first, first + step)
-                gallery = self.gallery[part].to(self.dtype)
-                torch.addmm(self.square[part], query, gallery.T, alpha=-2, out=out[:, part])
-
-
-class Matches:
+class _Positives:
     """Which gallery images share a query's identity, by one grouping of the gallery by identity.
 
-    It lives on the features' device where dsa_ext counts there, else on the CPU.
+    It lives on the distances' device where dsa_ext counts there, else on the CPU.
+
+    Args:
+        shape: queries, gallery.
+        removed: int64, images of no query's gallery.
+
+    Raises:
+        ValueError: labels have a wrong type, shape, dtype or value (it is named).
     """
 
     def __init__(
-        self,
-        query_ids: Tensor,
-        gallery_ids: Tensor,
-        query_cams: Tensor,
-        gallery_cams: Tensor,
-        queries: int,
-        gallery: int,
-        device: torch.device,
+        self, labels: Labels, shape: tuple[int, int], device: torch.device, removed: Tensor | None = None
     ):
         served = device.type == "cuda" and dsa_ext.CUDA_ERROR is None
         self.device = device if served else torch.device("cpu")
-        self.query_ids = check_labels("query_ids", query_ids, queries, self.device)
-        self.gallery_ids = check_labels("gallery_ids", gallery_ids, gallery, self.device)
-        self.query_cams = check_labels("query_cams", query_cams, queries, self.device)
-        self.gallery_cams = check_labels("gallery_cams", gallery_cams, gallery, self.device)
-        for name, ids in (("query_ids", self.query_ids), ("gallery_ids", self.gallery_ids)):
-            if ids.min() < 0:
+        counts = dict(zip(Labels._fields, (*shape, *shape)))
+        checked = [check_labels(name, x, counts[name], self.device) for name, x in labels._asdict().items()]
+        self.query_ids, ids, self.query_cams, self.gallery_cams = checked
+        self.size = len(ids)
+        if removed is not None:
+            self.size -= len(removed)
+            ids = ids.index_fill(0, removed.to(self.device), int(max(ids.max(), self.query_ids.max())) + 1)
+        for name, own in (("query_ids", self.query_ids), ("gallery_ids", ids)):
+            if own.min() < 0:
                 raise ValueError(
-                    f"{name} must be >= 0, found {int(ids.min())} "
+                    f"{name} must be >= 0, found {int(own.min())} "
                     "(-1 marks junk, which is dropped when a data set is loaded)"
                 )
-        grouped, self.members = self.gallery_ids.sort(stable=True)
+        self.gallery_ids = ids  # of removed images one of no query
+        grouped, self.members = ids.sort(stable=True)
         self.first = torch.searchsorted(grouped, self.query_ids)  # [Q]
         self.count = torch.searchsorted(grouped, self.query_ids, right=True) - self.first  # [Q]
 
-    def tile(self, start: int, stop: int) -> tuple[Tensor, ...]:
+    def tile(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What `dsa_ext.count_ranks` takes after the distances of queries start..stop."""
         rows = slice(start, stop)
         return self.members, self.first[rows], self.count[rows], self.query_cams[rows], self.gallery_cams
@@ -385,109 +282,17 @@ class Matches:
         return pair[queries:].bincount(minlength=len(pairs))[pair[:queries]]
 
 
-def _average_precision(ranks: Tensor, found: Tensor, rule: AveragePrecision) -> Tensor:
+def _average_precision(ranks: Tensor, found: Tensor) -> Tensor:
     """Average precision, float64 [T], of ranks [T, P] whose first found [T] entries are valid."""
     hit = torch.arange(1, ranks.shape[1] + 1)  # [P]
     precision = hit.double() / (ranks + 1)
-    if rule == "trapezoidal":
-        before = torch.where(ranks > 0, (hit - 1).double() / ranks.clamp(min=1), 1.0)
-        precision = (precision + before) / 2
     precision = precision.masked_fill(hit > found[:, None], 0.0)
     return precision.cumsum(1)[:, -1] / found  # added one by one: padding changes no rounding
 
 
 def _result(ap: Tensor, first_hits: Tensor, queries: Tensor, asked: int, max_rank: int) -> RankResult:
+    if not len(queries):
+        raise ValueError(_NO_MATCH)
     hits = torch.bincount(first_hits.clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]
     cmc = hits.cumsum(0).double() / len(queries)
     return RankResult(float(ap.mean()), cmc, ap, queries, asked - len(queries))
-
-
-def _squares(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """The squared norm of each row [N, D], in `dtype`, [N]."""
-    return _in_parts(lambda rows: rows.to(dtype).square().sum(1), features, features.shape[1], dtype)
-
-
-def _needs_double(query_squares: Tensor, gallery_squares: Tensor, gallery: Tensor) -> bool:
-    """Whether the features differ by so little, against their size, that float32 loses the order.
-
-    |g|^2 - 2 q.g is rounded by about 2**-24 of the squared norms; the differences that decide the
-    order are of the size of the features' variance.
-    """
-    gallery_size, query_size = (squares.double().mean() for squares in (gallery_squares, query_squares))
-    mean = sum(part.float().sum(0).double() for part in gallery.split(_rows_of(gallery.shape[1])))
-    mean = mean / len(gallery)  # [D]
-    variance = gallery_size - mean.square().sum()
-    return bool(variance < 0.01 * (gallery_size + query_size))
-
-
-def _copies(gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Gallery rows equal to another one, and that other one, both int64 [copies].
-
-    Where a matrix product is split, equal rows may get sums rounded differently. Equal features
-    must tie all the same, so a copy takes the distance of its original.
-    """
-    # Most rows differ from every other in a few columns already; only the rest is read whole.
-    width = gallery.shape[1]
-    hashes = _in_parts(_hash_rows, gallery[:, :64], min(width, 64), torch.int64)
-    _, which, count = hashes.unique(return_inverse=True, return_counts=True)
-    suspects = (count[which] > 1).nonzero().squeeze(1)
-    if not len(suspects):
-        return suspects, suspects
-    hashes = _in_parts(lambda some: _hash_rows(gallery[some]), suspects, width, torch.int64)
-    hashes, order = hashes.sort(stable=True)
-    order = suspects[order]
-    starts = torch.ones(len(order), dtype=torch.bool, device=order.device)
-    starts[1:] = hashes[1:] != hashes[:-1]
-    originals = order[starts.nonzero().squeeze(1)[starts.cumsum(0) - 1]]  # of each of `order`
-    pairs = torch.stack([order[~starts], originals[~starts]], 1)  # [copies, 2]
-
-    def equal(pairs: Tensor) -> Tensor:  # not mere equals in hash
-        return (gallery[pairs[:, 0]] == gallery[pairs[:, 1]]).all(1)
-
-    pairs = pairs[_in_parts(equal, pairs, width, torch.bool)]
-    copies, originals = pairs.unbind(1)
-    return copies.contiguous(), originals.contiguous()
-
-
-def _hash_rows(features: Tensor) -> Tensor:
-    """int64 [N] of floating [N, D]: the same for equal rows, and nearly surely for no others."""
-    features = features if features.dtype == torch.float64 else features.float()
-    bits = torch.int32 if features.dtype == torch.float32 else torch.int64
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**62), 2**62, (features.shape[1],), generator=generator)
-    factors = factors.to(features.device)
-    # Adding 0 makes -0 the 0 it equals. Integer sums wrap: exact in any order.
-    return ((features + 0.0).view(bits).long() * factors).sum(1)
-
-
-def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """function(rows) -> [N] for rows [N, ...], in parts, so that no copy of all is made; it handles `width`
-    elements a row."""
-    # Not joined at the end: malloc does not use the memory of a part again for the next, if the small result
-    # lies behind it, and would need as much as a copy of all.
-    found = torch.empty(len(rows), dtype=dtype, device=rows.device)
-    step = _rows_of(width)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        found[part] = function(rows[part])
-    return found
-
-
-def _rows_of(width: int) -> int:
-    """How many rows of so many elements make a part."""
-    return max(1, _PART // width)
-
-
-@contextlib.contextmanager
-def _full_precision(device_type: str) -> Iterator[None]:
-    """A matrix product in the features' own precision: no TF32, no bfloat16, no autocast."""
-    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    chosen = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        with torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        for setting, precision in zip(settings, chosen):
-            setting.fp32_precision = precision

@@ -26,8 +26,9 @@ from scipy import sparse
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.evaluation.arguments import check_features, check_positive
-from dsareid.evaluation.ranking import FeatureDistances, tile_of
+from dsareid.evaluation.arguments import check_positive
+from dsareid.evaluation.distances import FeatureDistances, tile_of
+from dsareid.evaluation.nearest import smallest
 
 _BLOCK = 2048  # images whose sets are made at once
 _PAIRS = 1 << 12  # pairs whose distances are computed at once
@@ -38,7 +39,7 @@ _TOGETHER = 1 << 18  # weights that are compared at once
 def k_reciprocal(
     query: Tensor | np.ndarray, gallery: Tensor | np.ndarray, k1: int = 20, k2: int = 6, lambda_: float = 0.3
 ) -> "Reranked":
-    """Re-ranked distances, for `rank_distances`; how many products of features it takes grows with (Q + G)^2.
+    """Re-ranked distances, for `Ranking`; how many products of features it takes grows with (Q + G)^2.
 
     Args:
         query, gallery: floating [Q, D] and [G, D] as for `rank`; one copy of both is made.
@@ -49,18 +50,17 @@ def k_reciprocal(
     Raises:
         ValueError: an argument has a wrong type, shape or value (it is named).
     """
-    query, gallery = check_features(query, gallery)
     check_positive("k1", k1)
     check_positive("k2", k2)
     if not isinstance(lambda_, int | float) or not 0 <= lambda_ <= 1:
         raise ValueError(f"lambda_ must be a number from 0 to 1, not {lambda_!r}")
     distances = FeatureDistances(query, gallery)
-    images = torch.cat([query, gallery])  # [N, D]
+    images = torch.cat([distances.query, distances.gallery])  # [N, D]
     neighbours, largest = _neighbours(FeatureDistances(images, images), max(k1 + 1, k2))
     weights = _encode(images, neighbours, largest, k1)
     nearest = _indicator(neighbours[:, :k2])
     weights = nearest.astype(np.float64) @ weights / min(k2, len(images))
-    return Reranked(distances, largest[: len(query)], weights, lambda_)
+    return Reranked(distances, largest[: distances.shape[0]], weights, lambda_)
 
 
 class Reranked:
@@ -72,6 +72,8 @@ class Reranked:
         weights: V, [N, N].
         lambda_: share of the distance of the features.
     """
+
+    removed: Tensor | None = None
 
     def __init__(
         self, distances: FeatureDistances, largest: Tensor, weights: sparse.csr_array, lambda_: float
@@ -88,9 +90,9 @@ class Reranked:
         if stop - start > len(self.memory):
             self.memory = np.empty((stop - start, self.shape[1]))
         near = self.distances.rows(start, stop).add_(self.distances.query_square[start:stop, None])
-        near = near.clamp_(min=0).div_(self.largest[start:stop, None]).cpu().numpy()
+        near = near.clamp_(min=0).div_(self.largest[start:stop, None])
         # A row at a time: large memory that comes and goes for every tile leaves holes.
-        for query, own, final in zip(range(start, stop), near, self.memory):
+        for query, own, final in zip(range(start, stop), near.cpu().numpy(), self.memory):
             shared = self._shared(query)
             jaccard = 1 - shared / (2 - shared)  # both sum to 1: min and max together to 2
             final[:] = (1 - self.lambda_) * jaccard + self.lambda_ * own
@@ -141,22 +143,9 @@ def _neighbours(distances: FeatureDistances, count: int) -> tuple[np.ndarray, Te
             largest[start:stop] = torch.where(far > 0, far, 1.0)
             here = torch.arange(stop - start, device=rows.device)
             rows[here, start + here] = -float("inf")  # itself first, whatever the rounding
-            neighbours[start:stop] = _nearest(rows, neighbours.shape[1]).cpu()
+            neighbours[start:stop] = smallest(rows, neighbours.shape[1])[1].cpu()
             bar.update(stop - start)
     return neighbours, largest
-
-
-def _nearest(rows: Tensor, count: int) -> Tensor:
-    """The columns of the smallest values of each row, int64 [T, count], equal values in their order."""
-    near, places = rows.topk(min(count + 1, rows.shape[1]), largest=False)
-    cut = (near[:, count - 1] == near[:, -1]) if near.shape[1] > count else torch.zeros(len(rows))
-    places = places[:, :count].clone()
-    for row in cut.nonzero().squeeze(1).tolist():  # which of the equal ones topk takes, it does not say
-        last = near[row, count - 1]
-        before, equal = ((rows[row] < last).nonzero(), (rows[row] == last).nonzero())
-        places[row] = torch.cat([before, equal])[:count, 0]
-    places = places.sort(1).values
-    return places.gather(1, rows.gather(1, places).sort(dim=1, stable=True).indices)
 
 
 # ---- sets and weights ----

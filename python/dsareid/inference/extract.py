@@ -36,7 +36,14 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, make_folder
 from dsareid.ground.machine import cores
 from dsareid.inference.embedder import Embedder, load_embedder
-from dsareid.inference.feature_folder import FEATURES, HEADER, Header, labels_of, open_features, write_index
+from dsareid.inference.feature_folder import (
+    FEATURES,
+    HEADER,
+    FeatureFolderInfo,
+    labels_of,
+    open_features,
+    write_index,
+)
 from dsareid.runs.folder import choose_device
 
 PLAN, PARTS, SKIPPED = "plan.json", "parts", "skipped.txt"
@@ -293,14 +300,14 @@ def _finish(out: Path, plan: dict, files: list[str]) -> None:
         with atomic_path(out / SKIPPED) as temporary:
             text = "".join(f"{reason}\n" for reason in skipped.values())
             temporary.write_bytes(os.fsencode(text))
-        header = Header(
+        info = FeatureFolderInfo(
             model=plan["model"],
             count=len(kept),
             dimension=plan["dimension"],
             images=plan["images"],
             features=f"f of the MF-Stream, {plan['precision']}",
         )
-        write_index(out, header, ((file, *labels_of(file)) for file in kept))
+        write_index(out, info, ((file, *labels_of(file)) for file in kept))
     shutil.rmtree(out / PARTS, ignore_errors=True)
 
 

@@ -28,15 +28,14 @@ UNKNOWN = -2
 """In place of an identity or a camera that is not known: -1 is Market-1501's junk, 0 a distractor."""
 
 _COLUMNS = ["file", "identity", "camera"]
-_FORMAT = "dsareid features"
 
 
-class Header(BaseModel):
+class FeatureFolderInfo(BaseModel):
     """What features.json holds."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format: Literal[_FORMAT] = _FORMAT
+    format: Literal["dsareid features"] = "dsareid features"
     version: Literal[1] = 1
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """The identity of the model: features of two models cannot be compared."""
@@ -72,10 +71,10 @@ def open_features(folder: str | os.PathLike) -> FeatureFolder:
         DSAError: no such folder, or a file of it that is missing, cut short, or does not fit the others.
     """
     folder = Path(folder)
-    header = _read_header(folder)
-    features = _map(folder / FEATURES, header)
-    files, ids, cams = _read_images(folder / IMAGES, header.count)
-    return FeatureFolder(folder, header.model, features, files, ids, cams, Path(header.images))
+    info = _read_info(folder)
+    features = _map(folder / FEATURES, info)
+    files, ids, cams = _read_images(folder / IMAGES, info.count)
+    return FeatureFolder(folder, info.model, features, files, ids, cams, Path(info.images))
 
 
 def check_same_model(a: FeatureFolder, b: FeatureFolder) -> None:
@@ -128,11 +127,13 @@ def write_features(
     with atomic_path(folder / FEATURES) as temporary:
         np.save(temporary, np.ascontiguousarray(features))
     count, dimension = features.shape
-    header = Header(model=model, count=count, dimension=dimension, images=str(images), features=described)
-    write_index(folder, header, zip(files, ids, cams))
+    info = FeatureFolderInfo(
+        model=model, count=count, dimension=dimension, images=str(images), features=described
+    )
+    write_index(folder, info, zip(files, ids, cams))
 
 
-def write_index(folder: Path, header: Header, images: Iterable[tuple[str, int, int]]) -> None:
+def write_index(folder: Path, info: FeatureFolderInfo, images: Iterable[tuple[str, int, int]]) -> None:
     """Write images.csv and, last of all, features.json of a folder whose features.npy is there.
 
     Args:
@@ -148,7 +149,7 @@ def write_index(folder: Path, header: Header, images: Iterable[tuple[str, int, i
             for name, *labels in images:
                 writer.writerow([name, *("" if label == UNKNOWN else int(label) for label in labels)])
     with atomic_path(folder / HEADER) as temporary:
-        temporary.write_text(json.dumps(header.model_dump(), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(info.model_dump(), indent=1) + "\n", encoding="utf-8")
 
 
 def labels_of(file: str) -> tuple[int, int]:
@@ -157,10 +158,10 @@ def labels_of(file: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (UNKNOWN, UNKNOWN)
 
 
-def _read_header(folder: Path) -> Header:
+def _read_info(folder: Path) -> FeatureFolderInfo:
     path = folder / HEADER
     try:
-        return Header.model_validate_json(path.read_bytes())
+        return FeatureFolderInfo.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DSAError(
             f"{folder}: not a folder of features: there is no {HEADER} in it; dsareid extract writes one"
@@ -171,11 +172,11 @@ def _read_header(folder: Path) -> Header:
         raise DSAError(f"{path}: not what dsareid extract writes: {first_problem(error)}") from error
 
 
-def _map(path: Path, header: Header) -> np.ndarray:
+def _map(path: Path, info: FeatureFolderInfo) -> np.ndarray:
     """features.npy. Its header is compared, not parsed: numpy's parser was not made for outside files."""
-    shape = (header.count, header.dimension)
+    shape = (info.count, info.dimension)
     begin = npy_header("<f4", shape)
-    expected = len(begin) + 4 * header.count * header.dimension
+    expected = len(begin) + 4 * info.count * info.dimension
     try:
         with path.open("rb") as file:
             found, size = file.read(len(begin)), os.fstat(file.fileno()).st_size
@@ -194,7 +195,8 @@ def _map(path: Path, header: Header) -> np.ndarray:
 
 def _read_images(path: Path, count: int) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The columns of images.csv."""
-    files, ids, cams = [], np.full(count, UNKNOWN, np.int64), np.full(count, UNKNOWN, np.int64)
+    files: list[str] = []
+    ids, cams = np.full(count, UNKNOWN, np.int64), np.full(count, UNKNOWN, np.int64)
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)

@@ -1,6 +1,7 @@
 """`dsareid search`: who in a gallery looks like the person in a query."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from tqdm import tqdm
 
 from dsareid.data.iuv import read_image
 from dsareid.data.layouts.base import IMAGE_SUFFIXES
+from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 from dsareid.inference.embedder import Embedder, load_embedder
 from dsareid.inference.extract import as_input, find_images
 from dsareid.inference.feature_folder import HEADER, UNKNOWN, labels_of, open_features
 
-_BLOCK_BYTES = 64 << 20  # of gallery features in memory at a time
 _BATCH = 64  # images
 PICTURED = 40  # queries in a picture
 
@@ -37,7 +38,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found for one query."""
 
     file: Path
@@ -51,7 +52,7 @@ def search(
     gallery: str | os.PathLike,
     count: int = 10,
     device: str = "auto",
-) -> list[Found]:
+) -> list[SearchResult]:
     """The gallery images nearest to each query: exact, nearest first, ties in the order of the gallery.
 
     Nothing is left out of the gallery: not the query itself where it is there, nor images of its camera.
@@ -68,9 +69,11 @@ def search(
         ValueError: count is below 1.
     """
     if count < 1:
-        raise ValueError(f"count must be at least 1, not {count}")
+        raise ValueError(f"`count` must be at least 1, not {count}")
     embed, gallery = load_embedder(model, device), Path(gallery)
     queries, features = _embed_all(embed, Path(query))
+    rows: np.ndarray  # float32 [G, D]
+    ids: Sequence[int] | np.ndarray
     if (gallery / HEADER).exists():
         opened = open_features(gallery)
         if (opened.model, opened.features.shape[1]) != (embed.model, embed.dimension):
@@ -80,66 +83,17 @@ def search(
             )
         files, rows, ids = [opened.images / file for file in opened.files], opened.features, opened.ids
     else:
-        files, rows = _embed_all(embed, gallery)
-        rows, ids = rows.numpy(), [labels_of(file.name)[0] for file in files]
+        files, embedded = _embed_all(embed, gallery)
+        rows, ids = embedded.numpy(), [labels_of(file.name)[0] for file in files]
     distances, places = nearest(features, rows, count)
     found = []
     for file, near, where in zip(queries, distances.tolist(), places.tolist()):
         matches = [Match(files[place], distance, int(ids[place])) for distance, place in zip(near, where)]
-        found.append(Found(file, labels_of(file.name)[0], matches))
+        found.append(SearchResult(file, labels_of(file.name)[0], matches))
     return found
 
 
-def nearest(query: Tensor, gallery: np.ndarray, count: int) -> tuple[Tensor, Tensor]:
-    """The nearest rows of a gallery that need not fit into memory, by Euclidean distance.
-
-    The result is exact: float64 distances decide, and ties are in the order of the gallery. They are computed
-    only of those that float32 ones, with a bound of their error, leave in question.
-
-    Args:
-        query: float32 [Q, D].
-        gallery: float32 [G, D], mapped, say.
-
-    Returns:
-        Distances float64 and rows of the gallery int64, both [Q, min(count, G)], nearest first.
-
-    Raises:
-        DSAError: a feature that is not finite.
-    """
-    best = torch.empty(len(query), 0, dtype=torch.float64)  # squared
-    places = torch.empty(len(query), 0, dtype=torch.int64)
-    step = max(1, _BLOCK_BYTES // (4 * gallery.shape[1]))
-    for start in range(0, len(gallery), step):
-        block = torch.from_numpy(np.array(gallery[start : start + step]))  # [n, D]
-        found = _distances(query, block, count, best)
-        if found.isnan().any():
-            row = start + int(found.isnan().any(0).nonzero()[0])
-            raise DSAError(f"the features of row {row} of the gallery, or of a query, are not finite")
-        here = torch.arange(start, start + len(block)).expand(len(query), -1)
-        best, places = torch.cat([best, found], 1), torch.cat([places, here], 1)
-        order = best.sort(dim=1, stable=True).indices[:, :count]  # earlier rows stand before later ones
-        best, places = best.gather(1, order), places.gather(1, order)
-    return best.sqrt(), places
-
-
-def _distances(query: Tensor, block: Tensor, count: int, best: Tensor) -> Tensor:
-    """Squared distances, float64 [Q, n], of whatever may be among the nearest; infinity of all others."""
-    squares = [x.square().sum(1) for x in (query, block)]
-    near = torch.addmm(squares[1], query, block.T, alpha=-2) + squares[0][:, None]  # [Q, n]
-    # Sums of D products, each rounded: the norms bound the error, whatever the order of the sum.
-    margin = 2 * query.shape[1] * 2**-24 * (squares[0].max().sqrt() + squares[1].max().sqrt()) ** 2
-    limit = near.kthvalue(min(count, len(block)), dim=1).values.double() + margin
-    if best.shape[1] == count:
-        limit = torch.minimum(limit, best[:, -1])
-    asked = ~(near.double() > limit[:, None] + margin)  # also what is not a number
-    found = torch.full(near.shape, torch.inf, dtype=torch.float64)
-    for pairs in asked.nonzero().split(max(1, _BLOCK_BYTES // (8 * query.shape[1]))):
-        one, other = pairs.unbind(1)
-        found[one, other] = (query[one].double() - block[other].double()).square().sum(1)
-    return found
-
-
-def format_list(found: Found) -> str:
+def format_list(found: SearchResult) -> str:
     """The rank list of a query as an aligned table."""
     lines = [f"{found.file}{_who(found.identity)}", f"{'rank':>5} {'distance':>9} {'identity':>9}  file"]
     for rank, match in enumerate(found.matches, 1):
@@ -148,7 +102,7 @@ def format_list(found: Found) -> str:
     return "\n".join(lines)
 
 
-def draw_lists(found: list[Found]) -> Image.Image:
+def draw_lists(found: list[SearchResult]) -> Image.Image:
     """Rank lists as a picture: in each row a query at the left, then what was found for it.
 
     A frame is green where query and match are of one identity, by their names.
@@ -171,7 +125,7 @@ def draw_lists(found: list[Found]) -> Image.Image:
     return sheet
 
 
-def write_picture(found: list[Found], out: Path) -> None:
+def write_picture(found: list[SearchResult], out: Path) -> None:
     """Draw the rank lists of the first queries into an image file; its suffix says of which type.
 
     Raises:

@@ -3,8 +3,9 @@
 Names are loaded when they are used: models.options, what a network may be, needs no torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from dsareid.ground.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dsareid.models.dsag import DSAGStream
@@ -13,23 +14,15 @@ if TYPE_CHECKING:
     from dsareid.models.mf import MFStream
     from dsareid.models.reid import DSAReID
 
-_HOMES = {
-    "DSAGStream": "dsag",
-    "DSAReID": "reid",
-    "Features": "features",
-    "Logits": "heads",
-    "MFStream": "mf",
-    "Output": "heads",
-}
-
 __all__ = ["DSAGStream", "DSAReID", "Features", "Logits", "MFStream", "Output"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"dsareid.models.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".dsag": ["DSAGStream"],
+        ".features": ["Features"],
+        ".heads": ["Logits", "Output"],
+        ".mf": ["MFStream"],
+        ".reid": ["DSAReID"],
+    },
+)

@@ -26,7 +26,7 @@ from dsareid.runs.folder import RunFolder
 from dsareid.runs.log import read_log
 
 
-def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> RunFolder:
+def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Path:
     """Write RUN/report.html: one page that needs no other file, no model and no network.
 
     It shows every evaluation of the run beside chance and colour histograms, CMC, training curves,
@@ -39,7 +39,7 @@ def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | Non
             the training.
 
     Returns:
-        The run's folder, whose `report` is the page.
+        The path of the page.
 
     Raises:
         DSAError: `run` is no run folder, one of its files is damaged, or the page cannot be
@@ -52,7 +52,7 @@ def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | Non
     page = render("template.html", content)
     with atomic_path(files.folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")  # a lone surrogate in a JSON file
-    return files.folder
+    return files.folder.report
 
 
 @dataclass(frozen=True)

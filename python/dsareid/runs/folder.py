@@ -173,10 +173,10 @@ class RunFolder:
         """
         names = get_args(MatchedBy)
 
-        def order(found: tuple[Path, Evaluation]) -> tuple[bool, str, str, int, bool]:
+        def order(found: tuple[Path, Evaluation]) -> tuple[bool, int, bool, str]:
             path, x = found
             other = path != self.evaluation(x.features, x.reranked)
-            return other, x.protocol, x.data, names.index(x.features), x.reranked
+            return other, names.index(x.features), x.reranked, x.protocol
 
         files = sorted(self.path.glob("evaluation*.json"))
         return [x for _, x in sorted(((path, read_evaluation(path)) for path in files), key=order)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dsareid.commands.main import main
-from dsareid.evaluation import chance, k_reciprocal, rank, rank_distances
+from dsareid.evaluation import Labels, Ranking, chance, k_reciprocal, rank
 from dsareid.inference.feature_folder import UNKNOWN, write_features
 
 
@@ -53,7 +53,7 @@ def test_the_table(folders, capsys):
     title, features, random = out.splitlines()
     assert title.split() == ["mAP", "rank-1", "rank-5", "rank-10"]
     assert_line(features, "features", rank(*case))
-    assert_line(random, "chance", chance(*case[2:]))
+    assert_line(random, "chance", chance(Labels(*case[2:])))
 
 
 def test_reranked(folders, capsys):
@@ -62,15 +62,14 @@ def test_reranked(folders, capsys):
     status, out, _ = run(capsys, query, gallery, "--rerank")
     title, reranked, features, random = out.splitlines()
     assert status == 0 and features.split() == plain[1].split() and random.split() == plain[2].split()
-    assert_line(reranked, "features, re-ranked", rank_distances(k_reciprocal(*case[:2]), *case[2:]))
+    assert_line(reranked, "features, re-ranked", Ranking(k_reciprocal(*case[:2]), Labels(*case[2:])).result())
 
 
 def test_options(folders, capsys):
     query, gallery, case = folders
-    out = run(capsys, query, gallery, "--max-rank", 20, "--average-precision", "trapezoidal")[1]
+    out = run(capsys, query, gallery, "--max-rank", 20)[1]
     assert out.splitlines()[0].split() == ["mAP", "rank-1", "rank-5", "rank-10", "rank-20"]
-    result = rank(*case, average_precision="trapezoidal")
-    assert_line(out.splitlines()[1], "features", result, (1, 5, 10, 20))
+    assert_line(out.splitlines()[1], "features", rank(*case), (1, 5, 10, 20))
     out = run(capsys, query, gallery, "--max-rank", 3)[1]
     assert out.splitlines()[0].split() == ["mAP", "rank-1", "rank-3"]
     status, _, err = run(capsys, query, gallery, "--max-rank", 0)

@@ -1,6 +1,5 @@
 """evaluate on a small data set, with a stand-in for the trained network."""
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,11 +11,13 @@ from PIL import Image
 from dsa_ext import iuv_to_dsap
 from dsareid.data.iuv import read_image, read_iuv, write_iuv
 from dsareid.data.store.pack import pack
-from dsareid.engine import TrainConfig
-from dsareid.evaluation import evaluate, evaluate_run, format_table
+from dsareid.evaluation import evaluate, evaluate_run
 from dsareid.evaluation.baselines import colour_histograms
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import MEAN, STD
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.folder import RunFolder
+from dsareid.runs.records import EvaluatedAt, read_evaluation
 
 HEIGHT, WIDTH = 48, 32
 
@@ -57,7 +58,9 @@ def data(tmp_path):
 def run(tmp_path, data, monkeypatch):
     def load_run(run, device):
         config = TrainConfig(data=data, out=run, height=HEIGHT, width=WIDTH, dsap_size=8, epochs=3)
-        return SimpleNamespace(config=config, model=MeanColour().eval(), epoch=3, step=42, data={})
+        return SimpleNamespace(
+            folder=RunFolder(run), config=config, model=MeanColour().eval(), epoch=3, step=42, data={}
+        )
 
     monkeypatch.setattr(evaluate_run, "load_run", load_run)
     folder = tmp_path / "run"
@@ -66,61 +69,59 @@ def run(tmp_path, data, monkeypatch):
 
 
 @pytest.mark.parametrize("features, file", [("mf", "evaluation.json"), ("fused", "evaluation-fused.json")])
-def test_what_is_written(run, data, features, file, capsys):
+def test_what_is_written(run, data, features, file):
     evaluation = evaluate(run, features=features, batch_size=4)
-    assert json.loads((run / file).read_text()) == evaluation
+    assert read_evaluation(run / file) == evaluation
     assert [path.name for path in run.iterdir()] == [file]
-    assert evaluation["queries"] == 6 and evaluation["skipped"] == 0
-    assert evaluation["gallery"] == 21 and evaluation["checkpoint"] == {"epoch": 3, "step": 42}
-    assert evaluation["data"] == str(data)
-    model, *others = evaluation["rows"]
-    assert model["name"] == ("DSA-reID" if features == "mf" else "DSA-reID, fused")
-    assert [row["name"] for row in others] == [
+    assert evaluation.queries == 6 and evaluation.skipped == 0
+    assert evaluation.gallery == 21 and evaluation.checkpoint == EvaluatedAt(epoch=3, step=42)
+    assert evaluation.data == str(data)
+    (model,) = evaluation.rows
+    assert model.name == ("DSA-reID" if features == "mf" else "DSA-reID, fused")
+    assert [row.name for row in evaluation.baselines] == [
         "colour histograms, balanced",
         "colour histograms",
         "chance",
     ]
-    for row in evaluation["rows"]:
-        assert len(row["cmc"]) == 50 and 0 <= row["mAP"] <= 1
-        assert [row["rank1"], row["rank5"], row["rank10"]] == [row["cmc"][k] for k in (0, 4, 9)]
-    table = capsys.readouterr().out
-    assert table.strip() == format_table(evaluation["rows"]).strip()
+    for row in (model, *evaluation.baselines):
+        assert len(row.cmc) == 50 and 0 <= row.mAP <= 1
+        assert [row.rank(1), row.rank(5), row.rank(10)] == [row.cmc[k] for k in (0, 4, 9)]
     if features == "mf":
-        assert model["mAP"] == 1 and "100.0" in table
+        assert model.mAP == 1
 
 
 def test_rank_lists(run):
-    lists = evaluate(run)["rank_lists"]
+    lists = evaluate(run).rank_lists
     assert len(lists) == 6
-    assert [entry["ap"] for entry in lists] == sorted((e["ap"] for e in lists), reverse=True)
+    assert [entry.ap for entry in lists] == sorted((entry.ap for entry in lists), reverse=True)
     for entry in lists:
-        assert entry["query"].startswith("query/") and len(entry["gallery"]) == 10
-        distances = [answer["distance"] for answer in entry["gallery"]]
+        assert entry.query.startswith("query/") and len(entry.gallery) == 10
+        distances = [answer.distance for answer in entry.gallery]
         assert distances == sorted(distances)
-        for answer in entry["gallery"]:
-            assert answer["right"] == (answer["id"] == entry["id"])
-            assert (answer["id"], answer["cam"]) != (entry["id"], entry["cam"])
+        for answer in entry.gallery:
+            assert answer.right == (answer.id == entry.id)
+            assert (answer.id, answer.cam) != (entry.id, entry.cam)
 
 
-def test_reranked_beside_the_plain_evaluation(run, capsys):
+def test_reranked_beside_the_plain_evaluation(run):
     plain = evaluate(run)
     evaluation = evaluate(run, rerank=True)
     assert {path.name for path in run.iterdir()} == {"evaluation.json", "evaluation-reranked.json"}
-    assert json.loads((run / "evaluation.json").read_text()) == plain
-    assert json.loads((run / "evaluation-reranked.json").read_text()) == evaluation
-    assert evaluation["reranked"] and not plain["reranked"]
-    assert evaluation["rows"][0]["name"] == "DSA-reID, re-ranked"
-    assert evaluation["rows"][1:] == plain["rows"] and "re-ranked" in capsys.readouterr().out
-    for entry in evaluation["rank_lists"]:
-        distances = [answer["distance"] for answer in entry["gallery"]]
+    assert read_evaluation(run / "evaluation.json") == plain
+    assert read_evaluation(run / "evaluation-reranked.json") == evaluation
+    assert evaluation.reranked and not plain.reranked
+    assert evaluation.rows[0].name == "DSA-reID, re-ranked"
+    assert evaluation.rows[1:] == plain.rows and evaluation.baselines == plain.baselines
+    for entry in evaluation.rank_lists:
+        distances = [answer.distance for answer in entry.gallery]
         assert distances == sorted(distances) and 0 <= distances[0] and distances[-1] <= 1
-    assert evaluation["rank_lists"] != plain["rank_lists"]
+    assert evaluation.rank_lists != plain.rank_lists
     evaluate(run, features="fused", rerank=True)
     assert (run / "evaluation-fused-reranked.json").exists()
 
 
 def test_batches_change_nothing(run):
-    assert evaluate(run, batch_size=1)["rows"] == evaluate(run, batch_size=100)["rows"]
+    assert evaluate(run, batch_size=1).rows == evaluate(run, batch_size=100).rows
 
 
 def test_fused_needs_iuv_and_says_so(run, data):
@@ -136,7 +137,7 @@ def test_fused_needs_a_dsa_model(run, monkeypatch):
     loaded = evaluate_run.load_run(run, "cpu")
     loaded.config = replace(loaded.config, model="two-branch")
     monkeypatch.setattr(evaluate_run, "load_run", lambda run, device: loaded)
-    assert evaluate(run)["rows"][0]["name"] == "two-branch"
+    assert evaluate(run).rows[0].name == "two-branch"
     with pytest.raises(DSAError, match="fused features need two streams"):
         evaluate(run, features="fused")
 
@@ -165,19 +166,19 @@ def test_wrong_arguments(run):
         evaluate(run, batch_size=0)
 
 
-def test_an_unfinished_run_is_said(run, capsys, monkeypatch):
+def test_an_unfinished_run_is_noted(run, caplog, monkeypatch):
     loaded = evaluate_run.load_run(run, "cpu")
     loaded.epoch = 2
     monkeypatch.setattr(evaluate_run, "load_run", lambda *_: loaded)
     evaluate_run.evaluate(run)
-    assert "has trained 2 of 3 epochs" in capsys.readouterr().err
+    assert "has trained 2 of 3 epochs" in caplog.text
 
 
 def test_a_store_in_place_of_the_folder(run, data, tmp_path):
     expected = evaluate(run, features="fused")
     store = pack(data, tmp_path / "store").path
     data.rename(tmp_path / "gone")
-    assert evaluate(run, store, features="fused") == expected | {"data": str(store)}
+    assert evaluate(run, store, features="fused") == expected.model_copy(update={"data": str(store)})
 
 
 def test_the_folder_is_packed_once(run, data, capsys):

@@ -1,11 +1,13 @@
-"""rank, rank_distances and top_matches against the literal reading of the rules, and their error messages."""
+"""rank and Ranking against the literal reading of the rules, and their error messages."""
 
 import numpy as np
 import pytest
 import torch
 from ranking_reference import literal_distances, literal_order, literal_rank, literal_rank_distances
 
-from dsareid.evaluation import rank, rank_distances, ranking, top_matches
+from dsareid.evaluation import FeatureDistances, Labels, Ranking, chance, rank, ranking
+from dsareid.evaluation import distances as distances_module
+from dsareid.evaluation.distances import MatrixDistances, tile_of
 
 CASES = {
     "plain": dict(queries=40, gallery=200, ids=20, cams=4),
@@ -45,11 +47,10 @@ def make_case(seed, queries, gallery, ids, cams, values="float", query_cam=None,
     )
 
 
-def assert_equal_to_literal(case, max_rank=50, form=(rank, literal_rank), **options):
+def assert_equal_to_literal(case, max_rank=50, form=(rank, literal_rank)):
     function, literal = form
-    result = function(*case, max_rank=max_rank, **options)
-    trapezoidal = options.get("average_precision") == "trapezoidal"
-    mean, cmc, ap, counted = literal(*case, max_rank=max_rank, trapezoidal=trapezoidal)
+    result = function(*case, max_rank=max_rank)
+    mean, cmc, ap, counted = literal(*case, max_rank=max_rank)
     assert result.queries.tolist() == counted
     assert result.skipped == len(case[0]) - len(counted)
     assert result.cmc.shape == (max_rank,)
@@ -68,7 +69,7 @@ def test_equals_the_literal_rules(name, values, seed):
 @pytest.fixture
 def single_precision(monkeypatch):
     """Small cases in float32 too, as large ones are."""
-    monkeypatch.setattr(ranking, "SMALL_PRODUCT", 0)
+    monkeypatch.setattr(distances_module, "SMALL_PRODUCT", 0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -77,19 +78,18 @@ def test_whole_numbers_are_exact_in_single_precision(name, seed, single_precisio
     assert_equal_to_literal(make_case(seed, values="integer", **CASES[name]))
 
 
-@pytest.mark.parametrize("values", ["float", "integer"])
-def test_trapezoidal_ap_is_an_option(values):
-    case = make_case(5, 40, 100, 10, 3, values=values)
-    assert_equal_to_literal(case, average_precision="trapezoidal")
-    assert rank(*case).mAP != rank(*case, average_precision="trapezoidal").mAP
+def tiles_of(monkeypatch, size):
+    """So many queries at once."""
+    monkeypatch.setattr(ranking, "tile_of", lambda *_: size)
 
 
 @pytest.mark.parametrize("values", ["float", "integer"])
-def test_tiles_change_nothing(values):
+def test_tiles_change_nothing(values, monkeypatch):
     case = make_case(6, 37, 150, 12, 3, values=values)
     whole = rank(*case)
     for tile in (1, 2, 7, 36, 37, 1000):
-        part = rank(*case, tile=tile)
+        tiles_of(monkeypatch, tile)
+        part = rank(*case)
         assert torch.equal(part.ap, whole.ap) and torch.equal(part.cmc, whole.cmc)
         assert torch.equal(part.queries, whole.queries)
 
@@ -117,7 +117,7 @@ def test_equal_gallery_features_tie_whatever_the_matrix_product_rounds(single_pr
     query = unit(torch.randn(64, 512, generator=draw), dim=1)
     query[:20] = gallery[::10][:20]  # at distance 0 of several
     labels = [torch.randint(0, high, (n,), generator=draw) for high in (4, 2) for n in (64, 257)]
-    before = ranking.FeatureDistances(query, gallery)
+    before = FeatureDistances(query, gallery)
     assert before.gallery.dtype == torch.float32 and len(before.copies) == 107
     assert_equal_to_literal((query, gallery, *labels))
 
@@ -152,16 +152,20 @@ def test_mapped_features_are_those_in_memory(name, dtype, tmp_path, single_preci
     gallery[7:27] = gallery[3]
     query, gallery = query.to(dtype), gallery.to(dtype)
     whole = rank(query, gallery, *labels)
-    monkeypatch.setattr(ranking, "_PART", 5 * 16)  # five rows at a time
+    monkeypatch.setattr(distances_module, "_PART", 5 * 16)  # five rows at a time
     arrays = mapped(tmp_path / "query.npy", query), mapped(tmp_path / "gallery.npy", gallery)
     case = (*arrays, *labels)
     assert_equal_to_literal(
-        (query, gallery, *labels), form=(lambda *_, **options: rank(*case, **options), literal_rank)
+        (query, gallery, *labels), form=(lambda *_, max_rank: rank(*case, max_rank), literal_rank)
     )
-    assert torch.equal(rank(*case, tile=3).ap, whole.ap)
-    queries = torch.arange(len(query))
-    lists = zip(top_matches(*case, queries), top_matches(query, gallery, *labels, queries))
-    assert all(torch.equal(a, b) for a, b in lists)
+    tiles_of(monkeypatch, 3)
+    assert torch.equal(rank(*case).ap, whole.ap)
+    lists = [
+        Ranking(FeatureDistances(*pair), Labels(*labels)).top(range(len(query)))
+        for pair in (arrays, (query, gallery))
+    ]
+    for mapped_list, in_memory in zip(*lists):
+        assert all(torch.equal(a, b) for a, b in zip(mapped_list, in_memory))
     assert not len(recwarn)
 
 
@@ -175,28 +179,35 @@ def test_half_features_are_ranked_as_what_they_stand_for():
 def test_mostly_copies_in_small_parts(dtype, single_precision, monkeypatch):
     query, gallery, *labels = make_case(32, 30, 300, 10, 3)
     gallery[:] = gallery[torch.randint(0, 7, (300,), generator=torch.Generator().manual_seed(0))]
-    monkeypatch.setattr(ranking, "_PART", 50)
+    monkeypatch.setattr(distances_module, "_PART", 50)
     query, gallery = query.to(dtype), gallery.to(dtype)
-    assert len(ranking.FeatureDistances(query, gallery).copies) == 293
+    assert len(FeatureDistances(query, gallery).copies) == 293
     assert_equal_to_literal((query, gallery, *labels))
 
 
-def test_removed_images_stand_behind_all_others():
-    query, gallery, query_ids, ids, query_cams, cams = make_case(33, 30, 100, 10, 3)
-    gone = torch.arange(0, 100, 3)
-    kept = torch.tensor([g for g in range(100) if g % 3])
-    distances = ranking.FeatureDistances(query, gallery, removed=gone)
-    apart = ids.index_fill(0, gone, 99)
-    found = rank_distances(distances, query_ids, apart, query_cams, cams)
-    expected = rank(query, gallery[kept], query_ids, ids[kept], query_cams, cams[kept])
-    assert torch.equal(found.ap, expected.ap) and torch.equal(found.cmc, expected.cmc)
+@pytest.mark.parametrize("every", [1, 3, 1000])
+@pytest.mark.parametrize("values", ["float", "integer"])
+def test_removed_images_are_in_no_gallery(values, every):
+    query, gallery, query_ids, ids, query_cams, cams = make_case(33, 30, 100, 10, 3, values=values)
+    removed = torch.arange(100) % 4 == 0 if every == 1 else torch.arange(100) % every == 1
+    ids[removed] = -1  # junk, which would be refused
+    kept = (~removed).nonzero().squeeze(1)
+    found = Ranking(FeatureDistances(query, gallery, removed), Labels(query_ids, ids, query_cams, cams))
+    labels = Labels(query_ids, ids[kept], query_cams, cams[kept])
+    expected = Ranking(FeatureDistances(query, gallery[kept]), labels)
+    for one, other in ((found.result(), expected.result()), (found.chance(), expected.chance())):
+        assert torch.equal(one.ap, other.ap) and torch.equal(one.cmc, other.cmc)
+        assert torch.equal(one.queries, other.queries) and one.skipped == other.skipped
+    for count in (5, 200):
+        for one, other in zip(found.top(range(30), count), expected.top(range(30), count)):
+            assert torch.equal(one[0], kept[other[0]]) and torch.equal(one[1], other[1])
 
 
 @pytest.mark.parametrize("row", [0, 5, 49])
 def test_the_row_that_is_not_finite_is_named(row, tmp_path, monkeypatch):
     query, gallery, *labels = make_case(34, 20, 50, 5, 2)
     gallery[row, 3] = float("nan")
-    monkeypatch.setattr(ranking, "_PART", 4 * 16)
+    monkeypatch.setattr(distances_module, "_PART", 4 * 16)
     with pytest.raises(ValueError, match=f"gallery_features holds NaN.* the first in row {row}$"):
         rank(query.numpy(), mapped(tmp_path / "gallery.npy", gallery), *labels)
 
@@ -219,8 +230,8 @@ def test_arrays_that_torch_cannot_read():
     ],
 )
 def test_a_tile_is_bounded(queries, gallery, positives, dtype, tile):
-    distances = ranking._Ready(torch.empty(queries, gallery, dtype=dtype, device="meta"))
-    assert ranking.tile_of(distances, positives) == tile
+    distances = MatrixDistances(torch.empty(queries, gallery, dtype=dtype, device="meta"))
+    assert tile_of(distances, positives) == tile
 
 
 def test_features_may_require_grad():
@@ -240,23 +251,27 @@ def test_perfect_and_worst_order():
 
 
 @pytest.mark.parametrize("values", ["float", "integer"])
-def test_top_matches_are_the_heads_of_the_literal_order(values):
+def test_rank_lists_are_the_heads_of_the_literal_order(values):
     case = make_case(13, 12, 40, 4, 2, values=values)
     query, gallery, query_ids, ids, query_cams, cams = (x.numpy() for x in case)
-    lists = top_matches(*case, queries=torch.tensor([3, 0, 11]), count=10)
-    for which, found in zip([3, 0, 11], lists):
+    lists = Ranking(FeatureDistances(*case[:2]), Labels(*case[2:])).top(torch.tensor([3, 0, 11]), 10)
+    for which, (found, near) in zip([3, 0, 11], lists):
         distances = literal_distances(query[which].astype(float), gallery.astype(float))
         order = literal_order(distances, query_ids[which], ids, query_cams[which], cams)
         assert found.tolist() == order[:10].tolist()
+        np.testing.assert_allclose(near.numpy(), np.sqrt(distances[order[:10]]), rtol=1e-6)
 
 
-def test_top_matches_of_a_short_gallery():
+def test_rank_lists_of_a_short_gallery():
     case = make_case(14, 3, 6, 2, 2)
-    (found,) = top_matches(*case, queries=torch.tensor([0]), count=10)
+    ranked = Ranking(FeatureDistances(*case[:2]), Labels(*case[2:]))
+    ((found, _),) = ranked.top([0])
     junk = ((case[3] == case[2][0]) & (case[5] == case[4][0])).sum()
     assert len(found) == 6 - junk
     with pytest.raises(ValueError, match="queries"):
-        top_matches(*case, queries=torch.tensor([3]))
+        ranked.top([3])
+    with pytest.raises(ValueError, match="count"):
+        ranked.top([0], 0)
 
 
 NAMES = [
@@ -302,8 +317,6 @@ def test_features_must_be_finite(name, value):
         (dict(query_ids=torch.full((20,), -1)), "query_ids.*>= 0"),
         (dict(gallery_ids=torch.full((50,), 99)), "no query has a match"),
         (dict(max_rank=0), "max_rank"),
-        (dict(tile=0), "tile"),
-        (dict(average_precision="area"), "average_precision"),
     ],
 )
 def test_other_errors(change, message):
@@ -317,11 +330,15 @@ def test_all_of_one_camera_has_no_match():
         rank(*make_case(18, 10, 30, 2, 1))
 
 
+def rank_distances(distances, *labels, max_rank=50):
+    return Ranking(distances, Labels(*labels)).result(max_rank)
+
+
 DISTANCES = (rank_distances, literal_rank_distances)
 
 
 def make_distances(seed, values="float", dtype=torch.float32, **sizes):
-    """Random arguments of `rank_distances`."""
+    """Random distances and labels."""
     *_, query_ids, gallery_ids, query_cams, gallery_cams = make_case(seed, **sizes)
     shape = (len(query_ids), len(gallery_ids))
     draw = torch.Generator().manual_seed(seed)
@@ -354,9 +371,27 @@ def test_distances_that_float32_would_tie():
     assert rank_distances(*case).mAP != rank_distances(case[0].float(), *labels).mAP
 
 
-def test_distances_have_the_options_of_rank():
+def test_the_length_of_the_cmc():
     case = make_distances(22, queries=30, gallery=100, ids=5, cams=3)
-    assert_equal_to_literal(case, form=DISTANCES, max_rank=7, average_precision="trapezoidal")
+    assert_equal_to_literal(case, form=DISTANCES, max_rank=7)
+
+
+@pytest.mark.parametrize("values", ["float", "few and infinite"])
+def test_rank_lists_by_distances(values):
+    distances, *labels = make_distances(27, values, queries=20, gallery=60, ids=4, cams=2)
+    query_ids, ids, query_cams, cams = (x.numpy() for x in labels)
+    lists = Ranking(distances, Labels(*labels)).top(range(20), 12)
+    for which, (found, near) in enumerate(lists):
+        order = literal_order(distances[which].numpy(), query_ids[which], ids, query_cams[which], cams)[:12]
+        assert found.tolist() == order.tolist() and torch.equal(near, distances[which, found])
+
+
+def test_the_chance_of_a_ranking():
+    case = make_distances(28, queries=20, gallery=60, ids=4, cams=2)
+    one, other = Ranking(case[0], Labels(*case[1:])).chance(7), chance(Labels(*case[1:]), 7)
+    assert torch.equal(one.cmc, other.cmc) and torch.equal(one.ap, other.ap) and len(one.cmc) == 7
+    with pytest.raises(ValueError, match="max_rank"):
+        chance(Labels(*case[1:]), 0)
 
 
 @pytest.mark.parametrize("layout", ["transposed", "expanded", "part of a wider matrix", "requires grad"])
@@ -406,11 +441,11 @@ def test_nan_distances_are_refused(query, dtype):
         (dict(gallery_cams=None), "gallery_cams"),
         (dict(gallery_ids=torch.full((50,), 99)), "no query has a match"),
         (dict(max_rank=0), "max_rank"),
-        (dict(average_precision="area"), "average_precision"),
     ],
 )
-def test_errors_of_rank_distances(change, message):
+def test_errors_of_rankings_by_distances(change, message):
     names = ["distances", *NAMES[2:]]
-    arguments = dict(zip(names, make_distances(26, queries=20, gallery=50, ids=5, cams=2)), **change)
+    arguments = dict(zip(names, make_distances(26, queries=20, gallery=50, ids=5, cams=2))) | change
+    max_rank = arguments.pop("max_rank", 50)
     with pytest.raises(ValueError, match=message):
-        rank_distances(**arguments)
+        rank_distances(*arguments.values(), max_rank=max_rank)

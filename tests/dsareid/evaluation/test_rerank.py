@@ -5,7 +5,8 @@ import pytest
 import torch
 from ranking_reference import literal_rank_distances
 
-from dsareid.evaluation import k_reciprocal, rank, rank_distances, ranking, rerank, top_by_distances
+from dsareid.evaluation import Labels, Ranking, k_reciprocal, rank, rerank
+from dsareid.evaluation import distances as distances_module
 
 
 def literal_k_reciprocal(query, gallery, k1=20, k2=6, lambda_=0.3):
@@ -80,7 +81,7 @@ def test_equals_the_definition(name, parts, monkeypatch):
     if parts != "whole":
         for constant in ("_BLOCK", "_PAIRS", "_TOGETHER"):
             monkeypatch.setattr(rerank, constant, 7)
-        monkeypatch.setattr(ranking, "_TILE_BYTES", 8 * 3 * 70)  # tiles of some rows
+        monkeypatch.setattr(distances_module, "_TILE_BYTES", 8 * 3 * 70)  # tiles of some rows
     sizes, options = CASES[name]
     (query, gallery), labels = make_features(1, **sizes)
     expected = literal_k_reciprocal(query.numpy(), gallery.numpy(), **options)
@@ -95,14 +96,14 @@ def test_the_same_ranking(seed):
     (query, gallery), labels = make_features(seed, 30, 120)
     expected = literal_k_reciprocal(query.numpy(), gallery.numpy())
     mean, cmc, ap, counted = literal_rank_distances(expected, *labels)
-    result = rank_distances(k_reciprocal(query, gallery), *labels)
+    result = Ranking(k_reciprocal(query, gallery), Labels(*labels)).result()
     assert result.mAP == pytest.approx(mean, rel=1e-12) and result.queries.tolist() == counted
     np.testing.assert_allclose(result.cmc.numpy(), cmc, rtol=1e-12)
     assert result.mAP != rank(query, gallery, *labels).mAP
 
 
 def test_single_precision_is_near_the_definition(monkeypatch):
-    monkeypatch.setattr(ranking, "SMALL_PRODUCT", 0)
+    monkeypatch.setattr(distances_module, "SMALL_PRODUCT", 0)
     (query, gallery), _ = make_features(5, 12, 60)
     expected = literal_k_reciprocal(query.numpy(), gallery.numpy())
     found = k_reciprocal(query, gallery)
@@ -125,7 +126,7 @@ def test_rank_lists_are_of_the_final_distances():
     (query, gallery), labels = make_features(7, 10, 50)
     distances = k_reciprocal(query, gallery)
     expected = literal_k_reciprocal(query.numpy(), gallery.numpy())
-    lists = top_by_distances(distances, *labels, queries=torch.tensor([4, 0]), count=8)
+    lists = Ranking(distances, Labels(*labels)).top(torch.tensor([4, 0]), count=8)
     query_ids, ids, query_cams, cams = labels
     for i, (places, near) in zip((4, 0), lists):
         junk = (ids == query_ids[i]) & (cams == query_cams[i])

@@ -151,9 +151,10 @@ def test_distractors_join_the_gallery(own_data, add_person, tmp_path, monkeypatc
         add_person(own_data, "images", f"{number:08d}", number, 90)
     run = untrained(own_data)
     monkeypatch.setattr("dsareid.evaluation.evaluate_run.load_run", lambda *_: run)
+    run.folder = RunFolder(tmp_path / "run")
     (tmp_path / "run").mkdir()
     run.data |= {"dataset": "Market-1501", "protocol": ""}
-    sizes = [evaluate(tmp_path / "run", protocol=name)["gallery"] for name in ("", "distractors")]
+    sizes = [evaluate(tmp_path / "run", protocol=name).gallery for name in ("", "distractors")]
     assert sizes[1] == sizes[0] + 3
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"evaluation.json", "evaluation-distractors.json"}
@@ -172,6 +173,7 @@ def test_people_who_were_trained_on_are_not_tested(tmp_path, monkeypatch):
     run = untrained(root, protocol="485-s0")
     run.data |= {"dataset": "CUHK01", "protocol": "485-s0"}
     monkeypatch.setattr("dsareid.evaluation.evaluate_run.load_run", lambda *_: run)
+    run.folder = RunFolder(tmp_path / "run")
     (tmp_path / "run").mkdir()
     evaluate(tmp_path / "run")
     with pytest.raises(DSAError, match="split by 485-s1, but the network was trained by 485-s0"):
@@ -196,4 +198,5 @@ def test_people_who_were_trained_on_are_not_tested(tmp_path, monkeypatch):
 def test_a_network_is_called_what_it_is(tiny_data, tmp_path, monkeypatch, changes, name):
     run = untrained(tiny_data, **changes)
     monkeypatch.setattr("dsareid.evaluation.evaluate_run.load_run", lambda *_: run)
-    assert evaluate(tmp_path)["rows"][0]["name"] == name
+    run.folder = RunFolder(tmp_path)
+    assert evaluate(tmp_path).rows[0].name == name

@@ -1,4 +1,4 @@
-"""Searching: exact, in blocks, and a picture of what was found."""
+"""Searching images by images, and a picture of what was found."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.inference import search as search_module
 from dsareid.inference.embedder import load_embedder
 from dsareid.inference.extract import as_input, extract
-from dsareid.inference.search import nearest, search
+from dsareid.inference.search import search
 
 
 @pytest.fixture(scope="module")
@@ -35,40 +35,6 @@ def features(run, gallery, tmp_path_factory):
 @pytest.fixture(scope="module")
 def query(tiny_data):
     return sorted((tiny_data / "query").iterdir())[0]
-
-
-def literal(query, gallery, count):
-    """float64 distances and rows, by a stable sort of all."""
-    difference = query.double()[:, None] - torch.from_numpy(np.array(gallery)).double()
-    order = difference.square().sum(2).sqrt().sort(dim=1, stable=True)
-    return order.values[:, :count], order.indices[:, :count]
-
-
-@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
-@pytest.mark.parametrize("kind", ["ties", "close", "far", "one"])
-def test_nearest_is_exact_in_blocks(monkeypatch, rows, kind):
-    rng = np.random.default_rng(rows)
-    size = 1 if kind == "one" else 300
-    gallery = {
-        "ties": lambda: rng.integers(0, 2, (300, 5)).astype(np.float32),
-        "close": lambda: (1000 + 1e-3 * rng.standard_normal((300, 40))).astype(np.float32),
-        "far": lambda: rng.standard_normal((300, 512)).astype(np.float32),
-        "one": lambda: rng.standard_normal((1, 8)).astype(np.float32),
-    }[kind]()
-    query = torch.from_numpy(gallery[rng.integers(0, size, 9)])
-    monkeypatch.setattr(search_module, "_BLOCK_BYTES", 4 * rows * gallery.shape[1])
-    for count in (1, 10, 500):
-        distances, places = nearest(query, gallery, count)
-        expected = literal(query, gallery, count)
-        assert torch.equal(places, expected[1])
-        torch.testing.assert_close(distances, expected[0], rtol=0, atol=1e-12)
-
-
-def test_features_that_are_not_finite():
-    gallery = np.ones((6, 3), np.float32)
-    gallery[4, 1] = np.nan
-    with pytest.raises(DSAError, match="row 4 of the gallery"):
-        nearest(torch.zeros(2, 3), gallery, 2)
 
 
 def test_folders_of_images_and_of_features_agree(run, gallery, features, query):

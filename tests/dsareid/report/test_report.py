@@ -13,7 +13,11 @@ from PIL import Image
 from dsareid.data.iuv import write_iuv
 from dsareid.data.store.pack import pack
 from dsareid.ground.errors import DSAError
-from dsareid.report import write_report
+from dsareid.models.options import NetworkConfig
+from dsareid.report import group_results, write_report
+from dsareid.runs.config import OptimConfig, TrainConfig
+from dsareid.runs.folder import RunFolder
+from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, Row
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -40,8 +44,7 @@ class Page(HTMLParser):
 
 
 def row(name, value):
-    cmc = [min(1.0, value + 0.01 * k) for k in range(50)]
-    return {"name": name, "mAP": value, "rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "cmc": cmc}
+    return Row(name=name, mAP=value, cmc=[min(1.0, value + 0.01 * k) for k in range(50)])
 
 
 @pytest.fixture
@@ -52,8 +55,8 @@ def data(tmp_path):
         (root / split).mkdir(parents=True)
         (root / "iuv" / split).mkdir(parents=True)
         for k in range(5):
-            image = draw.integers(0, 256, (48, 24, 3)).astype(np.uint8)
-            iuv = draw.integers(0, 25, (48, 24, 3)).astype(np.uint8)
+            image = draw.integers(0, 256, (48, 32, 3)).astype(np.uint8)
+            iuv = draw.integers(0, 25, (48, 32, 3)).astype(np.uint8)
             identity = k + 11 if split == "bounding_box_train" else k + 1
             stem = f"{identity:04d}_c{k + 1}s1_000001_00"
             Image.fromarray(image).save(root / split / f"{stem}.jpg")
@@ -65,16 +68,11 @@ def data(tmp_path):
 def bare_run(tmp_path, data):
     run = tmp_path / "my <run>"
     run.mkdir()
-    settings = {
-        "data": str(data),
-        "model": "dsa",
-        "height": 48,
-        "width": 24,
-        "dsap_size": 8,
-        "optim": {"rate": 0.01, "width": 7},
-        "weights": None,
-    }
-    (run / "config.json").write_text(json.dumps(settings))
+    network, optim = NetworkConfig(width=1 / 8), OptimConfig(rate=0.01)
+    config = TrainConfig(
+        data=data, out=run, height=48, width=32, dsap_size=8, epochs=3, network=network, optim=optim
+    )
+    RunFolder(run).write_config(config)
     return run
 
 
@@ -82,23 +80,27 @@ def bare_run(tmp_path, data):
 def full_run(bare_run, data):
     names = sorted(path.name for path in (data / "query").iterdir())
     answers = [
-        {"name": f"bounding_box_test/{name}", "id": k, "cam": k, "distance": k / 7, "right": k == 1}
+        Answer(name=f"bounding_box_test/{name}", id=k, cam=k, distance=k / 7, right=k == 1)
         for k, name in enumerate(names)
     ]
-    evaluation = {
-        "data": str(data),
-        "features": "mf",
-        "model": "dsa",
-        "checkpoint": {"epoch": 2, "step": 40},
-        "queries": 1234,
-        "skipped": 3,
-        "gallery": 5678,
-        "rows": [row("DSA-reID", 0.4321), row("colour histograms", 0.2), row("chance", 0.01)],
-        "rank_lists": [{"query": f"query/{names[0]}", "id": 1, "cam": 1, "ap": 0.875, "gallery": answers}],
-    }
-    (bare_run / "evaluation.json").write_text(json.dumps(evaluation))
-    fused = evaluation | {"features": "fused", "rows": [row("DSA-reID, fused", 0.6)]}
-    (bare_run / "evaluation-fused.json").write_text(json.dumps(fused))
+    evaluation = Evaluation(
+        data=str(data),
+        dataset="own data",
+        protocol="",
+        synthetic=False,
+        features="mf",
+        reranked=False,
+        model="dsa",
+        checkpoint=EvaluatedAt(epoch=2, step=40),
+        queries=1234,
+        skipped=3,
+        gallery=5678,
+        rows=[row("DSA-reID", 0.4321)],
+        baselines=[row("colour histograms", 0.2), row("chance", 0.01)],
+        rank_lists=[RankList(query=f"query/{names[0]}", id=1, cam=1, ap=0.875, gallery=answers)],
+    )
+    change(bare_run, evaluation)
+    change(bare_run, evaluation, features="fused", rows=[row("DSA-reID, fused", 0.6)])
     steps = [
         {
             "step": s,
@@ -114,6 +116,13 @@ def full_run(bare_run, data):
     ]
     (bare_run / "log.jsonl").write_text("\n".join(map(json.dumps, steps)) + "\n")
     return bare_run
+
+
+def change(run, evaluation=None, **changes):
+    """Write an evaluation, or the first one of the run, with changes; as by the run's own protocol."""
+    folder = RunFolder(run)
+    changed = (evaluation or folder.evaluations()[0]).model_copy(update=changes)
+    folder.write_evaluation(changed, changed.protocol)
 
 
 def read(path):
@@ -140,7 +149,6 @@ def test_a_full_page(full_run, data):
         "Training accuracy",
         "optim.rate",
         "head left",
-        "not set",
         "my &lt;run&gt;",
     ):
         assert expected in text, expected
@@ -180,13 +188,12 @@ def test_data_elsewhere_and_gone(full_run, data):
     assert "no image" not in text and "head left" in text
 
 
-def test_synthetic_is_said_when_the_data_are_gone(full_run, data, capsys):
-    path = full_run / "evaluation.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"synthetic": True}))
+def test_synthetic_is_said_when_the_data_are_gone(full_run, data, caplog):
+    change(full_run, synthetic=True)
     data.rename(data.with_name("gone"))
     text, _ = read(write_report(full_run))
     assert "<b>synthetic</b>" in text
-    assert "note: The data set" in capsys.readouterr().err
+    assert "The data set" in caplog.text
 
 
 def test_a_store_in_place_of_the_folder(full_run, data, tmp_path):
@@ -208,8 +215,7 @@ def test_a_damaged_store_is_said(full_run, data, tmp_path):
 def test_another_data_set_to_look_at(full_run, data, tmp_path):
     """The rank lists are of the evaluation's data set, the sheets of the training's."""
     other = data.rename(tmp_path / "evaluated")
-    evaluation = json.loads((full_run / "evaluation.json").read_text())
-    (full_run / "evaluation.json").write_text(json.dumps(evaluation | {"data": str(other)}))
+    change(full_run, data=str(other))
     text, _ = read(write_report(full_run))
     assert "no image" not in text and f"{data} is not there" in text and "head left" not in text
 
@@ -230,9 +236,7 @@ def test_an_evaluation_that_training_has_overtaken(full_run):
 
 def test_a_run_that_is_matched_by_its_guide_alone(full_run):
     """As one of the DSAG-Stream alone is; and with other features its row joins the table."""
-    evaluation = json.loads((full_run / "evaluation.json").read_text())
-    guide = evaluation | {"features": "guide", "rows": [row("DSAP-images alone", 0.123)]}
-    (full_run / "evaluation-guide.json").write_text(json.dumps(guide))
+    change(full_run, features="guide", rows=[row("DSAP-images alone", 0.123)])
     text, _ = read(write_report(full_run))
     assert "43.2" in text and "DSAP-images alone" in text
     (full_run / "evaluation.json").unlink()
@@ -242,18 +246,42 @@ def test_a_run_that_is_matched_by_its_guide_alone(full_run):
 
 
 def test_the_protocol_is_named(full_run):
-    path = full_run / "evaluation.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"protocol": "trial"}))
+    change(full_run, protocol="trial")
     text, _ = read(write_report(full_run))
     assert "protocol trial" in text and "no such protocol" in text
 
 
-@pytest.mark.parametrize("other", [{"checkpoint": {"epoch": 9, "step": 99}}, {"protocol": "multi-query"}])
-def test_fused_of_another_checkpoint_or_protocol_stays_out_of_the_table(full_run, other):
-    path = full_run / "evaluation-fused.json"
-    fused = json.loads(path.read_text()) | other
-    path.write_text(json.dumps(fused))
-    assert "DSA-reID, fused" not in read(write_report(full_run))[0]
+OTHERS = {
+    "checkpoint": {"checkpoint": EvaluatedAt(epoch=9, step=99)},
+    "protocol": {"protocol": "multi-query"},
+    "data": {"data": "elsewhere"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_evaluations_of_something_else_have_a_table_of_their_own(full_run, other):
+    _, fused = RunFolder(full_run).evaluations()
+    change(full_run, fused, **OTHERS[other])
+    tables = group_results(RunFolder(full_run).evaluations())
+    names = [[row.name for row in table.rows] for table in tables]
+    baselines = ["colour histograms", "chance"]
+    assert names == [["DSA-reID", *baselines], ["DSA-reID, fused", *baselines]]
+    text, _ = read(write_report(full_run))
+    assert text.count('class="headline"') == 2 and text.count("DSA-reID, fused") and tables[1].title in text
+
+
+def test_every_evaluation_is_shown(full_run):
+    """Re-ranked ones too, in the same table, and where there is no plain one."""
+    ranked = [row("DSA-reID, re-ranked", 0.7), row("DSA-reID", 0.4321)]
+    change(full_run, reranked=True, rows=ranked)
+    assert (full_run / "evaluation-reranked.json").exists()
+    (table,) = group_results(RunFolder(full_run).evaluations())
+    own = ["DSA-reID", "DSA-reID, re-ranked", "DSA-reID, fused"]
+    assert [row.name for row in table.rows] == [*own, "colour histograms", "chance"]
+    for name in ("evaluation.json", "evaluation-fused.json"):
+        (full_run / name).unlink()
+    text, _ = read(write_report(full_run))
+    assert "re-ranked" in text and "70.0" in text and "not been evaluated" not in text
 
 
 @pytest.mark.parametrize(
@@ -279,7 +307,7 @@ def test_a_long_log_stays_small(bare_run):
 
 def test_no_run_folder(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(DSAError, match="not a run folder.*config.json"):
+        with pytest.raises(DSAError, match="not a run's folder.*config.json"):
             write_report(folder)
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,28 @@
+"""Packages whose names are loaded when they are used (PEP 562), so that importing one is cheap."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def lazy_names(
+    package: str, homes: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The __getattr__ and __dir__ of a package.
+
+    Args:
+        package: its __name__.
+        homes: the public names by the module that has them, `package` being prefixed to one that begins
+            with a dot.
+    """
+    module_of = {name: module for module, names in homes.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(module_of[name], package), name)
+
+    def names() -> list[str]:
+        return sorted({*vars(importlib.import_module(package)), *module_of})
+
+    return get, names
