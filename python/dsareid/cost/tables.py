@@ -96,8 +96,8 @@ def format_inference(
     for title, (parameters, multiply_adds, *times) in rows.items():
         lines.append(_costs(f"  {title}", f"{parameters:,}", f"{multiply_adds:,}", *map(_ms, times)))
     if len(rows) == 2:
-        times = (fused / alone for alone, fused in zip(*rows.values()))
-        lines.append(_costs("  times as much", *(f"{x:.2f}" for x in times)))
+        ratios = (fused / alone for alone, fused in zip(*rows.values()))
+        lines.append(_costs("  times as much", *(f"{ratio:.2f}" for ratio in ratios)))
     lines += [
         f"  float32, {where}; medians of paired rounds",
         "  input: from stored pixels of the network's size to normalised images"

@@ -39,13 +39,15 @@ class Inference:
         self.config, self.batch_size, self.device = config, batch_size, device
         self.model = build_model(config, num_classes).to(device).eval()
         people = person_batch(batch_size, config.height, config.width)
-        self.stored = [x.permute(0, 2, 3, 1).contiguous().to(device) for x in people]  # [B, H, W, 3]
+        self.images, self.iuv = (
+            x.permute(0, 2, 3, 1).contiguous().to(device) for x in people
+        )  # [B, H, W, 3]
         self.guided = dataclasses.replace(input_config(config, device), dtype=torch.float32)
         self.image, self.dsap = self.input(self.guided)
 
     def input(self, config: InputConfig) -> tuple[Tensor, Tensor | None]:
         """What the network takes, from stored pixels (and maps) of its size."""
-        return assemble(Samples(*self.stored, torch.arange(self.batch_size), None), config)
+        return assemble(Samples(self.images, self.iuv, torch.arange(self.batch_size), None), config)
 
     def by_way(self) -> dict[str, Seconds]:
         """An image's time to be matched by "f", by "z" and by "d", as far as the network makes them.
@@ -55,10 +57,11 @@ class Inference:
         """
         model, alone = self.model, dataclasses.replace(self.guided, guide=None)
         inputs = {"f": alone, "z": self.guided, "d": self.guided}
-        networks = {
+        dsap = torch.empty(0) if self.dsap is None else self.dsap  # of a network that makes f alone
+        networks: dict[str, Callable[[], Tensor]] = {
             "f": lambda: model(self.image),
-            "z": lambda: model.fused(self.image, self.dsap),
-            "d": lambda: model.guide(self.dsap),
+            "z": lambda: model.fused(self.image, dsap),
+            "d": lambda: model.guide(dsap),
         }
         chosen = ways(self.config)
         input_ = self._medians(lambda: [self._time(partial(self.input, inputs[way])) for way in chosen])
@@ -67,7 +70,8 @@ class Inference:
 
     def by_layer(self, parts: dict[str, list[Layer]]) -> dict[str, list[float]]:
         """An image's time in each layer of each stream, medians; a layer ends where the next begins."""
-        entered, left = {}, {}
+        entered: dict[str, float] = {}
+        left: dict[str, float] = {}
         hooks = []
         for name, module in self.model.named_modules():
             hooks.append(module.register_forward_pre_hook(partial(self._stamp, entered, name)))
@@ -87,7 +91,8 @@ class Inference:
     def _medians(self, run: Callable[[], list[float]]) -> list[float]:
         """Medians of the seconds that run returns, an image's; the first round does not count."""
         run()
-        results, began = [], self._now()
+        results: list[list[float]] = []
+        began = self._now()
         while len(results) < ROUNDS or self._now() - began < SECONDS:
             results.append(run())
         return [statistics.median(times) / self.batch_size for times in zip(*results)]

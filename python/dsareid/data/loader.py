@@ -177,11 +177,12 @@ class _Stream:
         copied = torch.cuda.Event()
         try:
             try:
-                pair = self.slots[slot]
-                there = tuple(x if x is None else x.to(self.device, non_blocking=True) for x in pair)
+                image, dsap = self.slots[slot]
+                image = image.to(self.device, non_blocking=True)
+                dsap = dsap if dsap is None else dsap.to(self.device, non_blocking=True)
             finally:
                 copied.record(torch.cuda.current_stream(self.device))
-            yield there
+            yield image, dsap
         finally:
             copied.synchronize()  # before the slot is written to again
 

@@ -1,16 +1,22 @@
 """Presets: what a recipe changes in the settings, whose defaults are the paper's. Without torch."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dsareid.data.augment import AugmentConfig
 from dsareid.models.options import NetworkConfig
-from dsareid.runs.config import OptimConfig, TrainConfig
+from dsareid.runs.config import TrainConfig
 
 PresetName = Literal["paper", "demo", "study"]
 
-_DEMO_OPTIM = {"rate": 1.2e-2, "warm_up_from": 1.2e-4, "schedule": "cosine", "weight_decay": 1e-5}
+_DEMO_OPTIM: dict[str, Any] = {
+    "rate": 1.2e-2,
+    "warm_up_from": 1.2e-4,
+    "schedule": "cosine",
+    "weight_decay": 1e-5,
+}
 
 # A network for two CPU cores that learns from random weights in minutes. Where it departs from the
 # paper (initialisation, classifier, learning rate, IUV dropping) it does so because so small a
@@ -26,7 +32,7 @@ _DEMO: dict[str, Any] = {
     "network": NetworkConfig(
         width=1 / 4, head_width=1 / 8, depths=(2, 2, 3, 2), classifier="batchnorm", zero_init=True
     ),
-    "optim": OptimConfig(**_DEMO_OPTIM, warm_up_epochs=2.5),
+    "optim": _DEMO_OPTIM,
     "augment": AugmentConfig(pad=5, drop_person=0.3, drop_part=0.2),
 }
 
@@ -35,7 +41,7 @@ _DEMO: dict[str, Any] = {
 _STUDY = _DEMO | {
     "epochs": 60,
     "precision": "bfloat16",
-    "optim": OptimConfig(**_DEMO_OPTIM, warm_up_epochs=5),
+    "optim": replace(_DEMO_OPTIM, warm_up_epochs=5),
 }
 
 PRESETS: Mapping[PresetName, Mapping[str, Any]] = {"paper": {}, "demo": _DEMO, "study": _STUDY}
@@ -51,4 +57,4 @@ def preset(name: PresetName, data: Path, out: Path, **changes: Any) -> TrainConf
     """
     if name not in PRESETS:
         raise ValueError(f"name must be one of {', '.join(PRESETS)}, not {name!r}")
-    return TrainConfig(**{"data": data, "out": out} | PRESETS[name] | changes)
+    return TrainConfig(data=data, out=out, **{**PRESETS[name], **changes})

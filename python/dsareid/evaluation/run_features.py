@@ -13,7 +13,8 @@ from dsareid.data.guide_input import GUIDE_INPUTS, Samples
 from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY
 from dsareid.data.store.reader import Split, Store
 from dsareid.engine.learner import input_config
-from dsareid.evaluation.ranking import Labels, RankResult, rank
+from dsareid.evaluation.distances import FeatureDistances
+from dsareid.evaluation.ranking import Labels, Ranking, RankResult
 from dsareid.ground.distributed import current, gather_rows
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import MatchedBy
@@ -147,12 +148,12 @@ def match(
                 query_features(run, store, stream, batch_size),
                 compute_features(run, gallery, stream, batch_size),
             )
-        pair = [_branch(run.config, name, whole) for whole in streams[stream]]
+        found, others = (_branch(run.config, name, whole) for whole in streams[stream])
         labels = labels_of(query, gallery)
         if every:
-            pair, labels = _all_as_queries(pair, labels)
+            found, others, labels = _all_as_queries(found, others, labels)
         try:
-            results[name] = rank(*pair, *labels)
+            results[name] = Ranking(FeatureDistances(found, others), labels).result()
         except ValueError as error:
             raise DSAError(f"{store.path}: the {name} features cannot be ranked: {error}") from error
     return results
@@ -169,9 +170,9 @@ def _stream(features: MatchedBy) -> MatchedBy:
     return next(stream for stream in streams if features.startswith(stream))
 
 
-def _all_as_queries(pair: list[Tensor], labels: Labels) -> tuple[list[Tensor], Labels]:
+def _all_as_queries(query: Tensor, gallery: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Labels]:
     """Features and labels where all images with an identity are queries, and all images the gallery."""
     ids = torch.cat([labels.query_ids, labels.gallery_ids])
     cams = torch.cat([labels.query_cams, labels.gallery_cams])
-    features, known = torch.cat(pair), ids > 0
-    return [features[known.to(features.device)], features], Labels(ids[known], ids, cams[known], cams)
+    features, known = torch.cat([query, gallery]), ids > 0
+    return features[known.to(features.device)], features, Labels(ids[known], ids, cams[known], cams)

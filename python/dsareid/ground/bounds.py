@@ -35,7 +35,8 @@ def _check(name: str, kind: Any, value: Any, shown: Any) -> None:
     if not within:
         where = f"at least {least}" if most is None else f"{least}..{most}"
         raise DSAError(f"`{name}` must be {where}, not {shown}")
-    for step in (bound.multiple_of for bound in bounds if isinstance(bound, MultipleOf)):
-        if value % step:
+    for bound in bounds:
+        step: Any = bound.multiple_of if isinstance(bound, MultipleOf) else None
+        if step is not None and value % step:
             whole = f"1/{round(1 / step)}" if step < 1 else step
             raise DSAError(f"`{name}` must be a multiple of {whole}, not {shown}")

@@ -16,9 +16,9 @@ class Features(NamedTuple):
     global_: Tensor | None  # (B, D), D = 2048 at the paper's widths
     local: Tensor | None = None  # (B, 8, L), here L = D / 8, in the order of dsa_ext.parts.BODY_NAMES
 
-    def __add__(self, other: "Features") -> "Features":
+    def plus(self, other: "Features") -> "Features":
         """Fusion by addition: z = f + d (section 3.3)."""
-        return Features(*(None if x is None else x + y for x, y in zip(self, other)))
+        return Features(*(None if x is None or y is None else x + y for x, y in zip(self, other)))
 
     def vectors(self) -> list[Tensor]:
         """What there is of global and local, as (B, D) and (B, 8 * L)."""

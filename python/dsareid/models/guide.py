@@ -17,6 +17,8 @@ from dsareid.models.heads import Heads, Logits, Output
 from dsareid.models.losses import losses
 from dsareid.models.options import Branches, ClassifierKind, Guidance, LossConfig
 
+_Shape = tuple[int | str, ...]
+
 __all__ = ["Features", "Guide", "Logits", "LossConfig", "Output", "losses"]
 
 
@@ -80,20 +82,20 @@ class Guide(Heads):
             ValueError: one that is missing, one without a size, or one of another shape or type.
         """
         given = {"f_global": f_global, "f_local": f_local}
-        shapes = {
-            "f_global": self.global_size and ("B", self.global_size),
-            "f_local": self.local_size and ("B", 8, self.local_size),
+        shapes: dict[str, _Shape | None] = {
+            "f_global": ("B", self.global_size) if self.global_size else None,
+            "f_local": ("B", 8, self.local_size) if self.local_size else None,
         }
         if self.training:
             given["dsap"], shapes["dsap"] = dsap, ("B", 24, 3, "S", "S")
         _check(given, shapes)
         f = Features(f_global, f_local)
-        return self.output(f, self.dsag(dsap)) if self.training else self.embedding("f", f)
+        return self.output(f, self.dsag(given["dsap"])) if self.training else self.embedding("f", f)
 
 
-def _check(given: dict[str, Tensor | None], shapes: dict[str, tuple[int | str, ...] | None]) -> None:
+def _check(given: dict[str, Tensor | None], shapes: dict[str, _Shape | None]) -> None:
     """Raise ValueError where a tensor has another shape; a letter stands for the same number everywhere."""
-    letters: dict[str, int] = {}
+    letters: dict[int | str, int] = {}
     for name, shape in shapes.items():
         x = given[name]
         if shape is None:

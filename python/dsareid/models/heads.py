@@ -79,7 +79,9 @@ class Heads(nn.Module):
 
         teaches, eight = self.guidance == "distill", local_size and 8 * local_size
         self.classify_f_global = new(global_size)
-        self.classify_f_local = nn.ModuleList([new(local_size) for _ in range(8 if local_size else 0)])
+        kind, count = self.classifier_kind, self.num_classes
+        parts = [classifier(kind, local_size, count) for _ in range(8)] if local_size else []
+        self.classify_f_local = nn.ModuleList(parts)
         self.classify_z_global = new(global_size)
         self.classify_z_local = new(eight)
         self.classify_d_global = new(global_size, teaches)
@@ -90,7 +92,7 @@ class Heads(nn.Module):
         """z, as the guidance says."""
         if d is None or self.guidance == "distill":
             return f
-        return f + d if self.fusion is None else self.fusion(f, d)
+        return f.plus(d) if self.fusion is None else self.fusion(f, d)
 
     def embedding(self, vector: Literal["f", "z", "d"], features: Features) -> Tensor:
         """What images are matched by, see Features.embedding; with "bnneck" what the necks make of it.
@@ -116,7 +118,7 @@ class Heads(nn.Module):
 
     def _classify(self, f: Features, d: Features | None, z: Features) -> Logits:
         def scores(head: nn.Module | None, features: Tensor | None) -> Tensor | None:
-            return None if head is None else head(features.flatten(1))
+            return None if head is None or features is None else head(features.flatten(1))
 
         local = []
         if f.local is not None:
@@ -144,14 +146,14 @@ class ConcatFusion(nn.Module):
     def __init__(self, global_size: int | None, local_size: int | None):
         super().__init__()
         self.global_ = nn.Linear(2 * global_size, global_size) if global_size else None
-        parts = [nn.Linear(2 * local_size, local_size) for _ in range(8 if local_size else 0)]
+        parts = [nn.Linear(2 * local_size, local_size) for _ in range(8)] if local_size else []
         self.local = nn.ModuleList(parts)
 
     def forward(self, f: Features, d: Features) -> Features:
         whole = local = None
-        if self.global_ is not None:
+        if self.global_ is not None and f.global_ is not None and d.global_ is not None:
             whole = self.global_(torch.cat([f.global_, d.global_], 1))  # [B, D]
-        if self.local:
+        if self.local and f.local is not None and d.local is not None:
             pairs = torch.cat([f.local, d.local], 2).unbind(1)  # eight [B, 2 * D / 8]
             local = torch.stack([layer(pair) for layer, pair in zip(self.local, pairs)], 1)
         return Features(whole, local)

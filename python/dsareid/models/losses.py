@@ -23,10 +23,10 @@ def batch_hard_triplet(
         The mean over the batch of max(0, d_positive - d_negative + margin), a scalar.
     """
     features = features.float()
-    others, other_label = (features, label) if others is None else (others[0].float(), others[1])
+    other, other_label = (features, label) if others is None else (others[0].float(), others[1])
     square = features.square().sum(1)
-    other_square = square if others is features else others.square().sum(1)
-    distance = square[:, None] + other_square - 2 * features @ others.T  # [B, N]
+    other_square = square if other is features else other.square().sum(1)
+    distance = square[:, None] + other_square - 2 * features @ other.T  # [B, N]
     distance = distance.clamp(min=1e-12).sqrt()
     same = label[:, None] == other_label
     positive = distance.masked_fill(~same, -torch.inf).amax(1)  # [B]

@@ -69,12 +69,19 @@ class DSAReID(Heads):
         """
         if self.training:
             return self.output(*self.streams(image, dsap))
-        return self.embedding("f", self._stream(self.mf or self.dsag, image, dsap))
+        return self.embedding("f", self._stream(self._first, image, dsap))
 
     def streams(self, image: Tensor | None, dsap: Tensor | None) -> tuple[Features, Features | None]:
         """f and d; of a network with one stream that stream's features and None."""
-        f = self._stream(self.mf or self.dsag, image, dsap)
+        f = self._stream(self._first, image, dsap)
         return f, self._stream(self.dsag, image, dsap) if self.mf and self.dsag else None
+
+    @property
+    def _first(self) -> nn.Module:
+        """The stream whose features are f."""
+        first = self.mf or self.dsag
+        assert first is not None  # by __init__
+        return first
 
     def fused(self, image: Tensor, dsap: Tensor) -> Tensor:
         """The (B, 2 * D) embedding [z_G, z_L] of the fused streams.

@@ -171,8 +171,8 @@ def format_csv(table: Table) -> str:
             figures = [cell.mean, cell.spread, *([cell.paper] if paper else [])]
             rounded = ["" if value is None else f"{value:.4f}" for value in figures]
             writer.writerow([line.name, line.network, line.matched_by, measure, *own, *rounded])
-    for name, figures in table.others.items():
-        for measure, figure in zip(MEASURES, figures):
+    for name, published in table.others.items():
+        for measure, figure in zip(MEASURES, published):
             if figure is not None:
                 writer.writerow([name, "", "", measure, *[""] * len(seeds), "", "", f"{figure:.4f}"])
     return buffer.getvalue()

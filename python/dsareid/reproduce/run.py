@@ -148,16 +148,17 @@ def _tasks(
         source: fingerprint of the data set's files.
         first: the preset for what is trained before, with the folder of its data.
     """
-    before = first and ensure_store(first.data, first.height, first.width, mapped=(TRAIN,))
-    if before:
+    before = None
+    if first:
+        before = ensure_store(first.data, first.height, first.width, mapped=(TRAIN,))
         before.select(TRAIN, iuv=True)
-    networks = {row.network: () for row in rows}
+    networks: dict[Network, list[MatchedBy]] = {row.network: [] for row in rows}
     for row in rows:
-        networks[row.network] += (row.matched_by,)
+        networks[row.network].append(row.matched_by)
     for seed in range(seeds):
         for network, features in networks.items():
             config = _run_of(network, preset, seed)
-            if network.pretrained:
+            if network.pretrained and first and before:
                 start = _run_of(PRETRAINING, first, seed)
                 yield Task(PRETRAINING, seed, (), start, before.header.source)
                 config = fine_tuning(config, start.out)

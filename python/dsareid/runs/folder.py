@@ -120,7 +120,7 @@ class RunFolder:
             raise DSAError(
                 f"{path}: not a readable checkpoint: it is cut short, or dsareid train did not write it"
             ) from error
-        kinds = {"model": dict, "optimizer": dict, "scaler": dict, "position": dict, "data": dict}
+        kinds: dict[str, type] = dict.fromkeys(("model", "optimizer", "scaler", "position", "data"), dict)
         kinds["identities"] = int
         if (
             not isinstance(state, dict)

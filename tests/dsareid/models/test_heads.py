@@ -59,17 +59,17 @@ def test_triplets_before_the_neck_and_identities_behind():
     f, d = model.streams(image, dsap)
     output = model.output(f, d)
     terms = losses(output, LABEL, LossConfig())
-    before = 1.5 * batch_hard_triplet((f + d).global_, LABEL, 0.3)
+    before = 1.5 * batch_hard_triplet(f.plus(d).global_, LABEL, 0.3)
     torch.testing.assert_close(terms["triplet_z_global"], before)
     norm, last = model.classify_z_local
-    scores = behind(norm, (f + d).local.flatten(1)) @ last.weight.T
+    scores = behind(norm, f.plus(d).local.flatten(1)) @ last.weight.T
     torch.testing.assert_close(output.logits.z_local, scores)
 
 
 def test_images_are_matched_behind_the_necks():
     model, (image, dsap) = trained(), inputs()
     f, d = model.streams(image, dsap)
-    z = f + d
+    z = f.plus(d)
     whole, local = behind(model.classify_f_global[0], f.global_), parts_behind(model, f.local)
     expected = torch.cat([normalize(whole), normalize(local)], 1)
     torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-5)
