@@ -20,7 +20,7 @@ from common import describe_machine, made_data
 from dsareid.data.batch import Batch, TrainData
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.sampler import PKSampler
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.cache import ensure_store
 from dsareid.engine.loop import Trainer, batch_config
 from dsareid.runs.config import PRESETS
 from dsareid.runs.folder import choose_device

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.cache import ensure_store
 from dsareid.engine import PRESETS, TrainConfig, load_run, train
 from dsareid.evaluation import match
 from dsareid.ground.files import atomic_path

@@ -17,7 +17,8 @@ from torch import Tensor
 from dsa_ext import CUDA_ERROR, assemble_batch, draw_augmentation
 from dsa_ext.batch import seen_pixels
 from dsareid.data.guide_input import image_patches, part_crops
-from dsareid.data.store.reader import IMAGES, IUV, Split
+from dsareid.data.store.format import IMAGES, IUV
+from dsareid.data.store.reader import Split
 from dsareid.ground import _core
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import readable_size

@@ -21,7 +21,7 @@ from dsa_ext import CUDA_ERROR
 from dsareid.data.batch import Batch, BatchConfig, TrainData
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.sampler import PKSampler
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.cache import ensure_store
 from dsareid.engine.schedule import learning_rate
 from dsareid.ground.distributed import Processes, current, mean_of_all, own_device, processes
 from dsareid.ground.errors import DSAError

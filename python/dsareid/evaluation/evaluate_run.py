@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dsareid.data.layouts.base import GALLERY, QUERY
-from dsareid.data.layouts.datasets import CUHK01
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
+from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Split, Store
 from dsareid.engine import Run, TrainConfig, load_run
 from dsareid.evaluation.baselines import chance, colour_histograms

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.iuv import read_image
+from dsareid.data.images import read_image
 from dsareid.data.layouts.base import IMAGE_SUFFIXES
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path

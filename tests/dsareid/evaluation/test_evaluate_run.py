@@ -11,7 +11,8 @@ from PIL import Image
 
 from dsa_ext import iuv_to_dsap
 from dsareid.data.batch import MEAN, STD
-from dsareid.data.iuv import read_image, read_iuv, write_iuv
+from dsareid.data.images import read_image
+from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.store.pack import pack
 from dsareid.engine import TrainConfig
 from dsareid.evaluation import evaluate, evaluate_run, format_table
