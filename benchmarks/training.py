@@ -20,7 +20,7 @@ from dsareid.data.batch import Batch
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.loader import TrainData
 from dsareid.data.sampler import PKSampler
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.cache import ensure_store
 from dsareid.engine.learner import Learner
 from dsareid.engine.loop import batch_config
 from dsareid.engine.presets import PRESETS, preset

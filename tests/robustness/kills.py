@@ -33,10 +33,13 @@ from safetensors.torch import load_file
 from soak_loader import write_data
 from tqdm import tqdm
 
-from dsareid.data.iuv import read_image, read_iuv
+from dsareid.data.images import read_image
+from dsareid.data.iuv import read_iuv
 from dsareid.data.layouts.base import TRAIN
-from dsareid.data.store.pack import CHUNK_IMAGES, pack
-from dsareid.data.store.reader import IMAGES, sha256, verify
+from dsareid.data.store.format import IMAGES, sha256
+from dsareid.data.store.pack import pack
+from dsareid.data.store.reader import verify
+from dsareid.data.store.writer import CHUNK_IMAGES
 from dsareid.engine.learner import Learner
 from dsareid.ground.errors import DSAError
 from dsareid.inference.extract import PART, PARTS

@@ -24,12 +24,15 @@ from detectron2_files import Mimic
 from PIL import Image
 from scipy.io import savemat
 
-from dsareid.data.iuv import image_size, read_image, read_iuv, read_symmetry, write_iuv
+from dsareid.data.images import image_size, read_image
+from dsareid.data.iuv import read_iuv, read_symmetry, write_iuv
 from dsareid.data.layouts import cuhk03_matlab as cuhk03
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import describe
-from dsareid.data.store.pack import JOURNAL, pack
-from dsareid.data.store.reader import HEADER, open_store, verify
+from dsareid.data.layouts.summary import listing_summary
+from dsareid.data.store.format import HEADER, VERSION
+from dsareid.data.store.pack import pack
+from dsareid.data.store.reader import open_store, verify
+from dsareid.data.store.writer import JOURNAL
 from dsareid.densepose import read_source
 from dsareid.engine.learner import Learner
 from dsareid.inference.feature_folder import open_features, write_features
@@ -141,7 +144,7 @@ def _names(layout: str) -> Reader:
             with contextlib.suppress(OSError, ValueError):  # no name of a file
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).touch()
-        describe(list_data(root)).encode("utf-8", "surrogateescape")
+        listing_summary(list_data(root)).encode("utf-8", "surrogateescape")
 
     return Reader(make, read, ("names",), (mutate.raw, mutate.text))
 
@@ -157,7 +160,7 @@ def _make_cuhk03(folder: Path) -> None:
 
 def _read_cuhk03(folder: Path) -> None:
     shutil.rmtree(folder / "out", ignore_errors=True)
-    cuhk03.extract(folder / "root", folder / "out")
+    cuhk03.write_image_files(folder / "root", folder / "out")
 
 
 def _make_store(folder: Path) -> None:
@@ -191,7 +194,7 @@ def _make_journal(folder: Path) -> None:
     _make_person(folder, "data/query/0001_c1s1_000001_00.png")
     pack(folder / "data", folder / "out")
     source = json.loads((folder / "out" / HEADER).read_text())["source"]
-    key = {"version": 2, "source": source, "height": 24, "width": 16, "chunk": 512}
+    key = {"version": VERSION, "source": source, "height": 24, "width": 16, "chunk": 512}
     (folder / "out").rename(folder / "partial")
     lines = [key, {"chunk": 0, "skipped": []}]
     (folder / "partial" / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -419,7 +422,10 @@ READERS: dict[str, Reader] = {
         slow=True,
     ),
     "data.csv": Reader(
-        _make_listed, lambda folder: describe(list_data(folder)), ("data.csv",), (mutate.raw, mutate.text)
+        _make_listed,
+        lambda folder: listing_summary(list_data(folder)),
+        ("data.csv",),
+        (mutate.raw, mutate.text),
     ),
     **{f"names, {layout}": _names(layout) for layout in _NAMES},
     "cuhk03 config": Reader(_make_cuhk03, _read_cuhk03, (f"root/{_CONFIG}",), (mutate.raw, mutate.mat5)),

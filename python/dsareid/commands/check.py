@@ -1,16 +1,20 @@
 """dsareid check"""
 
-from dsareid.commands.options import positional
-from dsareid.data.store.reader import describe, open_store, verify
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 
-def command(store: positional("STORE")) -> None:
+def command(store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]) -> None:
     """Say what a store holds, and compare the checksum of each of its files.
 
     Args:
         store: The folder that pack made.
     """
+    from dsareid.data.store.reader import open_store, store_summary, verify
+
     opened = open_store(store)
-    print(describe(opened))
+    print(store_summary(opened))
     verify(opened)
     print("ok")

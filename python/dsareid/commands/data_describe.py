@@ -1,15 +1,21 @@
 """dsareid data describe"""
 
-from dsareid.commands.options import positional
-from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import describe
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 
-def command(root: positional("ROOT"), protocol: str = "") -> None:
+def command(
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")], protocol: str = ""
+) -> None:
     """Say what a folder holds: which data set, by which protocols, and its images beside the expected ones.
 
     Args:
         root: The data set.
-        protocol: The protocol by which the images are split; the data set's default unless given.
+        protocol: The protocol by which the images are split; default: the data set's.
     """
-    print(describe(list_data(root, protocol)))
+    from dsareid.data.layouts import list_data
+    from dsareid.data.layouts.summary import listing_summary
+
+    print(listing_summary(list_data(root, protocol)))

@@ -1,13 +1,17 @@
 """dsareid data extract"""
 
-import sys
+from pathlib import Path
+from typing import Annotated
 
-from dsareid.commands.options import positional
-from dsareid.data.layouts import list_data
-from dsareid.data.layouts.cuhk03_matlab import extract
+import tyro
+
+from dsareid.ground.errors import logger
 
 
-def command(root: positional("ROOT"), out: positional("OUT")) -> None:
+def command(
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+) -> None:
     """Write CUHK03, which comes as MATLAB files, as image files: two data sets in Market-1501's layout.
 
     Args:
@@ -15,8 +19,11 @@ def command(root: positional("ROOT"), out: positional("OUT")) -> None:
             cuhk03_new_protocol_config_labeled.mat and cuhk03_new_protocol_config_detected.mat.
         out: The folder to create, for labeled and detected.
     """
-    for folder in extract(root, out):
+    from dsareid.data.layouts import list_data
+    from dsareid.data.layouts.cuhk03_matlab import write_image_files
+
+    for folder in write_image_files(root, out):
         listing = list_data(folder)
         print(f"{folder}: {len(listing.entries):,} images; give it to --data")
         for note in listing.notes:
-            print(note, file=sys.stderr)
+            logger.warning(note)

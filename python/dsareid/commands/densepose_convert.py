@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import tyro
-
-from dsareid.commands.options import optional_path, positional
 
 FIRST = 3  # names that are printed where there are more
 
 
 def command(
-    source: positional("SRC"),
-    out: positional("DST"),
-    data: optional_path("ROOT") = None,
-    images: optional_path("FILE") = None,
-    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False,
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
+    data: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Write DensePose output as IUV maps: DST/query/NAME.png for ROOT/query/NAME.jpg, and so on.
 
@@ -23,9 +22,9 @@ def command(
     apply_net.py (.pkl), which is read without detectron2 and without running anything in it; the
     coco_densepose_predictions.pth of detectron2's evaluation; COCO results (.json).
 
-    Of several people in an image the one whose box covers most of it is taken. An image without a detection
-    gets a map that is all background. Look at DST/contact_sheet.png afterwards. A call that was
-    interrupted is gone on with by the next one; so are several calls for the parts of a data set.
+    If an image has several people, uses the one whose box covers most of it. An image without a detection
+    gets a map that is all background. Look at DST/contact_sheet.png afterwards. Interrupted runs resume on
+    the next call; several calls for the parts of a data set add up.
 
     Args:
         source: DensePose output.
@@ -33,7 +32,7 @@ def command(
         data: The images' folder. Each file name of SRC is looked for in it by the end of its path.
             Without ROOT file names must exist as SRC has them.
         images: COCO annotations (.json) whose list `images` names the image_id of COCO results.
-        overwrite: Write maps anew that are there already.
+        overwrite: Write maps again that are there already.
     """
     from dsareid.densepose import convert
 

@@ -1,33 +1,34 @@
 """dsareid pack"""
 
-import tyro
+from pathlib import Path
+from typing import Annotated
 
-from dsareid.commands.options import positional
-from dsareid.data.store.pack import pack
-from dsareid.data.store.reader import describe
+import tyro
 
 
 def command(
-    root: positional("ROOT"),
-    out: positional("OUT"),
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
     height: int | None = None,
     width: int | None = None,
     protocol: str = "",
-    skip_broken: tyro.conf.FlagCreatePairsOff[bool] = False,
+    skip_broken: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Decode a data set once into a store: arrays that --data takes in place of its folder.
 
-    Train, eval and report do so by themselves, into ROOT/store-HxW. A call that was interrupted
-    is gone on with by the next one.
+    Train, eval and report do so by themselves, into ROOT/store-HxW. Interrupted runs resume on the next call.
 
     Args:
         root: The data set, with the IUV maps in its folder iuv.
         out: The store's folder; it is created.
-        height: Rows of the stored images, with --width. Those of the files unless given, or 256
-            where the files are not of one size.
-        width: Columns of the stored images, with --height; 128 where the files are not of one size.
-        protocol: The protocol by which the images are split, as `dsareid data describe` lists them; the
-            data set's default unless given.
+        height: Rows of the stored images, with --width; default: those of the files, or 256 where the
+            files are not of one size.
+        width: Columns of the stored images, with --height; default: those of the files, or 128.
+        protocol: The protocol by which the images are split, as `dsareid data describe` lists them; default:
+            the data set's.
         skip_broken: Leave out images that cannot be read or are misnamed, and list them.
     """
-    print(describe(pack(root, out, height, width, protocol=protocol, skip_broken=skip_broken)))
+    from dsareid.data.store.pack import pack
+    from dsareid.data.store.reader import store_summary
+
+    print(store_summary(pack(root, out, height, width, protocol=protocol, skip_broken=skip_broken)))

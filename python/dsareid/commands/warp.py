@@ -1,18 +1,18 @@
 """dsareid warp"""
 
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import positional
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
 
 def command(
-    image: positional("IMAGE"),
-    iuv: positional("IUV"),
-    out: positional("OUT"),
+    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")],
+    iuv: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IUV")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
     box: Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = None,
     size: int = 32,
     scale: int = 0,
@@ -29,7 +29,8 @@ def command(
         size: Cells on each side of a part image, 1..256.
         scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
     """
-    from dsareid.densepose.textures import draw_part_images, part_images
+    from dsareid.densepose.pictures import draw_part_images
+    from dsareid.densepose.textures import part_images
 
     if not 1 <= size <= 256:
         raise DSAError(f"--size must be 1..256, not {size}")

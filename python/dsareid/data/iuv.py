@@ -1,50 +1,30 @@
-"""Images and IUV maps as files.
+"""IUV maps: their rule, as files and mirrored.
 
 In memory an IUV map is always uint8 [H, W, 3] in the order I, U, V. In a file it is in the order
 of the classic Detectron output, which OpenCV wrote as B, G, R = I, U, V: Pillow and everything
 else that reads R, G, B sees V, U, I.
 """
 
-import contextlib
 import functools
 import os
-from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
-from dsareid.data.mat5 import read_mat5
+from dsareid.data.images import decode_image, read_image
+from dsareid.data.matlab import read_matlab
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
-
-# Of the many that Pillow reads: others are rarer and less tried, and for one of them it starts Ghostscript.
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-MOST_PIXELS = 1 << 26  # of an image, 8192 x 8192: a small file can claim more than memory holds
-
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated file is an error, never a grey band
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image as uint8 [H, W, 3] RGB; grey, palette and RGBA files are converted.
-
-    Raises:
-        DSAError: the file is missing, truncated, no image of FORMATS, has more than 8 bits a channel, or
-            claims more than MOST_PIXELS.
-    """
-    image = _decode(path, "an image")
-    if image.mode.startswith(("I", "F")):
-        raise DSAError(f"{path}: expected 8 bits a channel, but its mode is {image.mode}; convert it first")
-    return np.array(image.convert("RGB"))  # a copy: Pillow's is read-only
 
 
 def read_iuv(path: str | os.PathLike) -> np.ndarray:
     """Read a classic NAME_IUV.png as uint8 [H, W, 3] in the order I, U, V.
 
     Raises:
-        DSAError: the file is missing, truncated, not an 8-bit RGB image, claims more than MOST_PIXELS, or has
-            a part above 24.
+        DSAError: the file is missing, truncated, not an 8-bit RGB image, claims more than images.MOST_PIXELS,
+            or has a part above 24.
     """
-    image = _decode(path, "an IUV map")
+    image = decode_image(path, "an IUV map")
     if image.mode != "RGB":
         raise DSAError(f"{path}: an IUV map is an 8-bit RGB image (R=V, G=U, B=I), not mode {image.mode}")
     iuv = np.ascontiguousarray(np.asarray(image)[..., ::-1])
@@ -86,16 +66,6 @@ def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tup
     return image, iuv
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Width and height of an image, from its header alone.
-
-    Raises:
-        DSAError: the file is missing, no image of FORMATS, or claims more than MOST_PIXELS.
-    """
-    with _opened(path, "an image") as image:
-        return image.size
-
-
 def flip_iuv(iuv: np.ndarray, tables: np.ndarray | None = None) -> np.ndarray:
     """The IUV map of the mirrored image: left and right parts change places, with their coordinates.
 
@@ -111,7 +81,7 @@ def flip_iuv(iuv: np.ndarray, tables: np.ndarray | None = None) -> np.ndarray:
     Raises:
         ValueError: the array is not uint8 [H, W, 3], or has a part above 24.
     """
-    from dsa_ext.parts import TWIN  # only a flip needs the compiled part
+    from dsa_ext.parts import TWIN  # reading needs neither torch nor the compiled part
 
     if iuv.dtype != np.uint8 or iuv.ndim != 3 or iuv.shape[2] != 3:
         raise ValueError(f"iuv must be uint8 [H, W, 3], not {iuv.dtype} {list(iuv.shape)}")
@@ -139,7 +109,7 @@ def read_symmetry(path: str | os.PathLike) -> np.ndarray:
     """
     keys = ("U_transforms", "V_transforms")
     try:
-        cells = read_mat5(path, keys)
+        cells = read_matlab(path, keys)
     except FileNotFoundError as error:
         raise DSAError(f"{path}: no such file (UV_symmetry_transforms.mat was expected)") from error
     found = [_symmetry_tables(path, key, cells.get(key)) for key in keys]
@@ -157,12 +127,12 @@ def _symmetry_tables(path: str | os.PathLike, key: str, cells: np.ndarray | None
         np.shape(table) != (256, 256) or np.asarray(table).dtype.kind not in "fiu" for table in tables
     ):
         raise DSAError(f"{path}: {key} must be a 1x24 cell of 256x256 tables of numbers")
-    tables = np.array(tables, np.float64)
-    if np.any((tables < -0.01) | (tables > 1.01)):  # False for NaN
+    numbers = np.array(tables, np.float64)
+    if np.any((numbers < -0.01) | (numbers > 1.01)):  # False for NaN
         raise DSAError(
-            f"{path}: {key} must hold numbers 0..1, found {np.nanmin(tables):g}..{np.nanmax(tables):g}"
+            f"{path}: {key} must hold numbers 0..1, found {np.nanmin(numbers):g}..{np.nanmax(numbers):g}"
         )
-    return np.clip(tables, 0, 1)
+    return np.clip(numbers, 0, 1)
 
 
 @functools.cache
@@ -177,32 +147,3 @@ def _closed_form() -> np.ndarray:
             [255 - v if flips else v for flips in FLIP_V],
         ]
     )
-
-
-def _decode(path: str | os.PathLike, what: str) -> Image.Image:
-    """Open and decode the whole file."""
-    with _opened(path, what) as image:
-        image.load()
-        return image.copy()
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike, what: str) -> Iterator[Image.Image]:
-    """An image file; every failure to open or decode it is a DSAError that names it."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:  # by its header: nothing is decoded yet
-                raise DSAError(f"{path}: {_too_large(f'{image.width} x {image.height} pixels')}")
-            yield image
-    except DSAError:
-        raise
-    except FileNotFoundError as error:
-        raise DSAError(f"{path}: no such file ({what} was expected)") from error
-    except Image.DecompressionBombError as error:  # Pillow's own bound, beyond ours
-        raise DSAError(f"{path}: {_too_large(str(error).partition(' exceeds')[0])}") from error
-    except Exception as error:  # what damaged bytes lead Pillow to raise
-        raise DSAError(f"{path}: not readable as {what}: {error}") from error
-
-
-def _too_large(claimed: str) -> str:
-    return f"it claims to be of {claimed}, but at most {MOST_PIXELS:,} pixels are read; make it smaller"

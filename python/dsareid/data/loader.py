@@ -14,7 +14,8 @@ from torch import Tensor
 from dsa_ext import CUDA_ERROR
 from dsareid.data.batch import Batch, BatchConfig, assemble, empty_batch
 from dsareid.data.guide_input import Samples
-from dsareid.data.store.reader import IMAGES, IUV, Split
+from dsareid.data.store.format import IMAGES, IUV
+from dsareid.data.store.reader import Split
 from dsareid.ground import _core
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import readable_size

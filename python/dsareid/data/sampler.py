@@ -35,7 +35,7 @@ class PKSampler:
         if len(unique) < identities:
             raise DSAError(
                 f"the training set has {len(unique)} identities, but a batch needs "
-                f"{identities}: give --identities {len(unique)} or fewer"
+                f"{identities}: give `identities={len(unique)}` or fewer"
             )
         if counts.min() < 2:
             raise DSAError(
@@ -45,7 +45,7 @@ class PKSampler:
         if identities % world:
             raise DSAError(
                 f"a batch of {identities} identities cannot be split evenly over {world} processes: "
-                f"give --identities a multiple of {world}, or another number of processes"
+                f"give `identities` a multiple of {world}, or another number of processes"
             )
         self.identities, self.images, self.seed = identities, images, seed
         self.rank, self.world = rank, world

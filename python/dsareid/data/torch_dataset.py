@@ -56,7 +56,7 @@ class DSAPDataset(Dataset):
     `dsareid pack` writes and dsa_ext.assemble_batch are faster.
 
     Args:
-        root: the data set's folder, which holds iuv; its default protocol is taken.
+        root: the data set's folder, which holds iuv; of its default protocol.
         split: "bounding_box_train", "query" or "bounding_box_test", whatever the layout calls them. Junk
             (identity -1) is left out.
         transform: what makes an image of a PIL image, as in torchvision; None: a float32 (3, H, W) in
@@ -80,8 +80,7 @@ class DSAPDataset(Dataset):
         self.entries = [entry for entry in list_data(root).entries if entry.split == split]
         if not self.entries:
             raise DSAError(f"{self.root}: no images of {split}; {LAYOUT}")
-        for entry in self.entries:
-            _check(self.root, entry)
+        self._maps = [_checked_map(self.root, entry) for entry in self.entries]
         ids = [entry.identity for entry in self.entries]
         identities, self.labels = np.unique(ids, return_inverse=True)  # labels: int64 [N]
         self.identities = len(identities)
@@ -91,7 +90,7 @@ class DSAPDataset(Dataset):
 
     def __getitem__(self, index: int) -> DSAPSample:
         entry = self.entries[index]
-        pixels, iuv = read_pair(self.root / entry.name, self.root / entry.iuv)
+        pixels, iuv = read_pair(self.root / entry.name, self.root / self._maps[index])
         image = to_tensor(pixels) if self.transform is None else self.transform(Image.fromarray(pixels))
         return DSAPSample(
             image,
@@ -122,9 +121,10 @@ def collate_dsap(
     Raises:
         ValueError: images that are not tensors of one shape; else as dsa_ext.iuv_to_dsap.
     """
-    images = [sample.image for sample in samples]
-    kinds = sorted({str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in images})
-    if len(kinds) > 1 or not all(isinstance(image, Tensor) for image in images):
+    made = [sample.image for sample in samples]
+    images = [image for image in made if isinstance(image, Tensor)]
+    kinds = sorted({str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in made})
+    if len(kinds) > 1 or len(images) < len(made):
         raise ValueError(
             "the transform must make tensors of one shape (torchvision's Resize and ToTensor do), but the "
             f"images of a batch are {', '.join(kinds)}"
@@ -137,9 +137,10 @@ def collate_dsap(
     return DSAPBatch(torch.stack(images), dsap, *numbers.unbind(1))
 
 
-def _check(root: Path, entry: Entry) -> None:
-    """Raise DSAError for an image that cannot be used."""
+def _checked_map(root: Path, entry: Entry) -> str:
+    """The IUV map of an image; DSAError where the image cannot be used."""
     if entry.misnamed:
         raise DSAError(f"{root / entry.name}: {entry.misnamed}")
     if entry.iuv is None:
         raise DSAError(missing_map(root, entry.name))
+    return entry.iuv

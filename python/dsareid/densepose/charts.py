@@ -12,19 +12,18 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dsareid.ground.errors import DSAError
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
-MOST_PIXELS = 1 << 25  # of a chart, 8192 x 4096: a small file can claim more than memory holds
+MOST_CHART_PIXELS = 1 << 25  # 8192 x 4096: a small file can claim more than memory holds
 CSE = (
     "output of a CSE model: embeddings of the surface have no parts and no U and V; use an IUV model "
     "(densepose_rcnn_*, not cse/)"
 )
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = tuple(f"torch.{kind}" for kind in ("uint8", "int8", "int16", "int32", "int64"))
+FLOATS = tuple(f"torch.{kind}" for kind in ("float16", "bfloat16", "float32", "float64"))
 
 
 class ChartResult:
@@ -75,13 +74,15 @@ def decode_chart(form: object, box: Box, where: str, file_size: int) -> np.ndarr
     return chart
 
 
-def as_array(value: object, name: str, types: Sequence[torch.dtype], file_size: int) -> np.ndarray:
-    """A tensor of a file as an array that shares its memory.
+def as_array(value: object, name: str, types: Sequence[str], file_size: int) -> np.ndarray:
+    """A tensor of a file, of one of the named types, as an array that shares its memory.
 
     Raises:
         DSAError: it is no plain tensor of one of these types, or claims more bytes than its file has.
     """
-    if type(value) is not torch.Tensor or value.dtype not in types:
+    import torch  # loaded already where there is a tensor
+
+    if type(value) is not torch.Tensor or str(value.dtype) not in types:
         what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
         raise DSAError(f"{name} must be a tensor of {types[0]} or the like, not {what}")
     # A tensor of strides 0 claims any size on a few bytes.
@@ -109,7 +110,7 @@ def _from_floats(form: ChartResult, box: Box, file_size: int) -> np.ndarray:
 
 
 def _from_quantized(form: QuantizedChart, box: Box, file_size: int) -> np.ndarray:
-    chart = as_array(vars(form).get("labels_uv_uint8"), "labels_uv_uint8", (torch.uint8,), file_size)
+    chart = as_array(vars(form).get("labels_uv_uint8"), "labels_uv_uint8", ("torch.uint8",), file_size)
     if chart.ndim != 3 or len(chart) != 3:
         raise DSAError(f"labels_uv_uint8 must be [3, h, w], not {list(chart.shape)}")
     _check_size(chart.shape[1:], box)
@@ -118,16 +119,19 @@ def _from_quantized(form: QuantizedChart, box: Box, file_size: int) -> np.ndarra
 
 def _from_png(form: CompressedChart, box: Box) -> np.ndarray:
     shape, text = vars(form).get("shape_chw"), vars(form).get("labels_uv_str")
-    whole = isinstance(shape, (list, tuple)) and all(type(x) is int for x in shape)
-    if not whole or len(shape) != 3 or shape[0] != 3 or not isinstance(text, str):
+    numbers = list(shape) if isinstance(shape, (list, tuple)) else []
+    if len(numbers) != 3 or any(type(x) is not int for x in numbers) or numbers[0] != 3:
+        numbers = []
+    if not numbers or not isinstance(text, str):
         raise DSAError("a compressed chart must have the shape 3, h, w and a PNG in Base64")
-    _check_size(shape[1:], box)
+    _, height, width = numbers
+    _check_size((height, width), box)
     try:
         with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
             # Before it is decoded: a small PNG can be a huge image.
-            if image.mode != "RGB" or image.size != (shape[2], shape[1]):
+            if image.mode != "RGB" or image.size != (width, height):
                 raise DSAError(
-                    f"the PNG of the chart must be RGB of {shape[2]}x{shape[1]}, "
+                    f"the PNG of the chart must be RGB of {width}x{height}, "
                     f"not {image.mode} of {image.width}x{image.height}"
                 )
             pixels = np.asarray(image)  # [h, w, 3], R = I
@@ -145,8 +149,8 @@ def _check_size(shape: Sequence[int], box: Box) -> None:
     x0, y0, x1, y1 = box
     if abs(height - max(int(y1 - y0), 1)) > 1 or abs(width - max(int(x1 - x0), 1)) > 1 or 0 in shape:
         raise DSAError(f"the chart is {width}x{height}, but its box is {x1 - x0:.1f}x{y1 - y0:.1f}")
-    if height * width > MOST_PIXELS:
-        raise DSAError(f"the chart is {width}x{height}, more than {MOST_PIXELS:,} pixels")
+    if height * width > MOST_CHART_PIXELS:
+        raise DSAError(f"the chart is {width}x{height}, more than {MOST_CHART_PIXELS:,} pixels")
 
 
 def _checked(labels: np.ndarray, uv: np.ndarray) -> np.ndarray:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dsareid.data.iuv import image_size, read_iuv, write_iuv
+from dsareid.data.images import image_size
+from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.layouts.base import IMAGE_SUFFIXES, image_names
 from dsareid.densepose.charts import Box
-from dsareid.densepose.pictures import write_sheet
+from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.densepose.sources import Detections, Person, read_source
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, make_folder
@@ -63,8 +64,8 @@ def convert(
 ) -> Report:
     """Write the IUV map of every image that a source names, with a progress bar.
 
-    Of several people the one whose box covers most of the image is taken, of equal boxes the one with the
-    higher score. A call that was interrupted leaves whole maps, which the next one keeps.
+    If an image has several people, uses the one whose box covers most of the image, then the one with the
+    higher score. An interrupted call leaves whole maps; the next call keeps them.
 
     Args:
         source: DensePose output in any form of read_source.
@@ -72,17 +73,17 @@ def convert(
         data: ROOT, the images' folder. File names are found in it by the longest end of their path that
             fits. Without it they must exist as they are, and only their last folder is kept.
         images: COCO annotations that name the images of COCO results.
-        overwrite: write maps anew that are there already.
+        overwrite: write maps again that are there already.
 
     Raises:
         DSAError: a source that is not as it must be, no image found or one that fits two file names or is
             fit by two, an image that cannot be read, a map of another size, a folder that is not writable.
     """
-    out = Path(out)
+    out, root = Path(out), None if data is None else Path(data)
     detections = read_source(source, images)
-    listed = [] if data is None else _list_images(Path(data), out)
+    listed = [] if root is None else _list_images(root, out)
     report = Report(out)
-    tasks = _find_images(Path(source), detections, data and Path(data), listed, report)
+    tasks = _find_images(Path(source), detections, root, listed, report)
     for folder in {task.out.parent for task in tasks}:
         make_folder(folder)
     shown = []
@@ -93,12 +94,12 @@ def convert(
     except KeyboardInterrupt as interrupt:
         done = report.written + report.kept
         raise KeyboardInterrupt(
-            f"interrupted: {done:,} of {len(tasks):,} maps are in {out}; the same command goes on from there"
+            f"interrupted: {done:,} of {len(tasks):,} maps are in {out}; the same command resumes"
         ) from interrupt
     _write_lists(report, {task.name for task in tasks}, listed)
     if shown:
         report.sheet = out / SHEET
-        write_sheet(report.sheet, [(task.name, task.image, task.out) for task in shown])
+        write_contact_sheet(report.sheet, [(task.name, task.image, task.out) for task in shown])
     return report
 
 
@@ -159,7 +160,7 @@ def _paste(iuv: np.ndarray, person: Person, task: _Task) -> None:
 def _list_images(root: Path, out: Path) -> list[str]:
     """The images of a data set relative to its root, as query/NAME.jpg; maps are not."""
     if not root.is_dir():
-        raise DSAError(f"--data {root}: {'not a folder' if root.exists() else 'no such folder'}")
+        raise DSAError(f"`data={root}`: {'not a folder' if root.exists() else 'no such folder'}")
     apart = {out.absolute(), (root / "iuv").absolute()}
     names = []
     for folder, below, files in os.walk(root):
@@ -168,7 +169,7 @@ def _list_images(root: Path, out: Path) -> list[str]:
         names += [x.relative_to(root).as_posix() for x in images if not x.stem.endswith(("_IUV", "_INDS"))]
     names = [name for name in names if name.isprintable()]  # others no source can name
     if not names:
-        raise DSAError(f"--data {root}: no images in it (expected *.jpg or *.png)")
+        raise DSAError(f"`data={root}`: no images in it (expected *.jpg or *.png)")
     return names
 
 
@@ -180,23 +181,23 @@ def _find_images(
     for name in listed:
         by_stem.setdefault(_parts(name)[-1], []).append(name)
     if root is None and source.is_dir():
-        raise DSAError(f"{source}: a folder of maps needs --data ROOT, the folder of their images")
+        raise DSAError(f"{source}: a folder of maps needs `data=ROOT`, the folder of their images")
     tasks: dict[Path, _Task] = {}
     named: dict[Path, str] = {}
     for found in detections:
-        name = found.file_name if root is None else _match(found.file_name, root, by_stem, source)
-        if name is None or (root is None and not os.path.isfile(name)):
+        match = found.file_name if root is None else _match(found.file_name, root, by_stem, source)
+        if match is None or (root is None and not os.path.isfile(match)):
             report.not_found.append(found.file_name)
             continue
-        image = Path(name) if root is None else root / name
-        name = name if root is not None else os.path.join(*os.path.abspath(image).split(os.sep)[-2:])
+        image = Path(match) if root is None else root / match
+        name = os.path.join(*os.path.abspath(image).split(os.sep)[-2:]) if root is None else match
         out = (report.out / name).with_suffix(".png")
         if out in tasks:
             raise DSAError(f"{source}: {named[out]} and {found.file_name} would both be written as {out}")
         tasks[out], named[out] = _Task(image, name, out, found.people), found.file_name
     if not tasks:
         where = "exists" if root is None else f"is an image below {root}"
-        hint = "; give --data ROOT, the folder of the images" if root is None else ""
+        hint = "; give `data=ROOT`, the folder of the images" if root is None else ""
         example = f", as {report.not_found[0]}" if report.not_found else ""
         raise DSAError(f"{source}: none of its {len(detections)} file names{example}, {where}{hint}")
     return list(tasks.values())
@@ -210,7 +211,7 @@ def _match(file_name: str, root: Path, by_stem: dict[str, list[str]], source: Pa
     if len(best) > 1:
         raise DSAError(
             f"{source}: {file_name} may be {best[0]} or {best[1]} of {root}; run DensePose on each folder "
-            "by itself, and convert it with --data ROOT/FOLDER into DST/FOLDER"
+            "by itself, and convert it with `data=ROOT/FOLDER` into DST/FOLDER"
         )
     return best[0] if best else None
 

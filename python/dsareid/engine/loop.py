@@ -19,7 +19,7 @@ from dsareid.data.batch import Batch, BatchConfig
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.loader import TrainData
 from dsareid.data.sampler import PKSampler
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.cache import ensure_store
 from dsareid.engine.learner import Learner, Mean, NotFinite, input_config
 from dsareid.engine.schedule import learning_rate
 from dsareid.ground.distributed import Processes, choose_device, current, mean_of_all, own_device, processes

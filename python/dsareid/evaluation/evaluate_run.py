@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dsareid.data.layouts.base import GALLERY, QUERY
-from dsareid.data.layouts.datasets import CUHK01
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
+from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Split, Store
 from dsareid.evaluation.baselines import colour_histograms
 from dsareid.evaluation.distances import FeatureDistances

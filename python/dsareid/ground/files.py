@@ -1,16 +1,27 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, locks between processes, and reading JSON.
+
+What is being written has a temporary name beside the final one, .NAME-unfinished-0.SUFFIX, and a lock file,
+the same with .lock behind it. A killed process leaves both, and the next one that writes NAME removes them;
+of a process that was killed between the last two steps a lock file stays, empty, which means nothing.
+"""
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from dsareid.ground.errors import DSAError
+from filelock import FileLock, Timeout
 
+from dsareid.ground.errors import DSAError, first_problem, logger
+
+if TYPE_CHECKING:  # synth and the command line start without it
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
 ZIP = b"PK\x03\x04"  # how a zip archive begins
 
 
@@ -18,24 +29,16 @@ ZIP = b"PK\x03\x04"  # how a zip archive begins
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure removed.
 
-    The temporary name keeps the suffix, so that writers which choose the format by it work. What a killed
-    process left of it is written over by the next one that writes `path`.
+    The temporary name keeps the suffix, so that writers which choose the format by it work.
 
     Raises:
         DSAError: the folder is missing or not writable, or the disk is full.
     """
     path = Path(path)
-    with _said(path):
-        temporary, handle = _take(path, folder=False)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        finally:
-            os.close(handle)
+    with _write_errors(path), _temporary_name(path) as temporary:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        os.replace(temporary, path)
 
 
 def make_folder(path: str | os.PathLike) -> Path:
@@ -56,24 +59,68 @@ def make_folder(path: str | os.PathLike) -> Path:
 def unfinished_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `out` that becomes `out` in the end, or disappears.
 
-    What a killed process left of it is removed by the next one that makes `out`.
-
     Raises:
         DSAError: it cannot be written, or `out` is something else than an empty folder.
     """
-    with _said(out):
-        folder, handle = _take(out, folder=True)
+    with _write_errors(out), _temporary_name(out) as folder:
+        folder.mkdir()
         try:
             yield folder
-            folder.rename(out)  # replaces an empty folder
         except DSAError as error:  # the folder's name means nothing to the user
-            shutil.rmtree(folder, ignore_errors=True)
             raise DSAError(str(error).replace(str(folder), str(out))) from error
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        finally:
-            os.close(handle)
+        folder.rename(out)  # replaces an empty folder
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, waiting: str) -> Iterator[None]:
+    """Hold a lock file, which is removed in the end.
+
+    Args:
+        path: the lock file; its folder exists.
+        waiting: what to log where another process holds it and this one waits.
+
+    Raises:
+        OSError: the lock file cannot be made.
+    """
+    lock = _try_lock(path)
+    if lock is None:
+        logger.info(waiting)
+        lock = FileLock(path, thread_local=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        _release(lock)
+
+
+def read_json(path: str | os.PathLike, model: "type[T] | TypeAdapter[T]", what: str = "") -> T:
+    """Read a JSON file, UTF-8 with or without a byte order mark, as a model of pydantic or any other type.
+
+    Args:
+        path: the file.
+        model: what it must hold; `object` for any JSON.
+        what: the file in words, for the error, as "the settings of a run".
+
+    Raises:
+        DSAError: it cannot be read, is no JSON, or holds something else.
+        FileNotFoundError, NotADirectoryError: there is none; callers know what that means.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
+    adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise DSAError(f"{path}: not readable as JSON: {first['ctx']['error']}") from error
+        raise DSAError(f"{path}: not {what or 'as expected'}: {first_problem(error)}") from error
 
 
 def check_stored(path: str | os.PathLike) -> None:
@@ -108,52 +155,61 @@ def readable_size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def is_at(handle: int, path: Path) -> bool:
-    """Whether an open file or folder is still the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
 @contextlib.contextmanager
-def _said(path: Path) -> Iterator[None]:
-    """Every failure of the file system as a DSAError."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn every failure of the file system into a DSAError."""
     try:
         yield
     except OSError as error:
         raise DSAError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _take(path: Path, *, folder: bool) -> tuple[Path, int]:
-    """A temporary file or folder beside `path`, empty, and the handle that keeps other processes off it.
+@contextlib.contextmanager
+def _temporary_name(path: Path) -> Iterator[Path]:
+    """A name beside `path` that no other process uses and where nothing is, now or in the end.
 
     The names are always the same ones, so that leftovers do not pile up: a killed process's lock ends with
-    it, and the next one takes what it left.
+    it, and the next one takes its name.
     """
-    number = 0
-    while True:
+    if not path.parent.is_dir():  # filelock would make it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    number, lock = 0, None
+    while lock is None:
         temporary = path.with_name(f".{path.stem}-unfinished-{number}{path.suffix}")
-        if folder:
-            temporary.mkdir(exist_ok=True)
-        handle = os.open(temporary, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        locked = _lock(handle)
-        if locked and is_at(handle, temporary):  # else its holder has just given it its name
-            break
-        os.close(handle)
-        number += not locked
-    if folder:
-        for left in temporary.iterdir():
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-    else:
-        os.ftruncate(handle, 0)
-    return temporary, handle
-
-
-def _lock(handle: int) -> bool:
-    """Whether no other process holds it. Where the file system has no locks it is as if none did."""
+        lock = _try_lock(temporary.with_name(f"{temporary.name}.lock"))
+        number += 1
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(temporary)
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(temporary)
+        _release(lock)
+
+
+def _remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _try_lock(path: Path) -> FileLock | None:
+    """The lock, None while another holds it. Where the file system has no locks it is as if none did."""
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
     except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+    return lock
+
+
+def _release(lock: FileLock) -> None:
+    # Removed while it is held: whoever has opened it in the meantime finds it gone, and makes a new one.
+    with contextlib.suppress(OSError):
+        os.unlink(lock.lock_file)
+    lock.release()

@@ -28,9 +28,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.iuv import read_image
+from dsareid.data.images import read_image
 from dsareid.data.layouts.base import image_names
-from dsareid.data.store.reader import npy_header
+from dsareid.data.store.format import npy_header
 from dsareid.ground.distributed import Processes, own_device, processes
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, make_folder

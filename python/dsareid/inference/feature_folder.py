@@ -18,8 +18,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dsareid.data.layouts.market import NAME
-from dsareid.data.store.reader import npy_header
+from dsareid.data.layouts.market_naming import NAME
+from dsareid.data.store.format import npy_header
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, make_folder
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.iuv import read_image
+from dsareid.data.images import read_image
 from dsareid.data.layouts.base import IMAGE_SUFFIXES
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError

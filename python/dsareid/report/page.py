@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Store
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path

@@ -1,7 +1,6 @@
 """The report's pictures: images of rank lists and DSAP sheets, as data URIs."""
 
 import base64
-import colorsys
 import io
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.store.reader import Store
+from dsareid.densepose.pictures import part_colours
 from dsareid.ground.errors import DSAError
 
 THUMBNAIL_HEIGHT = 192  # pixels; twice what the page shows, for dense screens
@@ -70,16 +70,6 @@ def dsap_sheets(store: Store, size: int) -> list[Sheet]:
         for i in sorted(best)
         for row in (split.rows[i],)
     ]
-
-
-def part_colours() -> np.ndarray:
-    """uint8 [25, 3]: a colour for each I; background is a light grey."""
-    colours = [(224, 226, 230)]
-    for part in range(24):
-        # Neighbouring numbers are left and right, front and back: golden-angle steps part them.
-        hue, light = (part * 0.618034) % 1.0, (0.45, 0.6)[part % 2]
-        colours.append(tuple(round(255 * c) for c in colorsys.hls_to_rgb(hue, light, 0.6)))
-    return np.array(colours, np.uint8)
 
 
 def _sheet(name: str, image: np.ndarray, iuv: np.ndarray, size: int) -> Sheet:

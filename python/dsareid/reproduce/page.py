@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dsareid.data.layouts.datasets import CUHK01
+from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.ground.files import atomic_path
 from dsareid.models.options import SYMBOLS, MatchedBy
 from dsareid.report.plots import rows_plot

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dsareid.data.layouts.datasets import CUHK01, CUHK03, DUKE, MARKET
+from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
+from dsareid.data.layouts.cuhk03 import KINDS as CUHK03
+from dsareid.data.layouts.duke import DATASET as DUKE
+from dsareid.data.layouts.market1501 import DATASET as MARKET
 from dsareid.models.options import Guidance, GuideInputName, MatchedBy, ModelName
 from dsareid.runs.config import TrainConfig
 

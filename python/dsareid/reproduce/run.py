@@ -15,10 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dsareid.data.layouts import cuhk01
-from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, SPLITS, TRAIN, Count
-from dsareid.data.layouts.datasets import CUHK01, PUBLIC
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, SPLITS, TRAIN
+from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
+from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Store
 from dsareid.engine.loop import Interrupted, train
 from dsareid.engine.presets import PresetName, preset
@@ -255,23 +254,6 @@ def _table(rows: Sequence[Row], tasks: list[Task], store: Store, heading: Headin
         lines=lines,
         others=others,
         protocol=header.protocol,
-        differences=_differences(store),
+        differences=[f"{x} has {found} instead of {known}" for x, known, found in store.different_counts()],
         counts="{:,} training images, {:,} queries, {:,} gallery images".format(*counts),
     )
-
-
-def _differences(store: Store) -> list[str]:
-    """In which splits a public data set has other counts than are known of it."""
-    header, different = store.header, []
-    if header.dataset == CUHK01.name:
-        known = cuhk01.expected(header.protocol)
-    else:
-        known = PUBLIC[header.dataset].expected if header.dataset in PUBLIC else {}
-    for name, expected in known.items():
-        if name == GALLERY and "distractors" in header.protocol:
-            continue
-        split = store.select(name, iuv=False)
-        found = Count(len(split), len({*split.ids.tolist()} - {0}))
-        if found != expected:
-            different.append(f"{name} has {found} instead of {expected}")
-    return different

@@ -208,7 +208,7 @@ def test_pack_by_a_protocol(capsys, own_data, tmp_path):
     assert status == 0 and "Market-1501, protocol multi-query" in out and "gt_bbox" in out, err
     assert "note: " in err and "expected 12,936 images of 751 identities, found 16" in err
     status, _, err = run(capsys, "pack", own_data, tmp_path / "other", "--protocol", "485-s0")
-    assert status == 1 and "--protocol '485-s0': Market-1501 has no such protocol" in err
+    assert status == 1 and "--protocol 485-s0: Market-1501 has no such protocol" in err
 
 
 def test_data_describe(capsys, own_data, tmp_path):

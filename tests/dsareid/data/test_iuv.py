@@ -9,15 +9,8 @@ import torch
 from PIL import Image
 
 from dsa_ext import assemble_batch, iuv_to_dsap, parts
-from dsareid.data.iuv import (
-    flip_iuv,
-    image_size,
-    read_image,
-    read_iuv,
-    read_pair,
-    read_symmetry,
-    write_iuv,
-)
+from dsareid.data.images import image_size, read_image
+from dsareid.data.iuv import flip_iuv, read_iuv, read_pair, read_symmetry, write_iuv
 from dsareid.ground.errors import DSAError
 
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dsa_ext import iuv_to_dsap
-from dsareid.data.iuv import read_image, read_iuv, write_iuv
+from dsareid.data.images import read_image
+from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
 from dsareid.data.torch_dataset import DSAPBatch, DSAPDataset, collate_dsap
 from dsareid.ground.errors import DSAError

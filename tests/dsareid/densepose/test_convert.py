@@ -125,7 +125,7 @@ def test_classic_maps_are_copied(tmp_path, root):
     report = convert(tmp_path / "maps", tmp_path / "iuv", root)
     assert np.array_equal(read_iuv(tmp_path / "iuv/query/a.png"), iuv)
     assert (report.written, report.several, report.no_map) == (1, [], ["query/b.jpg"])
-    with pytest.raises(DSAError, match="maps: a folder of maps needs --data ROOT"):
+    with pytest.raises(DSAError, match="maps: a folder of maps needs `data=ROOT`"):
         convert(tmp_path / "maps", tmp_path / "iuv")
     write_images(root, "query/a.jpg", size=(WIDTH + 1, HEIGHT))
     with pytest.raises(DSAError, match="the map of query/a.jpg is 20x40, but its image .*a.jpg is 21x40"):
@@ -195,7 +195,7 @@ def test_names_that_are_not_there(mimic, tmp_path, root):
     with pytest.raises(DSAError, match="none of its 0 file names"):
         convert(dump(mimic, tmp_path / "dump.pkl", {}), tmp_path / "iuv", root)
     for data, words in ((tmp_path / "no", "no such folder"), (source, "not a folder")):
-        with pytest.raises(DSAError, match=f"--data .*: {words}"):
+        with pytest.raises(DSAError, match=f"`data=.*`: {words}"):
             convert(source, tmp_path / "iuv", data)
 
 
@@ -208,7 +208,7 @@ def test_without_data_the_names_must_exist(mimic, tmp_path, root, monkeypatch):
     written = sorted(str(x.relative_to(tmp_path / "iuv")) for x in (tmp_path / "iuv").rglob("*.png"))
     assert written == ["bounding_box_test/c.png", "query/a.png", "query/b.png"]
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DSAError, match="none of its 4 file names, as a.jpg, exists; give --data ROOT"):
+    with pytest.raises(DSAError, match="none of its 4 file names, as a.jpg, exists; give `data=ROOT`"):
         convert(source, tmp_path / "iuv")
 
 
@@ -310,7 +310,7 @@ def test_an_interrupted_call_leaves_whole_maps(mimic, tmp_path, root, monkeypatc
 
     monkeypatch.setattr(MODULE, "write_iuv", interrupted)
     status, _, err = run(capsys, source, out, "--data", root)
-    assert status == 130 and "2 of 3 maps are in" in err and "goes on from there" in err
+    assert status == 130 and "2 of 3 maps are in" in err and "the same command resumes" in err
     assert sorted(p.name for p in out.rglob("*") if p.is_file()) == ["a.png", "b.png"]
     monkeypatch.undo()
     status, printed, err = run(capsys, source, out, "--data", root)

@@ -127,7 +127,7 @@ def test_the_predictions_of_an_evaluation(mimic, as_png, detection, tmp_path):
     (found,) = read_source(path, names)
     assert found.file_name == "a.jpg" and len(found.people) == 2
     assert all(np.array_equal(person.chart(), chart) for person in found.people)
-    with pytest.raises(DSAError, match="image_id 7 has no file name.*--images"):
+    with pytest.raises(DSAError, match="image_id 7 has no file name.*`images`"):
         read_source(path)
 
 
@@ -469,7 +469,7 @@ def test_images_is_for_coco_results_alone(mimic, tmp_path):
     path = mimic.save([entry([])], tmp_path / "dump.pkl")
     write_iuv(tmp_path / "a_IUV.png", np.zeros((3, 3, 3), np.uint8))
     for source in (path, tmp_path):
-        with pytest.raises(DSAError, match="--images is for COCO results"):
+        with pytest.raises(DSAError, match="`images` is for COCO results"):
             read_source(source, names)
     with pytest.raises(DSAError, match="missing.json: cannot be read"):
         read_source(path, tmp_path / "missing.json")

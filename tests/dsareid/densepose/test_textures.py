@@ -4,7 +4,8 @@ from PIL import Image
 
 import dsareid
 from dsareid.data.iuv import write_iuv
-from dsareid.densepose.textures import draw_part_images, part_images
+from dsareid.densepose.pictures import draw_part_images
+from dsareid.densepose.textures import part_images
 from dsareid.ground.errors import DSAError
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from dsa_ext import iuv_to_dsap
-from dsareid.data.iuv import read_image, read_iuv, write_iuv
+from dsareid.data.images import read_image
+from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.store.pack import pack
 from dsareid.evaluation import evaluate, evaluate_run
 from dsareid.evaluation.baselines import colour_histograms

@@ -7,7 +7,7 @@ from PIL import Image
 from runs import HEIGHT, WIDTH, make_run
 
 from dsareid.commands.main import main
-from dsareid.data.iuv import read_image
+from dsareid.data.images import read_image
 from dsareid.ground.errors import DSAError
 from dsareid.inference import search as search_module
 from dsareid.inference.embedder import load_embedder

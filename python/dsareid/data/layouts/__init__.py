@@ -1,12 +1,16 @@
-"""From a folder to the listing of its data set: the layout is known by what is in the folder."""
+"""From a folder to the listing of its data set, which is recognised by what is in the folder.
+
+Each data set is a module here, with its record (name, citation, counts, protocols), `recognise` and `find`.
+To add one, write such a module and add its name to LAYOUTS.
+"""
 
 import hashlib
 import os
-from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
-from dsareid.data.layouts import cuhk01, market, own
 from dsareid.data.layouts.base import (
     ALL_SPLITS,
     GALLERY,
@@ -15,12 +19,25 @@ from dsareid.data.layouts.base import (
     TRAIN,
     Entry,
     Found,
+    Layout,
     Listing,
     Scan,
     scan_folder,
 )
-from dsareid.data.layouts.datasets import CUHK03_FILES
+from dsareid.data.layouts.cuhk03 import MATLAB_FILES
 from dsareid.ground.errors import DSAError
+
+# The modules of this folder that are data sets. A root is the first that recognises it.
+LAYOUTS = (
+    "synthetic",
+    "market1501",
+    "duke",
+    "cuhk03",
+    "identity_names",
+    "csv_list",
+    "identity_folders",
+    "cuhk01",
+)
 
 
 def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
@@ -28,8 +45,8 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
 
     Args:
         root: the data set's folder.
-        protocol: the name of one that the data set has, as `dsareid data describe` prints them; its
-            default unless given.
+        protocol: the name of one that the data set has, as `dsareid data describe` prints them;
+            default: the data set's.
 
     Raises:
         DSAError: no such folder, one of no layout or whose files cannot be listed, an empty split, an
@@ -40,11 +57,11 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
         raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {LAYOUT}")
     if (root / "store.json").exists():
         raise DSAError(f"{root}: this is a store; give the folder that it was packed from")
-    layout = _layout(root)
+    scan = cache(partial(scan_folder, root))
+    layout = _recognise(root, scan)
     if layout is None:
         raise _no_data(root)
-    scan = cache(partial(scan_folder, root))
-    found = layout(root, scan, protocol)
+    found = layout.find(root, scan, protocol)
     every = sorted(found.entries, key=lambda entry: (ALL_SPLITS.index(entry.split), entry.name))
     kept = [_with_map(entry, scan) for entry in every if entry.identity >= 0 or entry.misnamed]
     entries = [_in_utf8(entry) for entry in kept]
@@ -62,31 +79,17 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
     )
 
 
-def _layout(root: Path) -> Callable[[Path, Scan, str], Found] | None:
-    """The reader of a folder's layout."""
-
-    def has(*names: str) -> bool:
-        return any(os.path.lexists(root / name) for name in names)
-
-    if has(TRAIN, GALLERY):
-        return market.find
-    if has(own.CSV):
-        return own.find_listed
-    if has(QUERY) and not has("train", "gallery"):
-        return market.find
-    if has(*own.FOLDERS):
-        return own.find_folders
-    if has(cuhk01.FOLDER):
-        return cuhk01.find
-    return None
+def _recognise(root: Path, scan: Scan) -> Layout | None:
+    modules = (cast(Layout, import_module(f"{__name__}.{name}")) for name in LAYOUTS)
+    return next((module for module in modules if module.recognise(root, scan)), None)
 
 
 def _no_data(root: Path) -> DSAError:
     """What to say about a folder of no layout."""
-    inside = [str(root / name) for name in sorted(scan_folder(root, "")) if _layout(root / name)]
+    inside = [str(root / name) for name in sorted(scan_folder(root, "")) if _is_data_set(root / name)]
     if inside:
         return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
-    if any((root / name).exists() for name in CUHK03_FILES):
+    if any((root / name).exists() for name in MATLAB_FILES):
         return DSAError(
             f"{root}: CUHK03 as MATLAB files; write its images first (dsareid data extract {root} OUT) and "
             "give OUT/labeled or OUT/detected"
@@ -94,8 +97,15 @@ def _no_data(root: Path) -> DSAError:
     return DSAError(f"{root}: not a data set: none of the folders that make one is in it; {LAYOUT}")
 
 
+def _is_data_set(root: Path) -> bool:
+    try:
+        return _recognise(root, cache(partial(scan_folder, root))) is not None
+    except DSAError:  # one whose files cannot be listed
+        return True
+
+
 def _check_disjoint(root: Path, entries: list[Entry]) -> None:
-    """Raise DSAError where a person of the test is trained on."""
+    """Raise DSAError where training and test identities overlap."""
     trained = {entry.identity: entry.name for entry in entries if entry.split == TRAIN and entry.identity > 0}
     tested = {entry.identity: entry.name for entry in entries if entry.split in (QUERY, GALLERY)}
     if both := sorted(trained.keys() & tested.keys()):

@@ -4,11 +4,10 @@ The IUV map of ROOT/FOLDER/NAME.jpg is ROOT/iuv/FOLDER/NAME.png; NAME_IUV.png is
 """
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dsareid.ground.errors import DSAError
 
@@ -20,6 +19,8 @@ LAYOUT = (
     f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY} (Market-1501's layout), with campus "
     "(CUHK01), or with train, query and gallery or data.csv (one's own)"
 )
+CSV = "data.csv"  # lists one's own data
+OWN_DATA = "own data"  # the name of every data set that is none of the public ones
 NO_CAMERAS = "its cameras are not known: the same-camera rule is off, no gallery image is left out"
 
 Scan = Callable[[str], Mapping[str, str]]  # a folder, relative to the root -> as scan_folder
@@ -60,12 +61,22 @@ class Dataset:
 
 
 class Found(NamedTuple):
-    """What a layout's reader finds."""
+    """What a data set's module finds."""
 
     dataset: Dataset
     protocol: str
     entries: list[Entry]  # with junk, in any order, IUV maps not looked for; names as the system gives them
     cameras: bool = True  # whether they are known
+
+
+class Layout(Protocol):
+    """A data set's module: it holds its record too, a Dataset, with what is known of it."""
+
+    def recognise(self, root: Path, scan: Scan) -> bool:
+        """Whether the folder holds this data set; those before it in layouts.LAYOUTS it does not hold."""
+
+    def find(self, root: Path, scan: Scan, protocol: str) -> Found:
+        """Its images by a protocol, "" for its default; DSAError where they cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -88,45 +99,22 @@ class Listing:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said before the data set is used, a line each."""
-        lines, differing = [], []
-        for split, expected in self.dataset.expected.items():
-            if (found := self.count(split)) != expected:
-                differing.append(f"{split}: expected {expected}, found {found}")
-        if differing:
-            lines.append(f"note: {self.root} is named as {self.dataset.name}; {'; '.join(differing)}")
+        """What a user should know before the data set is used, a line each."""
+        lines = []
+        if differing := different_counts(self.dataset.expected, self.count):
+            texts = [f"{split}: expected {expected}, found {found}" for split, expected, found in differing]
+            lines.append(f"{self.root} is named as {self.dataset.name}; {'; '.join(texts)}")
         if not self.cameras:
-            lines.append(f"note: {self.root}: {NO_CAMERAS}")
+            lines.append(f"{self.root}: {NO_CAMERAS}")
         return lines
 
 
-def describe(listing: Listing) -> str:
-    """What was found, for people: the data set, its protocols, and a table of its splits."""
-    dataset = listing.dataset
-    chosen = re.sub("[0-9]+$", "N", listing.protocol)
-    facts = [("citation", dataset.citation), ("withdrawn", dataset.withdrawn), ("layout", dataset.layout)]
-    facts += [("protocol", ": ".join(filter(None, (listing.protocol, dataset.protocols[chosen]))))]
-    others = [(name, text) for name, text in dataset.protocols.items() if name != chosen]
-    facts += [("or", f"{name}: {text}" if name else f"none given: {text}") for name, text in others]
-    lines = [f"{listing.root}: {dataset.name}"]
-    lines += [f"  {title:<10} {text}" for title, text in facts if text]
-    lines += [f"  {'':<20}{'images':>10}{'identities':>12}{'cameras':>9}{'IUV maps':>10}"]
-    for split in ALL_SPLITS:
-        entries = [entry for entry in listing.entries if entry.split == split]
-        expected = dataset.expected.get(split)
-        if not entries and not expected:
-            continue
-        images, identities = listing.count(split)
-        cameras = len({entry.camera for entry in entries} - {-1}) if listing.cameras else "-"
-        maps = sum(entry.iuv is not None for entry in entries)
-        lines += [f"  {split:<20}{images:>10,}{identities:>12,}{cameras:>9}{maps:>10,}"]
-        if expected:
-            lines += [f"  {'  expected':<20}{expected.images:>10,}{expected.identities:>12,}"]
-    if listing.junk:
-        lines += [f"  {'junk, left out':<20}{listing.junk:>10,}"]
-    if misnamed := [entry for entry in listing.entries if entry.misnamed]:
-        lines += [f"  {'misnamed':<20}{len(misnamed):>10,}  {misnamed[0].name}: {misnamed[0].misnamed}"]
-    return "\n".join([*lines, *listing.notes])
+def different_counts(
+    expected: Mapping[str, Count], count: Callable[[str], Count]
+) -> list[tuple[str, Count, Count]]:
+    """The splits that have other counts than expected, each with the expected and the found one."""
+    found = {split: count(split) for split in expected}
+    return [(split, expected[split], found[split]) for split in expected if found[split] != expected[split]]
 
 
 def missing_map(root: Path, name: str) -> str:
@@ -142,7 +130,7 @@ def missing_map(root: Path, name: str) -> str:
 def unknown_protocol(dataset: Dataset, protocol: str) -> DSAError:
     """The error about a protocol that a data set does not have."""
     known = ", ".join(name or "none (leave it out)" for name in dataset.protocols)
-    return DSAError(f"--protocol {protocol!r}: {dataset.name} has no such protocol; it has: {known}")
+    return DSAError(f"`protocol={protocol!r}`: {dataset.name} has no such protocol; it has: {known}")
 
 
 def scan_folder(root: Path, folder: str) -> dict[str, str]:
@@ -161,14 +149,14 @@ def scan_folder(root: Path, folder: str) -> dict[str, str]:
 
 
 def image_names(names: Iterable[str]) -> list[str]:
-    """Those that are images by their suffix, sorted. Names that begin with a dot are not."""
+    """The names of images, by their suffix, sorted. Names that begin with a dot are not."""
     suffix = (name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
     return sorted(name for name in suffix if not name.startswith("."))
 
 
-def check_not_empty(root: Path, folder: str, entries: list[Entry]) -> None:
+def check_not_empty(root: Path, folder: str, found: Sequence[object]) -> None:
     """Raise DSAError where a split's folder is there but holds no image."""
-    if not entries and os.path.lexists(root / folder):
+    if not found and os.path.lexists(root / folder):
         raise DSAError(f"{root / folder}: no images in this folder (expected *.jpg or *.png)")
 
 

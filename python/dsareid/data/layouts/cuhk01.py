@@ -8,6 +8,7 @@ A protocol is a split by its seed: in a random order of all 971 identities the f
 The paper does not say which of the two its figure is for; 485-s0 is the default.
 """
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from dsareid.data.layouts.base import (
     QUERY,
     TRAIN,
     Count,
+    Dataset,
     Entry,
     Found,
     Scan,
@@ -26,14 +28,28 @@ from dsareid.data.layouts.base import (
     image_names,
     unknown_protocol,
 )
-from dsareid.data.layouts.datasets import CUHK01
 from dsareid.ground.errors import DSAError
 
+DATASET = Dataset(
+    name="CUHK01",
+    layout="campus; names are a 4-digit identity and a 3-digit shot 001..004, as 0001001.png",
+    citation="Li, Zhao, Wang: Human Reidentification with Transferred Metric Learning, ACCV 2012",
+    protocols={
+        "485-sN": "485 identities for the test, 486 to train on, drawn with seed N; rank-1 and rank-5",
+        "871-sN": "100 identities for the test, 871 to train on, drawn with seed N; rank-1 and rank-5",
+    },
+    default="485-s0",
+)
 FOLDER = "campus"
 IDENTITIES, SHOTS = 971, 4
 _NAME = re.compile(r"(\d{4})00([1-4])\.")
 _PROTOCOL = re.compile(r"(485|871)-s(\d{1,9})")
 _TESTED = {"485": 485, "871": 100}  # identities for the test
+
+
+def recognise(root: Path, scan: Scan) -> bool:
+    """Whether the folder campus is there."""
+    return os.path.lexists(root / FOLDER)
 
 
 def find(root: Path, scan: Scan, protocol: str) -> Found:
@@ -42,10 +58,10 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
     Raises:
         DSAError: no images, an unknown protocol, or too few identities for it.
     """
-    protocol = protocol or CUHK01.default
+    protocol = protocol or DATASET.default
     match = _PROTOCOL.fullmatch(protocol)
     if not match:
-        raise unknown_protocol(CUHK01, protocol)
+        raise unknown_protocol(DATASET, protocol)
     kind, seed = match.groups()
     entries = [_entry(name) for name in image_names(scan(FOLDER))]
     check_not_empty(root, FOLDER, entries)
@@ -57,7 +73,7 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
             f"{'training' if identities & tested else 'test'}; CUHK01 has {IDENTITIES}"
         )
     entries = [e._replace(split=_split(e.camera)) if e.identity in tested else e for e in entries]
-    return Found(replace(CUHK01, expected=expected(protocol)), protocol, entries)
+    return Found(replace(DATASET, expected=_expected(protocol)), protocol, entries)
 
 
 def draw_test(count: int, seed: int) -> set[int]:
@@ -79,7 +95,7 @@ def _split(camera: int) -> str:
     return QUERY if camera == 1 else GALLERY
 
 
-def expected(protocol: str) -> dict[str, Count]:
+def _expected(protocol: str) -> dict[str, Count]:
     """The counts of the splits of a protocol."""
     tested = _TESTED[protocol.partition("-")[0]]
     trained, half = IDENTITIES - tested, SHOTS // 2 * tested

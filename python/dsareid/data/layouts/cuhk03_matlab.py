@@ -14,7 +14,6 @@ OUT/detected                        the same
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +23,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dsareid.data.iuv import MOST_PIXELS
+from dsareid.data.images import MOST_PIXELS
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
-from dsareid.data.layouts.datasets import CUHK03, CUHK03_FILES
-from dsareid.data.mat5 import read_mat5
-from dsareid.ground.errors import DSAError
+from dsareid.data.layouts.cuhk03 import KINDS, MATLAB_FILES
+from dsareid.data.matlab import read_matlab
+from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import make_folder, unfinished_folder
 
 _ORIGIN = "github.com/zhunzhong07/person-re-ranking"
@@ -49,7 +48,7 @@ class _Shot(NamedTuple):
     label: int
 
 
-def extract(root: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
+def write_image_files(root: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
     """Write the images of CUHK03's .mat files as PNG files, by the new protocol (767/700).
 
     Until all is written, the files are in a temporary folder beside `out`, which is removed if anything
@@ -63,8 +62,8 @@ def extract(root: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
             belong together; `out` holds something, or cannot be written.
     """
     root, out = Path(root), Path(out)
-    mat = _find(root, *CUHK03_FILES)
-    configs = {kind: _find(root, CONFIG.format(kind)) for kind in CUHK03}
+    mat = _find(root, *MATLAB_FILES)
+    configs = {kind: _find(root, CONFIG.format(kind)) for kind in KINDS}
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise DSAError(f"{out}: expected a new or empty folder, but there is something")
     plans = {kind: _read_config(path) for kind, path in configs.items()}
@@ -78,7 +77,7 @@ def extract(root: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
         for kind, plan in plans.items():
             cells = _cells(file, kind)
             if unused := len(cells.keys() - {shot.cell for shot in plan.values()}):
-                print(f"note: {mat}: {unused:,} of its {kind} images are in no split", file=sys.stderr)
+                logger.warning(f"{mat}: {unused:,} of its {kind} images are in no split")
             for split in _INDICES.values():
                 (folder / kind / split).mkdir(parents=True)
             for name, shot in plan.items():
@@ -97,7 +96,7 @@ def _find(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    whole = ", ".join([CUHK03_FILES[0], *(CONFIG.format(kind) for kind in CUHK03)])
+    whole = ", ".join([MATLAB_FILES[0], *(CONFIG.format(kind) for kind in KINDS)])
     raise DSAError(f"{root / names[0]}: no such file; CUHK03 is {whole} ({_ORIGIN} has the last two)")
 
 
@@ -106,18 +105,19 @@ def _find(root: Path, *names: str) -> Path:
 
 def _read_config(path: Path) -> dict[str, _Shot]:
     """The images of a config, by the names of the files to write."""
-    config = read_mat5(path)
+    config = read_matlab(path, [*_INDICES, *_PER_IMAGE])
     if missing := sorted({*_INDICES, *_PER_IMAGE} - config.keys()):
         found = ", ".join(config) or "nothing"
         raise DSAError(f"{path}: expected {', '.join(missing)} in it too, but it holds {found}")
     shots = _shots(path, config)
-    plan, labels = {}, {}
+    plan: dict[str, _Shot] = {}
+    labels: dict[str, set[int]] = {}
     for key, split in _INDICES.items():
         indices = _indices(path, config, key, len(shots))
         chosen = [shots[index - 1] for index in indices]
         labels[key] = {shot.label for shot in chosen}
         names = [f"{split}/{s.label:04d}_c{s.view}_{index}.png" for s, index in zip(chosen, indices)]
-        plan |= zip(names, chosen)
+        plan |= dict(zip(names, chosen))
     if both := labels["train_idx"] & (labels["query_idx"] | labels["gallery_idx"]):
         raise DSAError(f"{path}: identities in training and in the test, such as {min(both)}")
     return plan
@@ -181,8 +181,8 @@ def _cells(file: h5py.File, kind: str) -> dict[_Cell, h5py.Reference]:
     except Exception as error:  # h5py raises many kinds for what is damaged
         raise DSAError(f"{file.filename}: cannot be read: {error}") from error
     if kind not in found:
-        found = ", ".join(found) or "nothing"
-        raise DSAError(f"{file.filename}: expected {' and '.join(CUHK03)} in it, but it holds {found}")
+        content = ", ".join(found) or "nothing"
+        raise DSAError(f"{file.filename}: expected {' and '.join(KINDS)} in it, but it holds {content}")
     cells = {}
     try:
         for pair, table in enumerate(np.ravel(_values(file[kind])), 1):

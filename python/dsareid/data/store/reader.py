@@ -1,89 +1,45 @@
-"""The store: a data set's decoded pixels in plain .npy files, read through memory maps.
-
-    STORE/images.npy    uint8 [N, H, W, 3] RGB
-    STORE/iuv.npy       uint8 [N, H, W, 3] in the order I, U, V; absent where no image has a map
-    STORE/has_iuv.npy   bool [N]; without a map the row of iuv.npy is all background
-    STORE/ids.npy       int64 [N]; 0 is a distractor
-    STORE/cameras.npy   int64 [N]; -1 where a distractor's is not known
-    STORE/split.npy     uint8 [N]: 0 bounding_box_train, 1 query, 2 bounding_box_test, 3 gt_bbox, 255 skipped
-    STORE/names.npy     bytes [N]: the file relative to the data set's root, UTF-8
-    STORE/store.json    what the store holds and a checksum of each file, written last
-
-`sha256sum` of a file gives the figure in store.json.
-"""
+"""Reading a store; format.py says what it is."""
 
 import hashlib
 import io
 import json
 import os
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from tqdm import tqdm
 
-from dsareid.data.layouts.base import ALL_SPLITS, LAYOUT, NO_CAMERAS, TRAIN, missing_map
+from dsareid.data.layouts.base import (
+    ALL_SPLITS,
+    LAYOUT,
+    NO_CAMERAS,
+    TRAIN,
+    Count,
+    different_counts,
+    missing_map,
+)
+from dsareid.data.store.format import (
+    CAMERAS,
+    FORMAT,
+    HAS_IUV,
+    HEADER,
+    IDS,
+    IMAGES,
+    IUV,
+    NAMES,
+    SPLIT,
+    VERSION,
+    ArrayFile,
+    StoreHeader,
+    header_checksum,
+    layout_of,
+    npy_header,
+    sha256,
+)
 from dsareid.ground.errors import DSAError, first_problem
-from dsareid.ground.files import readable_size
-
-FORMAT, VERSION = "dsareid store", 2
-HEADER = "store.json"
-IMAGES, IUV = "images.npy", "iuv.npy"
-SKIPPED = 255  # in split.npy: a file that could not be read; its row is zeros and in no split
-
-_Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Count = Annotated[int, Field(ge=1)]
-MOST_PIXELS = 1 << 15  # rows or columns, as dsa_ext.assemble_batch takes them
-_Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ArrayFile(_Strict):
-    """One .npy file of a store."""
-
-    dtype: str  # as in the file, e.g. "|u1"
-    shape: list[int]
-    bytes: int
-    sha256: _Checksum  # of the whole file
-
-
-class SkippedFile(_Strict):
-    """A file that was left out as broken."""
-
-    file: str  # relative to the data set's root
-    reason: str
-
-
-class Header(_Strict):
-    """What store.json holds beside its own checksum."""
-
-    format: Literal[FORMAT] = FORMAT
-    version: Literal[VERSION] = VERSION
-    height: _Side
-    width: _Side
-    images: _Count
-    splits: dict[Literal[ALL_SPLITS], _Count]
-    resized: bool
-    """Whether some files were of another size than the stored one."""
-    dataset: str
-    """The name of the data set."""
-    protocol: str
-    """The one by which it is split; empty for the only or the plain one."""
-    cameras: bool
-    """Whether cameras are known; if not, those of query and gallery differ, and no image is left out."""
-    synthetic: bool
-    """Whether the images were rendered by dsareid synth."""
-    source: _Checksum
-    """The fingerprint of the listing that was packed."""
-    skipped: list[SkippedFile]
-    arrays: dict[str, ArrayFile]
+from dsareid.ground.files import read_json, readable_size
 
 
 @dataclass(eq=False, repr=False)
@@ -91,7 +47,7 @@ class Store:
     """An open store. Nothing of `images` and `iuv` is in memory until it is read."""
 
     path: Path
-    header: Header
+    header: StoreHeader
     images: np.memmap  # uint8 [N, H, W, 3] RGB, read-only
     iuv: np.memmap | None  # uint8 [N, H, W, 3] in the order I, U, V, read-only
     has_iuv: np.ndarray  # bool [N]
@@ -141,6 +97,15 @@ class Store:
             raise DSAError(missing_map(self.path, self.names[missing[0]]) + more)
         return Split(split, rows, [self.names[i] for i in rows], self.ids[rows], self.cams[rows], self)
 
+    def count(self, split: str) -> Count:
+        """The images of a split and their identities, (0, 0) where the store does not hold it."""
+        ids = self.ids[self.split == ALL_SPLITS.index(split)]
+        return Count(len(ids), len(set(ids.tolist()) - {0}))
+
+    def different_counts(self) -> list[tuple[str, Count, Count]]:
+        """The splits of which other counts are known, each with the expected and the found one."""
+        return different_counts({str(x): count for x, count in self.header.expected.items()}, self.count)
+
     def check_unchanged(self) -> None:
         """Raise DSAError where images.npy or iuv.npy is no longer as it was when it was opened."""
         for file, stamp in zip(self.files, self.stamps):
@@ -178,8 +143,7 @@ def open_store(path: str | os.PathLike) -> Store:
     files = [_open_file(path / name, header) for name in (IMAGES, IUV) if name in arrays]
     pixels = [_map(file, arrays[name]) for name, file in zip((IMAGES, IUV), files)]
     has_iuv, ids, cams, split, names = (
-        _read(_open_file(path / name, header), arrays[name])
-        for name in ("has_iuv.npy", "ids.npy", "cameras.npy", "split.npy", "names.npy")
+        _read(_open_file(path / name, header), arrays[name]) for name in (HAS_IUV, IDS, CAMERAS, SPLIT, NAMES)
     )
     store = Store(
         path=path,
@@ -195,11 +159,11 @@ def open_store(path: str | os.PathLike) -> Store:
     )
     counts = {name: int((split == code).sum()) for code, name in enumerate(ALL_SPLITS)}
     if {name: count for name, count in counts.items() if count} != header.splits:
-        raise DSAError(f"{path}: split.npy holds {counts}, but {HEADER} says {header.splits}")
+        raise DSAError(f"{path}: {SPLIT} holds {counts}, but {HEADER} says {header.splits}")
     return store
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> StoreHeader:
     """Read STORE/store.json alone.
 
     Raises:
@@ -207,16 +171,13 @@ def read_header(path: Path) -> Header:
     """
     file = path / HEADER
     try:
-        content = json.loads(file.read_bytes())
-        intact = isinstance(content, dict) and content.pop("checksum", None) == _checksum(content)
+        content = read_json(file, object)
     except (FileNotFoundError, NotADirectoryError) as error:
         inside = sorted(path.glob(f"store-*x*/{HEADER}"))
         hint = f"; {inside[0].parent} is one" if inside else ""
         raise DSAError(f"{path}: not a store: there is no {HEADER} in it{hint}") from error
-    except OSError as error:
-        raise DSAError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DSAError(f"{file}: not readable as JSON; pack the data set again") from error
+    except DSAError as error:
+        raise DSAError(f"{error}; pack the data set again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DSAError(f'{file}: not the header of a store (its "format" must be "{FORMAT}")')
     if content.get("version") != VERSION:
@@ -224,39 +185,12 @@ def read_header(path: Path) -> Header:
             f"{file}: a store of version {content.get('version')!r}, but this dsareid reads version "
             f"{VERSION}; pack the data set again"
         )
-    if not intact:
+    if content.pop("checksum", None) != header_checksum(content):
         raise DSAError(f"{file}: altered since it was written; pack the data set again")
     try:
-        return Header.model_validate(content)
+        return StoreHeader.model_validate_json(json.dumps(content))  # from JSON a list may be a tuple
     except ValidationError as error:
         raise DSAError(f"{file}: not the header of a store: {first_problem(error)}") from error
-
-
-def header_text(header: Header) -> str:
-    """The contents of store.json: the header with its own checksum."""
-    content = header.model_dump()
-    return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
-
-
-def array_layout(
-    count: int, height: int, width: int, *, names: str, iuv: bool
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The dtype, as numpy writes it, and the shape of each file of a store; `names` is that of names.npy."""
-    pixels = "|u1", (count, height, width, 3)
-    per_image = {"has_iuv": "|b1", "ids": "<i8", "cameras": "<i8", "split": "|u1", "names": names}
-    return {
-        IMAGES: pixels,
-        **({IUV: pixels} if iuv else {}),
-        **{f"{name}.npy": (dtype, (count,)) for name, dtype in per_image.items()},
-    }
-
-
-def npy_header(dtype: str, shape: Sequence[int]) -> bytes:
-    """What a .npy file of these begins with."""
-    buffer = io.BytesIO()
-    fields = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(buffer, fields)
-    return buffer.getvalue()
 
 
 def verify(store: Store | str | os.PathLike) -> None:
@@ -278,8 +212,8 @@ def verify(store: Store | str | os.PathLike) -> None:
                 )
 
 
-def describe(store: Store) -> str:
-    """What a store holds, for people, in a few lines."""
+def store_summary(store: Store) -> str:
+    """What `dsareid pack` and `dsareid check` print of a store."""
     header, images = store.header, sum(store.header.splits.values())
     size = sum(array.bytes for array in header.arrays.values())
     how = ", to which some were resized" if header.resized else ""
@@ -294,7 +228,7 @@ def describe(store: Store) -> str:
     mapped = int(store.has_iuv.sum())
     lines += [f"  {'with an IUV map':<18} {mapped:>9,}"]
     if mapped < images:
-        needed = f"(--model dsa needs those of {TRAIN}, fused features all others)"
+        needed = f"(the model dsa needs those of {TRAIN} in training, fused features all others)"
         lines += [f"  {'without one':<18} {images - mapped:>9,}  {needed}"]
     if header.skipped:
         lines += [f"  {'skipped as broken':<18} {len(header.skipped):>9,}"]
@@ -302,44 +236,20 @@ def describe(store: Store) -> str:
     return "\n".join(lines)
 
 
-def sha256(path: Path, advance: Callable[[int], object] = lambda _: None) -> str:
-    """The SHA-256 of a file, hex; `advance` is told the bytes read as it goes.
-
-    Raises:
-        DSAError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                advance(len(block))
-    except OSError as error:
-        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def _checksum(content: dict) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
 def _stamp(file: io.FileIO) -> tuple[int, int]:
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
 
 
-def _check_layout(path: Path, header: Header) -> None:
+def _check_layout(path: Path, header: StoreHeader) -> None:
     """Raise DSAError where the arrays of a header are not those that its sizes ask for."""
     found = {name: (array.dtype, tuple(array.shape)) for name, array in header.arrays.items()}
-    names = header.arrays["names.npy"].dtype if "names.npy" in header.arrays else ""
-    names = names if re.fullmatch(r"\|S[1-9]\d*", names) else "|S1"
-    expected = array_layout(header.images, header.height, header.width, names=names, iuv=IUV in found)
+    expected = layout_of(header).arrays
     if found != expected:
         raise DSAError(f"{path / HEADER}: not the header of a store: arrays {found}, but expected {expected}")
 
 
-def _open_file(path: Path, header: Header) -> io.FileIO:
+def _open_file(path: Path, header: StoreHeader) -> io.FileIO:
     """Open one of the arrays, of the length that the header says."""
     expected = header.arrays[path.name].bytes
     try:

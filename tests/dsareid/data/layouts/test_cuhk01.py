@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN, describe
+from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
 from dsareid.data.layouts.cuhk01 import draw_test
-from dsareid.data.store.pack import ensure_store
+from dsareid.data.layouts.summary import listing_summary
+from dsareid.data.store.cache import ensure_store
 from dsareid.ground.errors import DSAError
 
 
@@ -60,7 +61,7 @@ def test_other_counts_are_said(tmp_path):
     (root / "campus/0001001.png").unlink()
     listing = list_data(root, "871-s0")
     assert f"{TRAIN}: expected 3,484 images of 871 identities, found" in listing.notes[0]
-    text = describe(listing)
+    text = listing_summary(listing)
     assert "protocol   871-s0: 100 identities for the test" in text and "or         485-sN: 485 id" in text
     assert "rank-1 and rank-5" in text and "ACCV 2012" in text
 
@@ -82,7 +83,7 @@ def test_too_few_people(tmp_path):
 
 @pytest.mark.parametrize("protocol", ["485-sN", "486-s0", "485", "485-s-1", "485-s1234567890", "multi-query"])
 def test_an_unknown_protocol(whole, protocol):
-    with pytest.raises(DSAError, match=f"--protocol {protocol!r}: CUHK01 has no .* it has: 485-sN, 871-sN"):
+    with pytest.raises(DSAError, match=f"`protocol={protocol!r}`: CUHK01 has no .* it has: 485-sN, 871-sN"):
         list_data(whole, protocol)
 
 

@@ -12,7 +12,7 @@ from scipy.io import savemat
 from dsareid.data.layouts import cuhk03_matlab as cuhk03
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
-from dsareid.data.layouts.cuhk03_matlab import extract
+from dsareid.data.layouts.cuhk03_matlab import write_image_files
 from dsareid.ground.errors import DSAError
 
 
@@ -45,7 +45,7 @@ def test_images_are_written_by_the_protocol(root, tmp_path, place):
     (root / "cuhk03_release").mkdir()
     (root / "cuhk-03.mat").rename(root / place)
     out = tmp_path / "deep/er/np"
-    assert extract(root, out) == [out / kind for kind in KINDS]
+    assert write_image_files(root, out) == [out / kind for kind in KINDS]
     assert [path.name for path in out.parent.iterdir()] == ["np"]
     for kind in KINDS:
         files = {str(p.relative_to(out / kind)): p for p in (out / kind).rglob("*") if p.is_file()}
@@ -54,9 +54,9 @@ def test_images_are_written_by_the_protocol(root, tmp_path, place):
             assert np.array_equal(Image.open(files[name]), shot_image(kind, *cell))
 
 
-def test_what_is_written_is_a_data_set(root, tmp_path, capsys):
-    extract(root, tmp_path / "np")
-    assert not capsys.readouterr().err
+def test_what_is_written_is_a_data_set(root, tmp_path, caplog):
+    write_image_files(root, tmp_path / "np")
+    assert not caplog.messages
     for kind in KINDS:
         listing = list_data(tmp_path / "np" / kind)
         assert listing.dataset.name == f"CUHK03 {kind}"
@@ -65,7 +65,7 @@ def test_what_is_written_is_a_data_set(root, tmp_path, capsys):
 
 
 def test_the_folder_has_the_permissions_of_any_other(root, tmp_path):
-    extract(root, tmp_path / "np")
+    write_image_files(root, tmp_path / "np")
     (tmp_path / "other").mkdir()
     assert (tmp_path / "np").stat().st_mode == (tmp_path / "other").stat().st_mode
 
@@ -74,7 +74,7 @@ def test_the_folder_has_the_permissions_of_any_other(root, tmp_path):
 def test_a_missing_file_is_named(root, tmp_path, missing):
     (root / missing).unlink()
     with pytest.raises(DSAError, match=f"cuhk03/{missing}: no such file; CUHK03 is .*person-re-ranking"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
 
 
 @pytest.mark.parametrize("missing", ["train_idx", "gallery_idx", "filelist", "labels", "camId"])
@@ -83,7 +83,7 @@ def test_a_config_without_a_key(root, tmp_path, missing):
     del content[missing]
     savemat(root / CONFIG.format("detected"), content)
     with pytest.raises(DSAError, match=f"detected.mat: expected {missing} in it too, .* holds .*query_idx"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
 
 
 NAMES = [str(cell) for cell in config()["filelist"].ravel()]
@@ -119,14 +119,14 @@ def renamed(first):
 def test_a_config_that_is_wrong(root, tmp_path, change, words):
     savemat(root / CONFIG.format("labeled"), config(**change))
     with pytest.raises(DSAError, match=f"config_labeled.mat: .*{words}"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
     assert [path.name for path in tmp_path.iterdir()] == ["cuhk03"]
 
 
-def test_images_of_no_split_are_mentioned(root, tmp_path, capsys):
+def test_images_of_no_split_are_mentioned(root, tmp_path, caplog):
     write_images(root / "cuhk-03.mat", PEOPLE | {(1, 1): [1, 2, 4, 6]})
-    extract(root, tmp_path / "np")
-    said = capsys.readouterr().err
+    write_image_files(root, tmp_path / "np")
+    said = "\n".join(caplog.messages)
     assert "cuhk-03.mat: 1 of its labeled images are in no split" in said and "1 of its detected" in said
 
 
@@ -134,10 +134,10 @@ def test_images_of_no_split_are_mentioned(root, tmp_path, capsys):
 def test_files_that_are_no_matlab_files(root, tmp_path, content):
     (root / "cuhk-03.mat").write_bytes(content)
     with pytest.raises(DSAError, match="cuhk-03.mat: not readable as a MATLAB 7.3 file"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
     (root / CONFIG.format("labeled")).write_bytes(content)
     with pytest.raises(DSAError, match="config_labeled.mat: not readable as a MATLAB 5 file"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
     assert [path.name for path in tmp_path.iterdir()] == ["cuhk03"]
 
 
@@ -145,7 +145,7 @@ def test_a_damaged_config(root, tmp_path):
     path = root / CONFIG.format("labeled")
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(DSAError, match="config_labeled.mat: "):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
 
 
 def test_hdf5_that_is_not_cuhk03(root, tmp_path):
@@ -153,11 +153,11 @@ def test_hdf5_that_is_not_cuhk03(root, tmp_path):
     with h5py.File(path, "w") as file:
         file["testsets"] = [1]
     with pytest.raises(DSAError, match="expected labeled and detected in it, but it holds testsets"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
     with h5py.File(path, "w") as file:
         file["labeled"] = [[1, 2]]
     with pytest.raises(DSAError, match="cuhk-03.mat: labeled: expected 5 cells, each a table of persons x"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
 
 
 def test_an_image_of_another_kind(root, tmp_path):
@@ -171,16 +171,16 @@ def test_an_image_of_another_kind(root, tmp_path):
         rows[1, 1] = file[name].ref
         table[...] = rows
     with pytest.raises(DSAError, match=r"an image must be uint8 \[H, W, 3\], not float32 \[5, 3, 3\]"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
 
 
 def test_something_in_the_place(root, tmp_path):
     out = tmp_path / "np"
     out.mkdir()
-    extract(root, out)  # an empty folder is in nobody's way
+    write_image_files(root, out)  # an empty folder is in nobody's way
     for place in (out, root / "cuhk-03.mat"):
         with pytest.raises(DSAError, match=f"{place.name}: expected a new or empty folder"):
-            extract(root, place)
+            write_image_files(root, place)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_nothing_is_left_behind(root, tmp_path, monkeypatch, error, seen):
 
     monkeypatch.setattr(cuhk03, "_write", write)
     with pytest.raises(seen, match="cannot write .*np: No space left" if seen is DSAError else None):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")
     assert len(written) == 5 and [path.name for path in tmp_path.iterdir()] == ["cuhk03"]
 
 
@@ -208,7 +208,7 @@ def test_damage_inside_of_the_images(root, tmp_path):
     for sign in re.finditer(b"SNOD|HEAP|TREE|FRHP", whole):
         path.write_bytes(whole[: sign.start()] + b"XXXX" + whole[sign.end() :])
         try:
-            extract(root, tmp_path / f"np-{sign.start()}")
+            write_image_files(root, tmp_path / f"np-{sign.start()}")
         except DSAError as error:
             assert f"{path}: " in str(error)
             refused += 1
@@ -220,4 +220,4 @@ def test_an_image_that_claims_to_be_huge(root, tmp_path):
         table = file[file["labeled"][0, 0]]
         table[0, 0] = file.create_dataset("huge", (3, 10**6, 10**6), np.uint8, chunks=(3, 100, 100)).ref
     with pytest.raises(DSAError, match="cuhk-03.mat: .*/huge claims to be of 3,000,000,000,000 bytes"):
-        extract(root, tmp_path / "np")
+        write_image_files(root, tmp_path / "np")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -13,18 +14,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsareid.data.iuv import read_image, read_iuv
+from dsareid.data.images import read_image
+from dsareid.data.iuv import read_iuv
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, TRAIN
 from dsareid.data.store import pack as packing
-from dsareid.data.store.pack import ensure_store, pack
-from dsareid.data.store.reader import HEADER, describe, open_store, verify
+from dsareid.data.store import writer
+from dsareid.data.store.cache import ensure_store
+from dsareid.data.store.format import HEADER
+from dsareid.data.store.pack import pack
+from dsareid.data.store.reader import open_store, store_summary, verify
 from dsareid.ground.errors import DSAError
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(packing, "CHUNK_IMAGES", 4)
+    monkeypatch.setattr(writer, "CHUNK_IMAGES", 4)
+
+
+@pytest.fixture(autouse=True)
+def progress_too(caplog):
+    caplog.set_level(logging.INFO, "dsareid")
+
+
+def said(caplog):
+    """What was logged since the last call."""
+    messages = [f"{record.levelname}: {record.getMessage()}" for record in caplog.records]
+    caplog.clear()
+    return "\n".join(messages)
 
 
 def contents(folder):
@@ -55,9 +72,10 @@ def failing(name, error, after=0):
 def python(code, *arguments, **options):
     """Run code with `pack`, `ensure_store` and small chunks in another process."""
     prelude = (
-        "import os, signal, sys, time\nfrom dsareid.data.store import pack as packing\n"
-        "from dsareid.data.store.pack import ensure_store, pack\nfrom dsareid.ground.errors import DSAError\n"
-        "packing.CHUNK_IMAGES = 4\n"
+        "import logging, os, signal, sys, time\nfrom dsareid.data.store import writer\n"
+        "from dsareid.data.store.cache import ensure_store\nfrom dsareid.data.store.pack import pack\n"
+        "from dsareid.ground.errors import DSAError\n"
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')\nwriter.CHUNK_IMAGES = 4\n"
     )
     command = [sys.executable, "-c", prelude + code, *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
@@ -84,7 +102,7 @@ def test_a_given_size(tiny_data, tmp_path):
 
 @pytest.mark.parametrize("size", [(30, None), (None, 17), (0, 17)])
 def test_half_a_size(tiny_data, tmp_path, size):
-    with pytest.raises(DSAError, match="--height and --width must both be given"):
+    with pytest.raises(DSAError, match="`height` and `width` must both be given"):
         pack(tiny_data, tmp_path / "out", *size)
 
 
@@ -134,7 +152,7 @@ def test_synthetic_is_remembered(own_data, tmp_path):
 def test_a_corrupt_image_is_named(own_data, tmp_path):
     path = sorted((own_data / TRAIN).iterdir())[5]
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(DSAError, match=f"{path.name}: not readable as an image.*--skip-broken"):
+    with pytest.raises(DSAError, match=f"{path.name}: not readable as an image.*`skip_broken=True`"):
         pack(own_data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -209,7 +227,7 @@ def test_no_data_set(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, calls", [("pwrite", 7), ("fsync", 8), ("fsync", 15), ("rename", 1), ("unlink", 2)]
+    "name, calls", [("pwrite", 7), ("fsync", 8), ("fsync", 15), ("rename", 1), ("unlink", 4), ("unlink", 5)]
 )
 def test_a_killed_call_is_gone_on_with(tiny_data, tiny_store, tmp_path, name, calls):
     """In the middle of the pixels, of the small arrays, before the last step and after it."""
@@ -226,16 +244,16 @@ def test_a_killed_call_is_gone_on_with(tiny_data, tiny_store, tmp_path, name, ca
     _, errors = process.communicate(timeout=60)
     assert process.returncode == -9, errors
     if name == "pwrite":  # two a chunk, of images and of maps
-        assert len((tmp_path / ".out.partial" / packing.JOURNAL).read_text().splitlines()) == 1 + 3
+        assert len((tmp_path / ".out.partial" / writer.JOURNAL).read_text().splitlines()) == 1 + 3
     pack(tiny_data, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tiny_store)
 
 
 def test_only_what_is_not_done_is_decoded(tiny_data, tiny_store, tmp_path):
     with failing("pwrite", KeyboardInterrupt(), after=7):
-        with pytest.raises(KeyboardInterrupt, match="12 of 27 images are packed, the same command goes on"):
+        with pytest.raises(KeyboardInterrupt, match="12 of 27 images are packed, the same command resumes"):
             pack(tiny_data, tmp_path / "out")
-    journal = tmp_path / ".out.partial" / packing.JOURNAL
+    journal = tmp_path / ".out.partial" / writer.JOURNAL
     journal.write_text(journal.read_text() + '{"chunk": 9')  # cut off by a kill
     with mock.patch.object(packing, "read_pair", side_effect=packing.read_pair) as read:
         pack(tiny_data, tmp_path / "out")
@@ -245,7 +263,7 @@ def test_only_what_is_not_done_is_decoded(tiny_data, tiny_store, tmp_path):
 
 def test_what_a_call_left_that_was_killed_at_its_very_end(tiny_data, tmp_path):
     whole = contents(pack(tiny_data, tmp_path / "out").path)
-    (tmp_path / "out" / packing.JOURNAL).touch()
+    (tmp_path / "out" / writer.JOURNAL).touch()
     (tmp_path / ".out.old").mkdir()
     assert contents(pack(tiny_data, tmp_path / "out").path) == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -265,8 +283,9 @@ def test_what_a_call_left_that_was_killed_at_its_very_end(tiny_data, tmp_path):
 def test_a_journal_with_lines_of_others(tiny_data, tiny_store, tmp_path, line):
     store = pack(tiny_data, tmp_path / "out")
     shutil.copytree(store.path, tmp_path / ".other.partial")
-    key = packing._plan(list_data(tiny_data), None, (1, 1)).key
-    (tmp_path / ".other.partial" / packing.JOURNAL).write_text(f"{json.dumps(key)}\n{line}\n")
+    plan = packing.plan_store(list_data(tiny_data), None, (1, 1))
+    key = writer.StoreWriter(tmp_path / "other", plan.layout, plan.listing.fingerprint)._key
+    (tmp_path / ".other.partial" / writer.JOURNAL).write_text(f"{json.dumps(key)}\n{line}\n")
     assert contents(pack(tiny_data, tmp_path / "other").path) == contents(tiny_store)
 
 
@@ -282,18 +301,18 @@ def test_work_on_something_else_is_not_gone_on_with(own_data, tmp_path, what):
     elif what == "array":
         os.truncate(partial / "images.npy", 1000)
     else:
-        (partial / packing.JOURNAL).write_bytes(b"\xff")
+        (partial / writer.JOURNAL).write_bytes(b"\xff")
     pack(own_data, tmp_path / "out", *size)
     pack(own_data, tmp_path / "whole", *size)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_what_is_there_already(own_data, tmp_path, capsys, monkeypatch):
+def test_what_is_there_already(own_data, tmp_path, caplog, monkeypatch):
     out = tmp_path / "out"
     pack(own_data, out)
     before = out.stat().st_ino
     pack(own_data, out)
-    assert out.stat().st_ino == before and "already holds these files" in capsys.readouterr().err
+    assert out.stat().st_ino == before and "already holds these files" in said(caplog)
     with pytest.raises(DSAError, match="out: exists already, and is not the store of"):
         pack(own_data, out, 32, 16)
     first_of(own_data / TRAIN).unlink()
@@ -376,20 +395,20 @@ def test_a_place_that_is_a_file(tiny_data, tmp_path):
 # ---- what --data takes ----
 
 
-def test_a_root_is_packed_once(own_data, capsys):
+def test_a_root_is_packed_once(own_data, caplog):
     store = ensure_store(own_data, 256, 128)
     assert store.path == own_data / "store-64x32"
-    assert f"packed {own_data} into {store.path} (0.3 MB); later runs read it" in capsys.readouterr().err
+    assert f"packed {own_data} into {store.path} (0.3 MB); later runs read it" in said(caplog)
     before = store.path.stat().st_ino
     for size in ((256, 128), (96, 48)):  # files of one size fit every network
         assert ensure_store(own_data, *size).path == store.path
-    assert store.path.stat().st_ino == before and "packed /" not in capsys.readouterr().err
+    assert store.path.stat().st_ino == before and "packed /" not in said(caplog)
     assert not list(own_data.glob(".store*"))
 
 
-def test_a_store_is_opened(tiny_store, capsys):
+def test_a_store_is_opened(tiny_store, caplog):
     assert ensure_store(tiny_store, 8, 4).path == tiny_store
-    assert not capsys.readouterr().err
+    assert not said(caplog)
 
 
 def test_a_damaged_store_that_was_asked_for_is_an_error(own_store):
@@ -400,7 +419,7 @@ def test_a_damaged_store_that_was_asked_for_is_an_error(own_store):
 
 @pytest.mark.parametrize("size", [(0, 32), (64, -1)])
 def test_a_size_that_does_not_exist(own_data, size):
-    with pytest.raises(DSAError, match="height and width must be at least 1"):
+    with pytest.raises(DSAError, match="`height` and `width` must be at least 1"):
         ensure_store(own_data, *size)
 
 
@@ -430,13 +449,13 @@ def test_an_outdated_store_is_replaced(own_data, what):
     assert old.images[-1].any() and not list(own_data.glob(".store*"))
 
 
-def test_a_damaged_automatic_store_is_replaced(own_data, capsys):
+def test_a_damaged_automatic_store_is_replaced(own_data, caplog):
     path = ensure_store(own_data, 64, 32).path
     for damage in (lambda: os.truncate(path / "images.npy", 10), lambda: (path / HEADER).write_text("{}")):
         damage()
-        capsys.readouterr()
+        caplog.clear()
         verify(ensure_store(own_data, 64, 32))
-        assert "note: " in (said := capsys.readouterr().err) and "packed" in said
+        assert "WARNING: " in (words := said(caplog)) and "packed" in words
 
 
 def test_something_else_in_the_place_is_left_alone(own_data):
@@ -454,7 +473,7 @@ def test_something_else_in_the_place_is_left_alone(own_data):
     assert (place / "notes.txt").read_text() == "mine" and open_store(place)
 
 
-def test_a_root_that_is_not_writable(own_data, tmp_path, monkeypatch, capsys):
+def test_a_root_that_is_not_writable(own_data, tmp_path, monkeypatch, caplog):
     """By the system's own word, which tests may have to put into its mouth: root may write everywhere."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     real = os.access
@@ -462,8 +481,8 @@ def test_a_root_that_is_not_writable(own_data, tmp_path, monkeypatch, capsys):
     store = ensure_store(own_data, 64, 32)
     assert store.path.parent.parent == tmp_path / "cache/dsareid" and store.path.name == "store-64x32"
     assert store.path.parent.name.startswith("market-") and not list(own_data.glob("*store*"))
-    assert f"as {own_data} is not writable; later runs read it" in capsys.readouterr().err
-    assert ensure_store(own_data, 64, 32).path == store.path and "packed /" not in capsys.readouterr().err
+    assert f"as {own_data} is not writable; later runs read it" in said(caplog)
+    assert ensure_store(own_data, 64, 32).path == store.path and "packed /" not in said(caplog)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert ensure_store(own_data, 64, 32).path.is_relative_to(tmp_path / "home/.cache/dsareid")
@@ -490,31 +509,31 @@ def test_two_processes_pack_at_once(own_data, tmp_path, first_fails):
     go, lock = tmp_path / "go", own_data / ".store-64x32.lock"
     first = python(code, own_data, go)
     wait_for(lock.exists)
-    wait_for(lambda: (own_data / ".store-64x32.partial" / packing.JOURNAL).exists())
+    wait_for(lambda: (own_data / ".store-64x32.partial" / writer.JOURNAL).exists())
     second = python(code, own_data, go)
     assert "is named as Market-1501" in second.stderr.readline()
     assert "is being packed by another process; waiting for it" in second.stderr.readline()
     if first_fails:
         first.kill()
     go.touch()
-    _, said = first.communicate(timeout=60)
+    _, printed = first.communicate(timeout=60)
     _, also = second.communicate(timeout=60)
     assert second.returncode == 0, also
-    assert first.returncode == (-9 if first_fails else 0), said
-    assert ("packed" in said, "packed" in also) == (not first_fails, first_fails)
+    assert first.returncode == (-9 if first_fails else 0), printed
+    assert ("packed" in printed, "packed" in also) == (not first_fails, first_fails)
     verify(own_data / "store-64x32")
     assert not list(own_data.glob(".store*"))
 
 
 def test_the_header_is_plain_json(tiny_store):
     content = json.loads((tiny_store / HEADER).read_text())
-    assert content["format"] == "dsareid store" and content["version"] == 2
+    assert content["format"] == "dsareid store" and content["version"] == 3
     assert content["splits"] == {TRAIN: 16, QUERY: 2, GALLERY: 9}
 
 
 @pytest.mark.parametrize("size", [(40_000, 4), (4, 40_000), (0, 4), (4, None)])
 def test_sizes_that_nothing_could_read(tiny_data, tmp_path, size):
-    with pytest.raises(DSAError, match="--height and --width"):
+    with pytest.raises(DSAError, match="`height` and `width`"):
         pack(tiny_data, tmp_path / "store", *size)
     assert not any(tmp_path.iterdir())
 
@@ -540,7 +559,7 @@ def test_a_missing_map_is_told_before_anything_is_packed(own_data):
     assert ensure_store(own_data, 64, 32, mapped=[TRAIN]).path.exists()
 
 
-def test_the_way_around_a_broken_file_is_named(own_data, capsys):
+def test_the_way_around_a_broken_file_is_named(own_data, caplog):
     """After the command of the message, training on the folder finds the store."""
     path = first_of(own_data / QUERY)
     path.write_bytes(b"no image")
@@ -548,20 +567,22 @@ def test_the_way_around_a_broken_file_is_named(own_data, capsys):
         ensure_store(own_data, 64, 32)
     message = str(raised.value)
     place = own_data / "store-64x32"
-    assert f"(dsareid pack {own_data} {place} --skip-broken leaves such files out" in message
+    assert f"(dsareid pack {own_data} {place} `skip_broken=True` leaves such files out" in message
     assert str(own_data / ".store-64x32.partial") in message
     pack(own_data, place, skip_broken=True)
     assert ensure_store(own_data, 64, 32).path == place and not list(own_data.glob(".store*"))
 
 
-def test_the_file_of_another_size_is_named(own_data, capsys):
+def test_the_file_of_another_size_is_named(own_data, caplog):
     path = first_of(own_data / QUERY)
     iuv = own_data / "iuv" / QUERY / f"{path.stem}.png"
     for file in (path, iuv):
         Image.open(file).resize((20, 40), Image.Resampling.NEAREST).save(file)
     ensure_store(own_data, 96, 48)
-    said = capsys.readouterr().err
-    assert f"note: {path} is 40 rows x 20 columns, others 64 x 32: all images are stored as 96 x 48" in said
+    assert (
+        f"WARNING: {path} is 40 rows x 20 columns, others 64 x 32: all images are stored as 96 x 48"
+        in said(caplog)
+    )
 
 
 # ---- protocols ----
@@ -606,22 +627,22 @@ def test_the_protocol_of_a_store_that_is_given(own_data, tmp_path):
 def test_the_way_around_a_broken_file_names_the_protocol(own_data, tmp_path):
     shutil.copytree(own_data / QUERY, own_data / MULTI_QUERY)
     first_of(own_data / MULTI_QUERY).write_bytes(b"no image")
-    with pytest.raises(DSAError, match=r"dsareid pack \S+ \S+ --protocol multi-query --skip-broken"):
+    with pytest.raises(DSAError, match=r"dsareid pack \S+ \S+ `protocol=multi-query` `skip_broken=True`"):
         pack(own_data, tmp_path / "out", protocol="multi-query")
 
 
-def test_what_is_said_when_a_data_set_is_loaded(own_data, tmp_path, capsys):
+def test_what_is_said_when_a_data_set_is_loaded(own_data, tmp_path, caplog):
     for load in (lambda: pack(own_data, tmp_path / "out"), lambda: ensure_store(own_data, 64, 32)):
         load()
-        said = capsys.readouterr().err
-        assert said.count("note: ") == 1
-        assert f"{TRAIN}: expected 12,936 images of 751 identities, found 16 images of 4 identities" in said
+        words = said(caplog)
+        assert words.count("WARNING: ") == 1
+        assert f"{TRAIN}: expected 12,936 images of 751 identities, found 16 images of 4 identities" in words
     (own_data / "synth.json").write_text("{}")
     ensure_store(own_data, 64, 32)
-    assert "note: " not in capsys.readouterr().err
+    assert "WARNING: " not in said(caplog)
 
 
-def test_cameras_that_are_not_known(own_data, tmp_path, capsys):
+def test_cameras_that_are_not_known(own_data, tmp_path, caplog):
     root = tmp_path / "own"
     for folder, split in (("train", TRAIN), ("query", QUERY), ("gallery", GALLERY)):
         for path in sorted((own_data / split).iterdir()):
@@ -632,8 +653,8 @@ def test_cameras_that_are_not_known(own_data, tmp_path, capsys):
     assert not store.header.cameras and store.header.dataset == "own data"
     query, gallery = (store.select(split, iuv=False) for split in (QUERY, GALLERY))
     assert set(query.cams) == {0} and set(gallery.cams) == {1} and set(query.ids) < set(gallery.ids)
-    assert "the same-camera rule is off" in capsys.readouterr().err
+    assert "the same-camera rule is off" in said(caplog)
     ensure_store(store.path, 64, 32)
-    assert "the same-camera rule is off" in capsys.readouterr().err
-    assert "the same-camera rule is off" in describe(store)
+    assert "the same-camera rule is off" in said(caplog)
+    assert "the same-camera rule is off" in store_summary(store)
     assert ensure_store(own_data, 64, 32).header.cameras

@@ -9,9 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
-from dsareid.data.iuv import read_image, read_iuv
+from dsareid.data.images import read_image
+from dsareid.data.iuv import read_iuv
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
-from dsareid.data.store.reader import HEADER, describe, open_store, verify
+from dsareid.data.store.format import HEADER
+from dsareid.data.store.reader import open_store, store_summary, verify
 from dsareid.ground.errors import DSAError
 
 ARRAYS = ["images", "iuv", "has_iuv", "ids", "cameras", "split", "names"]
@@ -108,8 +110,8 @@ def test_a_header_that_is_none(own_store, text):
 
 
 def test_another_version(own_store):
-    change(own_store, version=1)
-    with pytest.raises(DSAError, match="a store of version 1, but this dsareid reads version 2"):
+    change(own_store, version=2)
+    with pytest.raises(DSAError, match="a store of version 2, but this dsareid reads version 3"):
         open_store(own_store)
 
 
@@ -244,7 +246,7 @@ def test_a_store_that_is_replaced_stays_readable(own_store, tiny_store):
 
 
 def test_description(tiny_store):
-    text = describe(open_store(tiny_store))
+    text = store_summary(open_store(tiny_store))
     for words in ("27 images", "64 rows x 32 columns, 0.3 MB", "bounding_box_train", "16"):
         assert words in text
     assert "skipped" not in text

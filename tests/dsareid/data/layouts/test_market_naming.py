@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, TRAIN, describe
+from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, TRAIN
+from dsareid.data.layouts.summary import listing_summary
 from dsareid.ground.errors import DSAError
 
 NAMES = {
@@ -164,7 +165,7 @@ def test_a_protocols_folder_that_is_missing(tmp_path, protocol, folder):
 )
 def test_an_unknown_protocol(tmp_path, kind, protocol):
     root = make(tmp_path / "data", NAMES[kind])
-    with pytest.raises(DSAError, match=re.escape(f"--protocol {protocol!r}: {kind} has no such")) as raised:
+    with pytest.raises(DSAError, match=re.escape(f"`protocol={protocol!r}`: {kind} has no such")) as raised:
         list_data(root, protocol)
     more = ", multi-query, distractors, multi-query+distractors" if kind == "Market-1501" else ""
     assert str(raised.value).endswith(f"it has: none (leave it out){more}")
@@ -176,7 +177,7 @@ def test_an_unknown_protocol(tmp_path, kind, protocol):
 def test_description(own_data):
     (own_data / QUERY / "holiday.jpg").touch()
     next((own_data / "iuv" / TRAIN).iterdir()).unlink()
-    text = describe(list_data(own_data))
+    text = listing_summary(list_data(own_data))
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()}
     assert text.startswith(f"{own_data}: Market-1501\n") and "ICCV 2015" in text
     assert rows[TRAIN] == ["16", "4", "2", "15"] and rows[QUERY] == ["2", "2", "1", "2"]
@@ -189,7 +190,7 @@ def test_description(own_data):
 
 
 def test_a_withdrawn_data_set_is_called_that(tmp_path):
-    text = describe(list_data(make(tmp_path / "data", NAMES["DukeMTMC-reID"])))
+    text = listing_summary(list_data(make(tmp_path / "data", NAMES["DukeMTMC-reID"])))
     assert "withdrawn  by its authors in 2019; it is no longer distributed" in text
 
 
@@ -197,4 +198,4 @@ def test_a_split_that_is_expected_but_not_there(own_data):
     shutil.rmtree(own_data / QUERY)
     listing = list_data(own_data)
     assert "query: expected 3,368 images of 750 identities, found 0 images of 0" in listing.notes[0]
-    assert "query                        0" in describe(listing)
+    assert "query                        0" in listing_summary(listing)

@@ -1,20 +1,26 @@
-"""Market-1501's layout, in which DukeMTMC-reID, CUHK03-NP and the synthetic data set come too.
+"""Market-1501's naming scheme, in which DukeMTMC-reID, CUHK03-NP, the synthetic and one's own data come too.
 
 ROOT/bounding_box_train/0002_c1s1_000451_03.jpg     identity 2, camera 1
 ROOT/query, ROOT/bounding_box_test                  the same; identity 0 is a distractor, -1 junk
 ROOT/gt_bbox                                        the same: more images of each query's person
 ROOT/images                                         distractors, whatever their names
+
+Each data set in it is recognised by what its file names are like behind identity and camera.
 """
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from dsareid.data.layouts.base import (
+    CSV,
     GALLERY,
     MULTI_QUERY,
     QUERY,
     SPLITS,
+    TRAIN,
+    Count,
     Dataset,
     Entry,
     Found,
@@ -23,18 +29,45 @@ from dsareid.data.layouts.base import (
     image_names,
     unknown_protocol,
 )
-from dsareid.data.layouts.datasets import CUHK03, DUKE, MARKET, OWN_AS_MARKET, SYNTHETIC
 from dsareid.ground.errors import DSAError
 
 DISTRACTORS = "images"  # the folder
 NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
-_MARKET_NAME = re.compile(r"-?\d+_c\d+s\d+_\d+_\d+\.")
-_DUKE_NAME = re.compile(r"\d{4}_c\d_f\d+\.")
-_CUHK03_NAME = re.compile(r"\d{4}_c[12]_\d+\.")
+LAYOUT = f"{TRAIN}, {QUERY}, {GALLERY}; names begin with identity and camera, as "
+PROTOCOLS = {
+    "": "single query",
+    "multi-query": "the features of the images in gt_bbox of a query's person and camera are averaged",
+    "distractors": "the images in the folder images join the gallery",
+    "multi-query+distractors": "both",
+}
 
 
-def find(root: Path, scan: Scan, protocol: str) -> Found:
-    """The images of a data set in this layout. Folders that are missing are simply not there.
+def expected_counts(
+    train: tuple[int, int], query: tuple[int, int], gallery: tuple[int, int]
+) -> dict[str, Count]:
+    """From images and identities of each split."""
+    return {TRAIN: Count(*train), QUERY: Count(*query), GALLERY: Count(*gallery)}
+
+
+def has_folders(root: Path) -> bool:
+    """Whether the scheme's folders are there; query alone may belong to identity folders or a list."""
+
+    def has(*names: str) -> bool:
+        return any(os.path.lexists(root / name) for name in names)
+
+    return has(TRAIN, GALLERY) or (has(QUERY) and not has(CSV, "train", "gallery"))
+
+
+def has_names(root: Path, scan: Scan, pattern: re.Pattern[str]) -> bool:
+    """Whether it has the folders, and all files that are named by the scheme are also named by a pattern."""
+    if not has_folders(root):
+        return False
+    names = [name for split in SPLITS for name in image_names(scan(split)) if NAME.match(name)]
+    return bool(names) and all(map(pattern.match, names))
+
+
+def find_images(dataset: Dataset, root: Path, scan: Scan, protocol: str) -> Found:
+    """The images of a data set in this scheme. Folders that are missing are simply not there.
 
     Raises:
         DSAError: an empty folder, an unknown protocol, or nothing in the folder that it needs.
@@ -44,7 +77,6 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
         found = [_entry(split, name) for name in image_names(scan(split))]
         check_not_empty(root, split, found)
         entries += found
-    dataset = _recognise(root, entries)
     parts = protocol.split("+")
     known = [part for part in ("multi-query", "distractors") if part in parts]
     protocol = "+".join(known) if set(parts) == set(known) else protocol  # in whatever order they are given
@@ -64,18 +96,6 @@ def _entry(split: str, file: str) -> Entry:
         return Entry(split, f"{split}/{file}", int(match[1]), int(match[2]))
     wrong = "the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
     return Entry(split, f"{split}/{file}", -1, -1, misnamed=wrong)
-
-
-def _recognise(root: Path, entries: list[Entry]) -> Dataset:
-    """Which data set it is, by the names of all its files; CUHK03's two kinds by the folder's name."""
-    if (root / "synth.json").exists():
-        return SYNTHETIC
-    names = [entry.name.partition("/")[2] for entry in entries if not entry.misnamed]
-    cuhk03 = CUHK03.get(root.resolve().name.lower(), OWN_AS_MARKET)
-    for dataset, pattern in ((MARKET, _MARKET_NAME), (DUKE, _DUKE_NAME), (cuhk03, _CUHK03_NAME)):
-        if names and all(map(pattern.match, names)):
-            return dataset
-    return OWN_AS_MARKET
 
 
 def _more_of_queries(root: Path, scan: Scan, entries: list[Entry]) -> list[Entry]:

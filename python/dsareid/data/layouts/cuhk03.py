@@ -1,0 +1,52 @@
+"""CUHK03 by its new protocol (CUHK03-NP): names as 0003_c1_21.png, in the folders of market_naming.
+
+Its two kinds have names alike: which one it is says the name of the root, `labeled` or `detected`. As it is
+distributed it is MATLAB files; cuhk03_matlab writes the images that are in them.
+"""
+
+import re
+from pathlib import Path
+
+from dsareid.data.layouts.base import Count, Dataset, Found, Scan
+from dsareid.data.layouts.market_naming import LAYOUT, expected_counts, find_images, has_names
+
+MATLAB_FILES = ("cuhk-03.mat", "cuhk03_release/cuhk-03.mat")  # either, as distributed
+_NAME = re.compile(r"\d{4}_c[12]_\d+\.")
+
+
+def _dataset(kind: str, boxes: str, expected: dict[str, Count]) -> Dataset:
+    return Dataset(
+        name=f"CUHK03 {kind}",
+        layout=f"{LAYOUT}0003_c1_21.png (CUHK03-NP)",
+        citation=(
+            "Li, Zhao, Xiao, Wang: DeepReID: Deep Filter Pairing Neural Network for Person "
+            "Re-identification, CVPR 2014; protocol: Zhong, Zheng, Cao, Li: Re-ranking Person "
+            "Re-identification with k-reciprocal Encoding, CVPR 2017"
+        ),
+        protocols={"": f"single query, the new protocol (767/700); {boxes}"},
+        expected=expected,
+    )
+
+
+KINDS = {
+    "labeled": _dataset(
+        "labeled", "boxes drawn by hand", expected_counts((7_368, 767), (1_400, 700), (5_328, 700))
+    ),
+    "detected": _dataset(
+        "detected", "boxes of a detector", expected_counts((7_365, 767), (1_400, 700), (5_332, 700))
+    ),
+}
+
+
+def recognise(root: Path, scan: Scan) -> bool:
+    """Whether the root is called as one of the kinds and all names are CUHK03-NP's."""
+    return _kind(root) in KINDS and has_names(root, scan, _NAME)
+
+
+def find(root: Path, scan: Scan, protocol: str) -> Found:
+    """The images by a protocol; errors as of market_naming.find_images."""
+    return find_images(KINDS[_kind(root)], root, scan, protocol)
+
+
+def _kind(root: Path) -> str:
+    return root.resolve().name.lower()

@@ -1,0 +1,126 @@
+"""Where the store of a data set lies, and its reuse.
+
+ROOT/store-HxW                      of the default protocol
+ROOT/store-HxW-PROTOCOL
+$XDG_CACHE_HOME/dsareid/NAME-HASH   in place of ROOT where that is not writable; or below ~/.cache
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsareid.data.layouts import list_data
+from dsareid.data.layouts.base import NO_CAMERAS, Listing, missing_map
+from dsareid.data.store.format import HEADER, StoreLayout
+from dsareid.data.store.pack import is_free, pack_files, plan_store
+from dsareid.data.store.reader import Store, open_store, read_header
+from dsareid.data.store.writer import JOURNAL, open_writer, remove_leftovers
+from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.files import make_folder, readable_size
+
+
+def ensure_store(
+    path: str | os.PathLike, height: int, width: int, *, mapped: Sequence[str] = (), protocol: str = ""
+) -> Store:
+    """The store of a data set for a network of the given input size; packed where there is none yet.
+
+    Args:
+        path: a store, which is opened, or a data set's root. A root is packed into ROOT/store-HxW, with
+            -PROTOCOL where that is not the data set's default, or below $XDG_CACHE_HOME or
+            ~/.cache/dsareid where ROOT is not writable; a store there that is of the files as they are now
+            is opened, an outdated one replaced.
+        height, width: the stored size where the files are not of one size.
+        mapped: splits whose images must have an IUV map, which is looked at before anything is packed.
+        protocol: the one by which the data set is split, as for list_data; of a store its own, or none.
+
+    Raises:
+        DSAError: as pack and open_store; an image of a data set without the map it needs; a store that was
+            packed by another protocol.
+    """
+    path = Path(path)
+    if os.path.lexists(path / HEADER):
+        return _open_given(path, protocol)
+    if min(height, width) < 1:
+        raise DSAError(f"`height` and `width` must be at least 1, not {height} and {width}")
+    listing = list_data(path, protocol)
+    for note in listing.notes:
+        logger.warning(note)
+    for entry in listing.entries:
+        if entry.split in mapped and entry.iuv is None:
+            raise DSAError(missing_map(path, entry.name))
+    place = _place(path)
+    there = sorted({*path.glob("store-*x*"), *place.glob("store-*x*")})
+    found = [_current_store(folder, listing, height, width) for folder in there]
+    if stores := [store for store in found if store]:
+        exact = (height, width)  # the first choice, so that a run that resumes finds the store it began with
+        best = min(stores, key=lambda store: ((store.height, store.width) != exact, store.header.resized))
+        remove_leftovers(best.path)
+        return best
+    plan = plan_store(listing, None, (height, width))
+    suffix = "" if listing.protocol == listing.dataset.default else f"-{listing.protocol}"
+    out = make_folder(place) / f"store-{plan.height}x{plan.width}{suffix}"
+    with open_writer(out, plan.layout, listing.fingerprint) as writer:
+        if store := _current_store(out, listing, height, width, explain=True):
+            return store  # another process has packed it in the meantime
+        if not is_free(out):
+            _check_replaceable(out)
+        store = pack_files(plan, writer, skip_broken=False)
+    why = "" if place == path else f", as {path} is not writable"
+    logger.info(f"packed {path} into {out} ({readable_size(plan.layout.bytes)}){why}; later runs read it")
+    return store
+
+
+def _open_given(path: Path, protocol: str) -> Store:
+    """The store that was given, if it was packed by the protocol, or any will do."""
+    store = open_store(path)
+    found = store.header.protocol
+    if protocol and set(protocol.split("+")) != set(found.split("+")):
+        raise DSAError(
+            f"{path}: packed by {f'the protocol {found}' if found else 'no protocol'}, not by "
+            f"{protocol}; give the folder that it was packed from"
+        )
+    if not store.header.cameras:
+        logger.warning(f"{path}: {NO_CAMERAS}")
+    return store
+
+
+def _current_store(
+    path: Path, listing: Listing, height: int, width: int, explain: bool = False
+) -> Store | None:
+    """The store, if it is of the listing's files and fits a network of this input size.
+
+    `explain`: log why a damaged one, or one of another version, does not count.
+    """
+    if not os.path.lexists(path / HEADER):
+        return None
+    try:
+        header = read_header(path)
+        size = header.height, header.width
+        if header.source == listing.fingerprint and (not header.resized or size == (height, width)):
+            return open_store(path)
+    except DSAError as error:
+        if explain:
+            logger.warning(f"{str(error).removesuffix('; pack the data set again')}; it is packed again")
+    return None
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise DSAError where a folder that is in the way is not a store and nothing else."""
+    ours = {HEADER, JOURNAL, *StoreLayout(1, 1, 1, iuv=True, name_bytes=1).arrays}
+    found = set(os.listdir(path))
+    if HEADER not in found or not found <= ours:
+        other = ", ".join(sorted(found - ours)[:3]) or f"no {HEADER}"
+        raise DSAError(f"{path}: the place of a store, but this is something else ({other}); move it away")
+
+
+def _place(root: Path) -> Path:
+    """The folder for the stores of a data set: the data set's own, or one below the user's cache."""
+    if os.access(root, os.W_OK):
+        return root
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise DSAError(f"{root} is not writable and there is no home folder; set XDG_CACHE_HOME") from error
+    root = root.absolute()
+    return cache / "dsareid" / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
