@@ -1,5 +1,7 @@
 """dsareid search"""
 
+import tyro
+
 from dsareid.commands.options import optional_path, positional
 from dsareid.ground.errors import DSAError
 from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
@@ -12,6 +14,7 @@ def command(
     count: int = 10,
     out: optional_path("PICTURE") = None,
     device: str = "auto",
+    trust: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
     """List the gallery images that look most like the person in a query.
 
@@ -22,12 +25,13 @@ def command(
         count: Images to list.
         out: A picture of the lists to write (.png): the query at the left, what was found right of it.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        trust: Load also a .pt2 file, which can run code: you know where it comes from.
     """
     if count < 1:
         raise DSAError(f"--count must be at least 1, not {count}")
     if out:
         check_picture(out)
-    found = search(model, query, gallery, count, device)
+    found = search(model, query, gallery, count, device, trust)
     print("\n\n".join(map(format_list, found)))
     if out:
         write_picture(found, out)
