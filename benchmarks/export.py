@@ -21,7 +21,7 @@ from common import describe_machine
 from dsareid.engine.learner import Learner
 from dsareid.engine.presets import PRESETS, preset
 from dsareid.ground.files import make_folder, readable_size
-from dsareid.inference.embedder import Embedder, load_embedder
+from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.export import export
 from dsareid.models.options import MEAN, STD
 from dsareid.runs.config import TrainConfig
@@ -52,12 +52,12 @@ def eager(run: Path) -> Callable:
     return compute
 
 
-def compiled(embed: Embedder) -> Callable:
+def compiled(embedder: Embedder) -> Callable:
     """A .pt2 file's graph behind torch.compile, weights folded in as constants."""
     from torch._inductor import config
 
     config.freezing = True
-    function = torch.compile(embed.compute)
+    function = torch.compile(embedder.compute)
 
     @torch.inference_mode()
     def compute(images):
@@ -68,7 +68,7 @@ def compiled(embed: Embedder) -> Callable:
 
 def forms(run: Path, folder: Path) -> tuple[dict[str, Callable], dict[str, int]]:
     """What is compared, and the bytes of the files."""
-    work, size = {BASELINE: eager(run), "the run, load_embedder": load_embedder(run, "cpu")}, {}
+    work, size = {BASELINE: eager(run), "the run, embed": embed(run, "cpu")}, {}
     for name, precision in (
         ("m.safetensors", "float32"),
         ("m.onnx", "float32"),
@@ -77,7 +77,7 @@ def forms(run: Path, folder: Path) -> tuple[dict[str, Callable], dict[str, int]]
     ):
         export(run, folder / name, precision)
         title = f"{(folder / name).suffix} {precision}"
-        work[title] = load_embedder(folder / name, "cpu")
+        work[title] = embed(folder / name, "cpu", trust=True)
         size[title] = (folder / name).stat().st_size
     for title in (".pt2 float32", ".pt2 bfloat16"):
         work[f"{title}, torch.compile"] = compiled(work[title])

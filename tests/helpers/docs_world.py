@@ -37,7 +37,6 @@ def given() -> dict[str, object]:
     """Names that Python blocks take as given."""
     return {
         "your_torchvision_transform": to_tensor,
-        "images": torch.zeros(4, 64, 32, 3, dtype=torch.uint8),  # of the size of commands.SMALLER
     }
 
 

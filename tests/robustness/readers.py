@@ -381,9 +381,9 @@ def _exported(name: str, *structured: mutate.Mutator) -> Reader:
         export(folder / "run", folder / name)
 
     def read(folder: Path) -> None:
-        from dsareid.inference.embedder import load_embedder
+        from dsareid.inference.embedder import embed
 
-        load_embedder(folder / name, "cpu")
+        embed(folder / name, "cpu")
 
     return Reader(make, read, (name,), (mutate.raw, *structured), slow=True)
 
@@ -464,7 +464,6 @@ READERS: dict[str, Reader] = {
     ),
     "model .safetensors": _exported("a.safetensors", mutate.safetensors),
     "model .onnx": _exported("a.onnx"),
-    "model .pt2": _exported("a.pt2", mutate.zipped),
 }
 
 

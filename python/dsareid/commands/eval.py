@@ -1,22 +1,18 @@
 """dsareid eval"""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
+from dsareid.commands.options import DataOption, Flag, RunPath
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import MatchedBy
 
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    data: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
+    run: RunPath,
+    data: DataOption = None,
     features: MatchedBy | None = None,
     protocol: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
-    rerank: bool = False,
+    rerank: Flag = False,
 ) -> None:
     """mAP and rank-1/5/10 on query and gallery, beside colour histograms and chance.
 

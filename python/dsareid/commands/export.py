@@ -1,21 +1,22 @@
 """dsareid export"""
 
-from dsareid.commands.options import positional
-from dsareid.ground.files import readable_size
-from dsareid.inference.embedder import Precision
-from dsareid.inference.export import export
+from dsareid.commands.options import OutPath, RunPath
+from dsareid.inference.formats.base import ExportPrecision
 
 
-def command(run: positional("RUN"), out: positional("OUT"), precision: Precision = "float32") -> None:
+def command(run: RunPath, out: OutPath, precision: ExportPrecision = "float32") -> None:
     """Write the trained MF-Stream as one file, compared with the run before it gets its name.
 
     Args:
         run: The folder that train wrote.
-        out: The file; its suffix says which form.
+        out: The file; its suffix names the format.
             .safetensors: weights and settings. .onnx: a graph for onnxruntime.
             .pt2: a graph for torch.export.load.
         precision: bfloat16, of .pt2 alone: two to three times as fast on processors that have it.
     """
+    from dsareid.ground.files import readable_size
+    from dsareid.inference.export import export
+
     written = export(run, out, precision)
     print(
         f"{out}: {readable_size(out.stat().st_size)}, model {written.model}\n"

@@ -1,24 +1,25 @@
 """dsareid extract"""
 
+from pathlib import Path
+from typing import Annotated
+
 import tyro
 
-from dsareid.commands.options import positional
-from dsareid.ground.distributed import rank_and_world
-from dsareid.ground.errors import DSAError
-from dsareid.inference.extract import SKIPPED, extract
+from dsareid.commands.options import Flag, ModelPath, OutPath
 
 
 def command(
-    model: positional("MODEL"),
-    images: positional("IMAGES"),
-    out: positional("OUT"),
+    model: ModelPath,
+    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")],
+    out: OutPath,
     batch_size: int = 64,
     device: str = "auto",
-    skip_broken: tyro.conf.FlagCreatePairsOff[bool] = False,
+    skip_broken: Flag = False,
+    trust: Flag = False,
 ) -> None:
     """Write the features of a folder of images: OUT/features.npy, a row for each line of OUT/images.csv.
 
-    A call that was interrupted is gone on with by the next one. Several processes share the work:
+    An interrupted call resumes when it is called again. Several processes share the work:
     torchrun --nproc-per-node N -m dsareid extract ...
 
     Args:
@@ -29,10 +30,14 @@ def command(
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         skip_broken: Leave out images that cannot be read, and list them in OUT/skipped.txt.
+        trust: Load also a .pt2 file, which can run code: you know where it comes from.
     """
-    if batch_size < 1:
-        raise DSAError(f"--batch-size must be at least 1, not {batch_size}")
-    found = extract(model, images, out, batch_size=batch_size, device=device, skip_broken=skip_broken)
+    from dsareid.ground.distributed import rank_and_world
+    from dsareid.inference.extract import SKIPPED, extract
+
+    found = extract(
+        model, images, out, batch_size=batch_size, device=device, skip_broken=skip_broken, trust=trust
+    )
     if rank_and_world()[0]:
         return
     done = "already done: " if found.already else ""

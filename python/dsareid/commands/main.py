@@ -6,32 +6,38 @@ import os
 import re
 import sys
 import time
+from typing import NamedTuple
 
 from dsareid import __version__
 from dsareid.ground.errors import DSAError, logger
 
-# Those that share their work where torchrun starts several processes.
-_SHARED = ("train", "eval", "extract")
 
-# Each command's name with what it does, in the order of --help; a name of two words is a module of that
-# name with an underscore in dsareid.commands.
-COMMANDS: dict[str, str] = {
-    "warp": "the 24 part images of a photograph and its DensePose map, as one picture",
-    "synth": "make the synthetic data set",
-    "data describe": "which data set a folder holds, with its counts beside the expected ones",
-    "data extract": "write the images of CUHK03's MATLAB files as image files",
-    "densepose convert": "DensePose output of any form as the IUV maps of a data set",
-    "pack": "decode a data set into a store, which train, eval and report read",
-    "check": "whether a store is still as it was packed",
-    "describe": "what a network costs, layer by layer, and what its guide adds: size, work, time, memory",
-    "train": "train a network",
-    "reproduce": "every row of a table of the paper, trained, evaluated and compared",
-    "eval": "mAP and rank-1/5/10 of a trained network",
-    "export": "the trained MF-Stream as one file: safetensors, ONNX or torch.export",
-    "extract": "features of a folder of images",
-    "rank": "mAP and CMC of features that extract wrote, however many",
-    "search": "who in a gallery looks like the person in a query, as a list and a picture",
-    "report": "one HTML page about a run, with plots, rank lists and DSAP-images",
+class Command(NamedTuple):
+    """A command of the table."""
+
+    what: str  # it does, for --help
+    shared: bool = False  # whether processes that torchrun starts share its work
+
+
+# The commands in the order of --help; a name of two words is a module of that name with an underscore in
+# dsareid.commands.
+COMMANDS = {
+    "warp": Command("draw the 24 part images of a photograph and its DensePose map"),
+    "synth": Command("make the synthetic data set"),
+    "data describe": Command("say which data set a folder holds, with its counts beside the expected ones"),
+    "data extract": Command("write the images of CUHK03's MATLAB files as image files"),
+    "densepose convert": Command("write DensePose output of any form as the IUV maps of a data set"),
+    "pack": Command("decode a data set into a store, which train, eval and report read"),
+    "check": Command("check that a store is still as it was packed"),
+    "describe": Command("measure what a network costs, and what its guide adds: size, work, time, memory"),
+    "train": Command("train a network", shared=True),
+    "reproduce": Command("train, evaluate and compare every row of a table of the paper"),
+    "eval": Command("compute mAP and rank-1/5/10 of a trained network", shared=True),
+    "export": Command("write the trained MF-Stream as one file: safetensors, ONNX or torch.export"),
+    "extract": Command("write the features of a folder of images", shared=True),
+    "rank": Command("compute mAP and CMC of features that extract wrote, however many"),
+    "search": Command("find who in a gallery looks like the person in a query, as a list and a picture"),
+    "report": Command("write one HTML page about a run, with plots, rank lists and DSAP-images"),
 }
 
 
@@ -58,8 +64,9 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         import tyro
 
-        if world != "1" and name not in _SHARED:
-            raise DSAError(f"only {', '.join(_SHARED)} run in several processes: start it without torchrun")
+        if world != "1" and not COMMANDS[name].shared:
+            shared = ", ".join(name for name, command in COMMANDS.items() if command.shared)
+            raise DSAError(f"only {shared} run in several processes: start it without torchrun")
 
         # Loaded now, so that no command pays for another's imports.
         module = importlib.import_module(f"dsareid.commands.{name.replace(' ', '_')}")
@@ -119,7 +126,7 @@ def _no_such_command(name: str) -> int:
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {command.what}" for name, command in COMMANDS.items()]
     title = "usage: dsareid COMMAND [OPTIONS]        (dsareid COMMAND --help shows the options)"
     return "\n".join([title, "", *lines, ""])
 

@@ -1,10 +1,17 @@
-"""How paths are given on the command line, and the options that are read before all others."""
+"""The types of arguments that several commands take, and the options that are read before all others."""
 
 import argparse
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+ModelPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+DataOption = Annotated[Path | None, tyro.conf.arg(metavar="ROOT")]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""An option without a value: there is --name, and no --no-name."""
 
 
 def positional(name: str):

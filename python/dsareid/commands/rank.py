@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from dsareid.commands.options import Flag
 from dsareid.ground.errors import DSAError
 
 if TYPE_CHECKING:  # --help needs neither
@@ -20,7 +21,7 @@ _JUNK = -1
 def command(
     query: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUERY")],
     gallery: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GALLERY")],
-    rerank: tyro.conf.FlagCreatePairsOff[bool] = False,
+    rerank: Flag = False,
     max_rank: int = 10,
 ) -> None:
     """mAP and rank-1/5/10 of the features of queries and a gallery, beside chance.

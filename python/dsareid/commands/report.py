@@ -1,15 +1,9 @@
 """dsareid report"""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
+from dsareid.commands.options import DataOption, RunPath
 
 
-def command(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    data: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
-) -> None:
+def command(run: RunPath, data: DataOption = None) -> None:
     """Write RUN/report.html: one self-contained page, with every evaluation of the run.
 
     Args:

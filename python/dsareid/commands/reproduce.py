@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from dsareid.commands.options import DataOption
 from dsareid.engine.presets import PresetName
 from dsareid.reproduce.recipes import TableName
 
@@ -16,7 +17,7 @@ def command(
     preset: PresetName = "paper",
     seeds: int = 1,
     protocol: str = "",
-    pretraining: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
+    pretraining: DataOption = None,
     weights: str | None = None,
     device: str = "auto",
 ) -> None:

@@ -5,16 +5,18 @@ from typing import Annotated
 
 import tyro
 
+from dsareid.commands.options import Flag, ModelPath
 from dsareid.ground.errors import DSAError
 
 
 def command(
-    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
+    model: ModelPath,
     query: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUERY")],
     gallery: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GALLERY")],
     count: int = 10,
     out: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE")] = None,
     device: str = "auto",
+    trust: Flag = False,
 ) -> None:
     """List the gallery images that look most like the person in a query.
 
@@ -25,14 +27,15 @@ def command(
         count: Images to list.
         out: A picture of the lists to write (.png): the query at the left, what was found right of it.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        trust: Load also a .pt2 file, which can run code: you know where it comes from.
     """
     from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
 
     if count < 1:
-        raise DSAError(f"--count must be at least 1, not {count}")
+        raise DSAError(f"`count` must be at least 1, not {count}")
     if out:
         check_picture(out)
-    found = search(model, query, gallery, count, device)
+    found = search(model, query, gallery, count, device, trust)
     print("\n\n".join(map(format_list, found)))
     if out:
         write_picture(found, out)

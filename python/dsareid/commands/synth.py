@@ -4,12 +4,12 @@ from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import positional
-from dsareid.synth import SynthConfig, generate
+from dsareid.commands.options import OutPath
+from dsareid.synth.config import SynthConfig
 
 
 def command(
-    out: positional("OUT"),
+    out: OutPath,
     config: Annotated[SynthConfig, tyro.conf.arg(name="")] = SynthConfig(),
 ) -> None:
     """Make the synthetic data set: rendered people with IUV maps, in Market-1501's layout.
@@ -17,4 +17,6 @@ def command(
     Args:
         out: The folder to create.
     """
+    from dsareid.synth import generate
+
     generate(out, config)

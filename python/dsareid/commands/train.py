@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import peek
+from dsareid.commands.options import Flag, peek
 from dsareid.engine.presets import PRESETS, PresetName, preset
 from dsareid.runs.config import CONFIG, TrainConfig, load_config
 
@@ -21,9 +21,9 @@ def build(arguments: list[str]) -> Callable[..., None]:
         default = preset(name, data=tyro.MISSING, out=tyro.MISSING)
 
     def command(
-        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
+        config: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = default,
         preset: PresetName = "paper",
-        resume: bool = False,
+        resume: Flag = False,
     ) -> None:
         """Train a network. The images are decoded once, into a store; DSAP-images are warped on the fly.
 

@@ -1,6 +1,7 @@
 """Packages whose names are loaded when they are used (PEP 562), so that importing one is cheap."""
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,7 @@ def lazy_names(
 
     Args:
         package: its __name__.
-        homes: the public names by the module that has them, `package` being prefixed to one that begins
-            with a dot.
+        homes: the public names by the module that has them, relative to the package: ".module".
     """
     module_of = {name: module for module, names in homes.items() for name in names}
 
@@ -23,6 +23,6 @@ def lazy_names(
         return getattr(importlib.import_module(module_of[name], package), name)
 
     def names() -> list[str]:
-        return sorted({*vars(importlib.import_module(package)), *module_of})
+        return sorted([*module_of, *(name for name in vars(sys.modules[package]) if name.startswith("__"))])
 
     return get, names

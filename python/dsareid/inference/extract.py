@@ -3,39 +3,34 @@
     OUT/plan.json        which model and which images, written first
     OUT/parts/           the features of 1024 images in a file, each there only when it is whole
     OUT/features.npy, images.csv, features.json     in the end, in place of the parts (see feature_folder.py)
-    OUT/skipped.txt      images that could not be read and why, a line each; none without --skip-broken
+    OUT/skipped.txt      images that could not be read and why, a line each; empty without skip_broken
 
-A call that was ended at any moment is gone on with by the next one, also by another number of processes.
+An interrupted call resumes on the next one, also with another number of processes.
 """
 
-import collections
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.images import read_image
 from dsareid.data.layouts.base import image_names
 from dsareid.data.store.format import npy_header
-from dsareid.ground.distributed import Processes, own_device, processes
+from dsareid.ground.distributed import Processes, choose_device, own_device, processes
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, make_folder
 from dsareid.ground.machine import cores
-from dsareid.inference.embedder import Embedder, load_embedder
+from dsareid.inference.embedder import BATCH_SIZE, BATCHES_AHEAD, Embedder, check_batch_size, embed
 from dsareid.inference.feature_folder import (
     FEATURES,
     HEADER,
@@ -44,11 +39,10 @@ from dsareid.inference.feature_folder import (
     open_features,
     write_index,
 )
-from dsareid.runs.folder import choose_device
+from dsareid.inference.pixels import read_ahead
 
 PLAN, PARTS, SKIPPED = "plan.json", "parts", "skipped.txt"
 PART = 1024  # images
-_AHEAD = 4  # batches of decoded images in memory
 
 
 class Extracted(NamedTuple):
@@ -66,9 +60,10 @@ def extract(
     images: str | os.PathLike,
     out: str | os.PathLike,
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     device: str = "auto",
     skip_broken: bool = False,
+    trust: bool = False,
 ) -> Extracted:
     """Write the features of all images below a folder, with a progress bar.
 
@@ -76,33 +71,32 @@ def extract(
     started share the work.
 
     Args:
-        model: as for load_embedder.
+        model, device, trust: as for embed().
         images: a folder; .jpg, .jpeg, .png and .bmp in it and in all folders below, in the order of their
             names.
         out: the folder to make, or one that an earlier call for the same model and images has begun.
+        batch_size: images at a time.
         skip_broken: leave out images that cannot be read, and list them, instead of raising.
 
     Raises:
-        DSAError: as load_embedder; no images, one that cannot be read, `out` is something else or cannot be
-            written.
-        ValueError: batch_size is below 1.
+        DSAError: as embed(); no images, one that cannot be read, `out` is something else or cannot be
+            written, batch_size is below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_batch_size(batch_size)
     images, out = Path(images), Path(out)
     chosen = own_device(choose_device(device))
-    with processes(chosen) as those:
-        embed = load_embedder(model, device if those.alone else str(chosen))
+    with processes(chosen) as group:
+        embedder = embed(model, device if group.alone else str(chosen), trust=trust)
         files = find_images(images)
-        plan = _plan(embed, images, files)
-        with those.first_alone():
+        plan = _plan(embedder, images, files)
+        with group.first_alone():
             _begin(out, plan)
         already = (out / HEADER).exists()
         if not already:
-            _extract(embed, images, files, out, those, batch_size, skip_broken)
-        with those.first_alone():
-            if those.first:
-                _finish(out, plan, files)
+            _write_parts(embedder, images, files, out, group, batch_size, skip_broken)
+        with group.first_alone():
+            if group.first:
+                _join_parts(out, plan, files)
         found = open_features(out)
         return Extracted(len(found), found.features.shape[1], found.model, _skipped_files(out), already)
 
@@ -125,34 +119,27 @@ def find_images(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def as_input(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image, uint8 [h, w, 3], in the size of a network's input: as evaluation resizes, bit for bit."""
-    if image.shape[:2] == (height, width):
-        return image
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
 # ---- the plan ----
 
 
-def _plan(embed: Embedder, images: Path, files: list[str]) -> dict:
-    """What a call is about: parts of calls about something else are of no use to it."""
+def _plan(embedder: Embedder, images: Path, files: list[str]) -> dict[str, Any]:
+    """What a call is about. The parts of a call with another plan are of no use to it."""
     digest = hashlib.sha256()
     for file in files:
         status = os.stat(images / file)
         digest.update(b"%s\0%d %d\n" % (os.fsencode(file), status.st_size, status.st_mtime_ns))
     return {
         "version": 1,
-        "model": embed.model,
-        "precision": embed.settings.precision,
-        "dimension": embed.dimension,
+        "model": embedder.model,
+        "precision": embedder.settings.precision,
+        "dimension": embedder.dimension,
         "images": str(images.absolute()),
         "list": digest.hexdigest(),
         "part": PART,
     }
 
 
-def _begin(out: Path, plan: dict) -> None:
+def _begin(out: Path, plan: dict[str, Any]) -> None:
     """Make the folder, or find it begun for the same plan."""
     path = out / PLAN
     if not os.path.lexists(path):
@@ -205,90 +192,80 @@ def _skipped_in(part: Path, rows: range) -> list[tuple[int, str]] | None:
     return skipped if count + len(skipped) == len(rows) else None
 
 
-def _extract(
-    embed: Embedder, images: Path, files: list[str], out: Path, those: Processes, batch_size: int, skip: bool
+def _write_parts(
+    embedder: Embedder,
+    images: Path,
+    files: list[str],
+    out: Path,
+    group: Processes,
+    batch_size: int,
+    skip_broken: bool,
 ) -> None:
     """Write this process's share of the parts that are not there."""
     todo = []
     for number, rows in enumerate(_ranges(len(files))):
         skipped = _skipped_in(_part(out, number), rows)
-        if skipped is None or (skipped and not skip):  # without --skip-broken the image is to be named
+        if skipped is None or (skipped and not skip_broken):  # without skip_broken the image is to be named
             todo.append((number, rows))
-    those.wait()  # until all have looked
-    mine = todo[those.share(len(todo))]
-
-    def read(row: int) -> np.ndarray | DSAError:
-        try:
-            image = read_image(images / files[row])
-            return as_input(image, embed.settings.height, embed.settings.width)
-        except DSAError as error:
-            return error
-
-    total = sum(len(rows) for _, rows in mine)
-    everything = itertools.chain.from_iterable(rows for _, rows in mine)
+    group.wait()  # until all have looked
+    mine = todo[group.share(len(todo))]
+    decoded = read_ahead(
+        (images / files[row] for _, rows in mine for row in rows),
+        embedder.settings.height,
+        embedder.settings.width,
+        threads=max(1, cores() // group.world),
+        ahead=BATCHES_AHEAD * batch_size,
+    )
+    total, hidden = sum(len(rows) for _, rows in mine), None if group.first else True
     with (
-        ThreadPoolExecutor(max(1, cores() // those.world)) as pool,  # Pillow decodes without the GIL
-        contextlib.closing(_ahead(pool, read, everything, _AHEAD * batch_size)) as decoded,
-        tqdm(
-            total=total, desc="features", unit="image", leave=False, disable=None if those.first else True
-        ) as progress,
+        contextlib.closing(decoded),
+        tqdm(total=total, desc="features", unit="image", leave=False, disable=hidden) as progress,
     ):
         for number, rows in mine:
-            features, skipped = _compute(embed, rows, decoded, batch_size, progress.update)
-            if skipped and not skip:
-                raise DSAError(f"{skipped[0][1]} (--skip-broken leaves such images out; the rest is kept)")
+            features, skipped = _compute(embedder, rows, decoded, batch_size, progress.update)
+            if skipped and not skip_broken:
+                raise DSAError(
+                    f"{skipped[0][1]} (`skip_broken=True` leaves such images out; the features of the others "
+                    "are kept)"
+                )
             with atomic_path(_part(out, number)) as temporary:
                 temporary.write_bytes(save({"features": features}, {"skipped": json.dumps(skipped)}))
-    those.wait()
+    group.wait()
 
 
 def _compute(
-    embed: Embedder,
+    embedder: Embedder,
     rows: range,
     decoded: Iterator[np.ndarray | DSAError],
     batch_size: int,
     advance: Callable[[], object],
 ) -> tuple[Tensor, list[tuple[int, str]]]:
     """Features of the rows that can be read, float32 [n, D], and of the others why they cannot."""
-    pixels, skipped, features = [], [], [torch.empty(0, embed.dimension)]
-    for row, image in zip(rows, decoded):
-        if isinstance(image, DSAError):
-            skipped.append((row, str(image)))
-        else:
-            pixels.append(image)
-        if len(pixels) == batch_size or (pixels and row == rows[-1]):
-            features.append(embed(np.stack(pixels)))
-            pixels = []
-        advance()
+    skipped: list[tuple[int, str]] = []
+
+    def readable() -> Iterator[np.ndarray]:
+        for row, image in zip(rows, decoded):
+            if isinstance(image, DSAError):
+                skipped.append((row, str(image)))
+            else:
+                yield image
+            advance()
+
+    features = [torch.empty(0, embedder.dimension), *embedder.batches(readable(), batch_size)]
     return torch.cat(features), skipped
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, count: int) -> Iterator:
-    """Results in order, of at most so many items ahead of the one that is taken."""
-    waiting = collections.deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 # ---- the end ----
 
 
-def _finish(out: Path, plan: dict, files: list[str]) -> None:
+def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
     """Join the parts, a part in memory at a time, and remove them."""
     if not (out / HEADER).exists():
         parts = [(_part(out, number), rows) for number, rows in enumerate(_ranges(len(files)))]
-        skipped = {}
+        skipped: dict[int, str] = {}
         for part, rows in parts:
             if (found := _skipped_in(part, rows)) is None:
-                raise DSAError(f"{part}: gone or damaged; the same command makes it again")
+                raise DSAError(f"{part}: missing or damaged; run the same command again to make it")
             skipped |= dict(found)
         kept = [file for row, file in enumerate(files) if row not in skipped]
         if not kept:

@@ -6,21 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from tqdm import tqdm
 
 from dsareid.data.images import read_image
 from dsareid.data.layouts.base import IMAGE_SUFFIXES
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
-from dsareid.inference.embedder import Embedder, load_embedder
-from dsareid.inference.extract import as_input, find_images
+from dsareid.inference.embedder import Embedder, embed
+from dsareid.inference.extract import find_images
 from dsareid.inference.feature_folder import HEADER, UNKNOWN, labels_of, open_features
 
-_BATCH = 64  # images
 PICTURED = 40  # queries in a picture
 
 # Of the picture, in pixels.
@@ -52,38 +49,39 @@ def search(
     gallery: str | os.PathLike,
     count: int = 10,
     device: str = "auto",
+    trust: bool = False,
 ) -> list[SearchResult]:
     """The gallery images nearest to each query: exact, nearest first, ties in the order of the gallery.
 
     Nothing is left out of the gallery: not the query itself where it is there, nor images of its camera.
 
     Args:
-        model: as for load_embedder.
+        model, device, trust: as for embed().
         query: an image, or a folder of them.
         gallery: a folder of images, or a folder of features that the same model made, which is read in
             blocks.
         count: how many to find; fewer where the gallery is smaller.
 
     Raises:
-        DSAError: as load_embedder; a query that is no image, no gallery, features of another model.
+        DSAError: as embed(); a query that is no image, no gallery, features of another model.
         ValueError: count is below 1.
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1, not {count}")
-    embed, gallery = load_embedder(model, device), Path(gallery)
-    queries, features = _embed_all(embed, Path(query))
+    embedder, gallery = embed(model, device, trust=trust), Path(gallery)
+    queries, features = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
     ids: Sequence[int] | np.ndarray
     if (gallery / HEADER).exists():
         opened = open_features(gallery)
-        if (opened.model, opened.features.shape[1]) != (embed.model, embed.dimension):
+        if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
             raise DSAError(
-                f"{gallery}: features of model {opened.model}, but {model} is model {embed.model}: they "
+                f"{gallery}: features of model {opened.model}, but {model} is model {embedder.model}: they "
                 f"cannot be compared; dsareid extract {model} {opened.images} makes others"
             )
         files, rows, ids = [opened.images / file for file in opened.files], opened.features, opened.ids
     else:
-        files, embedded = _embed_all(embed, gallery)
+        files, embedded = _embed_all(embedder, gallery)
         rows, ids = embedded.numpy(), [labels_of(file.name)[0] for file in files]
     distances, places = nearest(features, rows, count)
     found = []
@@ -142,16 +140,10 @@ def check_picture(out: Path) -> None:
         raise DSAError(f"{out}: the name must end in {', '.join(sorted(IMAGE_SUFFIXES))}, not {out.suffix!r}")
 
 
-def _embed_all(embed: Embedder, path: Path) -> tuple[list[Path], Tensor]:
+def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor]:
     """The image of this name or all images below this folder, and their features, float32 [N, D]."""
     files = [path / name for name in find_images(path)] if path.is_dir() else [path]
-    size, features = (embed.settings.height, embed.settings.width), []
-    with tqdm(total=len(files), desc="features", unit="image", leave=False, disable=None) as progress:
-        for start in range(0, len(files), _BATCH):
-            images = [as_input(read_image(file), *size) for file in files[start : start + _BATCH]]
-            features.append(embed(np.stack(images)))
-            progress.update(len(images))
-    return files, torch.cat(features)
+    return files, embedder(files, progress=True)
 
 
 def _who(identity: int) -> str:

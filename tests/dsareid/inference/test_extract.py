@@ -19,7 +19,7 @@ from dsareid.data.store.pack import pack
 from dsareid.evaluation import run_features as evaluation
 from dsareid.ground.errors import DSAError
 from dsareid.inference import extract as extract_module
-from dsareid.inference.embedder import load_embedder
+from dsareid.inference.embedder import embed
 from dsareid.inference.extract import extract
 from dsareid.inference.feature_folder import UNKNOWN, open_features
 from dsareid.runs.folder import load_run
@@ -89,7 +89,7 @@ def test_features_are_those_of_eval(own_data, tmp_path, size):
 
 def test_what_is_written(run, images, tmp_path, capsys):
     assert main(["extract", str(run), str(images), str(tmp_path / "out"), "--device", "cpu"]) == 0
-    model = load_embedder(run, "cpu").model
+    model = embed(run, "cpu").model
     assert f"out: 11 x 512 features of model {model}" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "plan.json",
@@ -123,20 +123,20 @@ class Killed(BaseException):
     """As SIGKILL: nothing of ours may stop it or clean up behind it."""
 
 
-def test_an_interrupted_call_is_gone_on_with(run, images, tmp_path, small_parts, monkeypatch):
+def test_an_interrupted_call_resumes(run, images, tmp_path, small_parts, monkeypatch):
     extract(run, images, tmp_path / "whole", device="cpu")
-    out, computed, load = tmp_path / "out", [], extract_module.load_embedder
+    out, computed = tmp_path / "out", []
 
-    def counting(model, device):
-        embed = load(model, device)
-        compute = embed.compute
+    def counting(model, device, trust):
+        embedder = embed(model, device, trust=trust)
+        compute = embedder.compute
 
         def count(batch):
             computed.append(len(batch))
             return compute(batch)
 
-        object.__setattr__(embed, "compute", count)
-        return embed
+        object.__setattr__(embedder, "compute", count)
+        return embedder
 
     def one_alone(*arguments):
         (out / "parts/torn").write_bytes(b"half")
@@ -145,7 +145,7 @@ def test_an_interrupted_call_is_gone_on_with(run, images, tmp_path, small_parts,
         return save(*arguments)
 
     save = extract_module.save
-    monkeypatch.setattr(extract_module, "load_embedder", counting)
+    monkeypatch.setattr(extract_module, "embed", counting)
     monkeypatch.setattr(extract_module, "save", one_alone)
     with pytest.raises(Killed):
         extract(run, images, out, batch_size=4, device="cpu")
@@ -165,7 +165,7 @@ def test_an_interrupted_call_is_gone_on_with(run, images, tmp_path, small_parts,
 
 
 def test_a_damaged_part_is_made_again(run, images, tmp_path, small_parts, monkeypatch):
-    monkeypatch.setattr(extract_module, "_finish", lambda *_: (_ for _ in ()).throw(Killed()))
+    monkeypatch.setattr(extract_module, "_join_parts", lambda *_: (_ for _ in ()).throw(Killed()))
     with pytest.raises(Killed):
         extract(run, images, tmp_path / "out", device="cpu")
     first, second, third = sorted((tmp_path / "out/parts").iterdir())
@@ -205,7 +205,7 @@ def test_broken_images(run, images, tmp_path, small_parts, capsys):
 def test_skipping_is_no_habit(run, images, tmp_path, small_parts, monkeypatch):
     """Parts that a call with --skip-broken made do not let one without it pass."""
     break_images(images)
-    monkeypatch.setattr(extract_module, "_finish", lambda *_: (_ for _ in ()).throw(Killed()))
+    monkeypatch.setattr(extract_module, "_join_parts", lambda *_: (_ for _ in ()).throw(Killed()))
     with pytest.raises(Killed):
         extract(run, images, tmp_path / "out", device="cpu", skip_broken=True)
     with pytest.raises(DSAError, match="0009_c1s1_000001_00.png: not readable"):
@@ -266,7 +266,7 @@ def test_folders_without_images(run, tmp_path):
 def test_options(run, images, tmp_path, capsys):
     assert main(["extract", str(run), str(images), str(tmp_path / "out"), "--batch-size", "0"]) == 1
     assert "--batch-size must be at least 1, not 0" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="batch_size"):
+    with pytest.raises(DSAError, match="`batch_size` must be at least 1, not 0"):
         extract(run, images, tmp_path / "out", batch_size=0)
 
 

@@ -10,8 +10,8 @@ from dsareid.commands.main import main
 from dsareid.data.images import read_image
 from dsareid.ground.errors import DSAError
 from dsareid.inference import search as search_module
-from dsareid.inference.embedder import load_embedder
-from dsareid.inference.extract import as_input, extract
+from dsareid.inference.embedder import embed
+from dsareid.inference.extract import extract
 from dsareid.inference.search import search
 
 
@@ -41,10 +41,10 @@ def test_folders_of_images_and_of_features_agree(run, gallery, features, query):
     by_images, by_features = (search(run, query, where, 5, "cpu")[0] for where in (gallery, features))
     assert [match.file for match in by_images.matches] == [match.file for match in by_features.matches]
     assert by_features.identity == 5 and len(by_features.matches) == 5
-    embed = load_embedder(run, "cpu")
+    embedder = embed(run, "cpu")
 
     def features_of(file):
-        return embed(as_input(read_image(file), HEIGHT, WIDTH)[None])[0]
+        return embedder(file)[0]
 
     files = sorted(path for path in gallery.iterdir())
     expected = torch.stack([(features_of(file) - features_of(query)).norm() for file in files])

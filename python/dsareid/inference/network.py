@@ -1,0 +1,125 @@
+"""The part of a model that inference uses: the MF-Stream, from uint8 pixels to features."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dsareid.ground.errors import DSAError
+from dsareid.inference.formats.base import ExportPrecision
+from dsareid.inference.settings import ModelSettings
+from dsareid.models import DSAReID
+from dsareid.models.options import MEAN, STD
+from dsareid.runs.folder import Run
+
+
+class PixelNetwork(nn.Module):
+    """An MF-Stream behind its normalisation, on the device of the model: what is run and exported."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: DSAReID, precision: ExportPrecision = "float32"):
+        super().__init__()
+        self.dtype: torch.dtype = getattr(torch, precision)
+        self.model = model.to(self.dtype).eval().requires_grad_(False)
+        device = next(model.parameters()).device
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None].to(device), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        x = image.permute(0, 3, 1, 2).float()  # channels_last as it lies, in which convolutions are fast
+        return self.model(((x / 255 - self.mean) / self.std).to(self.dtype))
+
+
+def network_of_run(run: Run, path: Path) -> tuple[ModelSettings, DSAReID]:
+    """The settings and the model of a run; the model loses all that inference does not use.
+
+    Args:
+        path: the run's folder, for messages.
+
+    Raises:
+        DSAError: the run has no MF-Stream.
+    """
+    config, model = run.config, run.model
+    if model.mf is None:
+        raise DSAError(
+            f"{path}: model {config.model} has no MF-Stream: its features need IUV maps, so it cannot be "
+            "exported or used on images alone"
+        )
+    weights = inference_weights(model)
+    drop_unused(model, weights)
+    with torch.inference_mode():
+        device = next(model.parameters()).device
+        dimension = model(torch.zeros(1, 3, config.height, config.width, device=device)).shape[1]
+    network = config.network
+    settings = ModelSettings(
+        model="0" * 16,
+        height=config.height,
+        width=config.width,
+        dimension=dimension,
+        branches=config.branches,
+        network_width=network.width,
+        head_width=network.head_width,
+        depths=network.depths,
+        classifier=network.classifier,
+    )
+    return settings.model_copy(update={"model": identity(settings, weights)}), model
+
+
+def empty_model(settings: ModelSettings) -> DSAReID:
+    """The model that settings describe, on the meta device: nothing is allocated yet."""
+    with torch.device("meta"):
+        return DSAReID(
+            1,
+            streams="mf",
+            branches=settings.branches,
+            width=settings.network_width,
+            head_width=settings.head_width,
+            depths=settings.depths,
+            classifier_kind=settings.classifier,
+        ).eval()
+
+
+def identity(settings: ModelSettings, weights: Mapping[str, Tensor]) -> str:
+    """16 hex digits that stand for a model: of what decides about its features, and its float32 weights."""
+    decides = {"height", "width", "branches", "network_width", "head_width", "depths", "classifier"}
+    digest = hashlib.sha256(json.dumps(settings.model_dump(include=decides), sort_keys=True).encode())
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {list(weight.shape)}".encode())
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def inference_weights(model: DSAReID) -> dict[str, Tensor]:
+    """The weights that inference uses, by their names in the model: those of the layers that it calls."""
+    called: set[nn.Module] = set()
+    hooks = [
+        module.register_forward_hook(lambda module, *_: called.add(module)) for module in model.modules()
+    ]
+    like = next(model.parameters())
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, 32, 32, dtype=like.dtype, device=like.device))
+    for hook in hooks:
+        hook.remove()
+    return {
+        f"{prefix}.{name}": weight
+        for prefix, module in model.named_modules()
+        if module in called
+        for name, weight in (*module._parameters.items(), *module._buffers.items())
+        if weight is not None and weight.is_floating_point()
+    }
+
+
+def drop_unused(model: DSAReID, names: Iterable[str]) -> None:
+    """Drop the parts of a model that have none of these weights: guiding stream, fusion, classifiers."""
+    names = tuple(names)
+    for prefix, module in list(model.named_modules()):
+        for name, child in list(module.named_children()):
+            begin = f"{prefix}.{name}.".lstrip(".")
+            if next(child.parameters(), None) is not None and not any(x.startswith(begin) for x in names):
+                setattr(module, name, None)
