@@ -39,9 +39,8 @@ class Inference:
         self.config, self.batch_size, self.device = config, batch_size, device
         self.model = build_model(config, num_classes).to(device).eval()
         people = person_batch(batch_size, config.height, config.width)
-        self.images, self.iuv = (
-            x.permute(0, 2, 3, 1).contiguous().to(device) for x in people
-        )  # [B, H, W, 3]
+        stored = (x.permute(0, 2, 3, 1).contiguous().to(device) for x in people)
+        self.images, self.iuv = stored  # [B, H, W, 3]
         self.guided = dataclasses.replace(input_config(config, device), dtype=torch.float32)
         self.image, self.dsap = self.input(self.guided)
 

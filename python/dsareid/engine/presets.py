@@ -11,12 +11,9 @@ from dsareid.runs.config import TrainConfig
 
 PresetName = Literal["paper", "demo", "study"]
 
-_DEMO_OPTIM: dict[str, Any] = {
-    "rate": 1.2e-2,
-    "warm_up_from": 1.2e-4,
-    "schedule": "cosine",
-    "weight_decay": 1e-5,
-}
+_DEMO_OPTIM = OptimConfig(
+    rate=1.2e-2, warm_up_from=1.2e-4, warm_up_epochs=2.5, schedule="cosine", weight_decay=1e-5
+)
 
 # A network for two CPU cores that learns from random weights in minutes. Where it departs from the
 # paper (initialisation, classifier, learning rate, IUV dropping) it does so because so small a
