@@ -1,6 +1,10 @@
-"""The evaluation rules, read literally: one query at a time, by sorting."""
+"""The evaluation rules, read literally: one query at a time, by sorting; and random cases to try them on."""
 
 import numpy as np
+import pytest
+import torch
+
+from dsareid.evaluation import rank
 
 
 def literal_rank(
@@ -54,3 +58,54 @@ def literal_ap(hits):
             found += 1
             total += found / place
     return total / found
+
+
+CASES = {
+    "plain": dict(queries=40, gallery=200, ids=20, cams=4),
+    "gallery shorter than max_rank": dict(queries=30, gallery=12, ids=4, cams=3),
+    "queries without a match": dict(queries=60, gallery=50, ids=40, cams=2),
+    "single query": dict(queries=1, gallery=80, ids=3, cams=2),
+    "one identity": dict(queries=10, gallery=60, ids=1, cams=3),
+    "query camera absent": dict(queries=20, gallery=60, ids=5, cams=1, query_cam=7),
+    "many distractors of id 0": dict(queries=30, gallery=150, ids=8, cams=3, zeros=100),
+}
+
+
+def make_case(seed, queries, gallery, ids, cams, values="float", query_cam=None, zeros=0):
+    """Random arguments of `rank`. Whole numbers from a small range make ties everywhere."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def features(count):
+        if values == "integer":
+            return torch.randint(-1, 2, (count, 4), generator=draw).float()
+        return torch.randn(count, 16, generator=draw)
+
+    def labels(high, count):
+        return torch.randint(0, high, (count,), generator=draw)
+
+    gallery_ids = labels(ids, gallery)
+    gallery_ids[:zeros] = 0
+    query_cams = labels(cams, queries)
+    if query_cam is not None:
+        query_cams[:] = query_cam
+    return (
+        features(queries),
+        features(gallery),
+        labels(ids, queries),
+        gallery_ids,
+        query_cams,
+        labels(cams, gallery),
+    )
+
+
+def assert_equal_to_literal(case, max_rank=50, form=None):
+    """A ranking and the literal one of the same arguments agree; form: the two functions."""
+    function, literal = form or (rank, literal_rank)
+    result = function(*case, max_rank=max_rank)
+    mean, cmc, ap, counted = literal(*case, max_rank=max_rank)
+    assert result.queries.tolist() == counted
+    assert result.skipped == len(case[0]) - len(counted)
+    assert result.cmc.shape == (max_rank,)
+    np.testing.assert_allclose(result.ap.numpy(), ap, rtol=1e-12)
+    np.testing.assert_allclose(result.cmc.numpy(), cmc, rtol=1e-12)
+    assert result.mAP == pytest.approx(mean, rel=1e-12)

@@ -101,9 +101,7 @@ class FeatureDistances:
         query, gallery = feature_tensors(query, gallery)
         self.query, self.gallery = query, gallery  # [Q, D], [G, D]
         self.shape, self.device = (len(query), len(gallery)), query.device
-        self.removed = None
-        if removed is not None and removed.any():
-            self.removed = removed.nonzero().squeeze(1).to(query.device)
+        self.removed = None if removed is None else _removed_images(removed, len(gallery)).to(query.device)
         self.dtype = query.dtype if query.dtype == torch.float64 else torch.float32
         squares = [_squares(features, self.dtype) for features in (query, gallery)]
         for name, found in zip(("query_features", "gallery_features"), squares):
@@ -146,6 +144,13 @@ class FeatureDistances:
                 part = slice(first, first + step)
                 gallery = self.gallery[part].to(self.dtype)
                 torch.addmm(self.square[part], query, gallery.T, alpha=-2, out=out[:, part])
+
+
+def _removed_images(removed: Tensor, count: int) -> Tensor:
+    """Indices of the images that a mask removes, int64."""
+    if removed.dtype != torch.bool or removed.shape != (count,):
+        raise ValueError(f"removed must be bool [{count}], not {removed.dtype} {list(removed.shape)}")
+    return removed.nonzero().squeeze(1)
 
 
 def _squares(features: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,11 +10,13 @@ become clothes and long hair. Fingers, toes and eyes lose their bones: what they
 the hand, the foot and the head. Shapes of random adults are reduced to their principal components.
 """
 
+import logging
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from dsareid.ground.errors import logger
 from dsareid.synth.pose import rotation
 
 ADULTS = 500
@@ -202,11 +204,12 @@ def _finger_turns(joints: np.ndarray, bones: list[str]) -> dict[int, np.ndarray]
 
 
 def _report_error(shapes: np.ndarray, basis: np.ndarray) -> None:
-    """Print what the principal components leave out, millimetres."""
+    """Log what the principal components leave out, millimetres."""
     rest = shapes - shapes @ basis.T @ basis
     error = 1000 * np.linalg.norm(rest.reshape(len(rest), -1, 3), axis=2)
-    print(f"shape error: mean {error.mean():.1f} mm, worst {error.max():.1f} mm")
+    logger.info("shape error: mean %.1f mm, worst %.1f mm", error.mean(), error.max())
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     bake(Path(sys.argv[1]))

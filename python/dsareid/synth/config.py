@@ -28,9 +28,9 @@ class SynthConfig:
     seed: int = 0
     """The same seed gives the same files, whatever the number of processes."""
     boxes: Literal["aligned", "misaligned"] | None = None
-    """How well boxes fit their people; as the difficulty says unless given. misaligned: as in default."""
+    """How well boxes fit their people; default: by the difficulty. misaligned: as in difficulty default."""
     iuv: Literal["exact", "mild", "strong"] | None = None
-    """Faults that a DensePose network makes, put into the IUV maps; as the difficulty says unless given.
+    """Faults that a DensePose network makes, put into the IUV maps; default: by the difficulty.
     exact: none. mild: those of default. strong: 30 % of the people and 20 % of their parts are missing."""
     processes: int = 0
     """Processes that render; 0: one for each core."""
@@ -39,9 +39,9 @@ class SynthConfig:
     def settings(self) -> "Difficulty":
         """What the difficulty means, with boxes and IUV maps as asked for."""
         own = DIFFICULTIES[self.difficulty]
-        boxes, faults = BOXES.get(self.boxes, own), FAULTS.get(self.iuv, own)
-        wanted = {name: getattr(boxes, name) for name in OF_BOXES}
-        return replace(own, **wanted, **{name: getattr(faults, name) for name in OF_FAULTS})
+        boxes, faults = BOXES.get(self.boxes or "", own), FAULTS.get(self.iuv or "", own)
+        chosen = {name: getattr(boxes, name) for name in BOX_FIELDS}
+        return replace(own, **chosen, **{name: getattr(faults, name) for name in FAULT_FIELDS})
 
     def check(self) -> None:
         """Raise DSAError for a value that no data set can be made with."""
@@ -55,18 +55,20 @@ class SynthConfig:
         }
         for name, least in lowest.items():
             if getattr(self, name) < least:
-                raise DSAError(f"{name} must be at least {least}, but is {getattr(self, name)}")
+                raise DSAError(f"`{name}` must be at least {least}, but is {getattr(self, name)}")
         if max(self.height, self.width) > LARGEST_SIDE:
             raise DSAError(
-                f"height and width must be at most {LARGEST_SIDE}, but are {self.height} and {self.width}"
+                f"`height` and `width` must be at most {LARGEST_SIDE}, but are {self.height} and {self.width}"
             )
         if self.identities > MOST_IDENTITIES:
             raise DSAError(
-                f"identities must be at most {MOST_IDENTITIES} (four digits in the file names), "
+                f"`identities` must be at most {MOST_IDENTITIES} (four digits in the file names), "
                 f"but is {self.identities}"
             )
         if self.difficulty not in DIFFICULTIES:
-            raise DSAError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, but is {self.difficulty!r}")
+            raise DSAError(
+                f"`difficulty` must be one of {', '.join(DIFFICULTIES)}, but is {self.difficulty!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,18 @@ DIFFICULTIES = {
     ),
 }
 
-# What --boxes and --iuv replace, and by what.
-OF_BOXES = ("margin", "shift", "aspect", "loose_rate", "cut_legs_rate", "cut_head_rate")
+# What `boxes` and `iuv` replace, and by what.
+BOX_FIELDS = ("margin", "shift", "aspect", "loose_rate", "cut_legs_rate", "cut_head_rate")
 BOXES = {"aligned": DIFFICULTIES["easy"], "misaligned": DIFFICULTIES["default"]}
-OF_FAULTS = ("missing_person_rate", "missing_part_rate", "border_shift", "uv_error")
+FAULT_FIELDS = ("missing_person_rate", "missing_part_rate", "border_shift", "uv_error")
 FAULTS = {
-    "exact": replace(DIFFICULTIES["default"], **dict.fromkeys(OF_FAULTS, 0.0)),
+    "exact": replace(
+        DIFFICULTIES["default"],
+        missing_person_rate=0.0,
+        missing_part_rate=0.0,
+        border_shift=0.0,
+        uv_error=0.0,
+    ),
     "mild": DIFFICULTIES["default"],
     "strong": replace(
         DIFFICULTIES["hard"], missing_person_rate=0.3, missing_part_rate=0.2, border_shift=2.0, uv_error=0.05

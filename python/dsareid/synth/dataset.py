@@ -28,12 +28,12 @@ from tqdm import tqdm
 
 from dsareid.data.iuv import write_iuv
 from dsareid.data.layouts.base import GALLERY, QUERY, SPLITS, TRAIN
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import make_folder, unfinished_folder
 from dsareid.ground.machine import cores
 from dsareid.synth.config import DIFFICULTIES, Difficulty, SynthConfig
 from dsareid.synth.noise import add_faults
-from dsareid.synth.person import Person, dress, look_alike, random_person
+from dsareid.synth.person import SyntheticPerson, dress, look_alike, random_person
 from dsareid.synth.render import render
 from dsareid.synth.scene import CAMERAS, Camera, random_camera
 
@@ -68,7 +68,7 @@ def generate(out: str | os.PathLike, config: SynthConfig) -> None:
     config.check()
     out = Path(out).resolve()
     if _is_finished(out, config):
-        print(f"{out} already holds this synthetic data set", file=sys.stderr)
+        logger.info("%s already holds this synthetic data set", out)
         return
     make_folder(out.parent)
     with unfinished_folder(out) as folder:
@@ -117,7 +117,7 @@ def plan_shots(config: SynthConfig, person: int) -> list[Shot]:
     return shots
 
 
-def make_person(config: SynthConfig, person: int) -> Person:
+def make_person(config: SynthConfig, person: int) -> SyntheticPerson:
     """Who a person of the data set is. Distractors look like test identities' families."""
     size = DIFFICULTIES[config.difficulty].family_size
     own = random_person(np.random.default_rng([config.seed, _FOR_PERSON, person]))
@@ -215,8 +215,6 @@ def _is_finished(out: Path, config: SynthConfig) -> bool:
             "synthetic data set"
         ) from None
     wanted = _record(config)
-    if isinstance(found, dict) and found.pop("exact_iuv", None) is False:  # as it was written before --iuv
-        found |= {"boxes": None, "iuv": None}
     if found != wanted:
         raise DSAError(
             f"{out}: expected a new or empty folder, but it holds another synthetic data set "

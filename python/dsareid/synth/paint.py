@@ -8,7 +8,7 @@ from dsareid.synth.body import Group, Layer, load_body
 from dsareid.synth.chart import Places
 from dsareid.synth.person import (
     Clothes,
-    Person,
+    SyntheticPerson,
     arm_reach,
     cap_cover,
     hairline,
@@ -65,7 +65,7 @@ def find_spots(clothes: Clothes, layer: np.ndarray, places: Places, position: np
     return Spots(layer, places, position, is_top, is_bottom, rise)
 
 
-def paint(person: Person, spots: Spots) -> np.ndarray:
+def paint(person: SyntheticPerson, spots: Spots) -> np.ndarray:
     """Colours of n spots before light falls on them: RGB float32 [n, 3] in [0, 1]."""
     colours = np.empty((len(spots.layer), 3), np.float32)
     colours[:] = person.skin
@@ -80,7 +80,7 @@ def paint(person: Person, spots: Spots) -> np.ndarray:
     return colours
 
 
-def _paint_bottom(person: Person, spots: Spots, colours: np.ndarray) -> None:
+def _paint_bottom(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     clothes, places, bottom = person.clothes, spots.places, spots.is_bottom
     colours[bottom] = clothes.bottom
     on_leg = bottom & ((spots.group == Group.UPPER_LEG) | (spots.group == Group.LOWER_LEG))
@@ -94,7 +94,7 @@ def _paint_bottom(person: Person, spots: Spots, colours: np.ndarray) -> None:
         colours[belt & (spots.rise > clothes.hem - 0.035)] = (0.08, 0.06, 0.05)
 
 
-def _paint_top(person: Person, spots: Spots, colours: np.ndarray) -> None:
+def _paint_top(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     clothes, top = person.clothes, np.flatnonzero(spots.is_top)
     colours[top] = clothes.top
     colours[top[_in_second_colour(clothes, spots.on(top))]] = clothes.top_second
@@ -123,7 +123,7 @@ def _in_second_colour(clothes: Clothes, spots: Spots) -> np.ndarray:
     return np.zeros(len(down), bool)
 
 
-def _paint_chest(person: Person, spots: Spots, colours: np.ndarray) -> None:
+def _paint_chest(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     """Neckline, then what an open jacket shows, or the logo, then the straps of a backpack."""
     chest = np.flatnonzero(
         (spots.layer == Layer.SUIT) & (spots.group == Group.TORSO) & ~is_back(spots.places)
@@ -144,7 +144,7 @@ def _paint_chest(person: Person, spots: Spots, colours: np.ndarray) -> None:
         colours[chest[strap]] = person.backpack * 0.7
 
 
-def _in_logo(person: Person, across: np.ndarray, along: np.ndarray) -> np.ndarray:
+def _in_logo(person: SyntheticPerson, across: np.ndarray, along: np.ndarray) -> np.ndarray:
     """Which places of the chest [n] the logo covers."""
     logo_across, logo_along, size = person.logo_place
     x, y = (across - logo_across) / size + 0.5, (along - logo_along) / size + 0.5
@@ -164,7 +164,7 @@ def _in_logo(person: Person, across: np.ndarray, along: np.ndarray) -> np.ndarra
     return np.zeros(len(across), bool)
 
 
-def _paint_back(person: Person, spots: Spots, colours: np.ndarray) -> None:
+def _paint_back(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     """The print on the back, or the backpack over it."""
     back = np.flatnonzero((spots.layer == Layer.SUIT) & (spots.group == Group.TORSO) & is_back(spots.places))
     along = spots.places.along[back]
@@ -183,7 +183,7 @@ def _paint_back(person: Person, spots: Spots, colours: np.ndarray) -> None:
         colours[back[inside & person.back_print[row, column]]] = person.logo_colour
 
 
-def _paint_feet(person: Person, spots: Spots, colours: np.ndarray) -> None:
+def _paint_feet(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     suit = spots.layer == Layer.SUIT
     foot = suit & (spots.group == Group.FOOT)
     colours[foot] = person.shoe
@@ -192,7 +192,7 @@ def _paint_feet(person: Person, spots: Spots, colours: np.ndarray) -> None:
     colours[suit & (reach > 1.86) & (reach > person.clothes.bottom_length)] = person.sock
 
 
-def _paint_head(person: Person, spots: Spots, colours: np.ndarray) -> None:
+def _paint_head(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     head = np.flatnonzero((spots.layer == Layer.SKIN) & (spots.group == Group.HEAD))
     here = spots.on(head)
     eye = load_body().eye

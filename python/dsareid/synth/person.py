@@ -42,7 +42,7 @@ class Clothes:
 
 
 @dataclass(frozen=True)
-class Person:
+class SyntheticPerson:
     """A synthetic identity. Colours are RGB in [0, 1]."""
 
     clothes: Clothes
@@ -72,7 +72,7 @@ class Person:
 class Dressed:
     """The mesh of one dressed person at rest, with P points and F faces that are in use."""
 
-    person: Person
+    person: SyntheticPerson
     joints: np.ndarray  # float32 [B, 3]
     points: np.ndarray  # float32 [P, 3], clothes included
     normals: np.ndarray  # float32 [P, 3]
@@ -85,23 +85,23 @@ class Dressed:
     cylinders: np.ndarray  # float32 [P, 8, 3]
 
 
-def random_person(rng: np.random.Generator) -> Person:
+def random_person(rng: np.random.Generator) -> SyntheticPerson:
     """Draw a person that is like nobody else."""
     body = load_body()
     shape, is_female = _random_shape(body, rng)
     clothes = _random_clothes(rng, is_female)
     darkness = rng.uniform()
     skin = np.array([0.93, 0.76, 0.65]) * (1 - darkness) + np.array([0.42, 0.27, 0.19]) * darkness
-    shares, colours = zip(*HAIR_COLOURS, strict=True)
+    shares = [share for share, _ in HAIR_COLOURS]
     style = "long" if is_female and rng.random() < 0.75 else "short"
     if not is_female and rng.random() < 0.1:
         style = "bald"
-    return Person(
+    return SyntheticPerson(
         clothes=clothes,
         shape=shape,
         is_female=is_female,
         skin=skin,
-        hair=np.array(colours[rng.choice(len(shares), p=shares)]),
+        hair=np.array(HAIR_COLOURS[rng.choice(len(shares), p=shares)][1]),
         hair_style=style,
         hair_length=rng.uniform(-0.02, 0.22),
         cap=_maybe(rng, 0.18),
@@ -121,7 +121,7 @@ def random_person(rng: np.random.Generator) -> Person:
     )
 
 
-def look_alike(person: Person, family: Person, rng: np.random.Generator) -> Person:
+def look_alike(person: SyntheticPerson, family: SyntheticPerson, rng: np.random.Generator) -> SyntheticPerson:
     """The person in the clothes of their family, whose colours differ by a shade at most."""
     clothes = family.clothes
 
@@ -140,7 +140,7 @@ def look_alike(person: Person, family: Person, rng: np.random.Generator) -> Pers
     return replace(person, clothes=clothes)
 
 
-def dress(person: Person) -> Dressed:
+def dress(person: SyntheticPerson) -> Dressed:
     """Make the person's mesh: shape, clothes, hair; faces that nobody can see are left out."""
     body = load_body()
     points, joints = body.shaped(person.shape)
@@ -256,7 +256,7 @@ def _random_clothes(rng: np.random.Generator, is_female: bool) -> Clothes:
     )
 
 
-def _cloth_thickness(body: Body, person: Person) -> np.ndarray:
+def _cloth_thickness(body: Body, person: SyntheticPerson) -> np.ndarray:
     """How far each point of the body [V] is moved out along its normal by what it wears, metres."""
     places = _canonical_places()
     group, along, clothes = places.group, places.along, person.clothes
@@ -299,7 +299,7 @@ def _shoe_thickness(places: chart.Places) -> np.ndarray:
     return 0.007 + 0.011 * smooth_step(0.45, 0.8, sole) + 0.012 * smooth_step(0.75, 1, places.along)
 
 
-def _head_cover(person: Person, places: chart.Places) -> np.ndarray:
+def _head_cover(person: SyntheticPerson, places: chart.Places) -> np.ndarray:
     hair = hairline(places.angle, places.along)
     depth = {"short": 0.022, "long": 0.012, "bald": 0.0}[person.hair_style] * hair
     if person.cap is not None:
@@ -362,7 +362,7 @@ def _covers_face(body: Body) -> np.ndarray:
 
 def _compact(
     body: Body,
-    person: Person,
+    person: SyntheticPerson,
     joints: np.ndarray,
     points: np.ndarray,
     canonical: np.ndarray,

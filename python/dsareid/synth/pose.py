@@ -1,5 +1,6 @@
 """Poses of synthetic people: random attitudes of everyday life, as rotations of the bones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ ATTITUDES = {
 }
 
 
-def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
+def rotation(axis: np.ndarray | Sequence[float], angle: float) -> np.ndarray:
     """The rotation by an angle (radians, right-handed) about an axis [3] of any length: [3, 3]."""
     x, y, z = np.asarray(axis, np.float64) / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -49,7 +50,7 @@ def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
 
 def upright_pose(body: Body, joints: np.ndarray) -> dict[str, np.ndarray]:
     """Rotations by bone of a person who stands straight with hanging arms."""
-    pose = {}
+    pose: dict[str, np.ndarray] = {}
     for side, sign in (("L", 1), ("R", -1)):
         pose |= _arm(body, joints, side, sign, swing=0.0, spread=0.15, elbow=-0.1)
     return pose
@@ -65,10 +66,9 @@ def random_pose(body: Body, joints: np.ndarray, rng: np.random.Generator) -> dic
     for side, sign in (("L", 1), ("R", -1)):
         step = phase if side == "L" else phase + np.pi
         pose |= _leg(side, sign, stride, step, rng.uniform(0.04, 0.09))
-        raised = side == "R" and attitude.right_elbow is not None
         swing = -0.75 * stride * np.sin(step)
         elbow = rng.uniform(*attitude.elbow) + 0.35 * max(0.0, swing)
-        if raised:
+        if side == "R" and attitude.right_elbow is not None:
             elbow, swing = rng.uniform(*attitude.right_elbow), rng.uniform(*attitude.right_raise)
         spread = rng.uniform(*attitude.spread)
         pose |= _arm(body, joints, side, sign, swing, spread, elbow)

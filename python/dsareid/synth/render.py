@@ -233,7 +233,9 @@ def _blend(picture: np.ndarray, sample: np.ndarray, colours: np.ndarray) -> np.n
     fine[sample, :3] = colours
     fine[sample, 3] = 1
     fine = fine.reshape(height, s, width, s, 4)
-    person = sum(fine[:, row, :, column] for row in range(s) for column in range(s))
+    person = np.zeros((height, width, 4), np.float32)
+    for row, column in np.ndindex(s, s):
+        person += fine[:, row, :, column]
     person /= np.float32(s * s)
     return person[..., :3] + picture * (1 - person[..., 3:])
 

@@ -70,6 +70,7 @@ def random_occluder(height: int, width: int, rng: np.random.Generator) -> tuple[
     top = rng.uniform(0.45, 0.85) * size[1]
     colour = _shade(cloth_colour(rng), rng.uniform(0.6, 1))
     draw_mask, draw_paint = ImageDraw.Draw(mask), ImageDraw.Draw(paint)
+    box: tuple[float, float, float, float]
     if kind == "pole":
         box = (left, 0, left + rng.uniform(0.04, 0.14) * size[0], size[1])
         _draw_both(draw_mask.rectangle, draw_paint.rectangle, box, colour)
@@ -227,8 +228,8 @@ def _roughened(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     h, w = image.shape[:2]
     fine = rng.normal(0, 4, (h, w))
     middle = rng.normal(0, 6, (h // 2 + 1, w // 2 + 1)).repeat(2, 0).repeat(2, 1)[:h, :w]
-    coarse = Image.fromarray(rng.normal(0, 13, (14, 24)).astype(np.float32))
-    coarse = np.asarray(coarse.resize((w, h), Image.Resampling.BICUBIC))
+    field = Image.fromarray(rng.normal(0, 13, (14, 24)).astype(np.float32))
+    coarse = np.asarray(field.resize((w, h), Image.Resampling.BICUBIC))
     return np.clip(image + (fine + middle + coarse)[..., None], 0, 255).astype(np.uint8)
 
 
