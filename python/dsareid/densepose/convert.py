@@ -31,7 +31,7 @@ NO_DETECTION, NO_MAP, SHEET = "no_detection.txt", "no_map.txt", "contact_sheet.p
 
 
 @dataclass
-class Report:
+class ConversionReport:
     """What became of a source. Images are named relative to ROOT, as query/NAME.jpg."""
 
     out: Path
@@ -61,7 +61,7 @@ def convert(
     *,
     images: str | os.PathLike | None = None,
     overwrite: bool = False,
-) -> Report:
+) -> ConversionReport:
     """Write the IUV map of every image that a source names, with a progress bar.
 
     If an image has several people, uses the one whose box covers most of the image, then the one with the
@@ -82,7 +82,7 @@ def convert(
     out, root = Path(out), None if data is None else Path(data)
     detections = read_source(source, images)
     listed = [] if root is None else _list_images(root, out)
-    report = Report(out)
+    report = ConversionReport(out)
     tasks = _find_images(Path(source), detections, root, listed, report)
     for folder in {task.out.parent for task in tasks}:
         make_folder(folder)
@@ -103,7 +103,7 @@ def convert(
     return report
 
 
-def _convert_image(task: _Task, overwrite: bool, report: Report) -> bool:
+def _convert_image(task: _Task, overwrite: bool, report: ConversionReport) -> bool:
     """Write the map of an image; returns whether there is somebody in it."""
     width, height = image_size(task.image)
     people = [(_covered(p.box, width, height), p.score, p) for p in task.people]
@@ -174,7 +174,7 @@ def _list_images(root: Path, out: Path) -> list[str]:
 
 
 def _find_images(
-    source: Path, detections: list[Detections], root: Path | None, listed: list[str], report: Report
+    source: Path, detections: list[Detections], root: Path | None, listed: list[str], report: ConversionReport
 ) -> list[_Task]:
     """A task for each image that the source names; names without an image go to the report."""
     by_stem: dict[str, list[str]] = {}
@@ -233,7 +233,7 @@ def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
 # ---- lists ----
 
 
-def _write_lists(report: Report, converted: set[str], listed: list[str]) -> None:
+def _write_lists(report: ConversionReport, converted: set[str], listed: list[str]) -> None:
     """Both lists; a data set may come in several sources, so what they said of other images stays."""
     path = report.out / NO_DETECTION
     try:

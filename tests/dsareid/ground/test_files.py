@@ -1,14 +1,26 @@
+import errno
+import logging
 import os
 import stat
 import struct
 import subprocess
 import sys
+import threading
 import zipfile
 
 import pytest
+from pydantic import TypeAdapter
 
+from dsareid.ground import files
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import atomic_path, check_stored, make_folder, unfinished_folder
+from dsareid.ground.files import (
+    atomic_path,
+    check_stored,
+    hold_lock,
+    make_folder,
+    read_json,
+    unfinished_folder,
+)
 
 
 def test_success_renames_and_keeps_the_suffix(tmp_path):
@@ -69,9 +81,8 @@ def test_what_a_killed_process_left_does_not_pile_up(tmp_path):
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path)])
         left = sorted(path.name for path in tmp_path.iterdir())
-        assert left == [".a-unfinished-0.png", ".a-unfinished-0.png.lock", ".out-unfinished-0"] + [
-            ".out-unfinished-0.lock"
-        ]
+        names = [".a-unfinished-0.png", ".out-unfinished-0"]
+        assert left == sorted([*names, *(f"{name}.lock" for name in names)])
     with atomic_path(tmp_path / "a.png") as temporary:
         temporary.touch()
     with unfinished_folder(tmp_path / "out"):
@@ -122,3 +133,89 @@ def test_archives_that_unpack_to_more_than_they_are(tmp_path):
     assert path.stat().st_size < 3000
     with pytest.raises(DSAError, match="shared: it claims to hold 30,000 bytes, but is "):
         check_stored(path)
+
+
+# ---- locks ----
+
+
+def lock_in_another_process(path):
+    code = (
+        "import sys; from pathlib import Path; from dsareid.ground.files import hold_lock\n"
+        "with hold_lock(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_lock_is_waited_for_and_leaves_no_file(tmp_path, caplog, killed):
+    caplog.set_level(logging.INFO, "dsareid")
+    lock = tmp_path / "a.lock"
+    with lock_in_another_process(lock) as process:
+        threading.Timer(0.5, process.kill if killed else process.stdin.close).start()
+        with hold_lock(lock, "somebody writes; waiting"):
+            assert process.wait(10) == (-9 if killed else 0) and lock.exists()
+    assert caplog.messages == ["somebody writes; waiting"] and not list(tmp_path.iterdir())
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path):
+    with atomic_path(tmp_path / "a") as temporary:
+        code = (
+            "import sys; from dsareid.ground.files import atomic_path\n"
+            "with atomic_path(sys.argv[1]) as file: file.write_text('other'); print(file)\n"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "a")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() != str(temporary) and (tmp_path / "a").read_text() == "other"
+        temporary.write_text("ours")
+    assert (tmp_path / "a").read_text() == "ours" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def none(*arguments, **options):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.FileLock, "acquire", none)
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+# ---- JSON ----
+
+
+def test_json_as_a_type(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1, 2]}')
+    assert read_json(path, object) == {"a": [1, 2]}
+    assert read_json(path, dict[str, tuple[int, int]]) == {"a": (1, 2)}
+    assert read_json(path, TypeAdapter(dict[str, list[float]])) == {"a": [1.0, 2.0]}
+    path.write_bytes(b"\xef\xbb\xbf[]")
+    assert read_json(path, object) == []
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "not readable as JSON: "),
+        (b"{", "not readable as JSON: "),
+        (b"\xff", "not readable as JSON: "),
+        (b"[" * 100_000, "not readable as JSON: "),
+        (b'{"a": "b"}', "not the numbers of somebody: a: Input should be a valid integer"),
+        (b"[]", "not the numbers of somebody: the file: Input should be "),
+    ],
+)
+def test_json_that_is_none_or_another(tmp_path, content, words):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DSAError, match=f"{path}: {words}"):
+        read_json(path, dict[str, int], "the numbers of somebody")
+
+
+def test_json_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "a.json", object)
+    with pytest.raises(DSAError, match=f"{tmp_path}: cannot be read: Is a directory"):
+        read_json(tmp_path, object)

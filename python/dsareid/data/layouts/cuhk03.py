@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from dsareid.data.layouts.base import Count, Dataset, Found, Scan
-from dsareid.data.layouts.market_naming import LAYOUT, expected_counts, find_images, has_names
+from dsareid.data.layouts.market_naming import SCHEME, expected_counts, find_images, has_names
 
 MATLAB_FILES = ("cuhk-03.mat", "cuhk03_release/cuhk-03.mat")  # either, as distributed
 _NAME = re.compile(r"\d{4}_c[12]_\d+\.")
@@ -17,7 +17,7 @@ _NAME = re.compile(r"\d{4}_c[12]_\d+\.")
 def _dataset(kind: str, boxes: str, expected: dict[str, Count]) -> Dataset:
     return Dataset(
         name=f"CUHK03 {kind}",
-        layout=f"{LAYOUT}0003_c1_21.png (CUHK03-NP)",
+        layout=f"{SCHEME}0003_c1_21.png (CUHK03-NP)",
         citation=(
             "Li, Zhao, Xiao, Wang: DeepReID: Deep Filter Pairing Neural Network for Person "
             "Re-identification, CVPR 2014; protocol: Zhong, Zheng, Cao, Li: Re-ranking Person "

@@ -6,9 +6,9 @@ ROOT/bounding_box_train/0001_c1.jpg, and query and bounding_box_test; see market
 from pathlib import Path
 
 from dsareid.data.layouts.base import OWN_DATA, Dataset, Found, Scan
-from dsareid.data.layouts.market_naming import LAYOUT, PROTOCOLS, find_images, has_folders
+from dsareid.data.layouts.market_naming import PROTOCOLS, SCHEME, find_images, has_folders
 
-DATASET = Dataset(name=OWN_DATA, layout=f"{LAYOUT}0001_c1.jpg (Market-1501's)", protocols=PROTOCOLS)
+DATASET = Dataset(name=OWN_DATA, layout=f"{SCHEME}0001_c1.jpg (Market-1501's)", protocols=PROTOCOLS)
 
 
 def recognise(root: Path, scan: Scan) -> bool:

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from dsareid.data.layouts.base import Dataset, Found, Scan
-from dsareid.data.layouts.market_naming import LAYOUT, PROTOCOLS, expected_counts, find_images, has_names
+from dsareid.data.layouts.market_naming import PROTOCOLS, SCHEME, expected_counts, find_images, has_names
 
 DATASET = Dataset(
     name="Market-1501",
-    layout=f"{LAYOUT}0002_c1s1_000451_03.jpg",
+    layout=f"{SCHEME}0002_c1s1_000451_03.jpg",
     citation="Zheng, Shen, Tian, Wang, Wang, Tian: Scalable Person Re-identification: A Benchmark, ICCV 2015",
     protocols=PROTOCOLS,
     expected=expected_counts((12_936, 751), (3_368, 750), (15_913, 750)),  # 19,732 with junk

@@ -33,7 +33,7 @@ from dsareid.ground.errors import DSAError
 
 DISTRACTORS = "images"  # the folder
 NAME = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
-LAYOUT = f"{TRAIN}, {QUERY}, {GALLERY}; names begin with identity and camera, as "
+SCHEME = f"{TRAIN}, {QUERY}, {GALLERY}; names begin with identity and camera, as "
 PROTOCOLS = {
     "": "single query",
     "multi-query": "the features of the images in gt_bbox of a query's person and camera are averaged",

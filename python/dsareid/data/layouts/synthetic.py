@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from dsareid.data.layouts.base import Dataset, Found, Scan
-from dsareid.data.layouts.market_naming import LAYOUT, find_images, has_folders
+from dsareid.data.layouts.market_naming import SCHEME, find_images, has_folders
 
 SYNTH_RECORD = "synth.json"  # what dsareid synth was asked for
 DATASET = Dataset(
     name="synthetic",
-    layout=f"{LAYOUT}0001_c1s1_012345_00.jpg",
+    layout=f"{SCHEME}0001_c1s1_012345_00.jpg",
     citation="none: rendered by dsareid synth",
 )
 

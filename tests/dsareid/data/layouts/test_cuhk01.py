@@ -110,6 +110,7 @@ def test_a_store_of_it(tmp_path):
     assert store.path == root / "store-4x2-871-s5" and store.header.protocol == "871-s5"
     tested = len(draw_test(100, 5) & set(range(1, 102)))
     assert store.header.splits == {TRAIN: 4 * (101 - tested), QUERY: 2 * tested, GALLERY: 2 * tested}
+    assert store.header.expected == {TRAIN: (3484, 871), QUERY: (200, 100), GALLERY: (200, 100)}
     row = store.names.index("campus/0001001.png")
     assert store.has_iuv.sum() == 1 and store.has_iuv[row] and (store.iuv[row] == 7).all()
     with pytest.raises(DSAError, match="packed by the protocol 871-s5, not by 485-s0"):

@@ -2,12 +2,49 @@
 
 import os
 import shutil
+from functools import partial
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
+from dsareid.data import layouts
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
+from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN, scan_folder
 from dsareid.ground.errors import DSAError
+
+
+def test_every_data_set_is_a_module_in_the_table():
+    """With its record, how it is recognised and how its images are found; the other modules are shared."""
+    modules = {name: import_module(f"{layouts.__name__}.{name}") for name in layouts.LAYOUTS}
+    for name, module in modules.items():
+        records = getattr(module, "KINDS", None) or {"": module.DATASET}
+        assert all(record.name and record.layout for record in records.values()), name
+        assert callable(module.recognise) and callable(module.find)
+    others = {"base", "market_naming", "own_labels", "cuhk03_matlab", "summary"}
+    assert {module.name for module in iter_modules(layouts.__path__)} == {*modules, *others}
+
+
+@pytest.mark.parametrize(
+    "names, module",
+    [
+        (["synth.json", TRAIN], "synthetic"),
+        (["synth.json", "train"], "identity_folders"),
+        ([TRAIN, "data.csv", "train", "campus"], "identity_names"),
+        ([GALLERY, "data.csv"], "identity_names"),
+        (["query", "data.csv"], "csv_list"),
+        (["query", "campus"], "identity_names"),
+        (["query", "train"], "identity_folders"),
+        (["query", "gallery", "campus"], "identity_folders"),
+        (["data.csv", "campus"], "csv_list"),
+        (["campus"], "cuhk01"),
+    ],
+)
+def test_what_is_recognised_first(tmp_path, names, module):
+    for name in names:
+        (tmp_path / name).mkdir()
+    found = layouts._recognise(tmp_path, partial(scan_folder, tmp_path))
+    assert found.__name__ == f"{layouts.__name__}.{module}"
 
 
 def test_a_listing(tiny_data):

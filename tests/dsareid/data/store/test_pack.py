@@ -141,6 +141,25 @@ def test_a_data_set_of_one_folder(own_data, tmp_path):
         store.select(QUERY, iuv=False)
 
 
+def test_expected_counts_are_in_the_header(own_data, tmp_path):
+    """By the protocol; nobody derives them again."""
+    store = pack(own_data, tmp_path / "out")
+    expected = {TRAIN: (12_936, 751), QUERY: (3_368, 750), GALLERY: (15_913, 750)}
+    assert open_store(store.path).header.expected == expected
+    assert store.different_counts() == [
+        (TRAIN, (12_936, 751), (16, 4)),
+        (QUERY, (3_368, 750), (2, 2)),
+        (GALLERY, (15_913, 750), (9, 2)),
+    ]
+    (own_data / "images").mkdir()
+    shutil.copy(first_of(own_data / QUERY), own_data / "images/00000001.png")
+    more = pack(own_data, tmp_path / "more", protocol="distractors").header.expected
+    assert more.keys() == {TRAIN, QUERY}  # how many distractors there are is not known
+    (own_data / "synth.json").write_text("{}")
+    store = pack(own_data, tmp_path / "synthetic")
+    assert store.header.expected == {} and store.different_counts() == []
+
+
 def test_synthetic_is_remembered(own_data, tmp_path):
     (own_data / "synth.json").write_text("{}")
     assert pack(own_data, tmp_path / "out").header.synthetic
