@@ -1,0 +1,9 @@
+"""One thread for each worker of pytest-xdist and for the programs that tests start: the workers fill the cores."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
