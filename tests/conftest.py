@@ -1,4 +1,4 @@
-"""One thread for each worker of pytest-xdist and for the programs that tests start: the workers fill the cores."""
+"""One thread for each worker of pytest-xdist and each program that a test starts: the workers fill the cores."""
 
 import os
 

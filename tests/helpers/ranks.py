@@ -1,4 +1,4 @@
-"""Python programs in one or several processes, with torchrun's environment, from a process that has torch loaded.
+"""Python programs in several processes, with torchrun's environment, from a process that has torch loaded.
 
     run([SCRIPT or "-m", MODULE, ARGUMENTS...], count)     exit status, stdout, stderr
     start(...)                                             the same, while it runs

@@ -28,7 +28,9 @@ def digest(*parts: object) -> str:
     """Of paths the content, of all else the text."""
     result = hashlib.sha256()
     for part in parts:
-        content = part.name.encode() + b"\0" + part.read_bytes() if isinstance(part, Path) else repr(part).encode()
+        content = (
+            part.name.encode() + b"\0" + part.read_bytes() if isinstance(part, Path) else repr(part).encode()
+        )
         result.update(str(len(content)).encode() + b"\0" + content)
     return result.hexdigest()[:16]
 

@@ -2,16 +2,10 @@
 
 import fuzz
 import pytest
-import torch
 from readers import READERS
 
 # Of a reader: few where each takes long. Together they stay below half a minute.
 QUICK, SLOW = 200, 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def names():

@@ -229,10 +229,16 @@ def program(name: str, mode: str) -> Path:
     key = (counted, *kernels(name), *headers, HERE / "harness.py")
     folder = shared_cache.made(f"simt-{name}{'-count' * counted}", key, write)
     include = [f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
-    kernel_flags = [*COMMON, *flags["kernels"], *flags["define"], f"-I{folder}", *include, "-include", "simt.h"]
-    jobs = [
-        (path, kernel_flags, [*folder.glob("*.*h")]) for path in sorted(folder.glob("*.cu"))
+    kernel_flags = [
+        *COMMON,
+        *flags["kernels"],
+        *flags["define"],
+        f"-I{folder}",
+        *include,
+        "-include",
+        "simt.h",
     ]
+    jobs = [(path, kernel_flags, [*folder.glob("*.*h")]) for path in sorted(folder.glob("*.cu"))]
     for path in hosts(name, mode):
         # Which sanitizer it is concerns the scheduler alone, so the other objects serve several modes.
         define = flags["define"] if counted or path.name == "simt.cpp" else []
