@@ -1,4 +1,4 @@
-"""One thread for each worker of pytest-xdist and each program that a test starts: the workers fill the cores."""
+"""One thread for each worker and each program that a test starts: pytest-xdist fills the cores."""
 
 import os
 

@@ -1,8 +1,9 @@
 """Every block of code of the site and of the README runs, page by page, in order, as a reader would run it.
 
-A page has a folder of its own with what docs_world.py makes, one Python namespace for its ```python blocks
-and one shell for its ```sh blocks. What the networks and data sets are made smaller by is in docs_commands.py.
-A block that cannot run here is in NOT_RUN, by how its first line begins, with the reason; all others must run.
+A page has a folder of its own with what docs_world.py makes, one Python namespace for its ```python
+blocks and one shell for its ```sh blocks. What the networks and data sets are made smaller by is in
+docs_commands.py. A block that cannot run here is in NOT_RUN, by how its first line begins, with the reason;
+all others must run.
 """
 
 import os

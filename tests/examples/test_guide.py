@@ -16,6 +16,8 @@ from torchvision.models import convnext_tiny, resnet18
 from dsareid.data.iuv import write_iuv
 from dsareid.data.torch_dataset import DSAPBatch
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("resnet18", "convnext", "timm_vit")
 

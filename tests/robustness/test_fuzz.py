@@ -4,6 +4,8 @@ import fuzz
 import pytest
 from readers import READERS
 
+pytestmark = pytest.mark.slow
+
 # Of a reader: few where each takes long. Together they stay below half a minute.
 QUICK, SLOW = 200, 5
 

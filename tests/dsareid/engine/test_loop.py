@@ -137,8 +137,8 @@ def test_a_run_that_starts_from_another(whole_run, tiny_data, tmp_path):
     model = build_model(config, 9)
     own = {name: value.clone() for name, value in model.state_dict().items()}
     initialise(model, config.weights)
+    theirs = checkpoint(whole_run)["model"]
     for name, value in model.state_dict().items():
-        theirs = checkpoint(whole_run)["model"]
         assert torch.equal(value, own[name] if name.startswith("classify_") else theirs[name])
     train(config)
     for wrong in ({"model": "two-branch"}, {"network": dataclasses.replace(NETWORK, width=1 / 4)}):

@@ -1,4 +1,4 @@
-"""Precision, layout, accumulation, compilation, kinds of BatchNorm: alone, together, against plain training."""
+"""Precision, layout, accumulation, compilation and kinds of BatchNorm, against plain training."""
 
 import dataclasses
 import json
