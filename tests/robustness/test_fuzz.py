@@ -1,4 +1,4 @@
-"""A few hundred damaged files for every reader; `python tests/robustness/fuzz.py` reads 100,000."""
+"""A few hundred damaged files for every reader; `make fuzz` reads 100,000."""
 
 import fuzz
 import pytest
