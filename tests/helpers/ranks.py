@@ -108,6 +108,8 @@ def _run(arguments: list[str], folder: Path, rank: int, count: int, port: int) -
         status = 0
     except SystemExit as end:
         status = end.code or 0
+        if not isinstance(status, int):
+            print(status, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush(), sys.stderr.flush()
