@@ -1,13 +1,16 @@
 # The commands a developer types. All of them can be run again and skip what is done.
 #
 #   make demo    install, build, make the synthetic data set, train, evaluate, write a report
-#   make test    install, build, run every test
+#   make test    install, build, run every test (about 10 minutes on two cores)
+#   make test-fast   without those that need a compiler, a group of processes or the documentation (2 minutes)
+#   make check   ruff, clang-format and mypy, pinned (a minute)
 #   make setup   install and build alone (make build is the same: it compiles what changed)
 #   make bench   the benchmarks of the README (minutes)
 #   make kernels what the CUDA kernels do to memory and need of a card, found out without one
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make docs    the site of docs/ into build/site, without network
 #   make wheel   a wheel of all of it into dist/
+#   make fuzz    read 100,000 damaged files;  make kills: end commands with kill -9 at 200 random moments
 #   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
 #   make clean   remove what build and demo made; the installed packages stay
 
@@ -18,6 +21,10 @@ DSAREID := $(VENV)/bin/dsareid
 # One pair that is known to go together; a bare "torch" would take whatever is newest.
 TORCH := torch==2.14.1 torchvision==0.29.1
 OLDEST_TORCH := torch==2.10.0  # of those that pyproject.toml allows
+# Of tests: as many workers as cores, each with whole files, so that a file's fixtures are made once.
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=20
+FAST := not compiles and not processes and not documents and not slow
 TOOLS := setuptools wheel ninja pybind11
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
@@ -25,35 +32,53 @@ SOURCES := $(shell find csrc -type f)
 DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
-.PHONY: demo test setup build bench kernels gpu docs wheel check-wheel clean
+CXX_FILES := find csrc tests examples benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
+SCRIPT := PYTHONPATH=tests/helpers $(PY)
+
+.PHONY: demo test test-fast check setup build bench fuzz kills kernels gpu docs wheel check-wheel clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
 
 test: build
-	$(PY) -m pytest
+	$(PYTEST)
+
+test-fast: build
+	$(PYTEST) -m "$(FAST)"
+
+check: $(VENV)/.checkers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(CXX_FILES) | xargs $(VENV)/bin/clang-format --dry-run --Werror
+	$(VENV)/bin/mypy
 
 setup build: $(VENV)/.built
 
 bench: build
 	$(PIP) numba spdl-core pytest-benchmark
-	$(PY) benchmarks/warp.py
-	$(PY) benchmarks/batch.py
-	$(PY) benchmarks/loader.py
-	$(PY) benchmarks/training.py
-	$(PY) tests/robustness/soak_loader.py
-	$(PY) -m pytest -q benchmarks/micro.py
-	$(PY) benchmarks/merge.py
-	$(PY) benchmarks/dsag.py
-	$(PY) benchmarks/rank.py
-	$(PY) benchmarks/densepose.py
-	$(PY) benchmarks/export.py
-	$(PY) benchmarks/gallery.py
+	$(SCRIPT) benchmarks/warp.py
+	$(SCRIPT) benchmarks/batch.py
+	$(SCRIPT) benchmarks/loader.py
+	$(SCRIPT) benchmarks/training.py
+	$(SCRIPT) tests/robustness/soak_loader.py
+	$(SCRIPT) -m pytest -q benchmarks/micro.py
+	$(SCRIPT) benchmarks/merge.py
+	$(SCRIPT) benchmarks/dsag.py
+	$(SCRIPT) benchmarks/rank.py
+	$(SCRIPT) benchmarks/densepose.py
+	$(SCRIPT) benchmarks/export.py
+	$(SCRIPT) benchmarks/gallery.py
+
+fuzz: build
+	$(SCRIPT) tests/robustness/fuzz.py
+
+kills: build
+	$(SCRIPT) tests/robustness/kills.py
 
 kernels: $(VENV)/.torch
-	@$(PY) tests/helpers/cuda_resources.py
+	@$(SCRIPT) tests/helpers/cuda_resources.py
 	@echo
-	@$(PY) tests/simt/report.py
+	@$(SCRIPT) tests/simt/report.py
 
 gpu:
 	@PYTHON=$(PYTHON) sh scripts/gpu.sh
@@ -85,6 +110,11 @@ $(VENV)/.torch: scripts/prerequisites.sh
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml setup.py
 	@echo "installing dsareid and what it needs"
 	DSA_BUILD=0 $(PIP) --no-build-isolation --editable ".[test]"
+	@touch $@
+
+$(VENV)/.checkers: $(VENV)/.installed
+	@echo "installing the checkers"
+	DSA_BUILD=0 $(PIP) --no-build-isolation --editable ".[check]"
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)

@@ -1,12 +1,20 @@
 #!/bin/sh
-# Names what a fresh machine lacks, with the line that brings it, before anything is downloaded.
+# Names what a fresh machine lacks, before anything is downloaded.
+#
+#   sh scripts/prerequisites.sh PYTHON           to build: an error with the line that brings it
+#   sh scripts/prerequisites.sh PYTHON --tests   to build and to skip no test for want of a package: their
+#                                                names alone, for .ci/run
 python=${1:-python3}
 missing=""
 
+needs() { # COMMAND PACKAGE
+  command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
 if ! command -v "$python" >/dev/null 2>&1; then
   missing="$missing $python $python-venv $python-dev"
-elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-  echo "error: $python is $("$python" -V 2>&1), but 3.10 or later is needed; name another one with" \
+elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "error: $python is $("$python" -V 2>&1), but 3.11 or later is needed; name another one with" \
     "make PYTHON=python3.12" >&2
   exit 1
 else
@@ -14,9 +22,16 @@ else
   header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
   [ -f "$header" ] || missing="$missing python3-dev"
 fi
-command -v g++ >/dev/null 2>&1 || command -v c++ >/dev/null 2>&1 || missing="$missing g++"
+command -v g++ >/dev/null 2>&1 || needs c++ g++
 
-if [ -n "$missing" ]; then
+if [ "${2:-}" = --tests ]; then
+  needs make make
+  needs g++ g++      # native programs and their sanitizers
+  needs cmake cmake  # csrc/ as a library
+  needs nm binutils  # the stable ABI
+  needs setarch util-linux
+  echo "$missing" | tr ' ' '\n' | sort -u | xargs
+elif [ -n "$missing" ]; then
   echo "error: this machine lacks:$missing" >&2
   echo "       sudo apt-get install -y$missing" >&2
   exit 1

@@ -1,14 +1,20 @@
 """CMakeLists.txt builds csrc/ without torch, its ctest tests pass, and a program can use what it installs."""
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shared_cache
+
+pytestmark = [
+    pytest.mark.compiles,
+    pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed"),
+]
 
 ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "csrc"
 BACKENDS = {
     "cpu": "-DCMAKE_CUDA_COMPILER=NOTFOUND",
     "cuda": "-DCMAKE_CUDA_ARCHITECTURES=80",  # all of them are test_cuda_compiles' business
@@ -34,40 +40,38 @@ def part_images():
     return patches.reshape(32, 24 * 32, 3).astype(np.uint8)
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_build_install_and_use(tmp_path, backend):
+@pytest.fixture(params=BACKENDS)
+def installed(request) -> Path:
+    """A folder with ctest's report and the installed library, from tests' shared cache."""
+    backend = request.param
     if backend == "cuda" and shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed")
-    build, prefix, example = tmp_path / "build", tmp_path / "prefix", tmp_path / "example"
 
-    run("cmake", "-S", ROOT, "-B", build, BACKENDS[backend])
-    run("cmake", "--build", build, "--parallel", "2")
-    report = run("ctest", "--test-dir", build, "--output-on-failure")
-    assert "100% tests passed, 0 tests failed out of 2" in report
+    def make(folder: Path) -> None:
+        build = folder / "build"
+        run("cmake", "-S", ROOT, "-B", build, BACKENDS[backend])
+        run("cmake", "--build", build, "--parallel", "2")
+        (folder / "report").write_text(run("ctest", "--test-dir", build, "--output-on-failure"))
+        run("cmake", "--install", build, "--prefix", folder / "prefix")
+        shutil.rmtree(build)  # what is installed stands alone
 
-    run("cmake", "--install", build, "--prefix", prefix)
-    shutil.rmtree(build)  # what is installed stands alone
-    shutil.copytree(ROOT / "examples/cpp", tmp_path / "source")
-    if backend == "cuda":
-        (tmp_path / "source/cuda.cpp").write_text(CALLS_CUDA)
-        with open(tmp_path / "source/CMakeLists.txt", "a") as lists:
+    sources = [path for path in sorted(CSRC.glob("*.*")) if path.is_file()]
+    others = ("CMakeLists.txt", "pyproject.toml", "tests/csrc/test_kernels.cpp", "examples/cpp/main.cpp")
+    key = (BACKENDS[backend], run("cmake", "--version"), *sources, *(ROOT / name for name in others))
+    return shared_cache.made(f"cmake-{backend}", (*key, Path(__file__)), make)
+
+
+def test_build_install_and_use(installed, tmp_path):
+    example, source = tmp_path / "example", tmp_path / "source"
+    assert "100% tests passed, 0 tests failed out of 2" in (installed / "report").read_text()
+    shutil.copytree(ROOT / "examples/cpp", source)
+    if "cuda" in installed.name:
+        (source / "cuda.cpp").write_text(CALLS_CUDA)
+        with open(source / "CMakeLists.txt", "a") as lists:
             lists.write("add_executable(cuda cuda.cpp)\ntarget_link_libraries(cuda dsa::dsa)\n")
-    run("cmake", "-S", tmp_path / "source", "-B", example, f"-DCMAKE_PREFIX_PATH={prefix}")
+    run("cmake", "-S", source, "-B", example, f"-DCMAKE_PREFIX_PATH={installed / 'prefix'}")
     run("cmake", "--build", example)
     assert "19032 of 24576 cells" in run(example / "part_images", tmp_path / "parts.ppm")
     picture = (tmp_path / "parts.ppm").read_bytes()
     header = b"P6 768 32 255\n"
     assert picture == header + part_images().tobytes()
-
-
-def test_every_operation_is_in_the_library():
-    """CMakeLists.txt names the sources and the public headers; none of csrc/ is forgotten."""
-    text = (ROOT / "CMakeLists.txt").read_text()
-    sources = [path.name for pattern in ("*.cpp", "*.cu") for path in (ROOT / "csrc").glob(pattern)]
-    public = {name.replace(".cpp", ".h") for name in sources if name.endswith(".cpp")}
-    for _ in range(3):  # and what those include
-        for name in list(public):
-            public |= set(re.findall(r'#include "(.+)"', (ROOT / "csrc" / name).read_text()))
-    assert {"warp.h", "number.h", "parts.h"} <= public
-    assert not [name for name in [*sources, *public] if f"  csrc/{name}\n" not in text]

@@ -7,7 +7,10 @@ import cuda_resources as resources
 import pytest
 from cuda_resources import CSRC
 
-needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+pytestmark = [
+    pytest.mark.compiles,
+    pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +18,6 @@ def kernels():
     return resources.all_kernels()
 
 
-@needs_nvcc
 def test_every_kernel_is_there_for_every_architecture(kernels):
     sources = "".join(path.read_text() for path in CSRC.glob("*.cuh"))
     written = set(re.findall(r"\b(\w+_kernel)\(", sources))
@@ -24,7 +26,6 @@ def test_every_kernel_is_there_for_every_architecture(kernels):
         assert [k.architecture for k in kernels if k.name == name] == list(resources.ARCHITECTURES)
 
 
-@needs_nvcc
 def test_no_spills_no_stack_and_registers_within_budget(kernels):
     for kernel in kernels:
         budget = resources.REGISTERS_75 if kernel.architecture == 75 else resources.REGISTERS
@@ -32,7 +33,6 @@ def test_no_spills_no_stack_and_registers_within_budget(kernels):
         assert kernel.registers <= budget[kernel.family], kernel
 
 
-@needs_nvcc
 @pytest.mark.skipif(resources.tool("cuobjdump") is None, reason="cuobjdump is not installed")
 def test_disassembly_has_wide_accesses_and_no_local_memory(kernels):
     assert any(not kernel.is_vector_form for kernel in kernels)
@@ -54,7 +54,6 @@ __global__ void __launch_bounds__(1024, 2) bad_kernel(const float* in, float* ou
 """
 
 
-@needs_nvcc
 def test_the_gates_see_a_kernel_that_breaks_them(tmp_path):
     (tmp_path / "bad.cu").write_text(SPILLING)
     (kernel,) = resources.kernels_of(tmp_path / "bad.cu", 80, tmp_path)
@@ -63,15 +62,7 @@ def test_the_gates_see_a_kernel_that_breaks_them(tmp_path):
     assert kernel.wide_loads in (None, 0)
 
 
-@needs_nvcc
 def test_compile_errors_are_shown(tmp_path):
     (tmp_path / "broken.cu").write_text("__global__ void k() { nonsense; }")
     with pytest.raises(RuntimeError, match="nonsense"):
         resources.kernels_of(tmp_path / "broken.cu", 80, tmp_path)
-
-
-def test_sources_know_nothing_of_torch_or_python():
-    """Outside torch/ and core/, csrc/ is plain C++ and CUDA."""
-    for path in (path for end in ("h", "cpp", "cu", "cuh") for path in CSRC.glob(f"*.{end}")):
-        includes = re.findall(r'#include [<"]([^>"]+)', path.read_text())
-        assert not [name for name in includes if "torch" in name or "Python" in name], path

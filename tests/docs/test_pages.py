@@ -1,8 +1,9 @@
 """Every block of code of the site and of the README runs, page by page, in order, as a reader would run it.
 
-A page has a folder of its own with what world.py makes, one Python namespace for its ```python blocks and
-one shell for its ```sh blocks. What the networks and data sets are made smaller by is in commands.py. A
-block that cannot run here is in NOT_RUN, by how its first line begins, with the reason; all others must run.
+A page has a folder of its own with what docs_world.py makes, one Python namespace for its ```python
+blocks and one shell for its ```sh blocks. What the networks and data sets are made smaller by is in
+docs_commands.py. A block that cannot run here is in NOT_RUN, by how its first line begins, with the reason;
+all others must run.
 """
 
 import os
@@ -59,7 +60,7 @@ class Shell:
     def __init__(self, folder: Path, search: str):
         self.folder, self.log = folder, folder / ".log"
         read, write = os.pipe()
-        environment = os.environ | {"PATH": search, "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PATH": search}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 ["bash", "-e"],
@@ -94,28 +95,24 @@ class Shell:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A folder with the prepared names, and PATH with the commands."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     base = tmp_path_factory.mktemp("pages")
     (base / "world").mkdir()
     world.make_world(base / "world")
     command = [sys.executable, Path(commands.__file__), base / "socket"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout.readline() == b"ready\n"
     commands.write_commands(base / "bin", base / "socket")
     yield base / "world", f"{base / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     server.kill()
     server.wait()
     server.stdout.close()
-    torch.set_num_threads(threads)
 
 
 def to_run(page: Path) -> list[Block]:
     return [block for block in blocks(page) if not block.first.startswith(tuple(NOT_RUN))]
 
 
+@pytest.mark.documents
 @pytest.mark.parametrize("page", list(filter(to_run, PAGES)), ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run(page, prepared, tmp_path, monkeypatch):
     source, search = prepared
@@ -144,20 +141,6 @@ def test_what_is_not_run_is_there():
     assert not [x for x in NOT_RUN if not any(line.startswith(x) for line in first)], (
         "entries of NOT_RUN that no block begins with"
     )
-
-
-QUOTED = {
-    "index.md": ["56.1     70.0     94.7     98.0", "30.0     41.3     76.7     87.0", "about 4 minutes"],
-    "data.md": ["26,706", "29 times", "1.07 times"],
-    "paper.md": ["+0.2 mAP", "51.0 against 61.2", "65.3", "59.7"],
-}
-
-
-@pytest.mark.parametrize("page", QUOTED)
-def test_figures_are_those_of_the_readme(page):
-    readme, text = (" ".join(path.read_text().split()) for path in (ROOT / "README.md", ROOT / "docs" / page))
-    for figure in map(lambda x: " ".join(x.split()), QUOTED[page]):
-        assert figure in text and figure in readme, figure
 
 
 def test_every_page_is_in_the_navigation():

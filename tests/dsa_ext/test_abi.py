@@ -19,9 +19,12 @@ TORCH_HEADERS = ("torch/csrc/stable/c/shim.h", "torch/csrc/inductor/aoti_torch/c
 SYSTEM = r"lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+)\.so\.\d+|ld-linux.*"
 TORCH = r"lib(c10|c10_cuda|torch|torch_cpu|torch_cuda)\.so"
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("nm", "readelf", "g++"))), reason="needs nm, readelf and g++"
-)
+pytestmark = [
+    pytest.mark.compiles,
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("nm", "readelf", "g++"))), reason="needs nm, readelf and g++"
+    ),
+]
 
 
 def output(*command) -> str:

@@ -60,12 +60,14 @@ def test_every_kernel_is_tried():
     assert list(INSTANCES) == list(KERNELS)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("architecture", [75, 90])
 @pytest.mark.parametrize("name", INSTANCES)
 def test_nvrtc_compiles(name, architecture):
     compile_at_run_time(kernel_source(name), INSTANCES[name], architecture)
 
 
+@pytest.mark.compiles
 def test_nvrtc_is_really_asked():
     with pytest.raises(ValueError, match="nonsense"):
         compile_at_run_time(kernel_source("rank") + "\n__global__ void k() { nonsense; }")
@@ -83,6 +85,7 @@ def test_unknown_name():
         kernel_source("augment")
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 def test_the_examples_struct_is_the_kernels(example, tmp_path):
     source = ["#include <cstddef>", kernel_source("warp"), "using namespace dsa;"]

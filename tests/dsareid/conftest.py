@@ -9,14 +9,6 @@ from tiny_market import make_data, write_person
 from dsareid.data.store.pack import pack
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Networks this small only wait for each other's threads, above all on a busy machine."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def add_person():
     """write_person, for tests that need more images."""

@@ -16,18 +16,16 @@ from torchvision.models import convnext_tiny, resnet18
 from dsareid.data.iuv import write_iuv
 from dsareid.data.torch_dataset import DSAPBatch
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("resnet18", "convnext", "timm_vit")
 
 
 @pytest.fixture(autouse=True)
 def as_scripts(monkeypatch):
-    """They are imported as Python runs them, from their own folder, and compute on one thread."""
+    """They are imported as Python runs them, from their own folder."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +118,3 @@ def test_batches_of_several_images_of_everyone(market):
     for batch in loader:
         assert batch.label.bincount().tolist() == [4, 4]
         assert batch.image.shape == (8, 3, 128, 64) and batch.dsap.shape == (8, 24, 3, 32, 32)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_thirty_lines_are_enough(name):
-    text = (EXAMPLES / f"guide_{name}.py").read_text().split('"""\n', 1)[1]
-    lines = [line.strip() for line in text.splitlines()]
-    assert 15 < sum(bool(line) and not line.startswith(("#", '"""')) for line in lines) < 30

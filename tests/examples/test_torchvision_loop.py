@@ -1,4 +1,4 @@
-"""examples/torchvision_loop.py runs, and is as short as it says."""
+"""examples/torchvision_loop.py runs and learns."""
 
 import importlib.util
 import re
@@ -54,9 +54,3 @@ def test_it_learns(data, capsys):
     values = losses(capsys.readouterr().out)
     assert len(values) == 4 and values[-1] < 0.7 * values[0]
     assert network(torch.zeros(2, 3, 128, 64)).shape == (2, 512)
-
-
-def test_ten_lines_are_enough():
-    lines = EXAMPLE.read_text().splitlines()
-    assert len(lines) < 80
-    assert 5 < sum(line.endswith("# DSAP") for line in lines) <= 10

@@ -6,15 +6,17 @@ Nothing here needs a GPU. The budgets are those that the kernels' head comments 
 """
 
 import functools
+import json
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import shared_cache
 
 CSRC = Path(__file__).parents[2] / "csrc"
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -143,13 +145,30 @@ def kernels_of(source: Path, architecture: int, folder: Path) -> list[Kernel]:
     return kernels
 
 
+def cached_kernels(source: Path, architecture: int) -> list[Kernel]:
+    """kernels_of, from tests' shared cache."""
+
+    def make(folder: Path) -> None:
+        found = kernels_of(source, architecture, folder)
+        (folder / "kernels.json").write_text(json.dumps([asdict(kernel) for kernel in found]))
+
+    headers = [*CSRC.glob("*.h"), *CSRC.glob("*.cuh")]
+    key = (architecture, nvcc_version(), tool("cuobjdump"), source, *sorted(headers), Path(__file__))
+    folder = shared_cache.made(f"nvcc-{source.stem}-{architecture}", key, make)
+    return [Kernel(**entry) for entry in json.loads((folder / "kernels.json").read_text())]
+
+
+@functools.cache
+def nvcc_version() -> str:
+    return subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+
+
 @functools.cache
 def all_kernels() -> tuple[Kernel, ...]:
-    """Every kernel of every source for every architecture; about half a minute."""
+    """Every kernel of every source for every architecture; the first time about half a minute."""
     jobs = [(source, a) for source in sorted(CSRC.glob("*.cu")) for a in ARCHITECTURES]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda job: kernels_of(*job, Path(folder)), jobs)
-        return tuple(kernel for kernels in found for kernel in kernels)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(k for found in pool.map(lambda job: cached_kernels(*job), jobs) for k in found)
 
 
 def main() -> None:

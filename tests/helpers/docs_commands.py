@@ -15,6 +15,8 @@ import socket
 import sys
 from pathlib import Path
 
+import ranks
+
 # Every preset, where the page's command line does not say otherwise.
 SMALLER = {
     "epochs": 1,
@@ -75,19 +77,11 @@ def run_several(arguments: list[str]) -> int:
     option, count, *module = arguments[:4]
     if [option, *module] != ["--nproc-per-node", "-m", "dsareid"]:
         raise SystemExit(f"torchrun of the pages takes --nproc-per-node N -m dsareid, not {arguments[:4]}")
-    world = min(int(count), MOST_PROCESSES)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    world, port = min(int(count), MOST_PROCESSES), ranks.free_port()
     children = []
     for rank in range(world):
         if not (child := os.fork()):
-            os.environ |= {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(world),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            }
+            os.environ |= ranks.environment(rank, world, port)
             finish(lambda: run("dsareid", arguments[4:]))
         children.append(child)
     return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)

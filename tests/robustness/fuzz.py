@@ -1,6 +1,8 @@
 """Damaged files for every reader: each read must end in a result or in a DSAError.
 
     export PYTHONPATH=tests/helpers
+    make fuzz                       100,000 inputs
+    export PYTHONPATH=tests/helpers
     python tests/robustness/fuzz.py [--inputs 100000] [--reader NAME] [--seed 0] [--keep FOLDER]
     python tests/robustness/fuzz.py --reader NAME --seed 0 --again 4711      one input, in this process
 
@@ -211,7 +213,8 @@ def _keep(tally: Tally, name: str, seed: int, number: int, keep: Path, why: str)
     """Write down how an input failed, with the damaged file itself."""
     from readers import find
 
-    again = f"python tests/robustness/fuzz.py --reader {name!r} --seed {seed} --again {number}"
+    script = "PYTHONPATH=tests/helpers python tests/robustness/fuzz.py"
+    again = f"{script} --reader {name!r} --seed {seed} --again {number}"
     tally.failures.append(f"{again}\n    {why.strip().splitlines()[-1]}")
     place = keep / f"{name}-{seed}-{number}".replace(" ", "-").replace("/", "-")
     place.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,13 @@
-"""A few hundred damaged files for every reader; `python tests/robustness/fuzz.py` reads 100,000."""
+"""A few hundred damaged files for every reader; `make fuzz` reads 100,000."""
 
 import fuzz
 import pytest
-import torch
 from readers import READERS
+
+pytestmark = pytest.mark.slow
 
 # Of a reader: few where each takes long. Together they stay below half a minute.
 QUICK, SLOW = 200, 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def names():

@@ -5,6 +5,8 @@ import sys
 import kills
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_packing_survives_being_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(kills, "IMAGES_READ", 1536)

@@ -1,4 +1,4 @@
-"""Turns csrc/*.cu into C++ and builds the native test programs, once for each content of the sources.
+"""Turns csrc/*.cu into C++ and builds the native test programs.
 
     program(name, mode)    the path of tests/simt/<name>.cpp, built with the kernels and the CPU backend
     sites(source)          the barriers and atomics that can be broken on purpose
@@ -7,21 +7,19 @@ Modes: "plain", "address", "thread" (the sanitizers) and "count" (the counters o
 """
 
 import functools
-import hashlib
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import shared_cache
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
-BUILD = ROOT / "build" / "simt"
 
 COMMON = [
     "-std=c++20",
@@ -204,73 +202,46 @@ def sites() -> list[Site]:
 
 
 def hosts(name: str, mode: str) -> list[Path]:
-    """The C++ files of a program: its own, the harness and the CPU backend."""
+    """The C++ files of a program, apart from the CPU backend: its own and the harness."""
     cases = sorted(HERE.glob("cases_*.cpp")) if name == "kernels" else []
     counters = [HERE / "counters.cpp"] if mode == "count" else []
-    return [HERE / f"{name}.cpp", *cases, HERE / "simt.cpp", *counters, *sorted(CSRC.glob("*.cpp"))]
+    return [HERE / f"{name}.cpp", *cases, HERE / "simt.cpp", *counters]
 
 
 def kernels(name: str) -> list[Path]:
     return [HERE / "planted.cu"] if name == "planted" else cuda_sources()
 
 
-def digest(name: str, mode: str, extra: bytes = b"") -> str:
-    """A hash of all that a program is made of."""
-    result = hashlib.sha256(repr((MODES[mode], HOST)).encode() + extra)
-    headers = [*sorted(CSRC.glob("*.h")), *sorted(HERE.glob("*.h"))]
-    for path in [*hosts(name, mode), *kernels(name), *headers, HERE / "harness.py"]:
-        result.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return result.hexdigest()[:16]
-
-
 def program(name: str, mode: str) -> Path:
-    """The native program tests/simt/<name>.cpp, built if there is none of this content yet.
+    """The native program tests/simt/<name>.cpp, from tests' shared cache.
 
     Raises RuntimeError with the compiler's words.
     """
-    folder = BUILD / f"{name}-{mode}-{digest(name, mode)}"
-    target = folder / name
-    if target.exists():
-        return target
-    for old in BUILD.glob(f"{name}-{mode}-*"):
-        shutil.rmtree(old, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for file, text in converted(kernels(name))[0].items():
-        (folder / file).write_text(mark_loops(text) if mode == "count" else text)
 
-    for header in CSRC.glob("*.h"):  # beside the converted ones, which an #include in them must find
-        shutil.copy(header, folder)
+    def write(folder: Path) -> None:
+        for file, text in converted(kernels(name))[0].items():
+            (folder / file).write_text(mark_loops(text) if mode == "count" else text)
+        for header in headers:  # beside the converted ones, which an #include in them must find
+            shutil.copy(header, folder)
 
-    flags = MODES[mode]
-    include = [f"-I{folder}", f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
-    as_cpp = ["-include", "simt.h", "-x", "c++"]
-    jobs = [
-        [
-            "g++",
-            *COMMON,
-            *flags["kernels"],
-            *flags["define"],
-            *include,
-            *as_cpp,
-            "-c",
-            path,
-            "-o",
-            f"{path}.o",
-        ]
-        for path in sorted(folder.glob("*.cu"))
+    headers, flags = sorted([*CSRC.glob("*.h"), *HERE.glob("*.h")]), MODES[mode]
+    counted = mode == "count"
+    key = (counted, *kernels(name), *headers, HERE / "harness.py")
+    folder = shared_cache.made(f"simt-{name}{'-count' * counted}", key, write)
+    include = [f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
+    kernel_flags = [
+        *COMMON,
+        *flags["kernels"],
+        *flags["define"],
+        f"-I{folder}",
+        *include,
+        "-include",
+        "simt.h",
     ]
+    jobs = [(path, kernel_flags, [*folder.glob("*.*h")]) for path in sorted(folder.glob("*.cu"))]
     for path in hosts(name, mode):
-        jobs.append(["g++", *HOST, *flags["define"], *include, "-c", path, "-o", folder / f"{path.name}.o"])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile_one, jobs))
-    objects = [job[-1] for job in jobs]
-    temporary = folder / f"{name}.part"
-    compile_one(["g++", "-pthread", *flags["link"], *objects, "-o", temporary])
-    temporary.rename(target)  # only a whole program has the name that is looked for
-    return target
-
-
-def compile_one(command: list) -> None:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr[:4000]}")
+        # Which sanitizer it is concerns the scheduler alone, so the other objects serve several modes.
+        define = flags["define"] if counted or path.name == "simt.cpp" else []
+        jobs.append((path, [*HOST, *define, *include], headers))
+    jobs += [(path, [*HOST, f"-I{CSRC}"], CSRC.glob("*.h")) for path in sorted(CSRC.glob("*.cpp"))]
+    return shared_cache.program(name, jobs, flags["link"])

@@ -1,18 +1,18 @@
 """csrc/core without Python: test_core.cpp, plain and under the sanitizers, and bugs that it must notice."""
 
-import hashlib
 import os
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import shared_cache
+
+pytestmark = pytest.mark.compiles
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 CSRC = ROOT / "csrc"
-BUILD = ROOT / "build" / "core"
 PREFETCH = CSRC / "core/prefetch.cpp"
 SOURCES = [
     CSRC / "core/sampler.cpp",
@@ -114,52 +114,16 @@ BUGS = {
 }
 
 
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def folder() -> Path:
-    """Where objects and programs of the sources as they are now lie; those of others are removed."""
-    headers = sorted([*CSRC.glob("*.h"), *CSRC.glob("core/*.h")])
-    texts = [path.read_text() for path in [*SOURCES, *headers]]
-    current = BUILD / digest(repr((FLAGS, MODES, texts)))
-    if not current.exists():
-        shutil.rmtree(BUILD, ignore_errors=True)
-        current.mkdir(parents=True)
-    return current
-
-
-def make(target: Path, command: list, text: str = "") -> Path:
-    """A file that the command writes, if there is none of this content yet: its name holds the digest.
-
-    Raises RuntimeError with the compiler's words.
-    """
-    if not target.exists():
-        temporary = target.with_suffix(f".{os.getpid()}.part")
-        done = subprocess.run([*command, "-o", temporary], input=text, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{target.name}: {done.stderr[:4000]}")
-        temporary.rename(target)  # only a whole file has the name that is looked for
-    return target
-
-
 def program(mode: str, old: str = "", new: str = "") -> Path:
     """test_core.cpp with csrc/core, in which `old` of prefetch.cpp, found there once, reads `new`."""
     texts = {path: path.read_text() for path in SOURCES}
     if old:
         assert texts[PREFETCH].count(old) == 1, f"{PREFETCH}: not once: {old}"
         texts[PREFETCH] = texts[PREFETCH].replace(old, new)
-    current, sanitizer = folder(), [flag for flag in MODES[mode] if flag.startswith("-fsanitize=")]
-
-    def compile_one(path: Path) -> Path:
-        # From standard input, so that a broken text never lies where the sources are.
-        command = ["g++", *FLAGS, *MODES[mode], f"-I{path.parent}", "-x", "c++", "-c", "-"]
-        return make(current / f"{path.stem}-{mode}-{digest(texts[path])}.o", command, texts[path])
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, SOURCES))
-    name = f"test_core-{mode}-{digest(repr(texts))}"
-    return make(current / name, ["g++", "-pthread", *sanitizer, *objects])
+    headers = [*CSRC.glob("*.h"), *CSRC.glob("core/*.h")]
+    sanitizer = [flag for flag in MODES[mode] if flag.startswith("-fsanitize=")]
+    jobs = [(path, [*FLAGS, *MODES[mode]], headers, text) for path, text in texts.items()]
+    return shared_cache.program("test_core", jobs, sanitizer)
 
 
 def run(mode: str, path: Path, *words: str, timeout: float = 300) -> subprocess.CompletedProcess:

@@ -254,6 +254,7 @@ def test_a_slow_layer_is_found(quick, monkeypatch):
     assert times[DSAG] == [0, 0, 1, 0.5, 0, 0, 0, 1.5]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not memory._STATUS.exists(), reason="measured by /proc")
 def test_the_peak_of_a_training_step():
     """At least what parameters, gradients and Adam's two moments are, and more for more images."""

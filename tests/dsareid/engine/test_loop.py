@@ -137,9 +137,9 @@ def test_a_run_that_starts_from_another(whole_run, tiny_data, tmp_path):
     config = config_for(tiny_data, tmp_path / "tuned", weights=str(whole_run), seed=7)
     model = build_model(config, 9)
     own = {name: value.clone() for name, value in model.state_dict().items()}
-    load_pretrained(model, checkpoint(whole_run)["model"], "whole run")
+    theirs = checkpoint(whole_run)["model"]
+    load_pretrained(model, theirs, "whole run")
     for name, value in model.state_dict().items():
-        theirs = checkpoint(whole_run)["model"]
         assert torch.equal(value, own[name] if name.startswith("classify_") else theirs[name])
     train(config)
     for wrong in ({"model": "two-branch"}, {"network": dataclasses.replace(NETWORK, width=1 / 4)}):

@@ -289,6 +289,7 @@ def command(tmp_path, run, images, out, *start):
     return [sys.executable, *start, *map(str, [tmp_path / "slow.py", *arguments])]
 
 
+@pytest.mark.processes
 def test_two_processes(run, images, tmp_path):
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     both = command(tmp_path, run, images, tmp_path / "out", *start)

@@ -191,6 +191,7 @@ def cuhk01(root):
     return root
 
 
+@pytest.mark.slow
 def test_pre_training_and_fine_tuning(tiny_data, tmp_path, capsys):
     root = cuhk01(tmp_path / "CUHK01")
     plain = reproduce("table2", root, tmp_path / "out", "demo", changes=SMALL)

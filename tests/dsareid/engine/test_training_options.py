@@ -1,0 +1,106 @@
+"""Precision, layout, accumulation, compilation and kinds of BatchNorm, against plain training."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsareid.data.batch import AugmentConfig
+from dsareid.engine import TrainConfig, train
+from dsareid.engine.loop import Trainer
+from dsareid.ground.errors import DSAError
+from dsareid.runs.config import NetworkConfig, OptimConfig
+
+
+def config_for(data: Path, out: Path, **changes) -> TrainConfig:
+    config = TrainConfig(
+        data=data,
+        out=out,
+        epochs=2,
+        height=64,
+        width=32,
+        dsap_size=8,
+        identities=2,
+        images=2,
+        weights="none",
+        device="cpu",
+        batchnorm="frozen",
+        network=NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
+        optim=OptimConfig(rate=1e-3, warm_up_epochs=1),
+        augment=AugmentConfig(pad=2),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def log_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"layout": "channels_last"},
+        {"accumulate": 3},
+        {"batchnorm": "batch", "accumulate": 2, "precision": "bfloat16", "layout": "channels_last"},
+        {"batchnorm": "batch", "accumulate": 2, "precision": "float16", "guidance": "distill"},
+    ],
+    ids=str,
+)
+def test_options_compose(tiny_data, tmp_path, changes):
+    """A few steps of each: finite, steps as accumulated, and the loss near that of plain training."""
+    plain = {"batchnorm": changes.get("batchnorm", "frozen"), "guidance": changes.get("guidance", "add")}
+    train(config_for(tiny_data, tmp_path / "plain", epochs=1, **plain))
+    train(config_for(tiny_data, tmp_path / "run", epochs=1, **changes))
+    first, found = (log_of(tmp_path / x) for x in ("plain", "run"))
+    accumulate = changes.get("accumulate", 1)
+    assert len(found) == -(-len(first) // accumulate)
+    mean = sum(line["loss"] for line in first[:accumulate]) / accumulate
+    assert found[0]["loss"] == pytest.approx(mean, rel=0.2)
+
+
+@pytest.mark.compiles
+def test_compiled(tiny_data, tmp_path):
+    """Together with all others; the same loss as without, for the first steps."""
+    rest = {"epochs": 1, "layout": "channels_last", "accumulate": 2, "precision": "bfloat16"}
+    for name, compile in (("plain", False), ("compiled", True)):
+        train(config_for(tiny_data, tmp_path / name, compile=compile, **rest))
+    plain, compiled = ([line["loss"] for line in log_of(tmp_path / x)] for x in ("plain", "compiled"))
+    assert compiled == pytest.approx(plain, rel=0.05)
+    state = torch.load(tmp_path / "compiled" / "checkpoint.pt", weights_only=True)["model"]
+    assert "mf.trunk.conv1.weight" in state  # not under a wrapper's name
+
+
+def test_an_accumulated_gradient_is_the_mean_of_its_batches(tiny_data, tmp_path, monkeypatch):
+    found = {1: [], 3: []}
+
+    def step(self, *arguments, original=Trainer._step):
+        values = original(self, *arguments)
+        found[self.config.accumulate].append(torch.cat([p.grad.flatten() for p in self.model.parameters()]))
+        return values
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    still = OptimConfig(rate=0, warm_up_from=0)  # so that all steps are of the same weights
+    for accumulate in found:
+        train(config_for(tiny_data, tmp_path / f"{accumulate}", epochs=1, accumulate=accumulate, optim=still))
+    single, grouped = found.values()
+    assert len(grouped) == -(-len(single) // 3)
+    for i, gradient in enumerate(grouped):
+        mean = torch.stack(single[3 * i : 3 * i + 3]).mean(0)
+        assert torch.allclose(gradient, mean, atol=1e-5 * float(mean.abs().max()), rtol=1e-4)
+
+
+def test_frozen_batchnorm_keeps_its_statistics(tiny_data, tmp_path):
+    train(config_for(tiny_data, tmp_path / "run", epochs=1))
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]
+    means = [value for name, value in state.items() if name.endswith("running_mean")]
+    assert means and not any(mean.any() for mean in means)
+
+
+def test_synchronised_batchnorm_is_for_cuda(tiny_data, tmp_path):
+    with pytest.raises(DSAError, match="--batchnorm sync needs --device cuda, not cpu"):
+        train(config_for(tiny_data, tmp_path / "run", batchnorm="sync"))
+    assert not (tmp_path / "run").exists()
