@@ -1,8 +1,10 @@
 """Builds the compiled parts; everything else about the package is in pyproject.toml.
 
-    dsa_ext._C             csrc/*.cpp, csrc/torch/cpu.cpp    torch's stable ABI, limited Python API
-    dsa_ext._C_cuda        csrc/*.cu, csrc/torch/cuda.cpp    the same; only where a CUDA toolkit is found
+    dsa_ext._C             csrc/*.cpp, csrc/torch/*_cpu.cpp    torch's stable ABI, limited Python API
+    dsa_ext._C_cuda        csrc/*.cu, csrc/torch/*_cuda.cpp    the same; only where a CUDA toolkit is found
     dsareid.ground._core   csrc/core/*.cpp   pybind11, no torch; the operations it calls inside
+
+Without a C++ compiler nothing is built, and dsa_ext serves its functions by plain torch.
 
 DSA_CUDA=0 builds without CUDA, DSA_CUDA=1 insists on it, DSA_CORE=0 leaves out dsareid.ground._core and with
 it pybind11 (scripts/gpu.sh needs neither), DSA_BUILD=0 compiles nothing (the Makefile compiles in a
@@ -10,14 +12,17 @@ step of its own). TORCH_CUDA_ARCH_LIST chooses the architectures.
 """
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 try:
+    import torch
     from torch.utils import cpp_extension
 except ImportError as error:
     sys.exit(
@@ -32,6 +37,21 @@ ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # the stable ABI as of torc
 # -ffile-prefix-map: errors name csrc/..., not the folder it was built in.
 CXX = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-Wall"]
 CXX += [f"-ffile-prefix-map={Path.cwd()}/="]
+
+
+def report(words: str) -> None:
+    """One line about the build; make build prints these."""
+    print(f"dsa_ext: {words}", flush=True)
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler that torch would call, if it runs; on Windows none, as csrc/ needs g++ or clang."""
+    command = os.environ.get("CXX", "c++")
+    if os.name == "nt" or not shutil.which(command.split()[-1]):
+        return None
+    # macOS has a c++ that only tells how to install one.
+    runs = subprocess.run([*command.split(), "--version"], capture_output=True).returncode == 0
+    return command if runs else None
 
 
 def find_cuda() -> Path | None:
@@ -49,25 +69,64 @@ def find_cuda() -> Path | None:
     return None
 
 
+def toolkit_version(home: Path) -> str | None:
+    """MAJOR.MINOR of the toolkit's nvcc."""
+    done = subprocess.run([home / "bin/nvcc", "--version"], capture_output=True, text=True)
+    found = re.search(r"release (\d+\.\d+)", done.stdout)
+    return found[1] if found else None
+
+
+def why_no_cuda(home: Path | None) -> str | None:
+    """Why the CUDA kernels cannot be built with the toolkit in `home`, or None if they can."""
+    if home is None:
+        return "no folder with include/cuda_runtime.h and bin/nvcc was found"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    version = toolkit_version(home)
+    if version is None:
+        return f"{home}/bin/nvcc --version names no release"
+    if version.split(".")[0] != torch.version.cuda.split(".")[0]:
+        return (
+            f"the toolkit in {home} is CUDA {version}, but torch {torch.__version__} was built with CUDA "
+            f"{torch.version.cuda}, and their major versions must be the same"
+        )
+    return None
+
+
+def choose_cuda() -> Path | None:
+    """The toolkit to build with, or None for a CPU build; reports which and why."""
+    wanted = os.environ.get("DSA_CUDA", "auto")
+    home = find_cuda()
+    reason = "DSA_CUDA=0" if wanted == "0" else why_no_cuda(home)
+    if reason is None:
+        return home
+    if wanted == "1":
+        sys.exit(f"DSA_CUDA=1, but {reason}")
+    report(f"building for the CPU only ({reason})")
+    return None
+
+
 def sources(pattern: str) -> list[str]:
     return sorted(str(path) for path in Path("csrc").glob(pattern))
 
 
-def cuda_extension():
-    wanted = os.environ.get("DSA_CUDA", "auto")
-    home = None if wanted == "0" else find_cuda()
-    if home is None:
-        if wanted == "1":
-            sys.exit("DSA_CUDA=1, but no folder with include/cuda_runtime.h and bin/nvcc was found")
-        print("dsa_ext: building for the CPU only (no CUDA toolkit found, or DSA_CUDA=0)", flush=True)
-        return []
+def cpu_extension() -> Extension:
+    return cpp_extension.CppExtension(
+        "dsa_ext._C",
+        [*sources("*.cpp"), *sources("torch/*_cpu.cpp"), "csrc/torch/module.cpp"],
+        extra_compile_args=[*CXX, *ABI],
+        py_limited_api=True,
+    )
+
+
+def cuda_extension(home: Path) -> Extension:
     # torch looks these up when it builds; it would find nvcc's folder, not the toolkit's.
     os.environ["CUDA_HOME"] = cpp_extension.CUDA_HOME = str(home)
     architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
-    print(f"dsa_ext: building for the CPU and for CUDA {architectures} with {home}", flush=True)
+    report(f"building for the CPU and for CUDA {architectures} with {home}")
     extension = cpp_extension.CUDAExtension(
         "dsa_ext._C_cuda",
-        [*sources("*.cu"), "csrc/torch/cuda.cpp"],
+        [*sources("*.cu"), *sources("torch/*_cuda.cpp"), "csrc/torch/module.cpp"],
         extra_compile_args={
             "cxx": [*CXX, *ABI, "-DUSE_CUDA"],
             "nvcc": ["-std=c++20", "-O3", *ABI, "-DUSE_CUDA"],
@@ -79,32 +138,38 @@ def cuda_extension():
     # The CUDA runtime as nvcc links it: inside. The shared one that torch adds is libcudart.so.13 where
     # the toolkit is 13, and a torch 2.10, which brings libcudart.so.12, could not load the extension.
     extension.libraries.remove("cudart")
-    return [extension]
+    return extension
 
 
-def core_extension():
-    if os.environ.get("DSA_CORE") == "0":
-        return []
-    from pybind11.setup_helpers import Pybind11Extension
-
-    operations = [f"csrc/{name}.cpp" for name in ("augment", "batch", "resize")]  # what it calls
-    return [
-        Pybind11Extension(
-            "dsareid.ground._core", [*sources("core/*.cpp"), *operations], extra_compile_args=CXX
+def core_extension() -> Extension:
+    try:
+        from pybind11.setup_helpers import Pybind11Extension
+    except ImportError:
+        sys.exit(
+            "dsareid.ground._core is built with pybind11, which is not installed: pip install pybind11 "
+            "(or leave it out with DSA_CORE=0: no training then)"
         )
-    ]
+    operations = [f"csrc/{name}.cpp" for name in ("augment", "batch", "resize")]  # what it calls
+    return Pybind11Extension(
+        "dsareid.ground._core", [*sources("core/*.cpp"), *operations], extra_compile_args=CXX
+    )
 
 
-def extensions():
+def extensions() -> list[Extension]:
+    if os.environ.get("DSA_BUILD") == "0":
+        return []
+    if find_compiler() is None:
+        if os.environ.get("DSA_CUDA") == "1":
+            sys.exit("DSA_CUDA=1, but no C++ compiler was found (c++, or CXX)")
+        report("no C++ compiler was found (c++, or CXX): nothing is compiled, plain torch serves, slower")
+        return []
+    if not cpp_extension.is_ninja_available():
+        report("ninja is not installed: one file at a time is compiled (pip install ninja)")
+    home = choose_cuda()
     return [
-        cpp_extension.CppExtension(
-            "dsa_ext._C",
-            [*sources("*.cpp"), "csrc/torch/cpu.cpp"],
-            extra_compile_args=[*CXX, *ABI],
-            py_limited_api=True,
-        ),
-        *cuda_extension(),
-        *core_extension(),
+        cpu_extension(),
+        *([] if home is None else [cuda_extension(home)]),
+        *([] if os.environ.get("DSA_CORE") == "0" else [core_extension()]),
     ]
 
 
@@ -132,7 +197,8 @@ class BuildPy(build_py):
             shutil.copy(name, folder)
 
 
-setup(
-    ext_modules=extensions() if os.environ.get("DSA_BUILD") != "0" else [],
-    cmdclass={"build_ext": BuildExtension, "build_py": BuildPy},
-)
+if __name__ == "__main__":
+    setup(
+        ext_modules=extensions(),
+        cmdclass={"build_ext": BuildExtension, "build_py": BuildPy},
+    )

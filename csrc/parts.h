@@ -1,5 +1,5 @@
 // The body: DensePose's 24 parts, their mirror twins, and the 13 and 8 groups they merge into.
-// The one place: dsa_ext.parts reads these tables from the compiled library.
+// dsa_ext.parts has the same tables; a test holds the two together.
 #pragma once
 
 #if defined(__CUDACC_RTC__)  // NVRTC has no standard headers

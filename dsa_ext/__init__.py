@@ -8,14 +8,15 @@
     parts             the tables: names, mirror twins, groups
     kernel_source     the CUDA kernels as text, to be compiled at run time
 
-Arguments may be any arrays that speak DLPack; results are torch tensors. Beside each operation stands
-a plain torch twin of the same name with an underscore, which computes the same and explains it. CUDA
-kernels serve CUDA tensors where they were built and torch has CUDA; CUDA_ERROR says why they do not,
-or is None. `python -m dsa_ext.selftest` checks all of it on this machine.
+Any DLPack arrays (NumPy, CuPy) are accepted; results are torch tensors. Beside each operation stands a plain
+torch twin of the same name with an underscore, which computes the same and explains it. CUDA kernels serve
+CUDA tensors where they were built and torch has CUDA; CUDA_ERROR says why they do not, or is None. Where
+compiled code is missing altogether the twins serve CPU tensors; CPU_ERROR says why, or is None.
+`python -m dsa_ext.selftest` checks all of it on this machine.
 """
 
 from dsa_ext import parts
-from dsa_ext._library import CUDA_ERROR
+from dsa_ext._library import CPU_ERROR, CUDA_ERROR
 from dsa_ext.augment import _draw_augmentation, draw_augmentation  # noqa: F401
 from dsa_ext.batch import _assemble_batch, assemble_batch  # noqa: F401
 from dsa_ext.kernels import kernel_source
@@ -24,6 +25,7 @@ from dsa_ext.rank import _count_ranks, count_ranks  # noqa: F401
 from dsa_ext.warp import _iuv_to_dsap, iuv_to_dsap  # noqa: F401
 
 __all__ = [
+    "CPU_ERROR",
     "CUDA_ERROR",
     "assemble_batch",
     "count_ranks",

@@ -1,24 +1,59 @@
-"""Loads the compiled libraries; importing them registers their operations with torch."""
+"""Loads the compiled libraries and declares every operation to torch: the one place that knows what is built.
 
-import importlib.util
+A library registers its implementations with torch as it is loaded. Where the CPU library is missing, because
+no compiler was there, plain torch serves the operations in its place: the same checks, results and gradients,
+slower. The schemas, fake kernels and gradients are the same either way.
+"""
 
-import torch
+import importlib
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch  # its libraries must be loaded before ours
 from torch import Tensor
 
-from dsa_ext import _C  # noqa: F401 (the schemas and the CPU backend)
+Function = TypeVar("Function", bound=Callable)
+
+_OPERATIONS = torch.library.Library("dsa_ext", "FRAGMENT")
+
+
+def _load(name: str) -> str | None:
+    """Import a compiled library; why that cannot be done, or None."""
+    try:
+        importlib.import_module(f"dsa_ext.{name}")
+    except ModuleNotFoundError:
+        return f"dsa_ext.{name} is not built"
+    except ImportError as error:
+        return f"dsa_ext.{name} does not load ({error})"
+    return None
+
+
+CPU_ERROR: str | None = _load("_C")
+"""Why CPU tensors are served by plain torch, or None if compiled code serves them."""
 
 CUDA_ERROR: str | None = None
 """Why CUDA tensors are not served, or None if they are."""
 
 if torch.version.cuda is None:
     CUDA_ERROR = "this torch was built without CUDA"
-else:
-    try:
-        from dsa_ext import _C_cuda  # noqa: F401
-    except ImportError as error:
-        built = importlib.util.find_spec("dsa_ext._C_cuda") is not None
-        state = "its CUDA kernels do not load" if built else "it was built without CUDA kernels"
-        CUDA_ERROR = f"dsa_ext cannot serve CUDA tensors: {state} ({error})"
+elif reason := _load("_C_cuda"):
+    CUDA_ERROR = f"dsa_ext cannot serve CUDA tensors: {reason}"
+
+if CPU_ERROR:
+    logging.getLogger("dsareid").warning("%s: plain torch computes the same, slower", CPU_ERROR)
+
+
+def operation(schema: str) -> Callable[[Function], Function]:
+    """Declare an operation; the decorated function serves CPU tensors where there is no compiled library."""
+    _OPERATIONS.define(schema)
+
+    def register(plain: Function) -> Function:
+        if CPU_ERROR:
+            _OPERATIONS.impl(schema.partition("(")[0], plain, "CPU")
+        return plain
+
+    return register
 
 
 def check_served(tensor: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsa_ext._arrays import as_tensor
-from dsa_ext._library import check_served  # noqa: F401 (loads the libraries)
+from dsa_ext._library import operation
 from dsa_ext.warp import _is_whole
 
 COLUMNS: tuple[str, ...] = ("shift_y", "shift_x", "flip", "top", "left", "bottom", "right", "keep")
@@ -70,9 +70,10 @@ def draw_augmentation(
         if value.device.type not in ("cpu", "meta"):
             raise ValueError(f"{name} must be on the CPU, not on {value.device}")
     _check_settings(seed, epoch, height, width, pad)
-    for name, value in dict(flip=flip, erase=erase, drop_person=drop_person, drop_part=drop_part).items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a probability, 0..1, not {value}")
+    probabilities = {"flip": flip, "erase": erase, "drop_person": drop_person, "drop_part": drop_part}
+    for name, probability in probabilities.items():
+        if not 0 <= probability <= 1:
+            raise ValueError(f"{name} must be a probability, 0..1, not {probability}")
     return torch.ops.dsa_ext.draw_augmentation(
         index.contiguous(),
         repeat.contiguous(),
@@ -161,6 +162,24 @@ def _philox(key: int, counter: list[int]) -> list[int]:
         c = [b >> 32 ^ c[1] ^ k[0], b & 0xFFFFFFFF, a >> 32 ^ c[3] ^ k[1], a & 0xFFFFFFFF]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
     return c
+
+
+# ---- the operation ----
+
+
+@operation(
+    "draw_augmentation(Tensor index, Tensor repeat, int seed, int epoch, int height, int width, int pad, "
+    "float flip, float erase, float drop_person, float drop_part) -> Tensor"
+)
+def _draw(index, repeat, seed, epoch, height, width, pad, flip, erase, drop_person, drop_part):
+    for sample, pair in enumerate(zip(index.tolist(), repeat.tolist())):
+        if not all(0 <= number < 2**32 for number in pair):
+            raise RuntimeError(
+                f"index and repeat must be 0..2^32 - 1, but sample {sample} has {pair[0]} and {pair[1]}"
+            )
+    size = {"height": height, "width": width, "pad": pad}
+    probabilities = {"flip": flip, "erase": erase, "drop_person": drop_person, "drop_part": drop_part}
+    return _draw_augmentation(seed, epoch, index, repeat, **size, **probabilities)
 
 
 @torch.library.register_fake("dsa_ext::draw_augmentation")

@@ -1,15 +1,15 @@
 """Batch assembly: from stored pixels to what the network takes, in one pass."""
 
 import functools
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dsa_ext import _C
 from dsa_ext import parts as body
 from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
-from dsa_ext._library import check_served
+from dsa_ext._library import check_served, operation
 from dsa_ext.augment import COLUMNS
 from dsa_ext.warp import _is_whole, _iuv_to_dsap, _per_channel, check_part_images, check_std
 
@@ -88,9 +88,11 @@ def assemble_batch(
     std = check_std(_per_channel("std", std, 3)) if std is not None else []
     check_served(images)
     shapes = (len(index), 3, height, width), (len(index), parts, 3, size, size)
+    image: Tensor
+    dsap: Tensor | None
     if out is None:
-        image, dsap = (_empty(shape, images, dtype, memory_format) for shape in shapes)
-        dsap = dsap if iuv is not None else None
+        image = _empty(shapes[0], images, dtype, memory_format)
+        dsap = None if iuv is None else _empty(shapes[1], images, dtype, memory_format)
     else:
         image, dsap = _check_out(out, shapes, images, iuv, dtype)
     # torch.compile cannot look into a cached function.
@@ -196,11 +198,31 @@ def _check_out(out, shapes, images: Tensor, iuv: Tensor | None, dtype: torch.dty
     return tensors
 
 
+def _resize_weights(stored: int, wanted: int) -> list[list[int]]:
+    """The table of csrc/resize.h, [wanted, 1 + taps]: of each pixel the first stored pixel and the weights of
+    the `taps` from there on, 2**22 together. In Pillow's order of operations, so that ties fall alike."""
+    if stored == wanted:
+        return [[pixel, 1 << 22] for pixel in range(wanted)]
+    step = stored / wanted
+    scale = max(step, 1.0)  # stored pixels that a wanted one is wide
+    centres = [(pixel + 0.5) * step for pixel in range(wanted)]
+    windows = [(max(int(c - scale + 0.5), 0), min(int(c + scale + 0.5), stored)) for c in centres]
+    taps = max(end - first for first, end in windows)
+    rows = []
+    for centre, (first, end) in zip(centres, windows):
+        distances = (abs((x - centre + 0.5) * (1.0 / scale)) for x in range(first, end))
+        weights = [max(0.0, 1.0 - distance) for distance in distances]
+        total = functools.reduce(operator.add, weights, 0.0)  # in this order; sum() has another
+        fixed = [int(0.5 + (weight / total if total else 0.0) * (1 << 22)) for weight in weights]
+        begin = min(first, stored - taps)  # at the far edge zeros come first
+        before = [0] * (first - begin)
+        rows.append([begin, *before, *fixed, *[0] * (taps - len(before) - len(fixed))])
+    return rows
+
+
 @functools.lru_cache(maxsize=64)
 def _resize_table(stored: int, wanted: int, device: torch.device) -> Tensor:
-    """int32 [wanted, 1 + taps] of csrc/resize.h: the first stored pixel and the weights."""
-    taps, table = _C.resize_table(stored, wanted)
-    return torch.frombuffer(bytearray(table), dtype=torch.int32).view(wanted, 1 + taps).to(device)
+    return torch.tensor(_resize_weights(stored, wanted), dtype=torch.int32).to(device)
 
 
 @torch.library.custom_op("dsa_ext::resize_table", mutates_args=())
@@ -210,8 +232,8 @@ def _resize_table_in_graph(stored: int, wanted: int, device: torch.device) -> Te
 
 @_resize_table_in_graph.register_fake
 def _(stored, wanted, device):
-    taps, _ = _C.resize_table(stored, wanted)
-    return torch.empty(wanted, 1 + taps, dtype=torch.int32, device=device)
+    columns = len(_resize_weights(stored, wanted)[0])
+    return torch.empty(wanted, columns, dtype=torch.int32, device=device)
 
 
 # ---- the twin ----
@@ -267,7 +289,7 @@ def _assemble_batch(
 def _resize(images: Tensor, wanted: int, dimension: int) -> Tensor:
     """uint8 [B, h, w, 3], resized along one dimension."""
     table = _resize_table(images.shape[dimension], wanted, images.device).long()
-    total = 1 << 21  # a half, of 2**22
+    total = torch.tensor(1 << 21, device=images.device)  # a half, of 2**22
     for tap in range(table.shape[1] - 1):
         weight = table[:, 1 + tap].view([-1 if d == dimension else 1 for d in range(4)])
         total = total + images.index_select(dimension, table[:, 0] + tap).long() * weight
@@ -337,6 +359,58 @@ def _swap_sides(iuv: Tensor) -> Tensor:
     twin = torch.tensor((0, *body.TWIN), dtype=torch.uint8, device=device)
     turn_u, turn_v = (torch.tensor((False, *x), device=device) for x in (body.FLIP_U, body.FLIP_V))
     return torch.stack([twin[i], torch.where(turn_u[i], 255 - u, u), torch.where(turn_v[i], 255 - v, v)], -1)
+
+
+# ---- the operation ----
+
+
+# drawn: int32 [B, 8], what draw_augmentation returned; rows and columns: of resize_table.
+@operation(
+    "assemble_batch_out(Tensor images, Tensor? iuv, Tensor index, Tensor? drawn, Tensor rows, "
+    "Tensor columns, Tensor(a!) image, Tensor(b!)? dsap, bool augmented_dsap, bool mirror, float[] fill, "
+    "float[] mean, float[] std) -> ()"
+)
+def _assemble(
+    images, iuv, index, drawn, rows, columns, image, dsap, augmented_dsap, mirror, fill, mean, std
+) -> None:
+    height, width = image.shape[2:]
+    _check_ranges(index, drawn, len(images), height, width)
+    part_images = (
+        {"size": 1, "parts": 24} if dsap is None else {"size": dsap.shape[4], "parts": dsap.shape[1]}
+    )
+    values = {"fill": fill, "mean": mean or None, "std": std or None, "dtype": image.dtype}
+    result = _assemble_batch(
+        images,
+        iuv,
+        index,
+        drawn,
+        height=height,
+        width=width,
+        **part_images,
+        mirror=mirror,
+        augmented_dsap=augmented_dsap,
+        **values,
+    )
+    for target, made in zip((image, dsap), result):
+        if target is not None:
+            target.copy_(made)
+
+
+def _check_ranges(index: Tensor, params: Tensor | None, stored: int, height: int, width: int) -> None:
+    """Raise RuntimeError as the compiled operation does, of an index or params that are out of range."""
+    for sample, image in enumerate(index.tolist()):
+        if not 0 <= image < stored:
+            raise RuntimeError(f"index must be 0..{stored - 1}, but sample {sample} has {image}")
+    far = 1 << 20
+    for sample, drawn in enumerate([] if params is None else params.tolist()):
+        shift_y, shift_x, _, top, left, bottom, right, _ = drawn
+        if not (-far <= shift_y <= far and -far <= shift_x <= far):
+            raise RuntimeError(f"params: the shift of sample {sample} is beyond 2^20: {shift_y}, {shift_x}")
+        if not (0 <= top <= bottom <= height and 0 <= left <= right <= width):
+            raise RuntimeError(
+                f"params: the erased box of sample {sample} must lie in the {height}x{width} image, but is "
+                f"rows {top}..{bottom}, columns {left}..{right}"
+            )
 
 
 @torch.library.register_fake("dsa_ext::assemble_batch_out")

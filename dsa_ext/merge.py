@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dsa_ext import parts
 from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
-from dsa_ext._library import check_served
+from dsa_ext._library import check_served, operation
 
 LEVELS = {"mirror": parts.MIRROR_GROUP, "front_back": parts.FRONT_BACK_GROUP}
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
@@ -60,13 +60,13 @@ def merge_parts(
         return torch.ops.dsa_ext.merge_parts(features, residual, front_back, relu)
     out = as_tensor("out", out)
     _check_out(out, features, residual, _counts(front_back)[1])
-    features, residual = (None if x is None else x.contiguous() for x in (features, residual))
-    torch.ops.dsa_ext.merge_parts_out(features, residual, out, front_back, relu)
+    residual = None if residual is None else residual.contiguous()
+    torch.ops.dsa_ext.merge_parts_out(features.contiguous(), residual, out, front_back, relu)
     mark_written(out)
     return out
 
 
-def _check_like(name: str, tensor: Tensor, features: Tensor, shape: torch.Size) -> None:
+def _check_like(name: str, tensor: Tensor, features: Tensor, shape: tuple[int, ...]) -> None:
     expected = (tuple(shape), features.dtype, features.device)
     got = (tuple(tensor.shape), tensor.dtype, tensor.device)
     if got != expected:
@@ -95,8 +95,42 @@ def _merge_parts(features: Tensor, level: str, residual: Tensor | None = None, r
     return merged.index_add(1, group, part).to(features.dtype)  # [B, G, ...]
 
 
+# ---- the operations ----
+
+
+@operation("merge_parts(Tensor features, Tensor? residual, bool front_back, bool relu) -> Tensor")
+def _merge(features, residual, front_back, relu):
+    return _merge_parts(features, _level(front_back), residual, relu)
+
+
+@operation(
+    "merge_parts_out(Tensor features, Tensor? residual, Tensor(a!) out, bool front_back, bool relu) -> ()"
+)
+def _merge_out(features, residual, out, front_back, relu):
+    out.copy_(_merge_parts(features, _level(front_back), residual, relu))
+
+
+# The gradient of merge_parts; features and residual only where ReLU was applied.
+@operation("expand_parts(Tensor merged, Tensor? features, Tensor? residual, bool front_back) -> Tensor")
+def _expand(merged, features, residual, front_back):
+    group = torch.tensor(LEVELS[_level(front_back)], device=merged.device)  # [P]
+    return _let_through(merged[:, group], features, residual)  # [B, P, ...]
+
+
+def _let_through(grad: Tensor, features: Tensor | None, residual: Tensor | None) -> Tensor:
+    """`grad` where ReLU(features + residual) let the value pass, 0 elsewhere; all of it without features."""
+    if features is None:
+        return grad
+    sums = features if residual is None else features.float() + residual.float()
+    return torch.where(sums <= 0, 0.0, grad)
+
+
+def _level(front_back: bool) -> str:
+    return "front_back" if front_back else "mirror"
+
+
 def _counts(front_back: bool) -> tuple[int, int]:
-    group = LEVELS["front_back" if front_back else "mirror"]
+    group = LEVELS[_level(front_back)]
     return len(group), max(group) + 1
 
 
@@ -141,10 +175,7 @@ def _setup_expand(ctx, inputs, output):
 
 
 def _expand_backward(ctx, grad):
-    features, residual = ctx.saved_tensors
-    if features is not None:
-        sums = features if residual is None else features.float() + residual.float()
-        grad = torch.where(sums <= 0, 0.0, grad)
+    grad = _let_through(grad, *ctx.saved_tensors)
     return torch.ops.dsa_ext.merge_parts(grad, None, ctx.front_back, False), None, None, None
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dsa_ext._arrays import as_tensor
-from dsa_ext._library import check_served
+from dsa_ext._library import check_served, operation
 
 _FLOATING = (torch.float32, torch.float64)
 _NAMES = ("distances", "members", "first", "count", "query_cams", "gallery_cams")
@@ -49,10 +49,9 @@ def count_ranks(
             not ascend (on CUDA such members are not seen: the ranks are then wrong, or skip them);
             a gallery of 2**30 images or more; a CUDA tensor where the CUDA kernels are missing.
     """
-    arguments = (distances, members, first, count, query_cams, gallery_cams)
-    arguments = [as_tensor(name, value) for name, value in zip(_NAMES, arguments)]
-    _check_inputs(*arguments)
-    distances, *integers = arguments
+    given = (distances, members, first, count, query_cams, gallery_cams)
+    distances, *integers = (as_tensor(name, value) for name, value in zip(_NAMES, given))
+    _check_inputs(distances, *integers)
     check_served(distances)
     if distances.shape[1] > 1 and distances.stride(1) != 1:
         distances = distances.contiguous()
@@ -107,6 +106,33 @@ def _count_ranks(
         ranks[query, : len(hits)] = hits
         found[query] = len(hits)
     return ranks, found
+
+
+# ---- the operation ----
+
+
+# ranks [T, M], M = the largest count rounded up to a multiple of 4; found [T].
+@operation(
+    "count_ranks(Tensor distances, Tensor members, Tensor first, Tensor count, Tensor query_cams, "
+    "Tensor gallery_cams) -> (Tensor ranks, Tensor found)"
+)
+def _rank(distances, members, first, count, query_cams, gallery_cams):
+    gallery = len(members)
+    for query, (begin, length) in enumerate(zip(first.tolist(), count.tolist())):
+        if not (0 <= length <= gallery and 0 <= begin <= gallery - length):
+            raise RuntimeError(
+                f"first and count must stay within the {gallery} members, but query {query} has first = "
+                f"{begin} and count = {length}"
+            )
+    for image in members[(members < 0) | (members >= gallery)].tolist():
+        raise RuntimeError(f"members must be 0..{gallery - 1}, found {image}")
+    for begin, length in zip(first.tolist(), count.tolist()):
+        own = members[begin : begin + length]
+        for at in (own[1:] <= own[:-1]).nonzero().flatten().tolist():
+            raise RuntimeError(
+                f"members must ascend inside an identity, found {own[at]} before {own[at + 1]}"
+            )
+    return _count_ranks(distances, members, first, count, query_cams, gallery_cams)
 
 
 @torch.library.register_fake("dsa_ext::count_ranks")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsa_ext import parts as body
 from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
-from dsa_ext._library import check_served
+from dsa_ext._library import check_served, operation
 
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
@@ -211,6 +211,49 @@ def _iuv_to_dsap(
     dsap = torch.where(source[:, None] < 0, fill, value.gather(2, index)).to(dtype)
     dsap = dsap.unflatten(2, (parts, size, size)).transpose(1, 2)  # [B, P, C, S, S]
     return dsap.contiguous(), source.unflatten(1, (parts, size, size)).int()
+
+
+# ---- the operations ----
+
+
+# source is [0] unless return_source; mean and std are empty or one a channel.
+@operation(
+    "iuv_to_dsap(Tensor image, Tensor iuv, int size, int parts, bool mirror, ScalarType dtype, "
+    "bool return_source, float[] fill, float[] mean, float[] std) -> (Tensor, Tensor)"
+)
+def _warp(image, iuv, size, parts, mirror, dtype, return_source, fill, mean, std):
+    options = {"size": size, "parts": parts, "mirror": mirror, "dtype": dtype, "fill": fill}
+    dsap, source = _iuv_to_dsap(image, iuv, **options, mean=mean or None, std=std or None)
+    return dsap, source if return_source else source.new_empty(0)
+
+
+@operation(
+    "iuv_to_dsap_out(Tensor image, Tensor iuv, Tensor(a!) out, Tensor(b!)? source, bool mirror, "
+    "float[] fill, float[] mean, float[] std) -> ()"
+)
+def _warp_out(image, iuv, out, source, mirror, fill, mean, std):
+    options = {"size": out.shape[4], "parts": out.shape[1], "mirror": mirror, "dtype": out.dtype}
+    dsap, winners = _iuv_to_dsap(image, iuv, **options, fill=fill, mean=mean or None, std=std or None)
+    out.copy_(dsap)
+    if source is not None:
+        source.copy_(winners)
+
+
+@operation(
+    "iuv_to_dsap_backward(Tensor grad, Tensor source, int height, int width, ScalarType dtype, "
+    "float[] std) -> Tensor"
+)
+def _warp_gradient(grad, source, height, width, dtype, std):
+    batch, _, channels = grad.shape[:3]
+    pixel = source.flatten(1).long()  # [B, P*S*S]
+    won = (pixel >= 0) & (pixel < height * width)
+    value = grad.transpose(1, 2).flatten(2).float()  # [B, C, P*S*S]
+    if std:
+        value = value / value.new_tensor(std)[:, None]
+    # One extra pixel collects what flows into empty cells and is dropped again.
+    pixel = torch.where(won, pixel, height * width)[:, None].expand(-1, channels, -1)
+    image = value.new_zeros((batch, channels, height * width + 1)).scatter(2, pixel, value)
+    return image[:, :, :-1].unflatten(2, (height, width)).to(dtype).contiguous()
 
 
 @torch.library.register_fake("dsa_ext::iuv_to_dsap")
