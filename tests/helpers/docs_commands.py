@@ -56,11 +56,12 @@ def write_commands(folder: Path, server: Path) -> None:
 
 
 def shrink_presets() -> None:
-    from dsareid.engine import PRESETS
+    from dsareid.engine import presets
+    from dsareid.models.options import NetworkConfig
 
-    for name, preset in PRESETS.items():
-        network = dataclasses.replace(preset.network, **SMALLER_NETWORK)
-        PRESETS[name] = dataclasses.replace(preset, **SMALLER, network=network)
+    for name, changes in presets.PRESETS.items():
+        network = dataclasses.replace(changes.get("network", NetworkConfig()), **SMALLER_NETWORK)
+        presets.PRESETS[name] = {**changes, **SMALLER, "network": network}
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -111,11 +112,11 @@ def serve(path: str) -> None:
 
     import dsareid.commands.report  # noqa: F401
     import dsareid.commands.train  # noqa: F401
-    import dsareid.cost.describe
+    import dsareid.cost.timing
 
     torch.set_num_threads(1)
     shrink_presets()
-    dsareid.cost.describe.SECONDS = 0.1  # for which each time is measured
+    dsareid.cost.timing.SECONDS = 0.1  # for which each time is measured
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dsareid.ground._core import Prefetcher, SampleError
 
 from dsa_ext import assemble_batch, draw_augmentation
+from dsareid.ground._core import Prefetcher, SampleError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUGMENT = {"pad": 3, "flip": 0.5, "erase": 0.5, "drop_person": 0.1, "drop_part": 0.2}

@@ -12,12 +12,13 @@ import pytest
 import ranks
 import torch
 
-from dsareid.data.batch import AugmentConfig
-from dsareid.engine import TrainConfig, train
-from dsareid.ground.distributed import Processes, own_device, rank_and_world
+from dsareid.data.augment import AugmentConfig
+from dsareid.engine.loop import train
+from dsareid.ground.distributed import Processes, choose_device, own_device, rank_and_world
 from dsareid.ground.errors import DSAError
-from dsareid.runs.config import NetworkConfig, OptimConfig
-from dsareid.runs.folder import choose_device
+from dsareid.models.options import NetworkConfig
+from dsareid.runs.config import OptimConfig, TrainConfig
+from dsareid.runs.records import read_evaluation
 
 SETTINGS = """
 --epochs 2 --height 64 --width 32 --dsap-size 8 --identities 2 --images 2 --weights none --device cpu
@@ -64,15 +65,17 @@ import sys
 from pathlib import Path
 import torch
 from dsareid.commands.main import main
-from dsareid.engine.loop import Trainer
+from dsareid.engine.learner import Learner
+from dsareid.ground.distributed import current
 
-def run(self, original=Trainer.run):
-    original(self)
-    if self.processes.first:
+def step(self, *arguments, original=Learner.step, **options):
+    values = original(self, *arguments, **options)
+    if current().first:
         found = {name: value.grad for name, value in self.model.named_parameters()}
         torch.save(found, Path(sys.argv[1]))
+    return values
 
-Trainer.run = run
+Learner.step = step
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -104,9 +107,16 @@ def test_two_processes_compute_the_gradients_of_one(tiny_data, tmp_path, options
 @pytest.mark.processes
 def test_triplets_of_each_share_alone_are_others(tiny_data, tmp_path):
     """So that the test above tests something: with two processes there are no negatives in a share of one."""
-    out = tmp_path / "run"
-    options = ("--loss.triplet-over", "process", "--epochs", 1)
-    status, _, err = ranks.run([*DSAREID, *arguments_for(tiny_data, out, *options)])
+    script, out = tmp_path / "shares.py", tmp_path / "run"
+    script.write_text(
+        "import sys\n"
+        "from dsareid.commands.main import main\n"
+        "from dsareid.ground.distributed import Processes\n"
+        "from dsareid.models import losses\n"
+        "losses.current = Processes\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    status, _, err = ranks.run([script, *arguments_for(tiny_data, out, "--epochs", 1)])
     assert status == 0, err
     assert log_of(out)[0]["loss/triplet_z_global"] == 0
 
@@ -176,13 +186,16 @@ def test_a_process_that_dies_ends_all_with_its_message(tiny_data, tmp_path):
     script.write_text(
         "import sys\n"
         "from dsareid.commands.main import main\n"
-        "from dsareid.engine.loop import Trainer\n"
+        "from dsareid.engine.learner import Learner\n"
+        "from dsareid.ground.distributed import current\n"
         "from dsareid.ground.errors import DSAError\n"
-        "def step(self, batches, count, rate, original=Trainer._step):\n"
-        "    if self.processes.rank == 1 and self.position.step == 3:\n"
+        "calls = []\n"
+        "def step(self, *arguments, original=Learner.step, **options):\n"
+        "    calls.append(arguments)\n"
+        "    if current().rank == 1 and len(calls) == 4:\n"
         "        raise DSAError('x.jpg: the disk is on fire')\n"
-        "    return original(self, batches, count, rate)\n"
-        "Trainer._step = step\n"
+        "    return original(self, *arguments, **options)\n"
+        "Learner.step = step\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     out = tmp_path / "run"
@@ -219,7 +232,7 @@ def test_evaluation_in_shares(tiny_data, tmp_path):
         status, printed, err = ranks.run([*DSAREID, "eval", out, "--device", "cpu"], count)
         assert status == 0, err
         assert printed.count("rank-10") == 1
-        figures.append([row["mAP"] for row in json.loads((out / "evaluation.json").read_text())["rows"]])
+        figures.append([row.mAP for row in read_evaluation(out / "evaluation.json").rows])
     assert figures[0] == pytest.approx(figures[1])
 
 

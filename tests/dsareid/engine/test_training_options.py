@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsareid.data.batch import AugmentConfig
-from dsareid.engine import TrainConfig, train
-from dsareid.engine.loop import Trainer
+from dsareid.data.augment import AugmentConfig
+from dsareid.engine.learner import Learner
+from dsareid.engine.loop import train
 from dsareid.ground.errors import DSAError
-from dsareid.runs.config import NetworkConfig, OptimConfig
+from dsareid.models.options import NetworkConfig
+from dsareid.runs.config import OptimConfig, TrainConfig
 
 
 def config_for(data: Path, out: Path, **changes) -> TrainConfig:
@@ -77,12 +78,12 @@ def test_compiled(tiny_data, tmp_path):
 def test_an_accumulated_gradient_is_the_mean_of_its_batches(tiny_data, tmp_path, monkeypatch):
     found = {1: [], 3: []}
 
-    def step(self, *arguments, original=Trainer._step):
-        values = original(self, *arguments)
+    def step(self, *arguments, original=Learner.step, **options):
+        values = original(self, *arguments, **options)
         found[self.config.accumulate].append(torch.cat([p.grad.flatten() for p in self.model.parameters()]))
         return values
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Learner, "step", step)
     still = OptimConfig(rate=0, warm_up_from=0)  # so that all steps are of the same weights
     for accumulate in found:
         train(config_for(tiny_data, tmp_path / f"{accumulate}", epochs=1, accumulate=accumulate, optim=still))
@@ -101,6 +102,6 @@ def test_frozen_batchnorm_keeps_its_statistics(tiny_data, tmp_path):
 
 
 def test_synchronised_batchnorm_is_for_cuda(tiny_data, tmp_path):
-    with pytest.raises(DSAError, match="--batchnorm sync needs --device cuda, not cpu"):
+    with pytest.raises(DSAError, match="`batchnorm=sync` needs `device=cuda`, not cpu"):
         train(config_for(tiny_data, tmp_path / "run", batchnorm="sync"))
     assert not (tmp_path / "run").exists()
