@@ -4,15 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from dsareid.commands.options import peek
-from dsareid.engine.presets import PRESETS, PresetName, preset
+from dsareid.commands.options import known_preset, peek
+from dsareid.engine.presets import PresetName, preset
 from dsareid.models.options import Guidance, GuideInputName, ModelName, NetworkConfig
 from dsareid.runs.config import Precision
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
-    chosen = peek(arguments).preset
-    default = preset(chosen if chosen in PRESETS else "paper", Path(), Path())
+    default = preset(known_preset(peek(arguments).preset), Path(), Path())
 
     def command(
         preset: PresetName = "paper",

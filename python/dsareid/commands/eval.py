@@ -33,6 +33,8 @@ def command(
 
     if batch_size < 1:
         raise DSAError(f"`batch_size` must be at least 1, not {batch_size}")
-    options = {"batch_size": batch_size, "device": device, "protocol": protocol, "rerank": rerank}
-    if found := evaluate(run, data, features, **options):
+    found = evaluate(
+        run, data, features, batch_size=batch_size, device=device, protocol=protocol, rerank=rerank
+    )
+    if found:
         print(format_table([*found.rows, *found.baselines]))

@@ -6,22 +6,14 @@ from typing import Annotated
 
 import tyro
 
+from dsareid.engine.presets import PRESETS, PresetName
+
 ModelPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 DataOption = Annotated[Path | None, tyro.conf.arg(metavar="ROOT")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """An option without a value: there is --name, and no --no-name."""
-
-
-def positional(name: str):
-    """The type of a path given by position; `name` is what --help calls it."""
-    return Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar=name)]
-
-
-def optional_path(name: str):
-    """The type of an option that may be left out; `name` stands for its value in --help."""
-    return Annotated[Path | None, tyro.conf.arg(metavar=name)]
 
 
 def peek(arguments: list[str]) -> argparse.Namespace:
@@ -31,3 +23,8 @@ def peek(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--out", nargs="?")
     return parser.parse_known_args(arguments)[0]
+
+
+def known_preset(name: str) -> PresetName:
+    """The preset of this name, for defaults; of another name the paper's, until tyro refuses it."""
+    return next((known for known in PRESETS if known == name), "paper")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import Flag, peek
-from dsareid.engine.presets import PRESETS, PresetName, preset
+from dsareid.commands.options import Flag, known_preset, peek
+from dsareid.engine.presets import PresetName, preset
 from dsareid.runs.config import CONFIG, TrainConfig, load_config
 
 
@@ -17,7 +17,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
     if chosen.resume and chosen.out:
         default = load_config(Path(chosen.out) / CONFIG)  # a resumed run keeps its settings
     else:
-        name = chosen.preset if chosen.preset in PRESETS else "paper"  # tyro refuses others
+        name = known_preset(chosen.preset)
         default = preset(name, data=tyro.MISSING, out=tyro.MISSING)
 
     def command(

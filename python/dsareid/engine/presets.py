@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dsareid.data.augment import AugmentConfig
 from dsareid.models.options import NetworkConfig
-from dsareid.runs.config import TrainConfig
+from dsareid.runs.config import OptimConfig, TrainConfig
 
 PresetName = Literal["paper", "demo", "study"]
 

@@ -57,16 +57,16 @@ def dsap_sheets(store: Store, size: int) -> list[Sheet]:
         DSAError: the store has no training images, or none with an IUV map.
         ImportError: the extension is not built.
     """
-    split = store.select(TRAIN, iuv=False)
+    split, iuv = store.select(TRAIN, iuv=False), store.iuv
     store.check_unchanged()
     mapped = np.flatnonzero(store.has_iuv[split.rows])
-    if not len(mapped):
+    if iuv is None or not len(mapped):
         raise DSAError(f"{store.path}: no training image has an IUV map")
     chosen = mapped[np.unique(np.linspace(0, len(mapped) - 1, LOOKED_AT).round().astype(int))]
     # Stable: of those that show as many parts, the first.
-    best = sorted(chosen, key=lambda i: -len(np.unique(store.iuv[split.rows[i], ..., 0])))[:SHEETS]
+    best = sorted(chosen, key=lambda i: -len(np.unique(iuv[split.rows[i], ..., 0])))[:SHEETS]
     return [
-        _sheet(split.names[i].rpartition("/")[2], store.images[row], store.iuv[row], size)
+        _sheet(split.names[i].rpartition("/")[2], store.images[row], iuv[row], size)
         for i in sorted(best)
         for row in (split.rows[i],)
     ]

@@ -154,7 +154,7 @@ def _render(
 
 def _svg(draw: Callable[[Axes], None], theme: str, size: tuple[float, float]) -> str:
     text, grid = _TEXT[theme], _GRID[theme]
-    style = {
+    style: dict[Any, Any] = {
         "font.size": 10,
         "legend.fontsize": 9,
         "legend.frameon": False,
