@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dsareid.data.batch import Batch, InputConfig
-from dsareid.ground.distributed import current
+from dsareid.ground.distributed import current_group
 from dsareid.models.heads import Output
 from dsareid.models.losses import losses
 from dsareid.runs.config import TrainConfig
@@ -113,7 +113,7 @@ class Learner:
             if self.config.compile:
                 self.model.compile()
             self._network = self.model
-            if not current().alone:
+            if not current_group().alone:
                 # Of 1x1 kernels channels_last, whose strides can be told in two ways: it costs nothing.
                 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
                 devices = [self.device] if self.device.type == "cuda" else None

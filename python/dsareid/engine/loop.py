@@ -22,7 +22,14 @@ from dsareid.data.sampler import PKSampler
 from dsareid.data.store.cache import ensure_store
 from dsareid.engine.learner import Learner, Mean, NotFinite, input_config
 from dsareid.engine.schedule import learning_rate
-from dsareid.ground.distributed import Processes, choose_device, current, mean_of_all, own_device, processes
+from dsareid.ground.distributed import (
+    ProcessGroup,
+    choose_device,
+    current_group,
+    join_group,
+    mean_of_all,
+    own_device,
+)
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import make_folder
 from dsareid.runs.config import TrainConfig
@@ -52,20 +59,20 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunFolder:
         Interrupted: after Ctrl-C.
     """
     device = own_device(choose_device(config.device))
-    with processes(device) as group:
+    with join_group(device) as group:
         _check_device(config, device)
         run = RunFolder(config.out)
         _check_folder(run, config, resume)
-        group.wait()  # until all have looked into the folder
+        group.barrier()  # until all have looked into the folder
         _prepare(run, config, device, group, resume).run()
     return run
 
 
 def _prepare(
-    run: RunFolder, config: TrainConfig, device: torch.device, group: Processes, resume: bool
+    run: RunFolder, config: TrainConfig, device: torch.device, group: ProcessGroup, resume: bool
 ) -> "_Training":
     """Data and learner, at the run's beginning or where its checkpoint stands."""
-    with group.first_alone():
+    with group.rank_0_first():
         store = ensure_store(
             config.data,
             config.height,
@@ -79,9 +86,9 @@ def _prepare(
     learner = Learner(config, data.identities, device)
     if resume:
         return _Training(run, learner, data, sampler, group, _restore(run, learner, data))
-    with group.first_alone():  # rank 0 downloads
+    with group.rank_0_first():  # rank 0 downloads
         _initialise(learner, config.weights)
-    if group.first:
+    if group.is_rank_0:
         make_folder(run.path)
         run.write_config(config)
     return _Training(run, learner, data, sampler, group, Position())
@@ -89,7 +96,7 @@ def _prepare(
 
 def batch_config(config: TrainConfig, device: torch.device) -> BatchConfig:
     """What the training batches of a run are made of; of several processes, this one's share of them."""
-    batch = config.identities * config.images // current().world
+    batch = config.identities * config.images // current_group().world
     return BatchConfig(input_config(config, device), batch, config.augment, config.seed)
 
 
@@ -160,7 +167,7 @@ class _Training:
         learner: Learner,
         data: TrainData,
         sampler: PKSampler,
-        group: Processes,
+        group: ProcessGroup,
         position: Position,
     ):
         self.folder, self.learner, self.data, self.sampler = run, learner, data, sampler
@@ -170,7 +177,7 @@ class _Training:
         """All epochs that are left; a checkpoint after each, and on Ctrl-C after the step."""
         self._announce()
         self.began, self.epochs_before = time.monotonic(), self.position.epoch
-        log = self.folder.open_log(self.position.step) if self.group.first else None
+        log = self.folder.open_log(self.position.step) if self.group.is_rank_0 else None
         try:
             with _InterruptFlag(self.group) as interrupted:
                 while self.position.epoch < self.config.epochs:
@@ -181,7 +188,7 @@ class _Training:
 
     def _announce(self) -> None:
         config, position = self.config, self.position
-        if not self.group.first:
+        if not self.group.is_rank_0:
             return
         if position.epoch >= config.epochs:
             logger.info(f"{self.folder}: all {config.epochs} epochs are done")
@@ -206,7 +213,7 @@ class _Training:
             unit="batch",
             leave=False,
             desc=f"epoch {position.epoch + 1}/{config.epochs}",
-            disable=None if self.group.first else True,
+            disable=None if self.group.is_rank_0 else True,
         )
         while position.batch < len(index):
             began = time.monotonic()
@@ -232,7 +239,7 @@ class _Training:
         self._save()
         left = (time.monotonic() - self.began) / (position.epoch - self.epochs_before)
         left *= config.epochs - position.epoch
-        if self.group.first:
+        if self.group.is_rank_0:
             logger.info(_epoch_line(position.epoch, config.epochs, mean.values(), left))
         if interrupted and position.epoch < config.epochs:
             self._stop(log, bar)
@@ -251,7 +258,7 @@ class _Training:
 
     def _save(self) -> None:
         """Write the checkpoint, which is the same in every process."""
-        if self.group.first:
+        if self.group.is_rank_0:
             self.folder.write_checkpoint(
                 self.learner.state_dict(), self.position, self.data.identities, self.data.fingerprint
             )
@@ -261,7 +268,7 @@ class _Training:
         if log:
             log.flush()
         self._save()
-        self.group.wait()  # torchrun ends all when the first of them ends
+        self.group.barrier()  # torchrun ends all when the first of them ends
         raise Interrupted(
             f"stopped after step {self.position.step}; resume with: dsareid train `resume=True` "
             f"`out={self.config.out}`"
@@ -283,7 +290,7 @@ class _InterruptFlag:
     only its patience of 30 seconds ends a step.
     """
 
-    def __init__(self, group: Processes):
+    def __init__(self, group: ProcessGroup):
         self.alone, self.seen, self.pressed = group.alone, False, False
 
     def __enter__(self) -> "_InterruptFlag":

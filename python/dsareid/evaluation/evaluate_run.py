@@ -22,7 +22,7 @@ from dsareid.evaluation.run_features import (
     own_features,
     query_features,
 )
-from dsareid.ground.distributed import choose_device, current, own_device, processes
+from dsareid.ground.distributed import choose_device, current_group, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
 from dsareid.models.options import SYMBOLS, MatchedBy
 from dsareid.runs.config import TrainConfig
@@ -71,7 +71,7 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     device = own_device(choose_device(device) if isinstance(device, str) else device)
-    with processes(device) as group:
+    with join_group(device) as group:
         loaded = load_run(run, device)
         config = loaded.config
         features = features or own_features(config)
@@ -79,7 +79,7 @@ def evaluate(
         if protocol is None:
             protocol = config.protocol if data is None else ""
         root = Path(config.data if data is None else data)
-        with group.first_alone():
+        with group.rank_0_first():
             store = ensure_store(root, config.height, config.width, protocol=protocol)
         _check_unseen(loaded, store)
         query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
@@ -92,7 +92,7 @@ def evaluate(
             query_features(loaded, store, features, batch_size),
             compute_features(loaded, gallery, features, batch_size),
         )
-        if not group.first:
+        if not group.is_rank_0:
             return None
         rankings = _rankings(loaded, _title(config, features), embeddings, labels, rerank)
         results = {name: ranking.result() for name, ranking in rankings.items()}
@@ -127,7 +127,7 @@ def _check(run: Run, features: MatchedBy) -> None:
         check_features(run.config, features)
     except DSAError as error:
         raise DSAError(f"{run.folder}: {error}") from error
-    if run.epoch < run.config.epochs and current().first:
+    if run.epoch < run.config.epochs and current_group().is_rank_0:
         logger.warning(f"{run.folder} has trained {run.epoch} of {run.config.epochs} epochs")
 
 

@@ -15,7 +15,7 @@ from dsareid.data.store.reader import Split, Store
 from dsareid.engine.learner import input_config
 from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking, RankResult
-from dsareid.ground.distributed import current, gather_rows
+from dsareid.ground.distributed import current_group, gather_rows
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import MatchedBy
 from dsareid.runs.config import TrainConfig
@@ -62,11 +62,11 @@ def compute_features(run: Run, split: Split, features: MatchedBy, batch_size: in
     config = replace(input_config(run.config, device), dtype=torch.float32)
     if stream == "mf":
         config = replace(config, guide=None)
-    share = split.rows[current().share(len(split))]
+    share = split.rows[current_group().share(len(split))]
     # Where there are fewer images than processes: one all the same, to know how long a feature is.
     rows = torch.from_numpy(share if len(share) else split.rows[:1])
     embeddings: Tensor | None = None
-    hidden = None if current().first else True
+    hidden = None if current_group().is_rank_0 else True
     title = f"features of {split.name}"
     with tqdm(total=len(rows), desc=title, unit="image", leave=False, disable=hidden) as bar:
         for start in range(0, len(rows), batch_size):

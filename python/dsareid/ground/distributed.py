@@ -14,18 +14,18 @@ from dsareid.ground.errors import DSAError
 
 # Others wait while the first one packs a data set or joins files. torchrun ends all when one dies, so
 # nobody waits in vain.
-_PATIENCE = timedelta(days=7)
+_TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Processes:
-    """Which of how many processes this is."""
+class ProcessGroup:
+    """Which of how many processes this is; one process alone is the case of a world of 1."""
 
     rank: int = 0
     world: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_rank_0(self) -> bool:
         """Whether this is the one that prints and writes."""
         return self.rank == 0
 
@@ -33,28 +33,28 @@ class Processes:
     def alone(self) -> bool:
         return self.world == 1
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
+    def barrier(self) -> None:
+        """Wait until all have come here."""
         if self.world > 1:
             dist.barrier()
 
     @contextlib.contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """The body runs in the first process, and then in all others."""
-        if not self.first:
-            self.wait()
+    def rank_0_first(self) -> Iterator[None]:
+        """The body runs on rank 0, and then on all others."""
+        if not self.is_rank_0:
+            self.barrier()
         yield
-        if self.first:
-            self.wait()
+        if self.is_rank_0:
+            self.barrier()
 
     def share(self, items: int) -> slice:
         """This process's share of so many items: contiguous, all of them over all processes."""
         return slice(items * self.rank // self.world, items * (self.rank + 1) // self.world)
 
 
-def current() -> Processes:
-    """Those that `processes` has joined; this one alone where it has not."""
-    return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes()
+def current_group() -> ProcessGroup:
+    """The group that `join_group` has joined; this process alone where it has not."""
+    return ProcessGroup(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ProcessGroup()
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -107,8 +107,8 @@ def own_device(device: torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
-def processes(device: torch.device | None = None) -> Iterator[Processes]:
-    """Join the other processes that torchrun started; without torchrun this is the only one.
+def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
+    """Join the other processes that torchrun started; without torchrun the group is this process.
 
     Args:
         device: what tensors are exchanged on: gloo serves the CPU, nccl CUDA.
@@ -118,15 +118,15 @@ def processes(device: torch.device | None = None) -> Iterator[Processes]:
     """
     rank, world = rank_and_world()
     if world == 1 or dist.is_initialized():
-        yield current()
+        yield current_group()
         return
     backend = "nccl" if device is not None and device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        dist.init_process_group(backend, timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise DSAError(f"process {rank} of {world} cannot reach the others: {error}") from error
     try:
-        yield current()
+        yield current_group()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and backend not in str(error).lower():
             raise
@@ -137,16 +137,16 @@ def processes(device: torch.device | None = None) -> Iterator[Processes]:
 
 def mean_of_all(values: dict[str, float], device: torch.device) -> dict[str, float]:
     """The mean of each value over the processes, which all have the same names."""
-    if current().alone:
+    if current_group().alone:
         return values
     total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
     dist.all_reduce(total)
-    return dict(zip(values, (total / current().world).tolist()))
+    return dict(zip(values, (total / current_group().world).tolist()))
 
 
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows [N, ...] of all processes, in the order of their ranks. N may differ; no gradient passes."""
-    if current().alone:
+    if current_group().alone:
         return rows
     count = torch.tensor([len(rows)], device=rows.device)
     counts = torch.cat(_all(count)).tolist()
@@ -157,7 +157,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 def gather_batch(rows: Tensor) -> Tensor:
     """As gather_rows, of equally many rows [N, ...] each; gradients go back to where the rows came from."""
-    return rows if current().alone else _GatherBatch.apply(rows)
+    return rows if current_group().alone else _GatherBatch.apply(rows)
 
 
 class _GatherBatch(torch.autograd.Function):
@@ -169,10 +169,10 @@ class _GatherBatch(torch.autograd.Function):
     def backward(context, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)  # every process has made something of these rows
-        return gradient.chunk(current().world)[current().rank]
+        return gradient.chunk(current_group().world)[current_group().rank]
 
 
 def _all(tensor: Tensor) -> list[Tensor]:
-    found = [torch.empty_like(tensor) for _ in range(current().world)]
+    found = [torch.empty_like(tensor) for _ in range(current_group().world)]
     dist.all_gather(found, tensor)
     return found

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from dsareid.data.layouts.base import image_names
 from dsareid.data.store.format import npy_header
-from dsareid.ground.distributed import Processes, choose_device, own_device, processes
+from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, make_folder
 from dsareid.ground.machine import cores
@@ -85,17 +85,17 @@ def extract(
     check_batch_size(batch_size)
     images, out = Path(images), Path(out)
     chosen = own_device(choose_device(device))
-    with processes(chosen) as group:
+    with join_group(chosen) as group:
         embedder = embed(model, device if group.alone else str(chosen), trust=trust)
         files = find_images(images)
         plan = _plan(embedder, images, files)
-        with group.first_alone():
+        with group.rank_0_first():
             _begin(out, plan)
         already = (out / HEADER).exists()
         if not already:
             _write_parts(embedder, images, files, out, group, batch_size, skip_broken)
-        with group.first_alone():
-            if group.first:
+        with group.rank_0_first():
+            if group.is_rank_0:
                 _join_parts(out, plan, files)
         found = open_features(out)
         return Extracted(len(found), found.features.shape[1], found.model, _skipped_files(out), already)
@@ -197,7 +197,7 @@ def _write_parts(
     images: Path,
     files: list[str],
     out: Path,
-    group: Processes,
+    group: ProcessGroup,
     batch_size: int,
     skip_broken: bool,
 ) -> None:
@@ -207,7 +207,7 @@ def _write_parts(
         skipped = _skipped_in(_part(out, number), rows)
         if skipped is None or (skipped and not skip_broken):  # without skip_broken the image is to be named
             todo.append((number, rows))
-    group.wait()  # until all have looked
+    group.barrier()  # until all have looked
     mine = todo[group.share(len(todo))]
     decoded = read_ahead(
         (images / files[row] for _, rows in mine for row in rows),
@@ -216,7 +216,7 @@ def _write_parts(
         threads=max(1, cores() // group.world),
         ahead=BATCHES_AHEAD * batch_size,
     )
-    total, hidden = sum(len(rows) for _, rows in mine), None if group.first else True
+    total, hidden = sum(len(rows) for _, rows in mine), None if group.is_rank_0 else True
     with (
         contextlib.closing(decoded),
         tqdm(total=total, desc="features", unit="image", leave=False, disable=hidden) as progress,
@@ -230,7 +230,7 @@ def _write_parts(
                 )
             with atomic_path(_part(out, number)) as temporary:
                 temporary.write_bytes(save({"features": features}, {"skipped": json.dumps(skipped)}))
-    group.wait()
+    group.barrier()
 
 
 def _compute(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsareid.ground.distributed import current, gather_batch, gather_rows
+from dsareid.ground.distributed import current_group, gather_batch, gather_rows
 from dsareid.models.heads import Output
 from dsareid.models.options import LossConfig
 
@@ -57,7 +57,7 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
 
     def triplet(features: Tensor) -> Tensor:
         features = features.flatten(1)  # of several processes, triplets are sought in the whole batch
-        others = None if current().alone else (gather_batch(features), gather_rows(label))
+        others = None if current_group().alone else (gather_batch(features), gather_rows(label))
         return config.triplet_z * batch_hard_triplet(features, label, config.margin, others)
 
     logits = output.logits

@@ -14,7 +14,7 @@ import torch
 
 from dsareid.data.augment import AugmentConfig
 from dsareid.engine.loop import train
-from dsareid.ground.distributed import Processes, choose_device, own_device, rank_and_world
+from dsareid.ground.distributed import ProcessGroup, choose_device, own_device, rank_and_world
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import NetworkConfig
 from dsareid.runs.config import OptimConfig, TrainConfig
@@ -66,11 +66,11 @@ from pathlib import Path
 import torch
 from dsareid.commands.main import main
 from dsareid.engine.learner import Learner
-from dsareid.ground.distributed import current
+from dsareid.ground.distributed import current_group
 
 def step(self, *arguments, original=Learner.step, **options):
     values = original(self, *arguments, **options)
-    if current().first:
+    if current_group().is_rank_0:
         found = {name: value.grad for name, value in self.model.named_parameters()}
         torch.save(found, Path(sys.argv[1]))
     return values
@@ -111,9 +111,9 @@ def test_triplets_of_each_share_alone_are_others(tiny_data, tmp_path):
     script.write_text(
         "import sys\n"
         "from dsareid.commands.main import main\n"
-        "from dsareid.ground.distributed import Processes\n"
+        "from dsareid.ground.distributed import ProcessGroup\n"
         "from dsareid.models import losses\n"
-        "losses.current = Processes\n"
+        "losses.current_group = ProcessGroup\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     status, _, err = ranks.run([script, *arguments_for(tiny_data, out, "--epochs", 1)])
@@ -187,12 +187,12 @@ def test_a_process_that_dies_ends_all_with_its_message(tiny_data, tmp_path):
         "import sys\n"
         "from dsareid.commands.main import main\n"
         "from dsareid.engine.learner import Learner\n"
-        "from dsareid.ground.distributed import current\n"
+        "from dsareid.ground.distributed import current_group\n"
         "from dsareid.ground.errors import DSAError\n"
         "calls = []\n"
         "def step(self, *arguments, original=Learner.step, **options):\n"
         "    calls.append(arguments)\n"
-        "    if current().rank == 1 and len(calls) == 4:\n"
+        "    if current_group().rank == 1 and len(calls) == 4:\n"
         "        raise DSAError('x.jpg: the disk is on fire')\n"
         "    return original(self, *arguments, **options)\n"
         "Learner.step = step\n"
@@ -239,7 +239,7 @@ def test_evaluation_in_shares(tiny_data, tmp_path):
 def test_shares_are_all_there_is():
     for world in (1, 2, 3, 7):
         for items in (0, 1, 5, 20):
-            shares = [list(range(items))[Processes(rank, world).share(items)] for rank in range(world)]
+            shares = [list(range(items))[ProcessGroup(rank, world).share(items)] for rank in range(world)]
             assert sum(shares, []) == list(range(items))
 
 
