@@ -97,7 +97,7 @@ check-wheel: wheel
 	sh scripts/check_wheel.sh $(PY) dist/*.whl $(OLDEST_TORCH) $(firstword $(TORCH))
 
 clean:
-	rm -rf build dist $(DEMO) $(VENV)/.built dsa_ext/*.so python/dsareid/*.so
+	rm -rf build dist $(DEMO) $(VENV)/.built dsa_ext/*.so python/dsareid/ground/*.so
 
 $(VENV)/.torch: scripts/prerequisites.sh
 	@sh scripts/prerequisites.sh $(PYTHON)
