@@ -13,6 +13,8 @@ from PIL import Image
 
 from dsareid.data.iuv import write_iuv
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples/torchvision_loop.py"
 
 

@@ -20,6 +20,8 @@ from dsareid.inference.settings import METADATA
 from dsareid.models.options import MEAN, STD
 from dsareid.runs.folder import load_run
 
+pytestmark = pytest.mark.slow
+
 FORMS = [("m.safetensors", "float32"), ("m.onnx", "float32"), ("m.pt2", "float32"), ("b.pt2", "bfloat16")]
 
 
