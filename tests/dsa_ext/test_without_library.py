@@ -1,4 +1,4 @@
-"""Where no compiler was there: plain torch serves the same functions, and what needs no more of dsareid works.
+"""Where no compiler was there, plain torch serves the same functions, so that some of dsareid works.
 Each test runs a process in which hide_libraries hides what is compiled."""
 
 import os

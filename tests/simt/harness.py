@@ -190,6 +190,11 @@ def cuda_sources() -> list[Path]:
     return [*sorted(CSRC.glob("*.cu")), *sorted(CSRC.glob("*.cuh"))]
 
 
+def operations() -> list[str]:
+    """Those that have kernels."""
+    return sorted(path.stem for path in CSRC.glob("*.cuh"))
+
+
 def converted(sources: list[Path]) -> tuple[dict[str, str], list[Site]]:
     """CUDA sources as C++, by file name, and all their sites."""
     texts, sites = {}, []
@@ -205,7 +210,7 @@ def sites() -> list[Site]:
 
 def hosts(name: str, mode: str) -> list[Path]:
     """The C++ files of a program: its own, the harness and the CPU backend."""
-    cases = sorted(HERE.glob("cases_*.cpp")) if name == "kernels" else []
+    cases = sorted(HERE.glob({"kernels": "cases_*.cpp", "counts": "counts_*.cpp"}.get(name, "no cases")))
     counters = [HERE / "counters.cpp"] if mode == "count" else []
     return [HERE / f"{name}.cpp", *cases, HERE / "simt.cpp", *counters, *sorted(CSRC.glob("*.cpp"))]
 
