@@ -58,7 +58,10 @@ __global__ void traffic(const int* in, int* out, Traffic kind) {
       shared[lane * 32] = lane;
       shared[lane] = lane;
       break;
-    case Traffic::one_address: atomicAdd(&shared[lane / 16], 1); break;
+    case Traffic::one_address: {
+      atomicAdd(&shared[lane / 16], 1);
+      break;
+    }
   }
 }
 
