@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
-from dsa_ext.selftest.measure import stored_batch
+from dsa_ext.selftest.operations.batch import stored_batch
 from dsareid.data.sampler import PKSampler
 from dsareid.models.options import MEAN, STD
 

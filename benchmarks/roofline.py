@@ -2,7 +2,7 @@
 
     python benchmarks/roofline.py [--json]
 
-For each kernel at its typical size (dsa_ext/selftest/measure.py, where the formulas stand): the bytes it must
+For each kernel at its typical size (dsa_ext/selftest/operations, where the formulas stand): the bytes it must
 move, and how long a card needs for them at the bandwidth in its data sheet, which no copy quite
 reaches. Launches, a few microseconds each, are not counted; where inputs and outputs fit in a
 card's L2 cache a kernel may be faster. For measured times on a GPU:
@@ -12,7 +12,7 @@ card's L2 cache a kernel may be faster. For measured times on a GPU:
 import argparse
 import json
 
-from dsa_ext.selftest.measure import typical
+from dsa_ext.selftest.operations import OPERATIONS
 
 # Memory bandwidth in GB/s (10^9 bytes), from the makers' data sheets.
 CARDS = {
@@ -29,7 +29,7 @@ CARDS = {
 
 def predict(batch: int = 64) -> dict:
     """The bytes of each kernel, and the seconds they take on each card."""
-    moved = {operation.name: operation.bytes for operation in typical(batch)}
+    moved = {row.name: row.bytes for operation in OPERATIONS for row in operation.typical(batch)}
     return {
         "predicted": True,
         "batch": batch,

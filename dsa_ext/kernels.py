@@ -1,12 +1,14 @@
 """The CUDA kernels as source text, for those who compile them at run time (NVRTC, CuPy)."""
 
-import functools
 import re
 from pathlib import Path
 
-KERNELS = ("warp", "batch", "merge", "rank")
-
 _PACKAGE = Path(__file__).parent
+# Where the headers lie: inside an installed package, beside a checkout's.
+_FOLDER = _PACKAGE / "csrc" if (_PACKAGE / "csrc").is_dir() else _PACKAGE.parent / "csrc"
+
+KERNELS: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.cuh")))
+"""The operations that have CUDA kernels."""
 
 
 def kernel_source(name: str) -> str:
@@ -18,7 +20,7 @@ def kernel_source(name: str) -> str:
     memory. examples/cupy_warp.py compiles and launches one.
 
     Args:
-        name: "warp" (and its gradient), "batch", "merge" (and its gradient) or "rank".
+        name: one of KERNELS: "batch", "merge" (and its gradient), "rank" or "warp" (and its gradient).
 
     Raises:
         ValueError: another name.
@@ -28,17 +30,10 @@ def kernel_source(name: str) -> str:
     return _with_includes(f"{name}.cuh", set())
 
 
-@functools.cache
-def _folder() -> Path:
-    """Where the headers lie: inside an installed package, beside a checkout's."""
-    installed = _PACKAGE / "csrc"
-    return installed if installed.is_dir() else _PACKAGE.parent / "csrc"
-
-
 def _with_includes(name: str, seen: set[str]) -> str:
     """A header with the project's own headers in place of their #include lines, each once."""
     if name in seen:
         return ""
     seen.add(name)
-    text = (_folder() / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+    text = (_FOLDER / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
     return re.sub(r'^#include "([^"]+)"\n', lambda found: _with_includes(found[1], seen), text, flags=re.M)

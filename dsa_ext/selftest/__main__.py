@@ -16,16 +16,18 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import dsa_ext
 from dsa_ext.selftest import measure
-from dsa_ext.selftest.cases import compare, table
 from dsa_ext.selftest.cuda import NotChecked, cuda_checks
+from dsa_ext.selftest.operation import Check, Typical, compare
+from dsa_ext.selftest.operations import OPERATIONS
 
 
 @dataclass
@@ -48,12 +50,12 @@ class Group:
         return f"  {self.name:52s} {self.checks:5d}  {result}"
 
 
-def run_group(name: str, checks: Sequence[tuple[str, Callable[[], str | None]]]) -> Group:
+def run_group(name: str, checks: Mapping[str, Check], device: str) -> Group:
     """Run checks that return what is wrong, or None; an exception is a failure too."""
     group = Group(name)
-    for label, check in checks:
+    for label, check in checks.items():
         try:
-            wrong = check()
+            wrong = check(device)
         except NotChecked as reason:
             group.notes.append(f"{label} ({reason})")
             continue
@@ -66,29 +68,37 @@ def run_group(name: str, checks: Sequence[tuple[str, Callable[[], str | None]]])
 
 
 def table_groups(device: str, quick: bool) -> Iterator[Group]:
-    for name, cases in table():
-        chosen = cases[::5] if quick else cases
-        yield run_group(name, [(case.label, lambda case=case: compare(case, device)) for case in chosen])
+    for operation in OPERATIONS:
+        for name, cases in operation.cases().items():
+            checks = {case.label: partial(compare, case) for case in cases[:: 5 if quick else 1]}
+            yield run_group(name, checks, device)
 
 
 def cuda_groups() -> Iterator[Group]:
-    for name, checks in cuda_checks():
-        yield run_group(name, checks)
+    for name, checks in cuda_checks(OPERATIONS).items():
+        yield run_group(name, checks, "cuda")
+
+
+def typical(batch: int = 64) -> list[Typical]:
+    """Every operation at the sizes that are timed."""
+    return [row for operation in OPERATIONS for row in operation.typical(batch)]
 
 
 def bandwidth(rounds: int) -> list[dict]:
     """Each operation at its typical size, beside the floor that the measured copy gives."""
     copy = measure.copy_bandwidth()
-    rows = [{"name": "copy, 1 GiB", "seconds": None, "bytes_per_second": copy, "floor_seconds": None}]
-    for operation in measure.typical():
-        run = operation.prepare("cuda")
-        seconds = measure.cuda_medians({"": lambda _, run=run: run()}, rounds)[""]
+    rows: list[dict] = [
+        {"name": "copy, 1 GiB", "seconds": None, "bytes_per_second": copy, "floor_seconds": None}
+    ]
+    for row in typical():
+        run = row.prepare("cuda")
+        seconds = measure.cuda_medians({"": lambda _, run=run: run()}, rounds)[""]  # type: ignore[misc]
         rows.append(
             {
-                "name": operation.name,
+                "name": row.name,
                 "seconds": seconds,
-                "bytes_per_second": operation.bytes / seconds,
-                "floor_seconds": operation.bytes / copy,
+                "bytes_per_second": row.bytes / seconds,
+                "floor_seconds": row.bytes / copy,
             }
         )
     return rows
@@ -125,6 +135,11 @@ def describe_gpu() -> str:
 
 def choose_device(wanted: str | None) -> tuple[str, str | None]:
     """The device to test, and why that cannot be done, if so."""
+    if dsa_ext.CPU_ERROR:
+        return "cpu", (
+            f"there is nothing to check: {dsa_ext.CPU_ERROR}. Install a C++ compiler and rebuild: "
+            "python setup.py build_ext --inplace"
+        )
     found = torch.cuda.is_available()
     if wanted == "cuda" and not found:
         return "cuda", "no GPU was found: torch.cuda.is_available() is False"
@@ -163,9 +178,9 @@ def check_all(device: str, quick: bool) -> Iterator[Group]:
 
 def profile(device: str) -> None:
     """Each operation once, for a profiler to look at."""
-    for operation in measure.typical():
-        operation.prepare(device)()
-        print(f"ran {operation.name}", flush=True)
+    for row in typical():
+        row.prepare(device)()
+        print(f"ran {row.name}", flush=True)
     if device == "cuda":
         torch.cuda.synchronize()
 

@@ -16,7 +16,7 @@ def bench(monkeypatch):
 
 
 def test_peers_agree_and_missing_ones_are_named(bench, capsys):
-    contests = list(bench.contests(1, "cpu", queries=6, gallery=300))
+    contests = list(bench.contests(1, "cpu"))
     for contest in contests:
         bench.verify(contest)
         assert len(contest.work) >= 2 and "dsa_ext" in contest.work and contest.bytes > 0
@@ -29,9 +29,9 @@ def test_peers_agree_and_missing_ones_are_named(bench, capsys):
     assert "2.00 x" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("at", [0, 3, 4, -1])
+@pytest.mark.parametrize("at", [0, 1, 17, -1])
 def test_a_wrong_peer_stops_the_benchmark(bench, at):
-    contest = list(bench.contests(1, "cpu", queries=6, gallery=300))[at]
+    contest = list(bench.contests(1, "cpu"))[at]
     name = [name for name in contest.work if name != "dsa_ext"][0]
     right = contest.work[name]
 

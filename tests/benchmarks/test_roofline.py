@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dsa_ext.selftest import measure
+from dsa_ext.selftest.__main__ import typical
+from dsa_ext.selftest.operations.batch import batch_bytes
+from dsa_ext.selftest.operations.merge import merge_bytes, merge_gradient_bytes
+from dsa_ext.selftest.operations.rank import rank_bytes
+from dsa_ext.selftest.operations.warp import warp_bytes, warp_gradient_bytes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -23,39 +27,39 @@ def test_bytes_of_the_warp_by_hand():
     # 8 pixels, half of them foreground: 8 of I, 4 of U, 4 of V, 4 x 3 of colour; 8 maps of 4 cells.
     shape = (1, 3, 4, 2, 2)
     options = {"parts": 8, "foreground": 0.5}
-    assert measure.warp_bytes(*shape, **options) == 8 + 8 + 12 + 32 * 3 * 4
-    assert measure.warp_bytes(*shape, **options, out_bytes=1) == 8 + 8 + 12 + 32 * 3
-    assert measure.warp_bytes(*shape, **options, source=True) == 8 + 8 + 12 + 32 * 3 * 4 + 32 * 4
+    assert warp_bytes(*shape, **options) == 8 + 8 + 12 + 32 * 3 * 4
+    assert warp_bytes(*shape, **options, out_bytes=1) == 8 + 8 + 12 + 32 * 3
+    assert warp_bytes(*shape, **options, source=True) == 8 + 8 + 12 + 32 * 3 * 4 + 32 * 4
     floats = {"image_bytes": 4, "iuv_bytes": 4}
-    assert measure.warp_bytes(*shape, **options, **floats) == 4 * (8 + 8 + 12 + 32 * 3)
+    assert warp_bytes(*shape, **options, **floats) == 4 * (8 + 8 + 12 + 32 * 3)
     # Backward: 32 cells of the map, 4 / 1.6 = 2.5 winners, 3 channels of 8 pixels.
-    assert measure.warp_gradient_bytes(*shape, **options) == 32 * 4 + 2.5 * 3 * 4 + 8 * 3 * 4
+    assert warp_gradient_bytes(*shape, **options) == 32 * 4 + 2.5 * 3 * 4 + 8 * 3 * 4
 
 
 def test_bytes_of_a_batch_by_hand():
     # 2 samples: 6 bytes of each of 8 stored pixels, index and parameters; 24 pixels and 8 maps of 4 cells.
     written = 3 * (24 + 8 * 4)
-    assert measure.batch_bytes(2, (4, 2), (6, 4), 2, parts=8) == 2 * (6 * 8 + 8 + 32 + 4 * written)
-    assert measure.batch_bytes(2, (4, 2), (6, 4), 2, parts=8, out_bytes=2) == 2 * (88 + 2 * written)
+    assert batch_bytes(2, (4, 2), (6, 4), 2, parts=8) == 2 * (6 * 8 + 8 + 32 + 4 * written)
+    assert batch_bytes(2, (4, 2), (6, 4), 2, parts=8, out_bytes=2) == 2 * (88 + 2 * written)
 
 
 def test_bytes_of_merging_by_hand():
     size = (2, 24, 13, 5)
-    assert measure.merge_bytes(*size) == 2 * 5 * 4 * (24 + 13)
-    assert measure.merge_bytes(*size, residual=True) == 2 * 5 * 4 * (24 + 24 + 13)
-    assert measure.merge_bytes(*size, element_bytes=2) == 2 * 5 * 2 * (24 + 13)
-    assert measure.merge_gradient_bytes(*size) == 2 * 5 * 4 * (13 + 24)
-    assert measure.merge_gradient_bytes(*size, relu=True) == 2 * 5 * 4 * (13 + 3 * 24)
+    assert merge_bytes(*size) == 2 * 5 * 4 * (24 + 13)
+    assert merge_bytes(*size, residual=True) == 2 * 5 * 4 * (24 + 24 + 13)
+    assert merge_bytes(*size, element_bytes=2) == 2 * 5 * 2 * (24 + 13)
+    assert merge_gradient_bytes(*size) == 2 * 5 * 4 * (13 + 24)
+    assert merge_gradient_bytes(*size, relu=True) == 2 * 5 * 4 * (13 + 3 * 24)
 
 
 def test_bytes_of_ranks_by_hand():
     # 2 x 10 distances; members and cameras of 10; three labels of 2; 2 x 3 ranks and 2 counts.
-    assert measure.rank_bytes(2, 10, 3) == 20 * 4 + 8 * (10 + 10 + 3 * 2) + 8 * (2 * 3 + 2)
+    assert rank_bytes(2, 10, 3) == 20 * 4 + 8 * (10 + 10 + 3 * 2) + 8 * (2 * 3 + 2)
 
 
 def test_the_table_lists_every_kernel_and_card(roofline):
     result = roofline.predict()
-    names = [operation.name for operation in measure.typical()]
+    names = [operation.name for operation in typical()]
     assert list(result["bytes"]) == names
     for word in (
         "warp, float32",
@@ -73,7 +77,7 @@ def test_the_table_lists_every_kernel_and_card(roofline):
     assert "PREDICTED" in lines[0] and "PREDICTED" in lines[-1]
     assert all(card in lines[0] for card in roofline.CARDS)
     moved = result["bytes"]["warp, float32 out"]
-    assert moved == measure.warp_bytes(64, 3, 256, 128, 32)
+    assert moved == warp_bytes(64, 3, 256, 128, 32)
     assert result["predicted_seconds"]["T4"]["warp, float32 out"] == pytest.approx(moved / 320e9)
 
 

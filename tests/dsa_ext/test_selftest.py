@@ -1,7 +1,9 @@
 """The self-test itself: what it says and returns; its checks for CUDA, with stand-ins for torch.cuda."""
 
 import contextlib
+import importlib
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +11,10 @@ import torch
 
 import dsa_ext
 from dsa_ext.selftest import __main__ as selftest
-from dsa_ext.selftest import cases, cuda, measure
+from dsa_ext.selftest import cuda, inputs, measure
 from dsa_ext.selftest.cuda import NotChecked
+from dsa_ext.selftest.operation import Call, Typical, difference
+from dsa_ext.selftest.operations import OPERATIONS, batch, merge, rank, warp
 
 QUICK = ["--device", "cpu", "--quick"]
 
@@ -25,68 +29,30 @@ def test_passes_on_the_cpu(capsys, tmp_path, monkeypatch):
     result = json.loads(file.read_text())
     assert result["passed"] and result["failures"] == [] and result["bandwidth"] == []
     names = [group["name"] for group in result["groups"]]
-    assert names == [name for name, _ in cases.table()]
+    assert names == [title for operation in OPERATIONS for title in operation.cases()]
     assert all(group["checks"] for group in result["groups"])
 
 
-def wrong_iuv_to_dsap(*arguments, **options):
-    result = dsa_ext.iuv_to_dsap(*arguments, **options)
-    dsap = result[0] if isinstance(result, tuple) else result
-    with torch.no_grad():
-        if dsap.numel():
-            dsap[0, 0, 0, 0, 0] += 1
-    return result
-
-
-def wrong_merge_parts(*arguments, **options):
-    return dsa_ext.merge_parts(*arguments, **options).mul_(2)
-
-
-def wrong_assemble_batch(*arguments, **options):
-    image, dsap = dsa_ext.assemble_batch(*arguments, **options)
-    if image.numel():
-        image[0, 0, 0, 0] += 1
-    return image, dsap
-
-
-def wrong_draw_augmentation(*arguments, **options):
-    drawn = dsa_ext.draw_augmentation(*arguments, **options)
-    drawn[:, 0] += 1
-    return drawn
-
-
-def wrong_count_ranks(*arguments):
-    ranks, found = dsa_ext.count_ranks(*arguments)
-    return ranks, found + 1
-
-
-WRONG = {
-    "warp: S from 1 to 256": wrong_iuv_to_dsap,
-    "batch: sizes up, down and the same": wrong_assemble_batch,
-    "batch: drawing the augmentation": wrong_draw_augmentation,
-    "merge: sizes and types": wrong_merge_parts,
-    "ranks: sizes, ties, types": wrong_count_ranks,
-}
-
-
-def test_planted_wrong_results_fail(capsys, monkeypatch, tmp_path):
-    for wrong in WRONG.values():
-        monkeypatch.setattr(cases, wrong.__name__.removeprefix("wrong_"), wrong)
+def test_a_wrong_result_fails_in_its_groups_alone(capsys, monkeypatch, tmp_path):
+    """What each operation's record sees of a wrong result is tested in test_operations.py."""
+    monkeypatch.setattr(selftest, "OPERATIONS", (merge.OPERATION, rank.OPERATION))
+    right = merge.merge_parts
+    monkeypatch.setattr(merge, "merge_parts", lambda *a, **options: right(*a, **options).mul_(2))
     file = tmp_path / "result.json"
     assert selftest.main([*QUICK, "--json", str(file)]) == 1
     assert "self-test FAILED" in capsys.readouterr().out
     result = json.loads(file.read_text())
-    assert not result["passed"]
-    for group in WRONG:
-        ours = [failure for failure in result["failures"] if failure.startswith(group)]
-        assert ours and all("elements differ, the first at" in failure for failure in ours), group
+    assert not result["passed"] and result["failures"]
+    assert all(failure.startswith("merge: ") for failure in result["failures"])
+    assert any("elements differ, the first at" in failure for failure in result["failures"])
 
 
 def test_an_exception_is_a_failure_and_the_rest_runs(capsys, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("an illegal memory access\nand more")
 
-    monkeypatch.setattr(cases, "merge_parts", broken)
+    monkeypatch.setattr(selftest, "OPERATIONS", (merge.OPERATION, rank.OPERATION))
+    monkeypatch.setattr(merge, "merge_parts", broken)
     assert selftest.main(QUICK) == 1
     out = capsys.readouterr().out
     assert "RuntimeError: an illegal memory access\n" in out
@@ -117,22 +83,29 @@ def test_a_gpu_without_kernels_fails_and_says_what_to_do(capsys, monkeypatch):
     assert "built without CUDA kernels" in out and "DSA_CUDA=1" in out
 
 
+def test_without_the_compiled_library_there_is_nothing_to_check(capsys, monkeypatch):
+    monkeypatch.setattr(dsa_ext, "CPU_ERROR", "dsa_ext._C is not built")
+    assert selftest.main(QUICK) == 1
+    out = capsys.readouterr().out
+    assert "dsa_ext._C is not built" in out and "Install a C++ compiler" in out and "ok" not in out
+
+
 def test_differences_are_found_bit_by_bit():
     zero = torch.zeros(3)
-    assert cases.difference([zero], [zero.clone()]) is None
-    words = cases.difference([zero], [-zero])
+    assert difference([zero], [zero.clone()]) is None
+    words = difference([zero], [-zero])
     assert "3 of 3 elements differ, the first at (0,): 0.0 instead of -0.0" in words
-    assert "float16" in cases.difference([zero.half()], [zero])
-    assert "[2]" in cases.difference([zero[:2]], [zero])
-    assert "0 results" in cases.difference([], [zero])
+    assert "float16" in difference([zero.half()], [zero])
+    assert "[2]" in difference([zero[:2]], [zero])
+    assert "0 results" in difference([], [zero])
 
 
 @pytest.mark.parametrize("layout", ["plain", "channels last", "swapped", "gaps", "offset"])
 def test_layouts_hold_the_values_and_nothing_else(layout):
-    values = cases.random((2, 3, 5, 4), torch.float32)
-    base, view = cases.spread(values.shape, values.dtype, layout, "cpu")
+    values = inputs.random((2, 3, 5, 4), torch.float32)
+    base, view = inputs.spread(values.shape, values.dtype, layout, "cpu")
     view.copy_(values)
-    assert torch.equal(cases.lay_out(values, layout, "cpu"), values)
+    assert torch.equal(inputs.lay_out(values, layout, "cpu"), values)
     assert (base == -12345).sum() == base.numel() - values.numel()
     assert view.is_contiguous() == (layout in ("plain", "offset"))
 
@@ -150,31 +123,25 @@ def pretend(monkeypatch):
     return monkeypatch
 
 
-NAMES = list(cuda.out_calls("cpu"))
-LARGE = {
-    "output": lambda: cuda.check_large_output("cpu", 100_000, size=16),
-    "gradient": lambda: cuda.check_large_gradient("cpu", 100_000, size=16),
-    "input": lambda: cuda.check_large_input("cpu", 10_000),
-    "batch": lambda: cuda.check_large_batch("cpu", 10_000, stored=16, wanted=24),
-    "merge": lambda: cuda.check_large_merge("cpu", 10_000, inner=64),
-    "ranks": lambda: cuda.check_large_ranks("cpu", 20_000, gallery=512),
-}
+CALLS = {(operation.name, name): operation for operation in OPERATIONS for name in operation.calls("cpu")}
+LARGE = {(operation.name, name): check for operation in OPERATIONS for name, check in operation.large.items()}
+BEYOND = 20_000  # elements
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_stream_and_graph_checks_pass(pretend, name):
-    assert cuda.check_stream(name, "cpu") is None
-    assert cuda.check_capture(name, "cpu") is None
+@pytest.mark.parametrize("operation,name", CALLS, ids=str)
+def test_stream_and_graph_checks_pass(pretend, operation, name):
+    assert cuda.check_stream(CALLS[operation, name], name, "cpu") is None
+    assert cuda.check_capture(CALLS[operation, name], name, "cpu") is None
 
 
-def test_stream_checks_of_host_memory_pass(pretend):
-    assert cuda.check_ranks_stream("cpu") is None
-    assert cuda.check_batch_stream("cpu") is None
+def test_other_stream_checks_pass(pretend):
+    assert rank.check_stream("cpu") is None
+    assert batch.check_stream_of_host_memory("cpu") is None
 
 
 def test_stream_check_of_the_batch_sees_a_copy_that_comes_too_late(pretend):
     """What the kernel would make of an index that the caller has overwritten meanwhile."""
-    right = cuda.assemble_batch
+    right = batch.assemble_batch
     calls = []
 
     def late(images, iuv, index, params, **options):
@@ -182,13 +149,13 @@ def test_stream_check_of_the_batch_sees_a_copy_that_comes_too_late(pretend):
         overwritten = index if len(calls) == 1 else torch.zeros_like(index)
         return right(images, iuv, overwritten, params, **options)
 
-    pretend.setattr(cuda, "assemble_batch", late)
-    assert "differ" in cuda.check_batch_stream("cpu")
+    pretend.setattr(batch, "assemble_batch", late)
+    assert "differ" in batch.check_stream_of_host_memory("cpu")
 
 
 def test_foreign_index_check(monkeypatch):
     """On the CPU a foreign index is refused; a stand-in gives what the kernel must give, or does not."""
-    right = cuda.assemble_batch
+    right = batch.assemble_batch
 
     def kernel(empty):
         def run(images, iuv, index, params, **options):
@@ -200,89 +167,70 @@ def test_foreign_index_check(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(cuda, "assemble_batch", kernel(0.5))
-    assert cuda.check_foreign_index("cpu") is None
-    monkeypatch.setattr(cuda, "assemble_batch", kernel(0.0))
-    assert "differ" in cuda.check_foreign_index("cpu")
+    monkeypatch.setattr(batch, "assemble_batch", kernel(0.5))
+    assert batch.check_foreign_index("cpu") is None
+    monkeypatch.setattr(batch, "assemble_batch", kernel(0.0))
+    assert "differ" in batch.check_foreign_index("cpu")
 
 
-@pytest.mark.parametrize("name", LARGE)
-def test_large_checks_pass(pretend, name):
-    assert LARGE[name]() is None
+def test_mixed_devices_check():
+    assert warp.check_mixed_devices("meta") is None
+    assert "was accepted" in warp.check_mixed_devices("cpu")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_stream_check_sees_a_result_from_too_early(pretend, name):
+@pytest.mark.parametrize("operation,name", LARGE, ids=str)
+def test_large_checks_pass(pretend, operation, name):
+    assert LARGE[operation, name]("cpu", BEYOND) is None
+
+
+def test_every_operation_with_kernels_has_a_large_check():
+    assert {name for name, _ in LARGE} == {operation.name for operation in OPERATIONS if operation.kernels}
+
+
+@pytest.mark.parametrize("operation,name", CALLS, ids=str)
+def test_stream_check_sees_a_result_from_too_early(pretend, operation, name):
     """What a kernel on the wrong stream computes: the result of the inputs before they are right."""
-    expected = cuda.expected_of(name)
-    inputs, out, call = cuda.out_calls("cpu")[name]
+    expected = cuda.expected_of(CALLS[operation, name], name)
+    inputs, out, run = CALLS[operation, name].calls("cpu")[name]
 
     def too_early():
         right = [x.clone() for x in inputs]
         cuda.overwrite(inputs)
-        call()
+        run()
         cuda.overwrite(inputs, right)
 
-    pretend.setattr(cuda, "out_calls", lambda device: {name: (inputs, out, too_early)})
-    pretend.setattr(cuda, "expected_of", lambda name: expected)
-    assert "differ" in cuda.check_stream(name, "cpu")
+    early = replace(CALLS[operation, name], calls=lambda device: {name: Call(inputs, out, too_early)})
+    pretend.setattr(cuda, "expected_of", lambda operation, name: expected)
+    assert "differ" in cuda.check_stream(early, name, "cpu")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_graph_check_sees_what_is_wrong(pretend, name):
+@pytest.mark.parametrize("operation,name", CALLS, ids=str)
+def test_graph_check_sees_what_is_wrong(pretend, operation, name):
     pretend.setattr(cuda, "capture", lambda call: lambda: None)
-    assert "anew" in cuda.check_capture(name, "cpu")
+    assert "anew" in cuda.check_capture(CALLS[operation, name], name, "cpu")
     count = iter(range(100))
     pretend.setattr(cuda, "allocations", lambda: next(count))
-    assert "allocates" in cuda.check_capture(name, "cpu")
+    assert "allocates" in cuda.check_capture(CALLS[operation, name], name, "cpu")
 
 
-def overflowing(function):
-    """Right for a few images, wrong from there on, as an index of 32 bits would be."""
+@pytest.mark.parametrize("operation,name", LARGE, ids=str)
+def test_large_checks_see_an_overflow(pretend, operation, name):
+    """The last row of the first call, which is the large one, is wrong as if an index of 32 bits ran over."""
+    record = {x.name: x for x in OPERATIONS}[operation]
+    module = importlib.import_module(f"dsa_ext.selftest.operations.{operation}")
+    calls = []
 
-    def run(first, *arguments, **options):
-        result = function(first, *arguments, **options)
-        tensors = result if isinstance(result, tuple) else (result,)
-        if len(first) > 1:
-            with torch.no_grad():
-                for tensor in tensors:
-                    tensor[-1] = 0
+    def overflowing(*arguments, **options):
+        result = record.function(*arguments, **options)
+        calls.append(result)
+        with torch.no_grad():
+            for x in result if isinstance(result, tuple) else (result,):
+                if len(calls) == 1:
+                    x[-1] = 0
         return result
 
-    return run
-
-
-@pytest.mark.parametrize(
-    "name,function",
-    [
-        ("output", "iuv_to_dsap"),
-        ("input", "iuv_to_dsap"),
-        ("batch", "assemble_batch"),
-        ("merge", "merge_parts"),
-        ("ranks", "count_ranks"),
-    ],
-)
-def test_large_checks_see_an_overflow(pretend, name, function):
-    if name == "batch":  # compared one sample at a time
-        assemble = cuda.assemble_batch
-
-        def wrong(images, iuv, index, **options):
-            image, dsap = assemble(images, iuv, index, **options)
-            if len(index) > 1:
-                image[-1] = 0
-            return image, dsap
-    elif name == "ranks":  # compared four queries at a time
-        wanted = cuda.count_ranks
-
-        def wrong(distances, *labels):
-            ranks, found = wanted(distances, *labels)
-            if len(distances) > 4:
-                ranks[-1], found[-1] = 0, 0
-            return ranks, found
-    else:
-        wrong = overflowing(getattr(cuda, function))
-    pretend.setattr(cuda, function, wrong)
-    assert LARGE[name]() is not None
+    pretend.setattr(module, record.function.__name__, overflowing)
+    assert "differ" in LARGE[operation, name]("cpu", BEYOND)
 
 
 def test_what_cannot_be_checked_is_no_failure(monkeypatch):
@@ -293,34 +241,35 @@ def test_what_cannot_be_checked_is_no_failure(monkeypatch):
     with pytest.raises(NotChecked, match="needs 4 GB of device memory, 2 are free"):
         cuda.need(4 * 10**9)
     with pytest.raises(NotChecked, match="one device"):
-        cuda.check_second_device([])
-    group = selftest.run_group("large", [("x", lambda: cuda.need(4 * 10**9))])
+        cuda.check_second_device([], "cuda")
+    group = selftest.run_group("large", {"x": lambda device: cuda.need(4 * 10**9)}, "cuda")
     assert not group.failures and "not checked: x (needs 4 GB" in group.line()
 
 
-def test_every_group_of_cuda_checks_is_made(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    groups = dict(cuda.cuda_checks())
+def test_every_group_of_cuda_checks_is_made():
+    groups = cuda.cuda_checks(OPERATIONS)
     assert len(groups) == 5 and all(groups.values())
+    assert len(groups["beyond 2^31 elements"]) == len(LARGE)
+    assert len(groups["another stream than the default"]) == len(CALLS)
 
 
 # ------------------------------------------------------------------------------------- measuring
 
 
 def test_every_typical_operation_runs():
-    operations = measure.typical(batch=1, queries=4, gallery=100)
-    names = [operation.name for operation in operations]
+    rows = selftest.typical(batch=1)
+    names = [row.name for row in rows]
     assert len(set(names)) == len(names)
-    for operation in operations:
-        assert operation.bytes > 0
-        operation.prepare("cpu")()
+    for row in rows:
+        assert row.bytes > 0
+        row.prepare("cpu")()
 
 
 def test_profile_runs_each_operation(capsys, monkeypatch):
-    operations = measure.typical(batch=1, queries=4, gallery=100)
-    monkeypatch.setattr(measure, "typical", lambda: operations)
+    rows = selftest.typical(batch=1)
+    monkeypatch.setattr(selftest, "typical", lambda: rows)
     assert selftest.main(["--device", "cpu", "--profile"]) == 0
-    assert capsys.readouterr().out.count("ran ") == len(operations)
+    assert capsys.readouterr().out.count("ran ") == len(rows)
 
 
 def test_cuda_medians(monkeypatch):
@@ -362,8 +311,8 @@ def test_cuda_medians(monkeypatch):
 
 
 def test_bandwidth_is_set_beside_the_copy(monkeypatch):
-    operation = measure.Typical("warp", 10**9, lambda device: lambda: None)
-    monkeypatch.setattr(measure, "typical", lambda: [operation])
+    row = Typical("warp", 10**9, lambda device: lambda: None)
+    monkeypatch.setattr(selftest, "typical", lambda: [row])
     monkeypatch.setattr(measure, "copy_bandwidth", lambda: 2e12)
     monkeypatch.setattr(measure, "cuda_medians", lambda work, rounds: {"": 1e-3})
     rows = selftest.bandwidth(5)

@@ -1,6 +1,7 @@
-"""iuv_to_dsap against its torch twin, bit for bit, over a table of odd cases."""
+"""iuv_to_dsap by hand and beside torchvision, and what it refuses; test_operations.py has the odd cases."""
 
-import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,49 +47,7 @@ def assert_same(image, iuv, device="cpu", **options):
     assert torch.equal(iuv_to_dsap(image.to(device), iuv.to(device), **options).cpu(), expected)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("kind", ["random", "background", "one cell", "sparse"])
-@pytest.mark.parametrize("size", [1, 2, 7, 32, 51, 75, 255, 256])
-def test_sizes(device, kind, size):
-    assert_same(make_image(2, 3, 37, 21), make_iuv(2, 37, 21, kind), device, size=size)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
-@pytest.mark.parametrize("height,width", [(1, 1), (1, 9), (8, 8), (13, 300)])
-def test_shapes(device, channels, height, width):
-    image, iuv = make_image(1, channels, height, width), make_iuv(1, height, width)
-    assert_same(image, iuv, device, size=9, fill=list(range(channels)))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("parts,mirror", [(24, False), (13, False), (13, True), (8, False), (8, True)])
-@pytest.mark.parametrize("float_iuv", [False, True])
-def test_merged(device, parts, mirror, float_iuv):
-    image, iuv = make_image(3, 3, 40, 24), make_iuv(3, 40, 24)
-    if float_iuv:
-        iuv = iuv.float()
-        iuv[:, 1:] /= 255
-    assert_same(image, iuv, device, size=16, parts=parts, mirror=mirror)
-
-
 FLOATING = [torch.float32, torch.float16, torch.bfloat16]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    "source,target,normalised",
-    [
-        (torch.uint8, torch.uint8, False),
-        *itertools.product([torch.uint8, *FLOATING], FLOATING, [False, True]),
-    ],
-    ids=str,
-)
-def test_dtypes(device, source, target, normalised):
-    options = {"mean": MEAN[:3], "std": STD[:3]} if normalised else {}
-    image = make_image(2, 3, 33, 17, source)
-    fill = 7 if target == torch.uint8 else [-0.1, 1e-5, 70000.0]
-    assert_same(image, make_iuv(2, 33, 17), device, size=12, dtype=target, fill=fill, **options)
 
 
 def test_half_precision_conversions_are_torchs():
@@ -227,49 +186,12 @@ def test_more_threads_than_images_give_the_same():
         assert torch.equal(result, results[0][0]) and torch.equal(source, results[0][1])
 
 
-def test_pixel_indices_beyond_16_bits():
-    assert_same(make_image(1, 1, 300, 400), make_iuv(1, 300, 400, "sparse"), size=100)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("normalised", [False, True])
-def test_gradient(device, dtype, normalised):
-    options = {"mean": MEAN[:3], "std": STD[:3]} if normalised else {}
-    iuv = make_iuv(2, 19, 11)
-    first = make_image(2, 3, 19, 11, dtype).to(device).requires_grad_()
-    second = first.detach().cpu().clone().requires_grad_()
-    result = iuv_to_dsap(first, iuv.to(device), size=8, dtype=torch.float32, **options)
-    expected, _ = _iuv_to_dsap(second, iuv, size=8, dtype=torch.float32, **options)
-    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
-    (result * weight.to(device)).sum().backward()
-    (expected * weight).sum().backward()
-    torch.testing.assert_close(first.grad.cpu(), second.grad, rtol=1e-6, atol=1e-7)
-    if not normalised:
-        assert torch.equal(first.grad.cpu(), second.grad)
-
-
 def test_gradient_reaches_the_winner_alone():
     image = torch.zeros(1, 1, 1, 3, requires_grad=True)
     iuv = torch.tensor([1, 1, 2], dtype=torch.uint8).view(1, 1, 1, 3).repeat(1, 3, 1, 1)
     iuv[:, 1:] = 0
     iuv_to_dsap(image, iuv, size=2).sum().backward()
     assert image.grad.flatten().tolist() == [0, 1, 1]
-
-
-@pytest.mark.parametrize("normalised", [False, True])
-def test_second_gradient(normalised):
-    options = {"mean": MEAN[:3], "std": STD[:3]} if normalised else {}
-    iuv, image = make_iuv(2, 9, 5), make_image(2, 3, 9, 5, torch.float32)
-    results = []
-    for warp in (iuv_to_dsap, lambda *a, **k: _iuv_to_dsap(*a, **k)[0]):
-        x = image.clone().requires_grad_()
-        y = warp(x, iuv, size=4, **options)
-        (first,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
-        (second,) = torch.autograd.grad((first**2).sum(), x)
-        assert second.any()
-        results.append(second)
-    torch.testing.assert_close(*results)
 
 
 def test_autograd_sees_what_out_overwrites():
@@ -372,51 +294,6 @@ def test_bad_input(error, words, image, iuv, options):
         iuv_to_dsap(image, iuv, **options)
 
 
-SAMPLES = [
-    ((make_image(2, 3, 9, 5), make_iuv(2, 9, 5), 8, 24, False, torch.uint8, True), ([3.0] * 3, [], [])),
-    (
-        (make_image(2, 3, 9, 5), make_iuv(2, 9, 5), 8, 13, True, torch.float32, False),
-        ([0.0] * 3, MEAN[:3], STD[:3]),
-    ),
-    (
-        (
-            make_image(1, 2, 9, 5, torch.float32).requires_grad_(),
-            make_iuv(1, 9, 5),
-            4,
-            8,
-            False,
-            torch.float32,
-            True,
-        ),
-        ([0.5] * 2, MEAN[:2], STD[:2]),
-    ),
-]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("arguments,channels", SAMPLES)
-def test_opcheck(device, arguments, channels):
-    def move(x):
-        return x.detach().to(device).requires_grad_(x.requires_grad) if torch.is_tensor(x) else x
-
-    arguments = (*map(move, arguments), *channels)
-    torch.library.opcheck(torch.ops.dsa_ext.iuv_to_dsap.default, arguments)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_opcheck_out_and_backward(device):
-    image, iuv = make_image(2, 3, 9, 5).to(device), make_iuv(2, 9, 5).to(device)
-    out = torch.zeros(2, 24, 3, 8, 8, dtype=torch.uint8, device=device)
-    source = torch.zeros(2, 24, 8, 8, dtype=torch.int32, device=device)
-    arguments = (image, iuv, out, source, False, [0.0] * 3, [], [])
-    torch.library.opcheck(torch.ops.dsa_ext.iuv_to_dsap_out.default, arguments)
-    _, source = iuv_to_dsap(image, iuv, size=8, return_source=True)
-    grad = torch.randn(2, 24, 3, 8, 8, device=device, requires_grad=True)
-    torch.library.opcheck(
-        torch.ops.dsa_ext.iuv_to_dsap_backward.default, (grad, source, 9, 5, torch.float32, [])
-    )
-
-
 def test_compile_fullgraph():
     @torch.compile(fullgraph=True, backend="aot_eager")
     def step(image, iuv):
@@ -442,6 +319,19 @@ def test_compile_fullgraph_out():
     expected = iuv_to_dsap(image, iuv, size=8, dtype=torch.float32)
     assert torch.equal(step(image, iuv, out), expected + 1)
     assert torch.equal(out, expected)
+
+
+def test_part_tables_are_those_of_the_kernels():
+    text = (Path(__file__).parents[2] / "csrc/parts.h").read_text()
+    rows = re.findall(r'^    \{"([\w ]+)", (\d+), (\d+), (true|false), (true|false)\},$', text, flags=re.M)
+    names, twins, groups, *flips = zip(*rows)
+    assert names == parts.NAMES
+    assert (tuple(map(int, twins)), tuple(map(int, groups))) == (parts.TWIN, parts.MIRROR_GROUP)
+    assert [tuple(x == "true" for x in flip) for flip in flips] == [parts.FLIP_U, parts.FLIP_V]
+    names, groups = zip(*re.findall(r'^    \{"([\w ]+)", (\d+)\},$', text, flags=re.M))
+    assert (names, tuple(map(int, groups))) == (parts.MIRROR_NAMES, parts.FRONT_BACK_GROUP)
+    (names,) = re.findall(r"kBodyGroupName\[kBodyParts\] = \{(.*?)\}", text, flags=re.S)
+    assert tuple(re.findall(r'"([\w ]+)"', names)) == parts.BODY_NAMES
 
 
 def test_part_tables():

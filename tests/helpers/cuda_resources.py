@@ -15,34 +15,36 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import shared_cache
 
 CSRC = Path(__file__).parents[2] / "csrc"
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-# Registers a thread at most, by kernel; Turing's multiprocessors hold fewer threads, with more each.
-REGISTERS = {
-    "warp_kernel": 64,
-    "gradient_kernel": 64,
-    "batch_kernel": 64,
-    "merge_kernel": 40,
-    "expand_kernel": 40,
-    "rank_kernel": 40,
-}
-REGISTERS_75 = dict.fromkeys(REGISTERS, 64)
-# How many loads and stores of global memory are 16 bytes wide at least: one for each place in the
-# source (the warp: I twice, U, V and 3 of interleaved maps; planes, channels_last and winners; the batch:
-# 3 of interleaved maps; part images as planes and channels_last, and images).
-# Of kernels with a width as a template argument (merging), only where it fills 16 bytes.
-WIDE = {
-    "warp_kernel": (7, 3),
-    "gradient_kernel": (1, 1),
-    "batch_kernel": (3, 3),
-    "merge_kernel": (2, 1),
-    "expand_kernel": (1, 2),
-    "rank_kernel": (1, 0),
-}
+
+class Budget(NamedTuple):
+    """What a kernel may use, from the lines "// budget NAME_kernel: ..." at the head of its .cuh."""
+
+    registers: int  # a thread at most
+    registers_75: int  # on Turing, whose multiprocessors hold fewer threads, with more each
+    wide_loads: (
+        int  # loads of global memory that are 16 bytes wide at least: one for each place in the source;
+    )
+    wide_stores: int  # of kernels with a width as a template argument only where it fills 16 bytes
+    shared: int  # KiB of shared memory a block, at most, on the typical batch of tests/simt
+
+
+def read_budgets() -> dict[str, Budget]:
+    line = (
+        r"^// budget (\w+_kernel): (\d+) registers \(sm_75: (\d+)\), (\d+) wide loads, (\d+) wide stores, "
+        r"(\d+) KiB$"
+    )
+    texts = "".join(path.read_text() for path in sorted(CSRC.glob("*.cuh")))
+    return {name: Budget(*map(int, numbers)) for name, *numbers in re.findall(line, texts, flags=re.M)}
+
+
+BUDGETS = read_budgets()
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Kernel:
 
     @property
     def is_vector_form(self) -> bool:
-        """Whether 16-byte accesses are promised: not for merging one element a thread."""
-        return self.family not in ("merge_kernel", "expand_kernel") or ", 1," not in self.name
+        """Whether 16-byte accesses are promised: not where a width as template argument is one."""
+        return ", 1," not in self.name
 
 
 def tool(name: str) -> str | None:

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <new>
 #include <string>
@@ -158,10 +159,14 @@ struct FarMemory {
   }
 };
 
-}  // namespace cases
+// The cases of an operation; cases_NAME.cpp registers them by making one of these. Those of csrc/NAME.cuh are
+// called NAME, or NAME- and more.
+struct Suite {
+  Suite(const char* name, void (*run)()) { all()[name] = run; }
+  static std::map<std::string, void (*)()>& all() {  // by name, for kernels.cpp
+    static std::map<std::string, void (*)()> suites;
+    return suites;
+  }
+};
 
-void warp_cases();
-void gradient_cases();
-void batch_cases();
-void merge_cases();
-void rank_cases();
+}  // namespace cases

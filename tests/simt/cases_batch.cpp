@@ -246,8 +246,6 @@ Case draw_case(Random& random) {
   return c;
 }
 
-}  // namespace
-
 void batch_cases() {
   Random random(5);
   for (const Type type : {Type::float16, Type::bfloat16, Type::float32}) {
@@ -289,3 +287,7 @@ void batch_cases() {
     run({1, 1, 700, 4, 1, 16, 2}, 10);  // of more taps than it can keep
   });
 }
+
+const Suite kBatch("batch", batch_cases);
+
+}  // namespace

@@ -50,8 +50,6 @@ void run(const Case& c, Random& random) {
   check(got_parts == expected_parts, c.name("expand"));
 }
 
-}  // namespace
-
 void merge_cases() {
   Random random(3);
   for (const Type type : {Type::float16, Type::bfloat16, Type::float32}) {
@@ -64,3 +62,7 @@ void merge_cases() {
     }
   }
 }
+
+const Suite kMerge("merge", merge_cases);
+
+}  // namespace

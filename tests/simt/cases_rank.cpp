@@ -55,8 +55,6 @@ void run(const Case& c, Random& random) {
   check(ranks == expected_ranks, name);
 }
 
-}  // namespace
-
 void rank_cases() {
   Random random(4);
   std::vector<Case> cases = {
@@ -77,3 +75,7 @@ void rank_cases() {
     run<double>(c, random);
   }
 }
+
+const Suite kRank("rank", rank_cases);
+
+}  // namespace

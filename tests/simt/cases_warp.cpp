@@ -216,8 +216,6 @@ Case draw_case(Random& random) {
 
 constexpr Type kTypes[] = {Type::uint8, Type::float16, Type::bfloat16, Type::float32};
 
-}  // namespace
-
 void warp_cases() {
   Random random(1);
   // Every pair of types, with everything else drawn.
@@ -281,3 +279,8 @@ void gradient_cases() {
     run_gradient(c, 3);
   });
 }
+
+const Suite kWarp("warp", warp_cases);
+const Suite kWarpGradient("warp-gradient", gradient_cases);
+
+}  // namespace

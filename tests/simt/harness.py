@@ -188,6 +188,11 @@ def cuda_sources() -> list[Path]:
     return [*sorted(CSRC.glob("*.cu")), *sorted(CSRC.glob("*.cuh"))]
 
 
+def operations() -> list[str]:
+    """Those that have kernels."""
+    return sorted(path.stem for path in CSRC.glob("*.cuh"))
+
+
 def converted(sources: list[Path]) -> tuple[dict[str, str], list[Site]]:
     """CUDA sources as C++, by file name, and all their sites."""
     texts, sites = {}, []
@@ -203,7 +208,7 @@ def sites() -> list[Site]:
 
 def hosts(name: str, mode: str) -> list[Path]:
     """The C++ files of a program, apart from the CPU backend: its own and the harness."""
-    cases = sorted(HERE.glob("cases_*.cpp")) if name == "kernels" else []
+    cases = sorted(HERE.glob({"kernels": "cases_*.cpp", "counts": "counts_*.cpp"}.get(name, "no cases")))
     counters = [HERE / "counters.cpp"] if mode == "count" else []
     return [HERE / f"{name}.cpp", *cases, HERE / "simt.cpp", *counters]
 

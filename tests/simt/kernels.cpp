@@ -1,7 +1,7 @@
 // Runs the CUDA kernels of csrc/ on the host against the CPU backend.
 //
 //   kernels --list
-//   kernels [warp|gradient|batch|merge|rank ...] [--order forward|reverse|shuffled] [--seed N]
+//   kernels [NAME ...] [--order forward|reverse|shuffled] [--seed N]
 //           [--workers N] [--poison BYTE] [--cases DRAWN] [--planted SITE]
 //
 // Exit code 0: everything equal; 1: something differs; 3: CUDA would have hung or failed.
@@ -10,15 +10,10 @@
 
 int main(int count, char** words) {
   std::vector<std::string> chosen;
-  const std::pair<const char*, void (*)()> all[] = {{"warp", warp_cases},
-                                                    {"gradient", gradient_cases},
-                                                    {"batch", batch_cases},
-                                                    {"merge", merge_cases},
-                                                    {"rank", rank_cases}};
   for (int i = 1; i < count; ++i) {
     const std::string word = words[i];
     if (word == "--list") {
-      for (const auto& [name, cases] : all) std::puts(name);
+      for (const auto& [name, run] : cases::Suite::all()) std::puts(name.c_str());
       return 0;
     }
     if (word.rfind("--", 0) != 0) {
@@ -30,10 +25,10 @@ int main(int count, char** words) {
       return std::fprintf(stderr, "unknown option %s %s\n", word.c_str(), words[i]), 2;
     }
   }
-  for (const auto& [name, cases] : all) {
+  for (const auto& [name, run] : cases::Suite::all()) {
     bool wanted = chosen.empty();
     for (const std::string& word : chosen) wanted |= word == name;
-    if (wanted) cases();
+    if (wanted) run();
   }
   std::printf("%d checks, %d differ\n", cases::checks, cases::failures);
   return cases::failures != 0 || cases::checks == 0;

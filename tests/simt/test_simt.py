@@ -10,6 +10,7 @@ from pathlib import Path
 import harness
 import pytest
 import report
+from cuda_resources import BUDGETS
 
 pytestmark = [
     pytest.mark.compiles,
@@ -81,7 +82,7 @@ def test_thread_sanitizer_sees_no_race(sanitized):
     """Also the control of test_every_barrier_and_atomic_is_needed: the same cases, nothing planted."""
     program = sanitized("kernels", "thread")
     operations = run(program, "--list").stdout.split()
-    assert {"warp", "gradient", "batch", "merge", "rank"} <= set(operations)
+    assert set(harness.operations()) <= set(operations)
     # Blocks b and b + 3 run on one host thread and are ordered by it; all others are not.
     for done in run_all([(program, name, "--workers", 3, "--cases", 2) for name in operations]):
         expect(done)
@@ -91,11 +92,11 @@ def test_every_barrier_and_atomic_is_needed(sanitized):
     program, sites = sanitized("kernels", "thread"), harness.sites()
     assert {site.kind for site in sites} == {"barrier", "atomic"}
     unnoticed = sites
-    for name in ("rank", "gradient", "warp", "batch"):  # each stops at its first race
+    for name in run(program, "--list").stdout.split()[::-1]:  # each stops at its first race
         jobs = [
             (program, name, "--workers", 3, "--cases", 2, "--planted", s.number)
             for s in unnoticed
-            if name in s.where or (name, s.where[:4]) == ("gradient", "warp")
+            if s.where.startswith(name.split("-")[0])
         ]
         races = {
             job[-1]
@@ -167,27 +168,16 @@ def test_kernels_touch_no_more_memory_than_they_must(counted):
         assert full >= 0.9 * sectors > 0, row["what"]
 
 
-# KiB a block asks for on the typical batch, as the kernels' comments state.
-SHARED = {
-    "warp_kernel": 28,
-    "gradient_kernel": 32,
-    "batch_kernel": 28,
-    "merge_kernel": 0,
-    "expand_kernel": 0,
-    "rank_kernel": 6,
-}
-
-
 def test_shared_memory_is_within_its_budget(counted):
     for row in counted:
-        assert row["shared_bytes"] <= SHARED[row["kernel"]] * 1024, row["what"]
+        assert row["shared_bytes"] <= BUDGETS[row["kernel"]].shared * 1024, row["what"]
 
 
 def test_report_prints_every_kernel(counted, capsys):
     report.print_counts(counted)
     text = capsys.readouterr().out
     assert all(row["what"] in text for row in counted)
-    assert set(SHARED) == {row["kernel"] for row in counted}
+    assert set(BUDGETS) == {row["kernel"] for row in counted}
     json.dumps(counted)
 
 
