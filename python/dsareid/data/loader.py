@@ -113,7 +113,7 @@ class _Stream:
             images=store.images,
             iuv=None if dsap is None else store.iuv,
             files=[(file, *stamp) for file, stamp in zip(store.descriptors, store.stamps)],
-            slots=[tuple(map(_memory, slot)) for slot in self.slots],
+            slots=[(_memory(x), y if y is None else _memory(y)) for x, y in self.slots],
             type=str(taken.dtype).removeprefix("torch."),
             batch=config.batch,
             height=taken.height,
@@ -188,9 +188,9 @@ class _Stream:
             copied.synchronize()  # before the slot is written to again
 
 
-def _memory(tensor: Tensor | None) -> tuple[int, int] | None:
+def _memory(tensor: Tensor) -> tuple[int, int]:
     """Its address and bytes."""
-    return None if tensor is None else (tensor.data_ptr(), tensor.nbytes)
+    return tensor.data_ptr(), tensor.nbytes
 
 
 def _copy(stored: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""csrc/core/module.cpp, where each function and argument is explained: help(dsareid.ground._core) prints it."""
+"""Types of the compiled module; csrc/core/module.cpp has its docstrings, and help() prints them."""
 
 from collections.abc import Sequence
 
