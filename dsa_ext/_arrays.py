@@ -2,9 +2,19 @@
 
 import sys
 import warnings
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class DLPackArray(Protocol):
+    """An array of any library that speaks DLPack: NumPy, CuPy, JAX."""
+
+    def __dlpack__(self, *arguments: Any, **options: Any) -> Any: ...
+
+
+Array = Tensor | DLPackArray
 
 
 def as_tensor(name: str, value: object) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from dsa_ext._arrays import as_tensor
+from dsa_ext._arrays import Array, as_tensor
 from dsa_ext._library import operation
 from dsa_ext.warp import _is_whole
 
@@ -21,8 +21,8 @@ _ATTEMPTS = 100
 def draw_augmentation(
     seed: int,
     epoch: int,
-    index: Tensor,
-    repeat: Tensor | None = None,
+    index: Array,
+    repeat: Array | None = None,
     *,
     height: int,
     width: int,

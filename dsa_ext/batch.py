@@ -1,15 +1,14 @@
 """Batch assembly: from stored pixels to what the network takes, in one pass."""
 
-import functools
-import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from dsa_ext import parts as body
-from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
+from dsa_ext._arrays import Array, as_tensor, check_apart, check_no_gradient, mark_written
 from dsa_ext._library import check_served, operation
+from dsa_ext._resize import resize, resize_table
 from dsa_ext.augment import COLUMNS
 from dsa_ext.warp import _is_whole, _iuv_to_dsap, _per_channel, check_part_images, check_std
 
@@ -18,10 +17,10 @@ _MOST = 1 << 15  # rows or columns of an image
 
 
 def assemble_batch(
-    images: Tensor,
-    iuv: Tensor | None,
-    index: Tensor,
-    params: Tensor | None = None,
+    images: Array,
+    iuv: Array | None,
+    index: Array,
+    params: Array | None = None,
     *,
     height: int | None = None,
     width: int | None = None,
@@ -53,7 +52,7 @@ def assemble_batch(
         params: int32 (B, 8) of `draw_augmentation`; None: nothing is augmented.
             index and params are on the CPU or on images' device. On the CPU they are checked; on a
             CUDA device a sample with a foreign index is all `fill`. A CUDA graph needs them there.
-        height, width: of the resized image; those of the store unless given.
+        height, width: of the resized image; default: those of the store.
         size, parts, mirror: of the part images, as for `iuv_to_dsap`.
         augmented_dsap: False warps them from the stored image as it is, without shift, flip and
             erased box (dropped parts stay dropped).
@@ -96,9 +95,9 @@ def assemble_batch(
     else:
         image, dsap = _check_out(out, shapes, images, iuv, dtype)
     # torch.compile cannot look into a cached function.
-    resize_table = torch.ops.dsa_ext.resize_table if torch.compiler.is_compiling() else _resize_table
-    rows = resize_table(images.shape[1], height, images.device)
-    columns = resize_table(images.shape[2], width, images.device)
+    table = torch.ops.dsa_ext.resize_table if torch.compiler.is_compiling() else resize_table
+    rows = table(images.shape[1], height, images.device)
+    columns = table(images.shape[2], width, images.device)
     params = params if params is None else params.contiguous()
     torch.ops.dsa_ext.assemble_batch_out(
         images,
@@ -198,44 +197,6 @@ def _check_out(out, shapes, images: Tensor, iuv: Tensor | None, dtype: torch.dty
     return tensors
 
 
-def _resize_weights(stored: int, wanted: int) -> list[list[int]]:
-    """The table of csrc/resize.h, [wanted, 1 + taps]: of each pixel the first stored pixel and the weights of
-    the `taps` from there on, 2**22 together. In Pillow's order of operations, so that ties fall alike."""
-    if stored == wanted:
-        return [[pixel, 1 << 22] for pixel in range(wanted)]
-    step = stored / wanted
-    scale = max(step, 1.0)  # stored pixels that a wanted one is wide
-    centres = [(pixel + 0.5) * step for pixel in range(wanted)]
-    windows = [(max(int(c - scale + 0.5), 0), min(int(c + scale + 0.5), stored)) for c in centres]
-    taps = max(end - first for first, end in windows)
-    rows = []
-    for centre, (first, end) in zip(centres, windows):
-        distances = (abs((x - centre + 0.5) * (1.0 / scale)) for x in range(first, end))
-        weights = [max(0.0, 1.0 - distance) for distance in distances]
-        total = functools.reduce(operator.add, weights, 0.0)  # in this order; sum() has another
-        fixed = [int(0.5 + (weight / total if total else 0.0) * (1 << 22)) for weight in weights]
-        begin = min(first, stored - taps)  # at the far edge zeros come first
-        before = [0] * (first - begin)
-        rows.append([begin, *before, *fixed, *[0] * (taps - len(before) - len(fixed))])
-    return rows
-
-
-@functools.lru_cache(maxsize=64)
-def _resize_table(stored: int, wanted: int, device: torch.device) -> Tensor:
-    return torch.tensor(_resize_weights(stored, wanted), dtype=torch.int32).to(device)
-
-
-@torch.library.custom_op("dsa_ext::resize_table", mutates_args=())
-def _resize_table_in_graph(stored: int, wanted: int, device: torch.device) -> Tensor:
-    return _resize_table(stored, wanted, device).clone()  # what is cached is nobody's to change
-
-
-@_resize_table_in_graph.register_fake
-def _(stored, wanted, device):
-    columns = len(_resize_weights(stored, wanted)[0])
-    return torch.empty(wanted, columns, dtype=torch.int32, device=device)
-
-
 # ---- the twin ----
 
 
@@ -260,7 +221,7 @@ def _assemble_batch(
     params = _or_nothing(params, index).to(images.device)
     fills = torch.tensor(_per_channel("", fill, 3), device=images.device)
     stored = images[index]  # [B, h, w, 3]
-    resized = _resize(_resize(stored, width, 2), height, 1)  # [B, H, W, 3]
+    resized = resize(resize(stored, width, 2), height, 1)  # [B, H, W, 3]
     value = resized.float() / 255
     if mean is not None:
         value = (value - torch.tensor(mean, device=value.device)) / torch.tensor(std, device=value.device)
@@ -284,16 +245,6 @@ def _assemble_batch(
         std=std,
     )
     return image, dsap
-
-
-def _resize(images: Tensor, wanted: int, dimension: int) -> Tensor:
-    """uint8 [B, h, w, 3], resized along one dimension."""
-    table = _resize_table(images.shape[dimension], wanted, images.device).long()
-    total = torch.tensor(1 << 21, device=images.device)  # a half, of 2**22
-    for tap in range(table.shape[1] - 1):
-        weight = table[:, 1 + tap].view([-1 if d == dimension else 1 for d in range(4)])
-        total = total + images.index_select(dimension, table[:, 0] + tap).long() * weight
-    return (total >> 22).to(torch.uint8)
 
 
 def _view(params: Tensor, rows: Tensor, columns: Tensor, height: int, width: int):

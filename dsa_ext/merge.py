@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dsa_ext import parts
-from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
+from dsa_ext._arrays import Array, as_tensor, check_apart, check_no_gradient, mark_written
 from dsa_ext._library import check_served, operation
 
 LEVELS = {"mirror": parts.MIRROR_GROUP, "front_back": parts.FRONT_BACK_GROUP}
@@ -12,11 +12,11 @@ _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def merge_parts(
-    features: Tensor,
+    features: Array,
     level: str,
-    residual: Tensor | None = None,
+    residual: Array | None = None,
     relu: bool = False,
-    out: Tensor | None = None,
+    out: Array | None = None,
 ) -> Tensor:
     """Add the features of the parts that form a group, at the end of a residual block if asked for.
 

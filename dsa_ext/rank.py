@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsa_ext._arrays import as_tensor
+from dsa_ext._arrays import Array, as_tensor
 from dsa_ext._library import check_served, operation
 
 _FLOATING = (torch.float32, torch.float64)
@@ -11,12 +11,12 @@ _NAMES = ("distances", "members", "first", "count", "query_cams", "gallery_cams"
 
 
 def count_ranks(
-    distances: Tensor,
-    members: Tensor,
-    first: Tensor,
-    count: Tensor,
-    query_cams: Tensor,
-    gallery_cams: Tensor,
+    distances: Array,
+    members: Array,
+    first: Array,
+    count: Array,
+    query_cams: Array,
+    gallery_cams: Array,
 ) -> tuple[Tensor, Tensor]:
     """The rank of every positive of a tile of queries.
 

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from dsa_ext import parts as body
-from dsa_ext._arrays import as_tensor, check_apart, check_no_gradient, mark_written
+from dsa_ext._arrays import Array, as_tensor, check_apart, check_no_gradient, mark_written
 from dsa_ext._library import check_served, operation
 
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
 def iuv_to_dsap(
-    image: Tensor,
-    iuv: Tensor,
+    image: Array,
+    iuv: Array,
     *,
     size: int = 32,
     fill: float | Sequence[float] = 0.0,
@@ -25,7 +25,7 @@ def iuv_to_dsap(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     return_source: bool = False,
-    out: Tensor | None = None,
+    out: Array | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Warp images into one small image per body part.
 
