@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from dsareid.commands.options import known_preset, peek
+from dsareid.commands.early_options import known_preset, peek
 from dsareid.engine.presets import PresetName, preset
 from dsareid.models.options import Guidance, GuideInputName, ModelName, NetworkConfig
 from dsareid.runs.config import Precision

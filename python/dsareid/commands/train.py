@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import Flag, known_preset, peek
+from dsareid.commands.early_options import known_preset, peek
+from dsareid.commands.options import Flag
 from dsareid.engine.presets import PresetName, preset
 from dsareid.runs.config import CONFIG, TrainConfig, load_config
 

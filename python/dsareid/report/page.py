@@ -1,6 +1,5 @@
 """Puts a run's files, its data set's pictures and the curves into one HTML page."""
 
-import json
 import os
 import platform
 import shlex
@@ -21,7 +20,7 @@ from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
 from dsareid.report.plots import cmc_plot, training_plots
 from dsareid.report.results import Results, group_results
 from dsareid.report.templates import render
-from dsareid.runs.config import TrainConfig
+from dsareid.runs.config import TrainConfig, config_values
 from dsareid.runs.folder import RunFolder
 from dsareid.runs.log import read_log
 
@@ -101,7 +100,7 @@ def _content(files: _Files, data: Path | None) -> dict[str, Any]:
         "sheets": sheets,
         "sheets_missing": sheets_missing,
         "size": config.dsap_size,
-        "settings": dict(_flatten(json.loads(files.folder.config.read_bytes()))),
+        "settings": dict(_flatten(config_values(config))),
         "environment": _machine(),
         "eval_command": _command("eval", files.folder.path, root),
         "report_command": _command("report", files.folder.path, "ROOT"),

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
@@ -158,6 +158,11 @@ CONFIG = "config.json"
 """Its name in a run's folder."""
 
 _ADAPTER = TypeAdapter(TrainConfig)
+
+
+def config_values(config: TrainConfig) -> dict[str, Any]:
+    """The settings as plain values, nested as the dataclasses are."""
+    return _ADAPTER.dump_python(config, mode="json")
 
 
 def save_config(config: TrainConfig, path: str | os.PathLike) -> None:

@@ -148,7 +148,7 @@ def test_train_eval_report(capsys, tiny_data, tmp_path):
     ]
     status, out, err = run(capsys, "train", *settings)
     assert status == 0, err
-    assert "epoch 1/1" in out
+    assert "epoch 1/1" in err and not out
     status, out, err = run(capsys, "eval", tmp_path / "run", "--device", "cpu")
     assert status == 0 and "rank-1" in out and "chance" in out, err
     assert 0 <= json.loads((tmp_path / "run/evaluation.json").read_text())["rows"][0]["mAP"] <= 1
@@ -157,7 +157,7 @@ def test_train_eval_report(capsys, tiny_data, tmp_path):
     status, out, err = run(capsys, "report", tmp_path / "run")
     assert status == 0 and (tmp_path / "run/report.html").exists(), err
     status, _, err = run(capsys, "train", *settings)
-    assert status == 1 and "add --resume" in err
+    assert status == 1 and "resume it (--resume)" in err
     status, out, err = run(capsys, "train", "--resume", "--out", tmp_path / "run")
     assert status == 0, err
 

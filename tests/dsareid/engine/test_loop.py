@@ -406,5 +406,5 @@ def test_ctrl_c_of_the_command_leaves_a_usable_checkpoint(tiny_data, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
-    assert "go on with: dsareid train --resume" in stderr
+    assert "resume with: dsareid train --resume" in stderr
     assert load_run(run, "cpu").step > 0

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
+from dsareid.engine.presets import preset
 from dsareid.engine.schedule import learning_rate
-from dsareid.runs.config import DEMO, PAPER
 
 
 @pytest.mark.parametrize(
@@ -20,11 +22,13 @@ from dsareid.runs.config import DEMO, PAPER
     ],
 )
 def test_the_papers_schedule(epoch, rate):
-    assert learning_rate(PAPER.optim, epoch, PAPER.epochs) == pytest.approx(rate)
+    paper = preset("paper", Path(), Path())
+    assert learning_rate(paper.optim, epoch, paper.epochs) == pytest.approx(rate)
 
 
 def test_cosine_ends_at_zero():
-    optim, epochs = DEMO.optim, DEMO.epochs
+    demo = preset("demo", Path(), Path())
+    optim, epochs = demo.optim, demo.epochs
     assert learning_rate(optim, optim.warm_up_epochs, epochs) == pytest.approx(optim.rate)
     assert learning_rate(optim, epochs, epochs) == pytest.approx(0, abs=1e-12)
     rates = [learning_rate(optim, optim.warm_up_epochs + x, epochs) for x in range(10)]

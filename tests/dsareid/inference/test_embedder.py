@@ -90,7 +90,7 @@ def test_features_are_those_of_extract_and_eval(own_data, tmp_path):
     split = store.select(GALLERY, iuv=False)
     names = [name.rpartition("/")[2] for name in split.names]
     found = dsareid.embed(run, "cpu")([gallery / name for name in names])
-    evaluated = run_features.extract(load_run(run, "cpu"), split, "mf", 64)
+    evaluated = run_features.compute_features(load_run(run, "cpu"), split, "mf", 64)
     torch.testing.assert_close(found, evaluated, rtol=0, atol=1e-6)
     extract(run, gallery, tmp_path / "features", device="cpu")
     folder = open_features(tmp_path / "features")

@@ -78,7 +78,7 @@ def test_features_are_those_of_eval(own_data, tmp_path, size):
         assert loaded.config.height == height
         store = pack(own_data, tmp_path / f"store{height}", default=(height, 32))
         split = store.select(GALLERY, iuv=False)
-        expected = evaluation.extract(loaded, split, "mf", 64).numpy()
+        expected = evaluation.compute_features(loaded, split, "mf", 64).numpy()
         extract(folder, own_data / "bounding_box_test", out, batch_size=64, device="cpu")
         found = open_features(out)
         rows = [found.files.index(name.rpartition("/")[2]) for name in split.names]

@@ -197,4 +197,4 @@ def test_from_training_to_a_ranking(tiny_store, tmp_path, capsys, options, featu
     saved = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["model"]
     assert not saved["classify_f_global.0.bias"].any() and not saved["classify_z_local.0.bias"].any()
     assert main(["train", "--resume", "--out", run, *cpu]) == 0
-    assert "all 1 epochs are done" in capsys.readouterr().out
+    assert "all 1 epochs are done" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """dsareid reproduce on miniature data: every row starts, trains, is evaluated; and it goes on."""
 
 import csv
-import dataclasses
 import os
 import shutil
 import signal
@@ -137,7 +136,7 @@ def test_a_run_of_other_data_or_settings_is_not_touched(tiny_data, own_data, tmp
         (tiny_data, SMALL | {"epochs": 2}, "epochs"),
     ):
         with pytest.raises(DSAError, match=f"seed-0: its {word} is .* choose another"):
-            reproduce("dsap-alone", data, tmp_path, config)
+            reproduce("dsap-alone", data, tmp_path, "demo", changes=config)
 
 
 def test_finished_runs_are_known_without_their_checkpoints(tiny_data, own_data, tmp_path, monkeypatch):
@@ -147,7 +146,7 @@ def test_finished_runs_are_known_without_their_checkpoints(tiny_data, own_data, 
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
     reproduce("dsap-alone", own_data, tmp_path, "demo", changes=SMALL)
     with pytest.raises(DSAError, match="its epochs is 1, but 2"):
-        reproduce("dsap-alone", own_data, tmp_path, dataclasses.replace(SMALL, epochs=2))
+        reproduce("dsap-alone", own_data, tmp_path, "demo", changes=SMALL | {"epochs": 2})
     path = next((own_data / "bounding_box_train").iterdir())
     Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     with pytest.raises(DSAError, match="before its files changed"):
@@ -164,13 +163,13 @@ def test_methods_that_the_paper_prints_beside_its_own(tiny_data, tmp_path):
 
 
 def test_the_papers_figures_stand_beside_real_data_alone(own_data, tmp_path):
-    made = reproduce("table5", own_data, tmp_path / "a", "demo", changes=SMALL, preset_name="demo")
+    made = reproduce("table5", own_data, tmp_path / "a", "demo", changes=SMALL)
     text = (tmp_path / "a/table5.txt").read_text()
     assert made.has_paper and "87.6" in text
     assert "The preset demo is not the paper's" in text
     assert "bounding_box_train has 16 images of 4 identities instead of 12,936 images of 751" in text
     (own_data / "synth.json").write_text("{}")
-    made = reproduce("table5", own_data, tmp_path / "b", "demo", changes=SMALL, preset_name="demo")
+    made = reproduce("table5", own_data, tmp_path / "b", "demo", changes=SMALL)
     text = (tmp_path / "b/table5.txt").read_text()
     assert not made.has_paper and "87.6" not in text
     assert "the paper's figures, of photographs, are left out" in text
@@ -192,14 +191,14 @@ def cuhk01(root):
 
 
 @pytest.mark.slow
-def test_pre_training_and_fine_tuning(tiny_data, tmp_path, capsys):
+def test_pre_training_and_fine_tuning(tiny_data, tmp_path, caplog):
     root = cuhk01(tmp_path / "CUHK01")
     plain = reproduce("table2", root, tmp_path / "out", "demo", changes=SMALL)
     assert len(plain.lines) == 1 and plain.dataset == "CUHK01" and plain.protocol == "485-s0"
     text = (tmp_path / "out/table2.txt").read_text()
     assert "on CUHK01 by 485-s0" in text and "does not say by which split" in text
     assert "identities instead of 1,944 images of 486" in text
-    assert "--pretraining ROOT adds it" in capsys.readouterr().out
+    assert "`pretraining=ROOT` adds it" in caplog.text
     made = reproduce("table2", root, tmp_path / "out", "demo", changes=SMALL, pretraining=tiny_data)
     assert [line.cells["rank1"].paper for line in made.lines] == [88.6, 90.4]
     assert made.lines[0].cells["mAP"].paper is None and made.lines[1].cells["mAP"].own
@@ -217,7 +216,7 @@ def test_pre_training_and_fine_tuning(tiny_data, tmp_path, capsys):
 def test_bad_input(tiny_data, own_data, tmp_path):
     with pytest.raises(DSAError, match="there is no table 'table9'; there are table2"):
         reproduce("table9", tiny_data, tmp_path, "demo", changes=SMALL)
-    with pytest.raises(DSAError, match="--seeds must be at least 1"):
+    with pytest.raises(DSAError, match="`seeds` must be at least 1"):
         reproduce("table3", tiny_data, tmp_path, "demo", changes=SMALL, seeds=0)
     with pytest.raises(DSAError, match="no row of table3 is pre-trained"):
         reproduce("table3", tiny_data, tmp_path, "demo", changes=SMALL, pretraining=own_data)
