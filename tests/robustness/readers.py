@@ -388,7 +388,7 @@ def _exported(name: str, *structured: mutate.Mutator) -> Reader:
     return Reader(make, read, (name,), (mutate.raw, *structured), slow=True)
 
 
-_CONFIG = cuhk03.CONFIG.format("labeled")
+_CONFIG = cuhk03.PROTOCOL_FILE.format("labeled")
 _ARRAYS = tuple(f"store/{name}.npy" for name in ("images", "iuv", "ids", "names", "split"))
 _JSON = (mutate.raw, mutate.json_text)
 _REPORT = (

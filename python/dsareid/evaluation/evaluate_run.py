@@ -17,7 +17,7 @@ from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.evaluation.run_features import (
     check_features,
     compute_features,
-    labels_of,
+    ranking_labels,
     needs_iuv,
     own_features,
     query_features,
@@ -84,7 +84,7 @@ def evaluate(
         _check_unseen(loaded, store)
         query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
         try:
-            labels = labels_of(query, gallery)
+            labels = ranking_labels(query, gallery)
             by_chance = chance(labels)
         except ValueError as error:
             raise DSAError(f"{root}: {error}") from error

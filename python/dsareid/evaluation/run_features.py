@@ -149,7 +149,7 @@ def match(
                 compute_features(run, gallery, stream, batch_size),
             )
         found, others = (_branch(run.config, name, whole) for whole in streams[stream])
-        labels = labels_of(query, gallery)
+        labels = ranking_labels(query, gallery)
         if every:
             found, others, labels = _all_as_queries(found, others, labels)
         try:
@@ -159,7 +159,7 @@ def match(
     return results
 
 
-def labels_of(query: Split, gallery: Split) -> Labels:
+def ranking_labels(query: Split, gallery: Split) -> Labels:
     """Identities and cameras, as rankings take them."""
     return Labels(*(torch.from_numpy(x) for x in (query.ids, gallery.ids, query.cams, gallery.cams)))
 

@@ -35,7 +35,7 @@ from dsareid.inference.feature_folder import (
     FEATURES,
     HEADER,
     FeatureFolderInfo,
-    labels_of,
+    labels_in_name,
     open_features,
     write_index,
 )
@@ -284,7 +284,7 @@ def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
             images=plan["images"],
             features=f"f of the MF-Stream, {plan['precision']}",
         )
-        write_index(out, info, ((file, *labels_of(file)) for file in kept))
+        write_index(out, info, ((file, *labels_in_name(file)) for file in kept))
     shutil.rmtree(out / PARTS, ignore_errors=True)
 
 

@@ -118,7 +118,7 @@ def write_features(
         raise DSAError(f"{folder}: holds features already; choose another folder")
     if features.dtype != np.float32 or features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"features must be float32 [N, D], not {features.dtype} {list(features.shape)}")
-    labels = [labels_of(file) for file in files]
+    labels = [labels_in_name(file) for file in files]
     ids = [identity for identity, _ in labels] if ids is None else ids
     cams = [camera for _, camera in labels] if cams is None else cams
     for name, values in (("files", files), ("ids", ids), ("cams", cams)):
@@ -152,7 +152,7 @@ def write_index(folder: Path, info: FeatureFolderInfo, images: Iterable[tuple[st
         temporary.write_text(json.dumps(info.model_dump(), indent=1) + "\n", encoding="utf-8")
 
 
-def labels_of(file: str) -> tuple[int, int]:
+def labels_in_name(file: str) -> tuple[int, int]:
     """Identity and camera by a file's name as Market-1501 has it, 0002_c1s1_000451_03.jpg; else UNKNOWN."""
     match = NAME.match(os.path.basename(file))
     return (int(match[1]), int(match[2])) if match else (UNKNOWN, UNKNOWN)

@@ -16,7 +16,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.extract import find_images
-from dsareid.inference.feature_folder import HEADER, UNKNOWN, labels_of, open_features
+from dsareid.inference.feature_folder import HEADER, UNKNOWN, labels_in_name, open_features
 
 PICTURED = 40  # queries in a picture
 
@@ -82,12 +82,12 @@ def search(
         files, rows, ids = [opened.images / file for file in opened.files], opened.features, opened.ids
     else:
         files, embedded = _embed_all(embedder, gallery)
-        rows, ids = embedded.numpy(), [labels_of(file.name)[0] for file in files]
+        rows, ids = embedded.numpy(), [labels_in_name(file.name)[0] for file in files]
     distances, places = nearest(features, rows, count)
     found = []
     for file, near, where in zip(queries, distances.tolist(), places.tolist()):
         matches = [Match(files[place], distance, int(ids[place])) for distance, place in zip(near, where)]
-        found.append(SearchResult(file, labels_of(file.name)[0], matches))
+        found.append(SearchResult(file, labels_in_name(file.name)[0], matches))
     return found
 
 

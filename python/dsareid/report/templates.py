@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 
 
-def render(name: str, content: dict[str, Any]) -> str:
+def render_page(name: str, content: dict[str, Any]) -> str:
     """The page of a template; a name that the template uses and `content` lacks raises."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),

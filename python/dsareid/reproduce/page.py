@@ -15,7 +15,7 @@ from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.ground.files import atomic_path
 from dsareid.models.options import SYMBOLS, MatchedBy
 from dsareid.report.plots import rows_plot
-from dsareid.report.templates import render
+from dsareid.report.templates import render_page
 from dsareid.reproduce.recipes import Figures
 
 MEASURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"}
@@ -182,7 +182,7 @@ def format_html(table: Table) -> str:
     """One self-contained page."""
     dots = [(f"{x.name}, {x.symbol}", x.cells["mAP"].own, x.cells["mAP"].paper) for x in table.lines]
     drawn = any(line.seeds for line in table.lines)
-    return render(
+    return render_page(
         "reproduce.html",
         {
             "table": table,

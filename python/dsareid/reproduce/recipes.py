@@ -76,7 +76,7 @@ class Figures(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """A row of a table."""
 
     name: str
@@ -102,16 +102,16 @@ DISTILLED = Network("dsa-distilled", guidance="distill")
 TAUGHT_BY_PATCHES = Network("patches-distilled", guidance="distill", guide_input="image-patches")
 
 
-def _market(name: str, network: Network, matched_by: MatchedBy, *figures: float) -> Row:
-    return Row(name, network, matched_by, {MARKET.name: Figures(*figures)})
+def _market(name: str, network: Network, matched_by: MatchedBy, *figures: float) -> PaperRow:
+    return PaperRow(name, network, matched_by, {MARKET.name: Figures(*figures)})
 
 
 _BASELINE_RE_LS = _market("Baseline (RE+LS)", BASELINE_RE_LS, "mf", 81.2, 93.4, 97.8, 98.5)
 _ONLY_MF = _market("DSA-reID (only MF-Stream)", DSA, "mf", 87.6, 95.7, 98.4, 99.1)
 
-TABLES: Mapping[TableName, tuple[Row, ...]] = {
+TABLES: Mapping[TableName, tuple[PaperRow, ...]] = {
     "table2": (
-        Row(
+        PaperRow(
             "DSA-reID",
             DSA,
             "mf",
@@ -123,7 +123,7 @@ TABLES: Mapping[TableName, tuple[Row, ...]] = {
                 CUHK01.name: Figures(None, 88.6, 97.1),
             },
         ),
-        Row("DSA-reID (pre-trained)", FINE_TUNED, "mf", {CUHK01.name: Figures(None, 90.4, 97.8)}),
+        PaperRow("DSA-reID (pre-trained)", FINE_TUNED, "mf", {CUHK01.name: Figures(None, 90.4, 97.8)}),
     ),
     "table3": (
         _market("Baseline", BASELINE, "mf", 76.4, 91.2, 96.5, 97.9),
@@ -147,13 +147,13 @@ TABLES: Mapping[TableName, tuple[Row, ...]] = {
         _ONLY_MF,
     ),
     # "Failed to deliver good results", without a figure.
-    "dsap-alone": (Row("DSAP-images alone", DSAP_ALONE, "guide", {}),),
+    "dsap-alone": (PaperRow("DSAP-images alone", DSAP_ALONE, "guide", {}),),
     # Not in the paper: guidance by distillation, and its control, a guide that sees no alignment.
     "beyond": (
-        Row("distilled, f", DISTILLED, "mf", {}),
-        Row("distilled, its guide d", DISTILLED, "guide", {}),
-        Row("distilled from patches, f", TAUGHT_BY_PATCHES, "mf", {}),
-        Row("distilled from patches, its guide d", TAUGHT_BY_PATCHES, "guide", {}),
+        PaperRow("distilled, f", DISTILLED, "mf", {}),
+        PaperRow("distilled, its guide d", DISTILLED, "guide", {}),
+        PaperRow("distilled from patches, f", TAUGHT_BY_PATCHES, "mf", {}),
+        PaperRow("distilled from patches, its guide d", TAUGHT_BY_PATCHES, "guide", {}),
     ),
 }
 

@@ -32,7 +32,7 @@ from dsareid.reproduce.recipes import (
     TABLES,
     TITLES,
     Network,
-    Row,
+    PaperRow,
     TableName,
     fine_tuning,
 )
@@ -120,13 +120,13 @@ def _checked_store(table: TableName, preset: TrainConfig) -> Store:
     return store
 
 
-def _needs_maps(row: Row, preset: TrainConfig) -> bool:
+def _needs_maps(row: PaperRow, preset: TrainConfig) -> bool:
     """Whether the row is matched by features that are made from IUV maps too."""
     config = row.network.config(preset, preset.data, preset.out, 0)
     return needs_iuv(config, row.matched_by)
 
 
-def _rows(table: TableName, store: Store, pretraining: Path | None) -> list[Row]:
+def _rows(table: TableName, store: Store, pretraining: Path | None) -> list[PaperRow]:
     """The rows that can be run: those that are pre-trained only where there are data to do it on."""
     rows = TABLES[table]
     kept = [row for row in rows if pretraining or not row.network.pretrained]
@@ -138,7 +138,7 @@ def _rows(table: TableName, store: Store, pretraining: Path | None) -> list[Row]
 
 
 def _tasks(
-    rows: Sequence[Row], preset: TrainConfig, source: str, seeds: int, first: TrainConfig | None
+    rows: Sequence[PaperRow], preset: TrainConfig, source: str, seeds: int, first: TrainConfig | None
 ) -> Iterator[Task]:
     """Each network of the rows once for each seed; seed by seed, so that early ones make a whole table.
 
@@ -229,7 +229,7 @@ def _heading(table: TableName, preset_name: PresetName, weights: str, seeds: int
     return Heading(table, TITLES[table], preset_name, weights, seeds)
 
 
-def _table(rows: Sequence[Row], tasks: list[Task], store: Store, heading: Heading) -> Table:
+def _table(rows: Sequence[PaperRow], tasks: list[Task], store: Store, heading: Heading) -> Table:
     """What there is so far."""
     header, lines = store.header, []
     for row in rows:

@@ -26,7 +26,7 @@ from dsareid.models.options import (
 )
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Layout = Literal["auto", "channels_last", "contiguous"]
+MemoryLayout = Literal["auto", "channels_last", "contiguous"]
 BatchNormKind = Literal["batch", "sync", "frozen"]
 
 Rate = Annotated[float, Ge(0), Le(10)]
@@ -103,7 +103,7 @@ class TrainConfig:
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     precision: Precision = "auto"
     """auto: bfloat16 or float16 on CUDA, float32 on the CPU."""
-    layout: Layout = "auto"
+    layout: MemoryLayout = "auto"
     """How weights and features lie in memory. auto: channels_last on CUDA, contiguous on the CPU."""
     compile: bool = False
     """Compile the network with torch.compile: a few minutes at the start, faster steps after."""

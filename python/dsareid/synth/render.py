@@ -41,7 +41,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Box:
+class PersonBox:
     """The part of the image plane that the image shows."""
 
     left: float
@@ -128,7 +128,7 @@ def random_box(
     aspect: float,
     difficulty: Difficulty,
     rng: np.random.Generator,
-) -> Box:
+) -> PersonBox:
     """The box that a detector draws around a person: never exactly right.
 
     extent: left, top, right, bottom of the person; aspect: the image's width / height.
@@ -147,10 +147,10 @@ def random_box(
     width = height * aspect * rng.uniform(*difficulty.aspect)
     width = max(width, (right - left) * rng.uniform(0.97, 1.1))
     middle = (left + right) / 2 + width * rng.normal(0, 1) * difficulty.shift
-    return Box(middle - width / 2, top - above * tall, width, height)
+    return PersonBox(middle - width / 2, top - above * tall, width, height)
 
 
-def trace(projection: Projection, faces: np.ndarray, box: Box, height: int, width: int) -> Hits:
+def trace(projection: Projection, faces: np.ndarray, box: PersonBox, height: int, width: int) -> Hits:
     """Find what is seen at the centres of a grid of height x width samples over a box."""
     points = projection.points.copy()
     points[:, 0] = (points[:, 0] - box.left) * (width / box.width)
@@ -213,7 +213,7 @@ def _folds(position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return folds
 
 
-def _cast_shadow(picture: np.ndarray, extent: tuple, box: Box) -> np.ndarray:
+def _cast_shadow(picture: np.ndarray, extent: tuple, box: PersonBox) -> np.ndarray:
     """Darken the ground [H, W, 3] under the feet of a person."""
     height, width = picture.shape[:2]
     left, _, right, bottom = extent

@@ -9,7 +9,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.inference.feature_folder import (
     UNKNOWN,
     check_same_model,
-    labels_of,
+    labels_in_name,
     open_features,
     write_features,
 )
@@ -53,8 +53,8 @@ def test_numpy_writes_such_a_file(folder):
 
 
 def test_labels_by_name():
-    assert labels_of("query/0002_c1s1_000451_03.jpg") == (2, 1)
-    assert labels_of("0002_c1/photo.jpg") == (UNKNOWN, UNKNOWN)
+    assert labels_in_name("query/0002_c1s1_000451_03.jpg") == (2, 1)
+    assert labels_in_name("0002_c1/photo.jpg") == (UNKNOWN, UNKNOWN)
 
 
 def edit_header(folder, **changes):

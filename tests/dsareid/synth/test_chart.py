@@ -9,7 +9,7 @@ from dsareid.synth import chart
 from dsareid.synth.body import load_body
 from dsareid.synth.person import Dressed, dress, random_person
 from dsareid.synth.pose import random_pose, upright_pose
-from dsareid.synth.render import Box, Posed, Projection, iuv_map, project, put_in_pose, trace
+from dsareid.synth.render import PersonBox, Posed, Projection, iuv_map, project, put_in_pose, trace
 
 HEIGHT, WIDTH = 384, 256
 
@@ -19,11 +19,11 @@ def people() -> list[Dressed]:
     return [dress(random_person(np.random.default_rng(seed))) for seed in range(4)]
 
 
-def fitting_box(projection: Projection) -> Box:
+def fitting_box(projection: Projection) -> PersonBox:
     left, top, right, bottom = projection.extent
     height = 1.1 * max(bottom - top, (right - left) * HEIGHT / WIDTH)
     width = height * WIDTH / HEIGHT
-    return Box((left + right - width) / 2, (top + bottom - height) / 2, width, height)
+    return PersonBox((left + right - width) / 2, (top + bottom - height) / 2, width, height)
 
 
 def exact_map(posed: Posed, azimuth: float, elevation: float = 0.15, roll: float = 0.0):

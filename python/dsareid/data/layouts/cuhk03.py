@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from dsareid.data.layouts.base import Count, Dataset, Found, Scan
-from dsareid.data.layouts.market_naming import SCHEME, expected_counts, find_images, has_names
+from dsareid.data.layouts.market_naming import SCHEME, expected_counts, find_market_images, has_names
 
 MATLAB_FILES = ("cuhk-03.mat", "cuhk03_release/cuhk-03.mat")  # either, as distributed
 _NAME = re.compile(r"\d{4}_c[12]_\d+\.")
@@ -44,8 +44,8 @@ def recognise(root: Path, scan: Scan) -> bool:
 
 
 def find(root: Path, scan: Scan, protocol: str) -> Found:
-    """The images by a protocol; errors as of market_naming.find_images."""
-    return find_images(KINDS[_kind(root)], root, scan, protocol)
+    """The images by a protocol; errors as of market_naming.find_market_images."""
+    return find_market_images(KINDS[_kind(root)], root, scan, protocol)
 
 
 def _kind(root: Path) -> str:

@@ -31,7 +31,7 @@ from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import make_folder, unfinished_folder
 
 _ORIGIN = "github.com/zhunzhong07/person-re-ranking"
-CONFIG = "cuhk03_new_protocol_config_{}.mat"
+PROTOCOL_FILE = "cuhk03_new_protocol_config_{}.mat"
 PAIRS, SHOTS = 5, 10
 _NAME = re.compile(r"([1-5])_(\d{3})_([12])_(\d{2})\.png")
 _INDICES = {"train_idx": TRAIN, "query_idx": QUERY, "gallery_idx": GALLERY}
@@ -63,7 +63,7 @@ def write_image_files(root: str | os.PathLike, out: str | os.PathLike) -> list[P
     """
     root, out = Path(root), Path(out)
     mat = _find(root, *MATLAB_FILES)
-    configs = {kind: _find(root, CONFIG.format(kind)) for kind in KINDS}
+    configs = {kind: _find(root, PROTOCOL_FILE.format(kind)) for kind in KINDS}
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise DSAError(f"{out}: expected a new or empty folder, but there is something")
     plans = {kind: _read_config(path) for kind, path in configs.items()}
@@ -96,7 +96,7 @@ def _find(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    whole = ", ".join([MATLAB_FILES[0], *(CONFIG.format(kind) for kind in KINDS)])
+    whole = ", ".join([MATLAB_FILES[0], *(PROTOCOL_FILE.format(kind) for kind in KINDS)])
     raise DSAError(f"{root / names[0]}: no such file; CUHK03 is {whole} ({_ORIGIN} has the last two)")
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dsareid.data.layouts.base import Dataset, Found, Scan
-from dsareid.data.layouts.market_naming import SCHEME, expected_counts, find_images, has_names
+from dsareid.data.layouts.market_naming import SCHEME, expected_counts, find_market_images, has_names
 
 DATASET = Dataset(
     name="DukeMTMC-reID",
@@ -26,5 +26,5 @@ def recognise(root: Path, scan: Scan) -> bool:
 
 
 def find(root: Path, scan: Scan, protocol: str) -> Found:
-    """The images by a protocol; errors as of market_naming.find_images."""
-    return find_images(DATASET, root, scan, protocol)
+    """The images by a protocol; errors as of market_naming.find_market_images."""
+    return find_market_images(DATASET, root, scan, protocol)

@@ -66,7 +66,7 @@ def has_names(root: Path, scan: Scan, pattern: re.Pattern[str]) -> bool:
     return bool(names) and all(map(pattern.match, names))
 
 
-def find_images(dataset: Dataset, root: Path, scan: Scan, protocol: str) -> Found:
+def find_market_images(dataset: Dataset, root: Path, scan: Scan, protocol: str) -> Found:
     """The images of a data set in this scheme. Folders that are missing are simply not there.
 
     Raises:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dsareid.data.layouts.base import Dataset, Found, Scan
-from dsareid.data.layouts.market_naming import SCHEME, find_images, has_folders
+from dsareid.data.layouts.market_naming import SCHEME, find_market_images, has_folders
 
 SYNTH_RECORD = "synth.json"  # what dsareid synth was asked for
 DATASET = Dataset(
@@ -19,5 +19,5 @@ def recognise(root: Path, scan: Scan) -> bool:
 
 
 def find(root: Path, scan: Scan, protocol: str) -> Found:
-    """The images by a protocol; errors as of market_naming.find_images."""
-    return find_images(DATASET, root, scan, protocol)
+    """The images by a protocol; errors as of market_naming.find_market_images."""
+    return find_market_images(DATASET, root, scan, protocol)
