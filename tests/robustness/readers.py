@@ -334,7 +334,7 @@ def _make_report(folder: Path) -> None:
         rank_lists=[ranked],
     )
     for features in ("mf", "fused"):
-        run.write_evaluation(plain.model_copy(update={"features": features}), "")
+        run.write_evaluation(plain.model_copy(update={"features": features}), {})
     log = [{"step": k, "loss": 3.0 / k, "learning_rate": 0.1, "accuracy/f": 0.1} for k in (1, 2, 3)]
     run.log.write_text("".join(json.dumps(line) + "\n" for line in log))
 

@@ -1,7 +1,6 @@
 """dsareid eval"""
 
 from dsareid.commands.options import DataOption, Flag, RunPath
-from dsareid.ground.errors import DSAError
 from dsareid.models.options import MatchedBy
 
 
@@ -21,18 +20,16 @@ def command(
         data: The data set or a store of it; default: the one the run was trained on.
         features: mf: f of the MF-Stream, from the images alone (the default).
             fused: z of both streams; guide: d of the DSAG-Stream.
-            Both need the IUV maps of query and gallery. With -global or -local: of those branches alone.
-        protocol: Of the data set, as multi-query or distractors of Market-1501; default: the run's own.
+            Both need the IUV maps of query and gallery. -global, -local: features of these branches alone.
+        protocol: Protocol of the data set, such as multi-query or distractors; default: the run's own.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        rerank: Also after k-reciprocal re-ranking (Zhong et al., 2017), as most figures of other papers are
-            not. Its time grows with the square of the number of images.
+        rerank: Also rank after k-reciprocal re-ranking (Zhong et al., 2017); most papers report figures
+            without it. Its time grows with the square of the number of images.
     """
     from dsareid.evaluation.evaluate_run import evaluate
     from dsareid.runs.records import format_table
 
-    if batch_size < 1:
-        raise DSAError(f"`batch_size` must be at least 1, not {batch_size}")
     found = evaluate(
         run, data, features, batch_size=batch_size, device=device, protocol=protocol, rerank=rerank
     )

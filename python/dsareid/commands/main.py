@@ -58,9 +58,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    """A command, with the library's messages on stderr, of several processes those of rank 0."""
+    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers = [_Messages() if os.environ.get("RANK", "0") == "0" else logging.NullHandler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        return _run_logged(name, arguments)
+    finally:
+        logger.handlers, logger.level, logger.propagate = before
+
+
+def _run_logged(name: str, arguments: list[str]) -> int:
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     who = f"dsareid {name}" if world == "1" else f"dsareid {name} (process {rank} of {world})"
-    _show_log(rank == "0")
     try:
         import tyro
 
@@ -73,7 +84,7 @@ def _run(name: str, arguments: list[str]) -> int:
         command = module.build(arguments) if hasattr(module, "build") else module.command
         tyro.cli(command, prog=f"dsareid {name}", args=arguments)
     except DSAError as error:
-        if rank != "0":  # what they all say, the first one says alone: torchrun then ends the others
+        if rank != "0":  # what all say, rank 0 says alone: torchrun then ends the others
             time.sleep(3)
         print(f"{who}: error: {with_flags(str(error))}", file=sys.stderr, flush=True)
         return 1
@@ -92,8 +103,11 @@ def with_flags(message: str) -> str:
     `weights="none"` --weights none."""
 
     def flag(found: re.Match[str]) -> str:
-        name, value = "--" + found[1].replace("_", "-"), (found[2] or "").strip("\"'")
-        return name if value in ("", "True") else f"{name} {value}"
+        name, value = "--" + found[1].replace("_", "-"), found[2]
+        if value is None or value == "True":
+            return name
+        bare = value.strip("\"'")
+        return f"{name} {bare if bare and ' ' not in bare else repr(bare)}"
 
     return re.sub(r"`([a-z][\w.]*)(?:=([^`]*))?`", flag, message)
 
@@ -107,12 +121,6 @@ class _Messages(logging.Handler):
         note = "note: " if record.levelno >= logging.WARNING else ""
         tqdm.write(note + with_flags(record.getMessage()), file=sys.stderr)
         sys.stderr.flush()
-
-
-def _show_log(shown: bool) -> None:
-    """Show the library's messages, of several processes those of the first one."""
-    logger.handlers = [_Messages()] if shown else [logging.NullHandler()]
-    logger.setLevel(logging.INFO)
 
 
 def _no_such_command(name: str) -> int:

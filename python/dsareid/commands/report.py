@@ -16,9 +16,9 @@ def command(run: RunPath, data: DataOption = None) -> None:
 
     page = write_report(run, data)
     tables = group_results(RunFolder(run).evaluations())
-    for number, results in enumerate(tables):
-        if number:
-            print(f"\n{results.title}")
+    for results in tables:
+        if len(tables) > 1:
+            print(results.title)
         print(format_table(results.rows))
     if not tables:
         print(f"not evaluated yet: dsareid eval {run}")

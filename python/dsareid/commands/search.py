@@ -6,7 +6,6 @@ from typing import Annotated
 import tyro
 
 from dsareid.commands.options import Flag, ModelPath
-from dsareid.ground.errors import DSAError
 
 
 def command(
@@ -31,8 +30,6 @@ def command(
     """
     from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
 
-    if count < 1:
-        raise DSAError(f"`count` must be at least 1, not {count}")
     if out:
         check_picture(out)
     found = search(model, query, gallery, count, device, trust)

@@ -15,11 +15,11 @@ from dsa_ext import CUDA_ERROR
 from dsareid.cost.anatomy import DSAG, FUSION, MF, Layer, anatomy
 from dsareid.cost.memory import training_peak
 from dsareid.cost.timing import Inference, Seconds
-from dsareid.engine.learner import input_config
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.machine import processor
 from dsareid.models.options import MODELS
 from dsareid.runs.config import TrainConfig
+from dsareid.runs.network import input_config
 
 _AVERAGED = {"head_g": "f_G", "head_l": "f_L", "conv5_g": "d_G", "conv5_l": "d_L"}
 _WAYS = {

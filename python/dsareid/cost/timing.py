@@ -14,9 +14,8 @@ from dsa_ext.selftest.measure import person_batch
 from dsareid.cost.anatomy import DSAG, MF, Layer
 from dsareid.data.batch import InputConfig, assemble
 from dsareid.data.guide_input import Samples
-from dsareid.engine.learner import input_config
 from dsareid.runs.config import TrainConfig
-from dsareid.runs.network import build_model
+from dsareid.runs.network import build_model, input_config
 
 ROUNDS, SECONDS = 9, 3.0
 """Everything is timed at least so many times and for so long, in turn."""

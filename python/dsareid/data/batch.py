@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dsa_ext import assemble_batch, draw_augmentation
 from dsareid.data.augment import AugmentConfig
-from dsareid.data.guide_input import GUIDE_INPUTS, GuideInput, Samples
-from dsareid.models.options import MEAN, STD, GuideInputName
+from dsareid.data.guide_input import GUIDE_INPUTS, Samples
+from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MEAN, STD, GuideInputName
 
 
 class Batch(NamedTuple):
@@ -34,17 +34,18 @@ class InputConfig:
     dtype: torch.dtype = torch.float32
 
     @property
-    def guide_input(self) -> GuideInput | None:
-        return None if self.guide is None else GUIDE_INPUTS[self.guide]
-
-    @property
     def warped(self) -> bool:
-        """Whether assemble_batch makes the guide input too."""
-        return self.guide_input is not None and self.guide_input.warped
+        """Whether assemble_batch makes the guide input, in the pass that makes the images."""
+        return self.guide is not None and GUIDE_INPUTS[self.guide] is None
 
     @property
     def needs_iuv(self) -> bool:
-        return self.guide_input is not None and self.guide_input.needs_iuv
+        return self.guide is not None and GUIDE_INPUT_NEEDS_IUV[self.guide]
+
+    def guide_input(self, samples: Samples, image: Tensor, dsap: Tensor | None) -> Tensor | None:
+        """The guide input of a batch: its DSAP-images, or what is made beside them."""
+        make = None if self.guide is None else GUIDE_INPUTS[self.guide]
+        return dsap if make is None else make(samples, image, self.dsap_size)
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,7 @@ def assemble(
         std=STD,
         out=out or empty_batch(config, len(samples.index), torch.device(device)),
     )
-    if config.guide_input is None or config.warped:
-        return image, dsap
-    return image, config.guide_input.from_batch(samples, image, config.dsap_size)
+    return image, config.guide_input(samples, image, dsap)
 
 
 def empty_batch(

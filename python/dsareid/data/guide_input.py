@@ -8,9 +8,8 @@ All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last two are
 ablation and a control.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,58 +38,25 @@ class Samples:
         return _rows(self.images, self.index), _rows(self.iuv, self.index)
 
 
-class GuideInput(Protocol):
-    """A kind of guide input."""
-
-    needs_iuv: bool
-    warped: bool
-    """Whether assemble_batch makes it, in the pass that makes the images."""
-
-    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
-        """Make it for a batch.
-
-        Args:
-            image: floating (B, 3, H, W), what assemble_batch made of the samples.
-            size: S.
-
-        Returns:
-            (B, 24, 3, S, S) of image's type, on its device.
-        """
+def _crops(samples: Samples, image: Tensor, size: int) -> Tensor:
+    pixels, charts = seen_pixels(*samples.stored(), samples.drawn, *image.shape[2:])
+    return part_crops(pixels, charts[..., 0], size, MEAN, STD).to(image.device, image.dtype)
 
 
-class PartImages:
-    """The DSAP-images of the augmented view."""
-
-    needs_iuv = warped = True
-
-    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
-        raise TypeError("part images are made by assemble_batch, together with the images")
+def _patches(samples: Samples, image: Tensor, size: int) -> Tensor:
+    return image_patches(image, size, samples.drawn)
 
 
-class PartCrops:
-    """The parts of the augmented view, cut out."""
+FromBatch = Callable[[Samples, Tensor, int], Tensor]
+"""From the samples, from image (B, 3, H, W) as assemble_batch made it, and from S: the guide input,
+(B, 24, 3, S, S), of image's type and on its device."""
 
-    needs_iuv, warped = True, False
-
-    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
-        pixels, charts = seen_pixels(*samples.stored(), samples.drawn, *image.shape[2:])
-        return part_crops(pixels, charts[..., 0], size, MEAN, STD).to(image.device, image.dtype)
-
-
-class ImagePatches:
-    """Patches of a grid over the augmented image."""
-
-    needs_iuv = warped = False
-
-    def from_batch(self, samples: Samples, image: Tensor, size: int) -> Tensor:
-        return image_patches(image, size, samples.drawn)
-
-
-GUIDE_INPUTS: Mapping[GuideInputName, GuideInput] = {
-    "part-images": PartImages(),
-    "part-crops": PartCrops(),
-    "image-patches": ImagePatches(),
+GUIDE_INPUTS: Mapping[GuideInputName, FromBatch | None] = {
+    "part-images": None,
+    "part-crops": _crops,
+    "image-patches": _patches,
 }
+"""How each is made of the augmented view; None: by assemble_batch, in the pass that makes the images."""
 
 
 def part_crops(

@@ -156,13 +156,12 @@ class _Stream:
     def _guide_input(
         self, image: Tensor, dsap: Tensor | None, epoch: int, rows: np.ndarray, repeat: np.ndarray
     ) -> Tensor | None:
-        """What the guide is given: the DSAP-images that came with the images, or what is made beside them."""
         taken = self.config.input
-        if taken.guide_input is None or taken.warped:
+        if taken.guide is None or taken.warped:
             return dsap
         drawn = self.config.draw(epoch, rows, repeat)
         samples = Samples(self.store.images, self.store.iuv, torch.from_numpy(rows), drawn)
-        return taken.guide_input.from_batch(samples, image, taken.dsap_size)
+        return taken.guide_input(samples, image, dsap)
 
     def _wait(self, slot: int) -> None:
         try:

@@ -130,7 +130,6 @@ def _parts(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
     """The image in grey with its parts in colour, and names that point at some of them."""
     part = iuv[..., 0]  # [H, W]
     grey = image.mean(2, keepdims=True)  # [H, W, 1]
-    from dsareid.report.pictures import part_colours  # which imports all of training
 
     mixed = np.where(part[..., None] > 0, 0.3 * grey + 0.7 * part_colours()[part], 0.5 * grey)
     drawn = _fitted(mixed.astype(np.uint8), Image.Resampling.NEAREST)
@@ -173,7 +172,6 @@ def _part_images(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
     pictures = _with_holes(colours, filled)
     panel = Image.new("RGB", (COLUMNS * PITCH, HEIGHT), BACK)
     draw, font, side = ImageDraw.Draw(panel), ImageFont.load_default(10), CELL_SIDE
-    from dsareid.report.pictures import part_colours  # which imports all of training
 
     for index, (name, colour) in enumerate(zip(NAMES, part_colours()[1:])):
         left, top = index % COLUMNS * PITCH, index // COLUMNS * LINE

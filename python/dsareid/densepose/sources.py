@@ -112,7 +112,7 @@ def _read_entries(path: Path, entries: object, names: Names, file_size: int) -> 
 
 def _refuse_names(path: Path, names: Names) -> None:
     if names:
-        raise DSAError(f"{path}: `images` is for COCO results; what this holds names its images itself")
+        raise DSAError(f"{path}: `images` is only for COCO results; this source names its images already")
 
 
 # ---- detectron2's dump: an entry for each image ----
@@ -203,7 +203,7 @@ def _image_names(path: str | os.PathLike, annotations: object) -> Names:
     """The file name of each image_id, from the list `images` of COCO annotations."""
     listed = annotations.get("images") if isinstance(annotations, dict) else None
     if not isinstance(listed, list) or not all(isinstance(image, dict) for image in listed):
-        raise DSAError(f"{path}: expected COCO annotations, with a list `images` of id and file_name")
+        raise DSAError(f"{path}: expected COCO annotations, with id and file_name of each image in images")
     names = {}
     for image in listed:
         key, name = image.get("id"), _checked_name(path, image.get("file_name"))

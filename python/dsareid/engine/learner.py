@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dsareid.data.batch import Batch, InputConfig
+from dsareid.data.batch import Batch
 from dsareid.ground.distributed import current_group
 from dsareid.models.heads import Output
 from dsareid.models.losses import losses
 from dsareid.runs.config import TrainConfig
-from dsareid.runs.network import build_model
+from dsareid.runs.network import build_model, input_config
 
 
 class NotFinite(Exception):
@@ -114,7 +114,7 @@ class Learner:
                 self.model.compile()
             self._network = self.model
             if not current_group().alone:
-                # Of 1x1 kernels channels_last, whose strides can be told in two ways: it costs nothing.
+                # channels_last 1x1 kernels have strides that can be told in two ways: it costs nothing.
                 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
                 devices = [self.device] if self.device.type == "cuda" else None
                 self._network = DistributedDataParallel(
@@ -131,19 +131,6 @@ class Learner:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-
-def input_config(config: TrainConfig, device: torch.device) -> InputConfig:
-    """What the network of a run takes in training."""
-    return InputConfig(config.height, config.width, config.guide, config.dsap_size, _dtype(config, device))
-
-
-def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
-    if config.precision != "auto":
-        return getattr(torch, config.precision)
-    if device.type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 class Mean:
@@ -178,8 +165,9 @@ def _diagnostics(output: Output, label: Tensor) -> dict[str, float]:
         "norm/f": norm(f.vectors()[0]),
         "accuracy/f": accuracy(logits.f_local[0] if logits.f_global is None else logits.f_global),
     }
-    if (fused := logits.z_local if logits.z_global is None else logits.z_global) is not None:
-        values["accuracy/fused"] = accuracy(fused)
+    fused = logits.z_local if logits.z_global is None else logits.z_global
+    assert fused is not None  # every network has classifiers on z
+    values["accuracy/fused"] = accuracy(fused)
     if d is not None:
         values["norm/d"] = norm(d.vectors()[0])
     if logits.d_global is not None:

@@ -20,7 +20,7 @@ from dsareid.data.layouts.base import TRAIN
 from dsareid.data.loader import TrainData
 from dsareid.data.sampler import PKSampler
 from dsareid.data.store.cache import ensure_store
-from dsareid.engine.learner import Learner, Mean, NotFinite, input_config
+from dsareid.engine.learner import Learner, Mean, NotFinite
 from dsareid.engine.schedule import learning_rate
 from dsareid.ground.distributed import (
     ProcessGroup,
@@ -35,7 +35,7 @@ from dsareid.ground.files import make_folder
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder
 from dsareid.runs.log import Log
-from dsareid.runs.network import load_initial_weights, load_pretrained
+from dsareid.runs.network import input_config, load_initial_weights, load_pretrained
 
 # May differ between a run and its resumption; everything else must be the same.
 _FREE_ON_RESUME = ("data", "out", "device")
@@ -119,7 +119,7 @@ def _check_device(config: TrainConfig, device: torch.device) -> None:
 def _check_folder(run: RunFolder, config: TrainConfig, resume: bool) -> None:
     """Raise DSAError where the folder is not one to start in, or to resume with these settings."""
     if run.checkpoint.exists() and not resume:
-        raise DSAError(f"{run}: this run exists; resume it (`resume=True`), or choose another `out`")
+        raise DSAError(f"{run}: this run exists; resume it with `resume=True`, or choose another `out`")
     if not resume:
         return
     if not run.checkpoint.exists():
@@ -270,8 +270,7 @@ class _Training:
         self._save()
         self.group.barrier()  # torchrun ends all when the first of them ends
         raise Interrupted(
-            f"stopped after step {self.position.step}; resume with: dsareid train `resume=True` "
-            f"`out={self.config.out}`"
+            f"stopped after step {self.position.step}; resume the run in {self.config.out} with `resume=True`"
         )
 
 
@@ -286,8 +285,7 @@ def _epoch_line(epoch: int, epochs: int, mean: dict[str, float], left: float) ->
 class _InterruptFlag:
     """Turns the first Ctrl-C into a flag, so that a step is never cut in half; the second one kills.
 
-    Of several processes all stop after the same step. Torchrun sends them a second signal itself, so there
-    only its patience of 30 seconds ends a step.
+    All processes stop after the same step. torchrun sends a second signal itself, and kills after 30 seconds.
     """
 
     def __init__(self, group: ProcessGroup):

@@ -17,10 +17,10 @@ from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.evaluation.run_features import (
     check_features,
     compute_features,
-    ranking_labels,
     needs_iuv,
     own_features,
     query_features,
+    ranking_labels,
 )
 from dsareid.ground.distributed import choose_device, current_group, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
@@ -65,11 +65,11 @@ def evaluate(
 
     Raises:
         DSAError: no run, a data set that cannot be read, features that the model does not make,
-            no query with a match, features that are not finite.
-        ValueError: features or batch_size has a wrong value.
+            no query with a match, features that are not finite, a batch_size below 1.
+        ValueError: there are no features of this name.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise DSAError(f"`batch_size` must be at least 1, not {batch_size}")
     device = own_device(choose_device(device) if isinstance(device, str) else device)
     with join_group(device) as group:
         loaded = load_run(run, device)
@@ -109,16 +109,20 @@ def evaluate(
             queries=len(result.queries),
             skipped=result.skipped,
             gallery=len(gallery),
-            rows=[Row.of(name, each) for name, each in results.items()],
+            rows=[_row(name, each) for name, each in results.items()],
             baselines=[
-                Row.of("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
-                Row.of("colour histograms", _rank_colours(query, gallery, labels, False)),
-                Row.of("chance", by_chance),
+                _row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
+                _row("colour histograms", _rank_colours(query, gallery, labels, False)),
+                _row("chance", by_chance),
             ],
             rank_lists=_rank_lists(rankings[first], result, query, gallery),
         )
-        loaded.folder.write_evaluation(found, loaded.data.get("protocol", store.header.protocol))
+        loaded.folder.write_evaluation(found, loaded.data)
         return found
+
+
+def _row(name: str, result: RankResult) -> Row:
+    return Row(name=name, mAP=result.mAP, cmc=result.cmc.tolist())
 
 
 def _check(run: Run, features: MatchedBy) -> None:

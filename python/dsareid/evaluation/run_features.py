@@ -9,17 +9,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dsareid.data.batch import InputConfig, assemble
-from dsareid.data.guide_input import GUIDE_INPUTS, Samples
+from dsareid.data.guide_input import Samples
 from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY
 from dsareid.data.store.reader import Split, Store
-from dsareid.engine.learner import input_config
 from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking, RankResult
 from dsareid.ground.distributed import current_group, gather_rows
 from dsareid.ground.errors import DSAError
-from dsareid.models.options import MatchedBy
+from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MatchedBy
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run
+from dsareid.runs.network import input_config
 
 
 def own_features(config: TrainConfig) -> MatchedBy:
@@ -48,7 +48,7 @@ def check_features(config: TrainConfig, features: MatchedBy) -> None:
 
 def needs_iuv(config: TrainConfig, features: MatchedBy) -> bool:
     """Whether such features are made from IUV maps too."""
-    return not features.startswith("mf") and GUIDE_INPUTS[config.guide_input].needs_iuv
+    return not features.startswith("mf") and GUIDE_INPUT_NEEDS_IUV[config.guide_input]
 
 
 @torch.inference_mode()

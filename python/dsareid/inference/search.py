@@ -63,11 +63,11 @@ def search(
         count: how many to find; fewer where the gallery is smaller.
 
     Raises:
-        DSAError: as embed(); a query that is no image, no gallery, features of another model.
-        ValueError: count is below 1.
+        DSAError: as embed(); a query that is no image, no gallery, features of another model, a count below
+            1.
     """
     if count < 1:
-        raise ValueError(f"`count` must be at least 1, not {count}")
+        raise DSAError(f"`count` must be at least 1, not {count}")
     embedder, gallery = embed(model, device, trust=trust), Path(gallery)
     queries, features = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]

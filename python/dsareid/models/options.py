@@ -14,6 +14,13 @@ Branches = Literal["both", "global", "local"]
 Guidance = Literal["add", "concat", "distill"]
 ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
 GuideInputName = Literal["part-images", "part-crops", "image-patches"]
+GUIDE_INPUT_NEEDS_IUV: Mapping[GuideInputName, bool] = {
+    "part-images": True,
+    "part-crops": True,
+    "image-patches": False,
+}
+"""Whether a guide input is made from IUV maps."""
+
 ModelName = Literal["dsa", "dsa-global", "dsa-local", "two-branch", "baseline", "dsap"]
 MatchedBy = Literal[
     "mf",

@@ -90,10 +90,9 @@ def _content(files: _Files, data: Path | None) -> dict[str, Any]:
         "epochs": config.epochs,
         "synthetic": _synthetic(main, store),
         "tables": [
-            {"results": results, "cmc": cmc_plot(results.rows), "title": results.title if number else None}
-            for number, results in enumerate(files.results)
+            {"results": results, "cmc": cmc_plot(results.rows), "stale": _stale(results, files.log)}
+            for results in files.results
         ],
-        "stale": _stale(files),
         "curves": training_plots(files.log),
         "rank_lists": list(_rank_lists(main, store)) if main else [],
         "pictures_missing": pictures_missing,
@@ -107,15 +106,13 @@ def _content(files: _Files, data: Path | None) -> dict[str, Any]:
     }
 
 
-def _stale(files: _Files) -> str | None:
-    """A sentence where the training has gone on since the evaluation."""
-    if not files.results or not files.log:
-        return None
-    evaluated, logged = files.results[0].first.checkpoint.step, files.log[-1]["step"]
+def _stale(results: Results, log: list[dict[str, Any]]) -> str | None:
+    """A sentence where the training has continued since the evaluation."""
+    evaluated, logged = results.first.checkpoint.step, log[-1]["step"] if log else 0
     # The last step need not have been logged; only a later one says something.
     if logged <= evaluated:
         return None
-    return f"The table is of step {evaluated}, but the log goes on to step {logged}."
+    return f"The table shows step {evaluated}; the training has continued to step {logged}."
 
 
 def _open(config: TrainConfig, root: Path, protocol: str) -> tuple[Store | None, str | None]:

@@ -13,6 +13,7 @@ from dsareid.ground.bounds import check_bounds
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path
 from dsareid.models.options import (
+    GUIDE_INPUT_NEEDS_IUV,
     MODELS,
     Branches,
     Guidance,
@@ -82,7 +83,7 @@ class TrainConfig:
     epochs: AtLeastOne = 320
     """Passes over the training set."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
-    """Of initial weights, batches and augmentation."""
+    """Seed of initial weights, batches and augmentation."""
     height: InputSide = 256
     """Rows of the network's input."""
     width: InputSide = 128
@@ -139,7 +140,7 @@ class TrainConfig:
     @property
     def needs_iuv(self) -> bool:
         """Whether training needs an IUV map for each image."""
-        return self.guide not in (None, "image-patches")
+        return self.guide is not None and GUIDE_INPUT_NEEDS_IUV[self.guide]
 
     @property
     def title(self) -> str:
@@ -184,6 +185,8 @@ def load_config(path: str | os.PathLike) -> TrainConfig:
     path = Path(path)
     try:
         return _ADAPTER.validate_json(path.read_bytes())
+    except DSAError as error:  # of settings that exclude each other
+        raise DSAError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise DSAError(f"{path.parent}: not a run's folder (no {path.name} in it)") from error
     except OSError as error:

@@ -4,12 +4,13 @@ RUN/config.json      the settings
 RUN/checkpoint.pt    model, optimizer and position, as of the last epoch (or of Ctrl-C)
 RUN/log.jsonl        one JSON object for each step
 RUN/tensorboard/     the same for tensorboard
-RUN/evaluation*.json what evaluations found: -FEATURES, -reranked and -PROTOCOL where they are not f,
-                     re-ranked, or of the run's own protocol
+RUN/evaluation*.json what evaluations found. The name says what is not usual: -FEATURES (not f), -reranked,
+                     -DATASET and -PROTOCOL (not those of the training)
 RUN/report.html      the page that shows all of it
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,27 +147,30 @@ class RunFolder:
 
     # ---- evaluations ----
 
-    def evaluation(self, features: MatchedBy, reranked: bool = False, protocol: str = "") -> Path:
+    def evaluation(self, features: MatchedBy, reranked: bool = False, *others: str) -> Path:
         """The file of an evaluation.
 
         Args:
-            protocol: where it is not the run's own.
+            others: names of the data set and the protocol, where they are not those of the training.
         """
-        parts = ["evaluation", *([features] if features != "mf" else [])]
-        parts += [*(["reranked"] if reranked else []), *([protocol] if protocol else [])]
-        return self.path / f"{'-'.join(parts)}.json"
+        parts = [*([features] if features != "mf" else []), *(["reranked"] if reranked else []), *others]
+        return self.path / f"{'-'.join(['evaluation', *parts])}.json"
 
-    def write_evaluation(self, evaluation: Evaluation, protocol: str) -> None:
-        """Write an evaluation.
+    def write_evaluation(self, evaluation: Evaluation, trained_on: Mapping[str, Any]) -> None:
+        """Write an evaluation under the name that is its own.
 
         Args:
-            protocol: the run's own.
+            trained_on: the fingerprint of the training set, whose data set and protocol are not named.
         """
-        other = evaluation.protocol if evaluation.protocol != protocol else ""
-        write_evaluation(evaluation, self.evaluation(evaluation.features, evaluation.reranked, other))
+        others = []
+        if evaluation.dataset != trained_on.get("dataset", evaluation.dataset):
+            others.append(re.sub(r"\W+", "-", evaluation.dataset.lower()))
+        if evaluation.protocol != trained_on.get("protocol", evaluation.protocol):
+            others.append(evaluation.protocol or "default")
+        write_evaluation(evaluation, self.evaluation(evaluation.features, evaluation.reranked, *others))
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations: by the run's own protocol first, f before the others, plain before re-ranked.
+        """All evaluations: those on the training's data set and protocol first, then f, then plain distances.
 
         Raises:
             DSAError: one of the files is damaged.

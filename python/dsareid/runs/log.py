@@ -30,12 +30,12 @@ class Log:
         kept: list[str] = []
         if path.exists():
             with self._naming_the_log():
-                lines = path.read_text(errors="replace").splitlines(keepends=True)
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if _step_of(line) <= step]
         with atomic_path(path) as temporary:
-            temporary.write_text("".join(kept))
+            temporary.write_text("".join(kept), encoding="utf-8")
         with self._naming_the_log():
-            self.file = path.open("a")
+            self.file = path.open("a", encoding="utf-8")
             self.board = SummaryWriter(board, purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dsareid.data.batch import InputConfig
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import check_stored
 from dsareid.models.reid import DSAReID
@@ -30,6 +31,19 @@ def build_model(config: TrainConfig, identities: int) -> DSAReID:
             classifier_kind=network.classifier,
             zero_init=network.zero_init,
         )
+
+
+def input_config(config: TrainConfig, device: torch.device) -> InputConfig:
+    """What the network of a run takes in training."""
+    return InputConfig(config.height, config.width, config.guide, config.dsap_size, _dtype(config, device))
+
+
+def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    if config.precision != "auto":
+        return getattr(torch, config.precision)
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def load_pretrained(model: DSAReID, state: Mapping[str, Any], source: str) -> None:
@@ -69,7 +83,7 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
     if model.mf.head_g is not None and model.mf.head_l is None and model.dsag is None:
         targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
     for module, prefix, wanted in targets:
-        # Older files lack BatchNorm's counters of batches; those of a new module are 0.
+        # torchvision's older files lack BatchNorm's counters of batches, which are 0 in a new module.
         part = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
         part |= {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
         if difference := first_difference(module, part):
@@ -122,5 +136,5 @@ def _read(path: Path) -> dict[str, Tensor]:
             "safetensors wrote, of tensors alone"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DSAError(f"`weights={path}`: expected a state dict, names with tensors")
+        raise DSAError(f"`weights={path}`: expected a state dict, names to tensors")
     return state

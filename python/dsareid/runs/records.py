@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,11 +11,8 @@ from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path
 from dsareid.models.options import MatchedBy, ModelName
 
-if TYPE_CHECKING:
-    from dsareid.evaluation.ranking import RankResult
-
 RANKS = (1, 5, 10)
-"""Of the CMC, in a table."""
+"""Ranks of the CMC in a table."""
 
 
 class _Record(BaseModel):
@@ -29,10 +26,6 @@ class Row(_Record):
     mAP: float
     cmc: Annotated[list[float], Field(min_length=max(RANKS))]
     """cmc[k - 1]: the share of queries with a match among the first k."""
-
-    @classmethod
-    def of(cls, name: str, result: "RankResult") -> "Row":
-        return cls.model_construct(name=name, mAP=result.mAP, cmc=result.cmc.tolist())
 
     def rank(self, k: int) -> float:
         return self.cmc[k - 1]
@@ -84,9 +77,9 @@ class Evaluation(_Record):
     """Queries without a match in the gallery, which do not count."""
     gallery: int
     rows: Annotated[list[Row], Field(min_length=1)]
-    """Of the model."""
+    """Rows of the model."""
     baselines: list[Row]
-    """Of colour histograms and of chance."""
+    """Rows of colour histograms and of chance."""
     rank_lists: list[RankList]
 
 

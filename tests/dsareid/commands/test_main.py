@@ -155,7 +155,7 @@ def test_train_eval_report(capsys, tiny_data, tmp_path):
     status, out, err = run(capsys, "report", tmp_path / "run")
     assert status == 0 and (tmp_path / "run/report.html").exists(), err
     status, _, err = run(capsys, "train", *settings)
-    assert status == 1 and "resume it (--resume)" in err
+    assert status == 1 and "resume it with --resume" in err
     status, out, err = run(capsys, "train", "--resume", "--out", tmp_path / "run")
     assert status == 0, err
 

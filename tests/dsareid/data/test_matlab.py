@@ -147,8 +147,9 @@ def test_a_crash_names_the_file_and_the_next_read_works(path):
 
 def test_a_process_that_has_ended_is_started_again(path):
     read_matlab(path, ["a"])
-    worker().kill()
-    worker().wait()
+    process = worker()
+    process.kill()
+    process.wait()
     assert read_matlab(path, ["a"]).keys() == {"a"}
 
 

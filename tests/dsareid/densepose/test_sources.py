@@ -438,7 +438,7 @@ def test_results_that_are_wrong(as_png, detection, tmp_path):
         ([good | {"image_id": None}], "has no file name"),
         ([{"image_id": "a", "bbox": [1, 2, 3, 4]}], "no uv_shape and uv_data"),
         ([1], "a list with a dictionary"),
-        ({"annotations": [good]}, "a list `images` of id and file_name"),
+        ({"annotations": [good]}, "id and file_name of each image in images"),
         ({"images": [{"id": 1}], "annotations": []}, "file_name must be the name"),
         ({"images": [{"id": [], "file_name": "a"}], "annotations": []}, "an id of its own"),
         ({"images": [{"id": 1, "file_name": "a"}] * 2, "annotations": []}, "an id of its own"),
@@ -469,7 +469,7 @@ def test_images_is_for_coco_results_alone(mimic, tmp_path):
     path = mimic.save([entry([])], tmp_path / "dump.pkl")
     write_iuv(tmp_path / "a_IUV.png", np.zeros((3, 3, 3), np.uint8))
     for source in (path, tmp_path):
-        with pytest.raises(DSAError, match="`images` is for COCO results"):
+        with pytest.raises(DSAError, match="`images` is only for COCO results"):
             read_source(source, names)
     with pytest.raises(DSAError, match="missing.json: cannot be read"):
         read_source(path, tmp_path / "missing.json")

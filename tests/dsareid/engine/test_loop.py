@@ -173,7 +173,7 @@ def stop_after(step):
 @pytest.mark.parametrize("step", [2, 4, 5, 9])
 def test_resume_is_bit_for_bit_the_uninterrupted_run(whole_run, tiny_data, tmp_path, step):
     config = config_for(tiny_data, tmp_path / "run")
-    with stop_after(step), pytest.raises(Interrupted, match="resume with: dsareid train"):
+    with stop_after(step), pytest.raises(Interrupted, match="resume the run in .*/run with `resume=True`"):
         train(config)
     stopped = checkpoint(tmp_path / "run")
     assert stopped["position"]["step"] == step
@@ -406,5 +406,5 @@ def test_ctrl_c_of_the_command_leaves_a_usable_checkpoint(tiny_data, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
-    assert "resume with: dsareid train --resume" in stderr
+    assert "/run with --resume\n" in stderr
     assert load_run(run, "cpu").step > 0

@@ -163,7 +163,7 @@ def test_features_that_are_not_finite(run, monkeypatch):
 def test_wrong_arguments(run):
     with pytest.raises(ValueError, match="features must be"):
         evaluate(run, features="z")
-    with pytest.raises(ValueError, match="batch_size"):
+    with pytest.raises(DSAError, match="`batch_size` must be at least 1, not 0"):
         evaluate(run, batch_size=0)
 
 
@@ -182,11 +182,13 @@ def test_a_store_in_place_of_the_folder(run, data, tmp_path):
     assert evaluate(run, store, features="fused") == expected.model_copy(update={"data": str(store)})
 
 
-def test_the_folder_is_packed_once(run, data, capsys):
+def test_the_folder_is_packed_once(run, data, caplog):
+    caplog.set_level("INFO", "dsareid")
     evaluate(run)
-    assert "packed" in capsys.readouterr().err and (data / f"store-{HEIGHT}x{WIDTH}").is_dir()
+    assert "packed /" in caplog.text and (data / f"store-{HEIGHT}x{WIDTH}").is_dir()
+    caplog.clear()
     evaluate(run)
-    assert "packed /" not in capsys.readouterr().err
+    assert "packed /" not in caplog.text
 
 
 def test_what_the_network_sees(run, data, monkeypatch):

@@ -120,7 +120,7 @@ def test_bad_arguments(run, features, query, tmp_path, capsys, arguments, words)
 
 
 def test_a_gallery_image_that_is_gone(run, features, query, tmp_path):
-    with pytest.raises(ValueError, match="count"):
+    with pytest.raises(DSAError, match="`count` must be at least 1, not 0"):
         search(run, query, features, 0)
     copied = tmp_path / "features"
     copied.mkdir()

@@ -119,10 +119,10 @@ def full_run(bare_run, data):
 
 
 def change(run, evaluation=None, **changes):
-    """Write an evaluation, or the first one of the run, with changes; as by the run's own protocol."""
+    """Write an evaluation, or the first one of the run, with changes; as on its own data and protocol."""
     folder = RunFolder(run)
     changed = (evaluation or folder.evaluations()[0]).model_copy(update=changes)
-    folder.write_evaluation(changed, changed.protocol)
+    folder.write_evaluation(changed, {"dataset": changed.dataset, "protocol": changed.protocol})
 
 
 def read(path):
@@ -231,7 +231,7 @@ def test_an_evaluation_that_training_has_overtaken(full_run):
     with (full_run / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": 90, "loss": 0.1}) + "\n")
     text, _ = read(write_report(full_run))
-    assert "of step 40" in text and "goes on to step 90" in text
+    assert "The table shows step 40; the training has continued to step 90." in text
 
 
 def test_a_run_that_is_matched_by_its_guide_alone(full_run):

@@ -14,6 +14,7 @@ from typing import cast
 from dsareid.data.layouts.base import (
     ALL_SPLITS,
     GALLERY,
+    JUNK,
     LAYOUT,
     QUERY,
     TRAIN,
@@ -66,7 +67,7 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
     kept = [_with_map(entry, scan) for entry in every if entry.identity >= 0 or entry.misnamed]
     entries = [_in_utf8(entry) for entry in kept]
     if not entries:
-        raise DSAError(f"{root}: no images but junk (identity -1)")
+        raise DSAError(f"{root}: no images but junk (identity {JUNK})")
     _check_disjoint(root, entries)
     return Listing(
         root,
@@ -134,7 +135,7 @@ def _in_utf8(entry: Entry) -> Entry:
         entry.name.encode()
     except UnicodeEncodeError:
         name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return Entry(entry.split, name, -1, -1, misnamed="the name is not UTF-8")
+        return Entry(entry.split, name, JUNK, -1, misnamed="the name is not UTF-8")
     return entry
 
 

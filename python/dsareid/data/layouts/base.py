@@ -19,6 +19,7 @@ LAYOUT = (
     f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY} (Market-1501's layout), with campus "
     "(CUHK01), or with train, query and gallery or data.csv (one's own)"
 )
+JUNK = -1  # the identity of images that count for nothing: Market-1501 has such
 CSV = "data.csv"  # lists one's own data
 OWN_DATA = "own data"  # the name of every data set that is none of the public ones
 NO_CAMERAS = "its cameras are not known: the same-camera rule is off, no gallery image is left out"
@@ -31,7 +32,7 @@ class Entry(NamedTuple):
 
     split: str  # one of ALL_SPLITS
     name: str  # relative to the root, as query/0005_c1s1_000001_00.jpg
-    identity: int  # 0 is a distractor; -1 is junk, or misnamed
+    identity: int  # 0 is a distractor; JUNK is junk, or misnamed
     camera: int  # -1 where it is not known
     iuv: str | None = None  # its IUV map, relative to the root; None where there is none
     misnamed: str | None = None  # what is wrong with the name

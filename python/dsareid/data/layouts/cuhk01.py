@@ -17,6 +17,7 @@ import numpy as np
 
 from dsareid.data.layouts.base import (
     GALLERY,
+    JUNK,
     QUERY,
     TRAIN,
     Count,
@@ -88,7 +89,7 @@ def _entry(file: str) -> Entry:
     if match := _NAME.match(file):
         return Entry(TRAIN, name, int(match[1]), 1 if match[2] in "12" else 2)
     wrong = "the name must be a 4-digit identity and a shot 001..004, as in 0001001.png"
-    return Entry(TRAIN, name, -1, -1, misnamed=wrong)
+    return Entry(TRAIN, name, JUNK, -1, misnamed=wrong)
 
 
 def _split(camera: int) -> str:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from dsareid.data.layouts.base import (
+    JUNK,
     OWN_DATA,
     Dataset,
     Entry,
@@ -50,7 +51,7 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
         ]
         names = [f"{folder}/{name}" for name in image_names(scan(folder)) if (root / folder / name).is_file()]
         wrong = f"an image must be in the folder of its identity, as in {folder}/anna/1.jpg"
-        lost = [Entry(split, name, -1, -1, misnamed=wrong) for name in names]
+        lost = [Entry(split, name, JUNK, -1, misnamed=wrong) for name in names]
         check_not_empty(root, folder, [*found, *lost])
         images += found
         strays += lost

@@ -16,6 +16,7 @@ from pathlib import Path
 from dsareid.data.layouts.base import (
     CSV,
     GALLERY,
+    JUNK,
     MULTI_QUERY,
     QUERY,
     SPLITS,
@@ -95,7 +96,7 @@ def _entry(split: str, file: str) -> Entry:
     if match := NAME.match(file):
         return Entry(split, f"{split}/{file}", int(match[1]), int(match[2]))
     wrong = "the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
-    return Entry(split, f"{split}/{file}", -1, -1, misnamed=wrong)
+    return Entry(split, f"{split}/{file}", JUNK, -1, misnamed=wrong)
 
 
 def _more_of_queries(root: Path, scan: Scan, entries: list[Entry]) -> list[Entry]:

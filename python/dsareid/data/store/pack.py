@@ -197,9 +197,9 @@ def pack_files(plan: PackPlan, writer: StoreWriter, skip_broken: bool) -> Store:
         _decode(plan, writer, skip_broken)
     except _Broken as error:
         kept = f"; what is packed is kept in {writer.partial}" if writer.partial.exists() else ""
-        by = f" `protocol={plan.listing.protocol}`" if plan.listing.protocol else ""
-        leave_out = f"dsareid pack {root} {writer.out}{by} `skip_broken=True`"
-        raise DSAError(f"{error} ({leave_out} leaves such files out{kept})") from error
+        by = f"`protocol={plan.listing.protocol}` and " if plan.listing.protocol else ""
+        skip = f"dsareid pack {root} {writer.out} with {by}`skip_broken=True` skips such files"
+        raise DSAError(f"{error} ({skip}{kept})") from error
     writer.finish(*_labels(plan, writer.skipped))
     return open_store(writer.out)
 

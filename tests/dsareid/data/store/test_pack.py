@@ -586,7 +586,7 @@ def test_the_way_around_a_broken_file_is_named(own_data, caplog):
         ensure_store(own_data, 64, 32)
     message = str(raised.value)
     place = own_data / "store-64x32"
-    assert f"(dsareid pack {own_data} {place} `skip_broken=True` leaves such files out" in message
+    assert f"(dsareid pack {own_data} {place} with `skip_broken=True` skips such files" in message
     assert str(own_data / ".store-64x32.partial") in message
     pack(own_data, place, skip_broken=True)
     assert ensure_store(own_data, 64, 32).path == place and not list(own_data.glob(".store*"))
@@ -646,7 +646,9 @@ def test_the_protocol_of_a_store_that_is_given(own_data, tmp_path):
 def test_the_way_around_a_broken_file_names_the_protocol(own_data, tmp_path):
     shutil.copytree(own_data / QUERY, own_data / MULTI_QUERY)
     first_of(own_data / MULTI_QUERY).write_bytes(b"no image")
-    with pytest.raises(DSAError, match=r"dsareid pack \S+ \S+ `protocol=multi-query` `skip_broken=True`"):
+    with pytest.raises(
+        DSAError, match=r"dsareid pack \S+ \S+ with `protocol=multi-query` and `skip_broken=True` skips"
+    ):
         pack(own_data, tmp_path / "out", protocol="multi-query")
 
 
