@@ -169,7 +169,7 @@ def floors(path: Path, folder: Path, boxes: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--boxes", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder unless given")
+    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -1,4 +1,4 @@
-"""What data costs training: the trainer's images a second, against the same trainer fed one cached batch.
+"""What data costs training: images a second of a run, against the same training on one cached batch.
 
     python benchmarks/training.py [--data ROOT] [--preset demo]
 

@@ -1,4 +1,4 @@
-// Batch assembly: from stored pixels to what the network takes, in one pass. Of each sample the image is
+// Batch assembly: from stored pixels to what the network takes, in one pass. The image of each sample is
 // gathered, resized, augmented and normalised, and the DSAP-images (section 3.1 of the paper) are warped
 // from its stored pixels.
 //

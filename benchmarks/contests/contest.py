@@ -40,7 +40,7 @@ def close(got: Tensor | tuple, expected: Tensor | tuple) -> None:
 
 
 def same_colours(got: Tensor, expected: Tensor) -> None:
-    """uint8 exactly. Of floats the last place may differ: on CUDA torch divides by 255 by multiplying
+    """uint8 exactly. The last place of floats may differ: on CUDA torch divides by 255 by multiplying
     with its reciprocal. Another winner of a cell would be another random colour."""
     rtol = {torch.uint8: 0, torch.float32: 1e-6, torch.float16: 2e-3}[expected.dtype]
     torch.testing.assert_close(got, expected, rtol=rtol, atol=0)

@@ -36,7 +36,7 @@ struct SlotMemory {
 };
 
 struct PrefetchSettings {
-  // What to make. Of no meaning: index, drawn, image, dsap, and the resize tables with their taps.
+  // What to make. Not used: index, drawn, image, dsap, and the resize tables with their taps.
   dsa::BatchCall call;
   dsa::AugmentSettings augment;
   uint64_t seed;

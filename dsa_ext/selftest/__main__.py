@@ -31,7 +31,7 @@ from dsa_ext.selftest.operations import OPERATIONS
 
 
 @dataclass
-class Group:
+class CheckGroup:
     """One line of the table: how many checks ran, what failed, what could not be checked."""
 
     name: str
@@ -50,9 +50,9 @@ class Group:
         return f"  {self.name:52s} {self.checks:5d}  {result}"
 
 
-def run_group(name: str, checks: Mapping[str, Check], device: str) -> Group:
+def run_group(name: str, checks: Mapping[str, Check], device: str) -> CheckGroup:
     """Run checks that return what is wrong, or None; an exception is a failure too."""
-    group = Group(name)
+    group = CheckGroup(name)
     for label, check in checks.items():
         try:
             wrong = check(device)
@@ -67,14 +67,14 @@ def run_group(name: str, checks: Mapping[str, Check], device: str) -> Group:
     return group
 
 
-def table_groups(device: str, quick: bool) -> Iterator[Group]:
+def table_groups(device: str, quick: bool) -> Iterator[CheckGroup]:
     for operation in OPERATIONS:
         for name, cases in operation.cases().items():
             checks = {case.label: partial(compare, case) for case in cases[:: 5 if quick else 1]}
             yield run_group(name, checks, device)
 
 
-def cuda_groups() -> Iterator[Group]:
+def cuda_groups() -> Iterator[CheckGroup]:
     for name, checks in cuda_checks(OPERATIONS).items():
         yield run_group(name, checks, "cuda")
 
@@ -133,7 +133,7 @@ def describe_gpu() -> str:
     )
 
 
-def choose_device(wanted: str | None) -> tuple[str, str | None]:
+def device_to_test(wanted: str | None) -> tuple[str, str | None]:
     """The device to test, and why that cannot be done, if so."""
     if dsa_ext.CPU_ERROR:
         return "cpu", (
@@ -153,14 +153,14 @@ def choose_device(wanted: str | None) -> tuple[str, str | None]:
     return "cuda", None
 
 
-def show(group: Group) -> Group:
+def show(group: CheckGroup) -> CheckGroup:
     print(group.line(), flush=True)
     for failure in group.failures[:3]:
         print(f"      {failure}")
     return group
 
 
-def check_all(device: str, quick: bool) -> Iterator[Group]:
+def check_all(device: str, quick: bool) -> Iterator[CheckGroup]:
     print(f"\n{'the CPU backend against the torch twins':54s} {'checks':5s} result")
     yield from map(show, table_groups("cpu", quick))
     if device == "cuda":
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     start = time.monotonic()
     print(f"dsa_ext self-test, {describe()}")
-    device, problem = choose_device(options.device)
+    device, problem = device_to_test(options.device)
     failures, groups, rows = [], [], []
     if problem:
         failures.append(problem)

@@ -25,7 +25,7 @@ KEPT_DAYS = 7  # that nobody asked for an entry, before it goes
 
 
 def digest(*parts: object) -> str:
-    """Of paths the content, of all else the text."""
+    """The content of paths, the text of all else."""
     result = hashlib.sha256()
     for part in parts:
         content = (

@@ -1,14 +1,9 @@
 """dsareid data describe"""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
+from dsareid.commands.options import RootPath
 
 
-def command(
-    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")], protocol: str = ""
-) -> None:
+def command(root: RootPath, protocol: str = "") -> None:
     """Say what a folder holds: which data set, by which protocols, and its images beside the expected ones.
 
     Args:

@@ -1,17 +1,10 @@
 """dsareid data extract"""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
+from dsareid.commands.options import OutPath, RootPath
 from dsareid.ground.errors import logger
 
 
-def command(
-    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")],
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
-) -> None:
+def command(root: RootPath, out: OutPath) -> None:
     """Write CUHK03, which comes as MATLAB files, as image files: two data sets in Market-1501's layout.
 
     Args:

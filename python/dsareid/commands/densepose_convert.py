@@ -6,15 +6,17 @@ from typing import Annotated
 
 import tyro
 
+from dsareid.commands.options import DataOption, Flag
+
 FIRST = 3  # names that are printed where there are more
 
 
 def command(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
-    data: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None,
+    data: DataOption = None,
     images: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    overwrite: Flag = False,
 ) -> None:
     """Write DensePose output as IUV maps: DST/query/NAME.png for ROOT/query/NAME.jpg, and so on.
 

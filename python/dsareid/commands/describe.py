@@ -30,7 +30,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
         """Say what a network costs and what its guide adds: parameters, multiply-adds, time, memory.
 
         Args:
-            preset: Whose network it is. The defaults below are those of the chosen preset.
+            preset: Sets the defaults below.
             model: As for train.
             guidance: As for train.
             guide_input: As for train.

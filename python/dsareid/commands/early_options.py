@@ -1,4 +1,4 @@
-"""The options that are read before all others, as the defaults of those depend on them."""
+"""Options that are read first, because the defaults of the others depend on them."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from dsareid.engine.presets import PRESETS, PresetName
 
 
 def peek(arguments: list[str]) -> argparse.Namespace:
-    """The options that decide about the defaults of all others: preset, resume and out."""
+    """The options that set the defaults of the others: preset, resume and out."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?", default="paper")
     parser.add_argument("--resume", action="store_true")
@@ -15,5 +15,5 @@ def peek(arguments: list[str]) -> argparse.Namespace:
 
 
 def known_preset(name: str) -> PresetName:
-    """The preset of this name, for defaults; of another name the paper's, until tyro refuses it."""
+    """The preset of this name; for a wrong name the paper's, until tyro refuses it."""
     return next((known for known in PRESETS if known == name), "paper")

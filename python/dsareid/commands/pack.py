@@ -1,18 +1,15 @@
 """dsareid pack"""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
+from dsareid.commands.options import Flag, OutPath, RootPath
 
 
 def command(
-    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")],
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    root: RootPath,
+    out: OutPath,
     height: int | None = None,
     width: int | None = None,
     protocol: str = "",
-    skip_broken: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    skip_broken: Flag = False,
 ) -> None:
     """Decode a data set once into a store: arrays that --data takes in place of its folder.
 

@@ -37,7 +37,7 @@ def command(
         seeds: Runs of each network.
         protocol: Of the data set, where it has several.
         pretraining: CUHK03, for the row of table2 that is trained there first and fine-tuned on CUHK01.
-        weights: Where the trunk starts, as for train; default: the preset's.
+        weights: Initial weights of the trunk, as for train; default: the preset's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
     """
     from dsareid.reproduce.page import format_text

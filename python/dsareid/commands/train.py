@@ -19,7 +19,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
         default = load_config(Path(chosen.out) / CONFIG)  # a resumed run keeps its settings
     else:
         name = known_preset(chosen.preset)
-        default = preset(name, data=tyro.MISSING, out=tyro.MISSING)
+        default = preset(name, data=tyro.MISSING, out=tyro.MISSING)  # MISSING: tyro asks for both
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = default,
@@ -32,7 +32,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
             preset: paper: the paper's recipe.
                 demo: a small network that learns from random weights on two cores in minutes.
                 study: the same for longer, to compare methods on the synthetic data set.
-                The defaults below are those of the chosen preset.
+                Sets the defaults below.
             resume: Resume the run in --out, with its settings.
         """
         from dsareid.engine.loop import train

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from dsareid.commands.options import OutPath
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
@@ -12,7 +13,7 @@ from dsareid.ground.files import atomic_path
 def command(
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")],
     iuv: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IUV")],
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    out: OutPath,
     box: Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = None,
     size: int = 32,
     scale: int = 0,

@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 from dsareid.ground.errors import DSAError
 
-# Of the many that Pillow reads: others are rarer and less tried, and for one of them it starts Ghostscript.
+# Not all that Pillow reads: others are rarer and less tried, and for one of them it starts Ghostscript.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 1 << 26  # of an image, 8192 x 8192: a small file can claim more than memory holds
 LONGEST_SIDE = 1 << 15  # rows or columns of a stored image, as dsa_ext.assemble_batch takes them

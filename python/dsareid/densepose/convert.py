@@ -211,7 +211,7 @@ def _match(file_name: str, root: Path, by_stem: dict[str, list[str]], source: Pa
     if len(best) > 1:
         raise DSAError(
             f"{source}: {file_name} may be {best[0]} or {best[1]} of {root}; run DensePose on each folder "
-            "by itself, and convert it with `data=ROOT/FOLDER` into DST/FOLDER"
+            "separately, and convert its output with `data=ROOT/FOLDER` into DST/FOLDER"
         )
     return best[0] if best else None
 

@@ -16,7 +16,7 @@ from dsareid.evaluation.arguments import check_distances, check_finite, feature_
 
 # Distances held at once. A CPU tile of this size stays near its caches; a GPU wants more work.
 _TILE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 25}
-# Of fewer queries a matrix product would only re-read the gallery; what a large gallery may cost at most.
+# A matrix product of fewer queries would only re-read the gallery; what a large gallery may cost at most.
 _TILE_QUERIES, _TILE_BYTES = 128, 1 << 29
 _PART = 1 << 21  # elements of the features that are converted, or copied, at once: 8 MiB of float32
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from dsareid.ground.errors import DSAError
 
-# Others wait while the first one packs a data set or joins files. torchrun ends all when one dies, so
-# nobody waits in vain.
+# Ranks wait while rank 0 packs a data set or joins files. torchrun ends all when one dies, so none waits
+# in vain.
 _TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Which of how many processes this is; one process alone is the case of a world of 1."""
+    """The rank of this process and how many there are; a process alone is rank 0 of a world of 1."""
 
     rank: int = 0
     world: int = 1

@@ -22,7 +22,7 @@ logger = logging.getLogger("dsareid")
 
 
 def first_problem(error: "ValidationError") -> str:
-    """What first keeps content from outside from being as it must be: where in it, and what is wrong."""
+    """The first validation error, as "path: message"."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the file"
     return f"{where}: {first['msg']}"

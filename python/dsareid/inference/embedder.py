@@ -26,7 +26,7 @@ from dsareid.inference.pixels import ImageLike, read_ahead
 from dsareid.inference.settings import ModelSettings
 from dsareid.runs.folder import load_run
 
-BATCH_SIZE = 64  # images at a time, unless the caller says otherwise
+BATCH_SIZE = 64  # images at a time, by default
 BATCHES_AHEAD = 4  # batches of decoded images in memory
 
 

@@ -106,7 +106,7 @@ def write_features(
         features: float32 [N, D].
         files: N names, relative to `images`.
         model: any text that stands for what made the features.
-        ids, cams: N each; UNKNOWN where they are not known. By the files' names unless given.
+        ids, cams: N each; UNKNOWN where they are not known; default: as the files' names say.
         described: what the features are, for people.
 
     Raises:

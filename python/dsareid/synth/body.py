@@ -17,7 +17,7 @@ import numpy as np
 BODY_FILE = Path(__file__).with_name("body.npz")
 
 
-class Layer(IntEnum):
+class BodyLayer(IntEnum):
     """What a face of the mesh is made of."""
 
     SKIN = 0  # head and hands
@@ -27,7 +27,7 @@ class Layer(IntEnum):
     EYES = 4
 
 
-class Group(IntEnum):
+class BodyGroup(IntEnum):
     """The eight pieces of the body that carry charts of their own."""
 
     TORSO = 0
@@ -41,19 +41,19 @@ class Group(IntEnum):
 
 
 _GROUP_OF_BONE = {
-    "neck02": Group.HEAD,
-    "neck03": Group.HEAD,
-    "head": Group.HEAD,
-    "upperarm01": Group.UPPER_ARM,
-    "upperarm02": Group.UPPER_ARM,
-    "lowerarm01": Group.LOWER_ARM,
-    "lowerarm02": Group.LOWER_ARM,
-    "wrist": Group.HAND,
-    "upperleg01": Group.UPPER_LEG,
-    "upperleg02": Group.UPPER_LEG,
-    "lowerleg01": Group.LOWER_LEG,
-    "lowerleg02": Group.LOWER_LEG,
-    "foot": Group.FOOT,
+    "neck02": BodyGroup.HEAD,
+    "neck03": BodyGroup.HEAD,
+    "head": BodyGroup.HEAD,
+    "upperarm01": BodyGroup.UPPER_ARM,
+    "upperarm02": BodyGroup.UPPER_ARM,
+    "lowerarm01": BodyGroup.LOWER_ARM,
+    "lowerarm02": BodyGroup.LOWER_ARM,
+    "wrist": BodyGroup.HAND,
+    "upperleg01": BodyGroup.UPPER_LEG,
+    "upperleg02": BodyGroup.UPPER_LEG,
+    "lowerleg01": BodyGroup.LOWER_LEG,
+    "lowerleg02": BodyGroup.LOWER_LEG,
+    "foot": BodyGroup.FOOT,
 }  # every other bone moves the torso
 
 
@@ -106,7 +106,7 @@ class Body:
     @functools.cached_property
     def eye(self) -> np.ndarray:
         """The middle of the left eye on the canonical body, [3]."""
-        eyes = self.points[self.point_layer == Layer.EYES]
+        eyes = self.points[self.point_layer == BodyLayer.EYES]
         return eyes[eyes[:, 0] > 0].mean(0)
 
 
@@ -168,8 +168,8 @@ class Skin:
 
 def _sum_by_group(bones: tuple[str, ...], weights: np.ndarray) -> np.ndarray:
     """Bone weights [V, B] summed to group weights [V, 8]."""
-    by_group = np.zeros((len(weights), len(Group)), np.float32)
+    by_group = np.zeros((len(weights), len(BodyGroup)), np.float32)
     for index, name in enumerate(bones):
-        group = _GROUP_OF_BONE.get(name.split(".")[0], Group.TORSO)
+        group = _GROUP_OF_BONE.get(name.split(".")[0], BodyGroup.TORSO)
         by_group[:, group] += weights[:, index]
     return by_group

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsareid.synth.body import Body, Group, Layer, load_body
+from dsareid.synth.body import Body, BodyGroup, BodyLayer, load_body
 
 _SLICES = 14  # heights at which a cylinder's centre and radii are measured
 _NEVER = -1e3  # the score of a group that a place cannot belong to
@@ -38,11 +38,11 @@ class LimbCharts:
 # The arms' front charts are turned inwards: of a hanging arm seen from the front, the back charts
 # cover the outer part, as in real DensePose maps.
 LIMBS = {
-    Group.TORSO: LimbCharts((2, 2), (1, 1), (True, True), (False, False)),
-    Group.UPPER_ARM: LimbCharts((16, 15), (18, 17), (True, True), (True, True), turn=0.8),
-    Group.LOWER_ARM: LimbCharts((20, 19), (22, 21), (False, True), (False, True), turn=1.3),
-    Group.UPPER_LEG: LimbCharts((9, 10), (7, 8), (False, True), (False, True)),
-    Group.LOWER_LEG: LimbCharts((13, 14), (11, 12), (True, False), (True, True)),
+    BodyGroup.TORSO: LimbCharts((2, 2), (1, 1), (True, True), (False, False)),
+    BodyGroup.UPPER_ARM: LimbCharts((16, 15), (18, 17), (True, True), (True, True), turn=0.8),
+    BodyGroup.LOWER_ARM: LimbCharts((20, 19), (22, 21), (False, True), (False, True), turn=1.3),
+    BodyGroup.UPPER_LEG: LimbCharts((9, 10), (7, 8), (False, True), (False, True)),
+    BodyGroup.LOWER_LEG: LimbCharts((13, 14), (11, 12), (True, False), (True, True)),
 }
 HANDS, FEET, HEAD = (3, 4), (6, 5), (23, 24)  # right, left
 
@@ -89,22 +89,22 @@ def group_scores(body: Body, points: np.ndarray) -> np.ndarray:
     """
     scores = body.group_weights.copy()
     height = points[:, 2]
-    skirt, hair = body.point_layer == Layer.SKIRT, body.point_layer == Layer.HAIR
+    skirt, hair = body.point_layer == BodyLayer.SKIRT, body.point_layer == BodyLayer.HAIR
     scores[skirt | hair] = _NEVER
-    scores[skirt, Group.TORSO] = height[skirt] - (body.hip_height - 0.02)
-    scores[skirt, Group.UPPER_LEG] = 0
-    scores[skirt, Group.LOWER_LEG] = body.knee_height - height[skirt]
-    scores[hair, Group.HEAD] = height[hair] - body.neck_height
-    scores[hair, Group.TORSO] = 0
+    scores[skirt, BodyGroup.TORSO] = height[skirt] - (body.hip_height - 0.02)
+    scores[skirt, BodyGroup.UPPER_LEG] = 0
+    scores[skirt, BodyGroup.LOWER_LEG] = body.knee_height - height[skirt]
+    scores[hair, BodyGroup.HEAD] = height[hair] - body.neck_height
+    scores[hair, BodyGroup.TORSO] = 0
     return scores
 
 
 def cylinder_table(points: np.ndarray) -> np.ndarray:
     """Cylinder coordinates of points [V, 3] of the canonical body in all groups: [V, 8, 3]."""
-    table = np.empty((len(points), len(Group), 3), np.float32)
+    table = np.empty((len(points), len(BodyGroup), 3), np.float32)
     on_the_left = np.concatenate([np.abs(points[:, :1]), points[:, 1:]], 1)
     for group, cylinder in _cylinders().items():
-        is_middle = group in (Group.TORSO, Group.HEAD)
+        is_middle = group in (BodyGroup.TORSO, BodyGroup.HEAD)
         table[:, group] = cylinder.coordinates(points if is_middle else on_the_left)
     return table
 
@@ -124,7 +124,7 @@ def to_charts(places: Places) -> Charted:
     """DensePose's part index uint8 [n] (1..24), u and v float32 [n] in [0, 1] of n places."""
     part = np.zeros(len(places.group), np.uint8)
     u, v = np.zeros((2, len(part)), np.float32)
-    for group in Group:
+    for group in BodyGroup:
         at = np.flatnonzero(places.group == group)
         if len(at):
             left, along, angle = places.is_left[at], places.along[at], places.angle[at]
@@ -132,7 +132,7 @@ def to_charts(places: Places) -> Charted:
     return part, u, v
 
 
-def _limb_charts(group: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
+def _limb_charts(group: BodyGroup, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
     """U along, V across: each half circle, front and back, fills [0, 1]."""
     charts = LIMBS[group]
     turned = angle + np.float32(charts.turn)
@@ -145,19 +145,19 @@ def _limb_charts(group: Group, left: np.ndarray, along: np.ndarray, angle: np.nd
     return part, u, v
 
 
-def _hand_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
+def _hand_chart(_: BodyGroup, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
     """V towards the finger tips; U around: palm 0, thumb 1/4, back of the hand 1/2 (right hand)."""
     around = np.float32(0.5) + angle / np.float32(2 * np.pi)  # angle 0: the back of the hand
     return np.array(HANDS, np.uint8)[left.astype(int)], np.where(left, 1 - around, around), along
 
 
-def _foot_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
+def _foot_chart(_: BodyGroup, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
     """U from the ankle to the toes (left foot); V around: sole 0, instep 1/2, outer side 3/4."""
     around = np.float32(0.5) + angle / np.float32(2 * np.pi)
     return np.array(FEET, np.uint8)[left.astype(int)], np.where(left, along, 1 - along), around
 
 
-def _head_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
+def _head_chart(_: BodyGroup, left: np.ndarray, along: np.ndarray, angle: np.ndarray) -> Charted:
     """U from the back of the head over the right (23), then over the left side (24); V upwards."""
     half_turn = np.abs(angle) / np.float32(np.pi)  # 0 at the face, 1 at the back
     u = np.where(left, half_turn, 1 - half_turn)
@@ -167,21 +167,21 @@ def _head_chart(_: Group, left: np.ndarray, along: np.ndarray, angle: np.ndarray
 
 _CHART_OF_GROUP = {
     **dict.fromkeys(LIMBS, _limb_charts),
-    Group.HAND: _hand_chart,
-    Group.FOOT: _foot_chart,
-    Group.HEAD: _head_chart,
+    BodyGroup.HAND: _hand_chart,
+    BodyGroup.FOOT: _foot_chart,
+    BodyGroup.HEAD: _head_chart,
 }
 
 
 @functools.cache
-def _cylinders() -> dict[Group, Cylinder]:
+def _cylinders() -> dict[BodyGroup, Cylinder]:
     body = load_body()
     group = group_scores(body, body.points).argmax(1)
-    fitted = np.isin(body.point_layer, (Layer.SKIN, Layer.SUIT))
-    return {g: _fit_cylinder(body, g, body.points[fitted & (group == g)]) for g in Group}
+    fitted = np.isin(body.point_layer, (BodyLayer.SKIN, BodyLayer.SUIT))
+    return {g: _fit_cylinder(body, g, body.points[fitted & (group == g)]) for g in BodyGroup}
 
 
-def _directions(body: Body, group: Group) -> tuple[np.ndarray, np.ndarray]:
+def _directions(body: Body, group: BodyGroup) -> tuple[np.ndarray, np.ndarray]:
     """The axis of a group's left side and its front, not yet at right angles nor of unit length."""
     forward, up = np.array([0.0, -1, 0]), np.array([0.0, 0, 1])
     middle_tip, index_root, little_root = body.finger_joints.astype(np.float64)
@@ -192,27 +192,27 @@ def _directions(body: Body, group: Group) -> tuple[np.ndarray, np.ndarray]:
     hand = middle_tip - body.joint("wrist.L")
     back_of_hand = np.cross(index_root - little_root, hand)
     return {
-        Group.TORSO: (-up, forward),
-        Group.HEAD: (up, forward),
-        Group.UPPER_ARM: (bone("upperarm01", "lowerarm01"), forward),
-        Group.LOWER_ARM: (bone("lowerarm01", "wrist"), forward),
-        Group.HAND: (hand, back_of_hand),
-        Group.UPPER_LEG: (bone("upperleg01", "lowerleg01"), forward),
-        Group.LOWER_LEG: (bone("lowerleg01", "foot"), forward),
-        Group.FOOT: (forward - 0.6 * up, up),
+        BodyGroup.TORSO: (-up, forward),
+        BodyGroup.HEAD: (up, forward),
+        BodyGroup.UPPER_ARM: (bone("upperarm01", "lowerarm01"), forward),
+        BodyGroup.LOWER_ARM: (bone("lowerarm01", "wrist"), forward),
+        BodyGroup.HAND: (hand, back_of_hand),
+        BodyGroup.UPPER_LEG: (bone("upperleg01", "lowerleg01"), forward),
+        BodyGroup.LOWER_LEG: (bone("lowerleg01", "foot"), forward),
+        BodyGroup.FOOT: (forward - 0.6 * up, up),
     }[group]
 
 
-def _fit_cylinder(body: Body, group: Group, points: np.ndarray) -> Cylinder:
+def _fit_cylinder(body: Body, group: BodyGroup, points: np.ndarray) -> Cylinder:
     """Wrap a group's points [n, 3] of the canonical body (both sides of it) in a cylinder."""
     axis, front = _directions(body, group)
     axis = axis / np.linalg.norm(axis)
     front = front - axis * (front @ axis)
     front /= np.linalg.norm(front)
     outward = np.cross(front, axis)
-    if group == Group.HEAD:
+    if group == BodyGroup.HEAD:
         outward = -outward  # its axis points the other way, and + is the left there too
-    if group in (Group.TORSO, Group.HEAD):
+    if group in (BodyGroup.TORSO, BodyGroup.HEAD):
         points = np.concatenate([points, points * [-1, 1, 1]])  # exactly symmetric
     else:
         points = points[points[:, 0] > 0].astype(np.float64)
@@ -225,7 +225,7 @@ def _fit_cylinder(body: Body, group: Group, points: np.ndarray) -> Cylinder:
     radii = (high - low) / 2
     radii = np.maximum(radii, 0.6 * np.median(radii, 0))  # the tips are not needles
     centres, radii = _smoothed((low + high) / 2), _smoothed(radii)
-    if group in (Group.TORSO, Group.HEAD):
+    if group in (BodyGroup.TORSO, BodyGroup.HEAD):
         centres[:, 0] = 0
     return Cylinder(axis, front, outward, heights, centres, radii)
 

@@ -5,7 +5,7 @@
     OUT/synth.json   what it was made with
 
 Identities 1..N//2 train, the rest are for the test. The images of an identity go round the
-min(6, images) cameras that see it. Of a test identity, the first image from the first half of its
+min(6, images) cameras that see it. A test identity's first image from each of the first half of its
 cameras is a query, all others are gallery, so that each query has a match in another camera. The
 gallery also has ceil(N / 5) people whom no query shows, with two images each and identity 0.
 """

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsareid.synth.body import Group, Layer, load_body
+from dsareid.synth.body import BodyGroup, BodyLayer, load_body
 from dsareid.synth.chart import Places
 from dsareid.synth.person import (
     Clothes,
@@ -53,10 +53,10 @@ def find_spots(clothes: Clothes, layer: np.ndarray, places: Places, position: np
     group, along = places.group, places.along
     rise = position[:, 2] - np.float32(load_body().hip_height)
     arm, leg = arm_reach(group, along), leg_reach(group, along)
-    trunk = (group == Group.TORSO) | (group == Group.UPPER_LEG)
-    is_suit, is_skirt = layer == Layer.SUIT, layer == Layer.SKIRT
+    trunk = (group == BodyGroup.TORSO) | (group == BodyGroup.UPPER_LEG)
+    is_suit, is_skirt = layer == BodyLayer.SUIT, layer == BodyLayer.SKIRT
     is_top = is_suit & ((trunk & (rise > clothes.hem)) | ((arm >= 0) & (arm < clothes.sleeve)))
-    in_bottom = (group == Group.TORSO) | ((leg >= 0) & (leg < clothes.bottom_length))
+    in_bottom = (group == BodyGroup.TORSO) | ((leg >= 0) & (leg < clothes.bottom_length))
     is_bottom = is_suit & ~is_top & in_bottom
     if clothes.is_coat:
         is_top = is_top | is_skirt
@@ -75,22 +75,22 @@ def paint(person: SyntheticPerson, spots: Spots) -> np.ndarray:
     _paint_back(person, spots, colours)
     _paint_feet(person, spots, colours)
     _paint_head(person, spots, colours)
-    colours[spots.layer == Layer.HAIR] = person.hair
-    colours[spots.layer == Layer.EYES] = (0.22, 0.19, 0.17)
+    colours[spots.layer == BodyLayer.HAIR] = person.hair
+    colours[spots.layer == BodyLayer.EYES] = (0.22, 0.19, 0.17)
     return colours
 
 
 def _paint_bottom(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     clothes, places, bottom = person.clothes, spots.places, spots.is_bottom
     colours[bottom] = clothes.bottom
-    on_leg = bottom & ((spots.group == Group.UPPER_LEG) | (spots.group == Group.LOWER_LEG))
+    on_leg = bottom & ((spots.group == BodyGroup.UPPER_LEG) | (spots.group == BodyGroup.LOWER_LEG))
     if clothes.bottom_kind == "jeans":  # faded in the middle of the front and the back
         middle = np.sin(places.angle[on_leg]) / np.float32(0.6)
         colours[on_leg] *= (1 + 0.35 * np.exp(-(middle**2)))[:, None]
     if person.side_stripe is not None:
         colours[on_leg & (np.sin(places.angle) > 0.95)] = person.side_stripe
     if person.has_belt:
-        belt = (spots.layer == Layer.SUIT) & ~spots.is_top & (spots.group == Group.TORSO)
+        belt = (spots.layer == BodyLayer.SUIT) & ~spots.is_top & (spots.group == BodyGroup.TORSO)
         colours[belt & (spots.rise > clothes.hem - 0.035)] = (0.08, 0.06, 0.05)
 
 
@@ -102,7 +102,7 @@ def _paint_top(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> No
 
 def _in_second_colour(clothes: Clothes, spots: Spots) -> np.ndarray:
     """Where the pattern of the top shows its other colour, bool [n]."""
-    is_arm = (spots.group == Group.UPPER_ARM) | (spots.group == Group.LOWER_ARM)
+    is_arm = (spots.group == BodyGroup.UPPER_ARM) | (spots.group == BodyGroup.LOWER_ARM)
     arm = arm_reach(spots.group, spots.places.along)
     down = np.where(is_arm, 0.29 * arm, spots.position[:, 2])  # metres
     around = spots.places.angle / np.float32(np.pi) + 1  # half turns
@@ -126,7 +126,7 @@ def _in_second_colour(clothes: Clothes, spots: Spots) -> np.ndarray:
 def _paint_chest(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     """Neckline, then what an open jacket shows, or the logo, then the straps of a backpack."""
     chest = np.flatnonzero(
-        (spots.layer == Layer.SUIT) & (spots.group == Group.TORSO) & ~is_back(spots.places)
+        (spots.layer == BodyLayer.SUIT) & (spots.group == BodyGroup.TORSO) & ~is_back(spots.places)
     )
     along = spots.places.along[chest]
     across = torso_across(spots.on(chest).places)
@@ -166,7 +166,9 @@ def _in_logo(person: SyntheticPerson, across: np.ndarray, along: np.ndarray) -> 
 
 def _paint_back(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
     """The print on the back, or the backpack over it."""
-    back = np.flatnonzero((spots.layer == Layer.SUIT) & (spots.group == Group.TORSO) & is_back(spots.places))
+    back = np.flatnonzero(
+        (spots.layer == BodyLayer.SUIT) & (spots.group == BodyGroup.TORSO) & is_back(spots.places)
+    )
     along = spots.places.along[back]
     across = torso_across(spots.on(back).places)
     if person.backpack is not None:
@@ -184,8 +186,8 @@ def _paint_back(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> N
 
 
 def _paint_feet(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
-    suit = spots.layer == Layer.SUIT
-    foot = suit & (spots.group == Group.FOOT)
+    suit = spots.layer == BodyLayer.SUIT
+    foot = suit & (spots.group == BodyGroup.FOOT)
     colours[foot] = person.shoe
     colours[foot & (np.abs(spots.places.angle) > 0.68 * np.pi)] = person.sole
     reach = leg_reach(spots.group, spots.places.along)
@@ -193,7 +195,7 @@ def _paint_feet(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> N
 
 
 def _paint_head(person: SyntheticPerson, spots: Spots, colours: np.ndarray) -> None:
-    head = np.flatnonzero((spots.layer == Layer.SKIN) & (spots.group == Group.HEAD))
+    head = np.flatnonzero((spots.layer == BodyLayer.SKIN) & (spots.group == BodyGroup.HEAD))
     here = spots.on(head)
     eye = load_body().eye
     cover = hairline(here.places.angle, here.places.along)[:, None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dsareid.synth import chart
-from dsareid.synth.body import Body, Group, Layer, Skin, load_body, point_normals
+from dsareid.synth.body import Body, BodyGroup, BodyLayer, Skin, load_body, point_normals
 
 PATTERNS = ("plain", "plain", "stripes", "bars", "check", "dots", "sleeves", "halves")
 LOGOS = ("none", "blocks", "blocks", "circle", "square", "band")
@@ -147,30 +147,30 @@ def dress(person: SyntheticPerson) -> Dressed:
     normals = point_normals(points, body.faces)
     points = points + normals * _cloth_thickness(body, person)[:, None]
     canonical = body.points.copy()
-    kept = np.isin(body.face_layer, (Layer.SKIN, Layer.SUIT, Layer.EYES))
+    kept = np.isin(body.face_layer, (BodyLayer.SKIN, BodyLayer.SUIT, BodyLayer.EYES))
     clothes = person.clothes
     if clothes.bottom_kind == "skirt":
-        kept |= _cut_below(body, Layer.SKIRT, _skirt_hem(body, clothes), points, canonical)
+        kept |= _cut_below(body, BodyLayer.SKIRT, _skirt_hem(body, clothes), points, canonical)
     elif clothes.is_coat:
         hem = body.hip_height + clothes.hem - 0.12
-        kept |= _cut_below(body, Layer.SKIRT, hem, points, canonical)
+        kept |= _cut_below(body, BodyLayer.SKIRT, hem, points, canonical)
     if person.hair_style == "long":
         ends = body.neck_height - 0.03 - person.hair_length
-        hair = _cut_below(body, Layer.HAIR, ends, points, canonical)
+        hair = _cut_below(body, BodyLayer.HAIR, ends, points, canonical)
         kept |= hair & ~_covers_face(body)
     return _compact(body, person, joints, points, canonical, kept)
 
 
 def leg_reach(group: np.ndarray, along: np.ndarray) -> np.ndarray:
     """How far down the leg: 0 hip, 1 knee, 2 ankle; -1 elsewhere."""
-    reach = np.where(group == Group.UPPER_LEG, along, -1)
-    return np.where(group == Group.LOWER_LEG, 1 + along, reach)
+    reach = np.where(group == BodyGroup.UPPER_LEG, along, -1)
+    return np.where(group == BodyGroup.LOWER_LEG, 1 + along, reach)
 
 
 def arm_reach(group: np.ndarray, along: np.ndarray) -> np.ndarray:
     """How far down the arm: 0 shoulder, 1 elbow, 2 wrist; -1 elsewhere."""
-    reach = np.where(group == Group.UPPER_ARM, along, -1)
-    return np.where(group == Group.LOWER_ARM, 1 + along, reach)
+    reach = np.where(group == BodyGroup.UPPER_ARM, along, -1)
+    return np.where(group == BodyGroup.LOWER_ARM, 1 + along, reach)
 
 
 def hairline(angle: np.ndarray, along: np.ndarray) -> np.ndarray:
@@ -268,8 +268,8 @@ def _cloth_thickness(body: Body, person: SyntheticPerson) -> np.ndarray:
     thickness[sleeve] = 0.75 * loose_top
     in_bottom = (leg >= 0) & (leg < clothes.bottom_length)
     thickness[in_bottom] = loose_bottom * (1 + 0.3 * np.maximum(leg[in_bottom] - 1, 0))
-    thickness[group == Group.TORSO] = loose_top
-    waist = np.isin(group, (Group.TORSO, Group.UPPER_LEG)) & (rise < 0.25)
+    thickness[group == BodyGroup.TORSO] = loose_top
+    waist = np.isin(group, (BodyGroup.TORSO, BodyGroup.UPPER_LEG)) & (rise < 0.25)
     under_top = loose_top + 0.012 * smooth_step(0.2, 0, rise - clothes.hem)
     below_top = np.minimum(thickness, loose_bottom)
     thickness[waist] = np.where(rise > clothes.hem, under_top, below_top)[waist]
@@ -277,11 +277,11 @@ def _cloth_thickness(body: Body, person: SyntheticPerson) -> np.ndarray:
         thickness[waist & (rise < -0.02)] = 0.4 * loose_bottom
     if person.backpack is not None:
         thickness += _backpack_depth(places)
-    thickness[group == Group.FOOT] = _shoe_thickness(places)[group == Group.FOOT]
-    thickness[body.point_layer != Layer.SUIT] = 0
-    is_head = (body.point_layer == Layer.SKIN) & (group == Group.HEAD)
+    thickness[group == BodyGroup.FOOT] = _shoe_thickness(places)[group == BodyGroup.FOOT]
+    thickness[body.point_layer != BodyLayer.SUIT] = 0
+    is_head = (body.point_layer == BodyLayer.SKIN) & (group == BodyGroup.HEAD)
     thickness[is_head] = _head_cover(person, places)[is_head]
-    skirt = body.point_layer == Layer.SKIRT
+    skirt = body.point_layer == BodyLayer.SKIRT
     thickness[skirt] = 0.8 * loose_top + 0.012 if clothes.is_coat else 0.004
     return thickness
 
@@ -290,7 +290,7 @@ def _backpack_depth(places: chart.Places) -> np.ndarray:
     outer, along = torso_across(places), places.along
     middle = smooth_step(0.22, 0.3, outer) * smooth_step(0.78, 0.7, outer)
     depth = 0.13 * middle * smooth_step(0.1, 0.2, along) * smooth_step(0.72, 0.62, along)
-    return np.where((places.group == Group.TORSO) & is_back(places), depth, 0)
+    return np.where((places.group == BodyGroup.TORSO) & is_back(places), depth, 0)
 
 
 def _shoe_thickness(places: chart.Places) -> np.ndarray:
@@ -339,7 +339,7 @@ def _skirt_hem(body: Body, clothes: Clothes) -> float:
 
 
 def _cut_below(
-    body: Body, layer: Layer, height: float, points: np.ndarray, canonical: np.ndarray
+    body: Body, layer: BodyLayer, height: float, points: np.ndarray, canonical: np.ndarray
 ) -> np.ndarray:
     """Cut a layer at a canonical height; returns its faces that are left, bool [F].
 

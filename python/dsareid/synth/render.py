@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from dsareid.ground import _core
-from dsareid.synth.body import Layer, load_body
+from dsareid.synth.body import BodyLayer, load_body
 from dsareid.synth.chart import Places, locate, to_charts
 from dsareid.synth.config import Difficulty
 from dsareid.synth.paint import find_spots, paint
@@ -91,12 +91,12 @@ def render(
     extent = projection.extent
     box = random_box(extent, width / height, difficulty, rng)
     fine = SUPERSAMPLING * height, SUPERSAMPLING * width
-    coloured = trace(projection, dressed.faces, box, *fine)
+    coloured = trace_rays(projection, dressed.faces, box, *fine)
     colours = light_up(posed, projection, coloured, camera, rng)
     picture = random_backdrop(camera, height, width, rng)
     picture = _cast_shadow(picture, extent, box)
     picture = _blend(picture, coloured.sample, colours)
-    iuv = iuv_map(dressed, trace(projection, dressed.faces, box, height, width), height, width)
+    iuv = iuv_map(dressed, trace_rays(projection, dressed.faces, box, height, width), height, width)
     if rng.random() < difficulty.occluder_rate:
         before, covered = random_occluder(height, width, rng)
         picture += (before - picture) * covered[..., None]
@@ -150,7 +150,7 @@ def random_box(
     return PersonBox(middle - width / 2, top - above * tall, width, height)
 
 
-def trace(projection: Projection, faces: np.ndarray, box: PersonBox, height: int, width: int) -> Hits:
+def trace_rays(projection: Projection, faces: np.ndarray, box: PersonBox, height: int, width: int) -> Hits:
     """Find what is seen at the centres of a grid of height x width samples over a box."""
     points = projection.points.copy()
     points[:, 0] = (points[:, 0] - box.left) * (width / box.width)
@@ -198,7 +198,7 @@ def light_up(
     normal *= np.where(from_inside, np.float32(-1), np.float32(1))
     lit = np.clip(np.einsum("ni,i->n", normal, camera.light.astype(np.float32)), 0, 1)
     from_above = 0.62 + 0.38 * (0.5 + 0.5 * normal[:, 2])
-    is_cloth = (layer == Layer.SUIT) | (layer == Layer.SKIRT)
+    is_cloth = (layer == BodyLayer.SUIT) | (layer == BodyLayer.SKIRT)
     folds = _folds(position, rng) * np.where(is_cloth, np.float32(0.03), np.float32(0.008))
     light = camera.ambient * from_above + camera.directed * lit + folds
     return np.clip(colours * light[:, None], 0, 1).astype(np.float32)

@@ -24,6 +24,12 @@ def test_ranking_loads_no_training(names):
     assert not [name for name in modules if name.startswith((*HEAVY, *TRAINING))]
 
 
+def test_an_evaluation_loads_no_training_loop():
+    modules = loaded_by("from dsareid.evaluation import evaluate; evaluate.__call__")
+    assert "dsareid.evaluation.evaluate_run" in modules
+    assert not [name for name in modules if name.startswith(("dsareid.engine", "dsareid.report"))]
+
+
 @pytest.mark.parametrize("command", ["rank", "search"])
 def test_help_loads_no_torch(command):
     program = f"""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dsareid.synth.body import BODY_FILE, Group, Skin, load_body, point_normals
+from dsareid.synth.body import BODY_FILE, BodyGroup, Skin, load_body, point_normals
 from dsareid.synth.pose import bone_transforms, upright_pose
 
 
@@ -13,7 +13,7 @@ def test_file_is_small_and_consistent():
     assert len(body.bones) == len(body.parents) == len(body.joints) == body.bone_weights.shape[1]
     assert (body.parents < np.arange(len(body.bones))).all()
     assert np.allclose(body.bone_weights.sum(1), 1, atol=1e-5)
-    assert set(body.group_weights.argmax(1)) == {int(group) for group in Group}
+    assert set(body.group_weights.argmax(1)) == {int(group) for group in BodyGroup}
 
 
 def test_shapes_are_adults():

@@ -9,7 +9,7 @@ from dsareid.synth import chart
 from dsareid.synth.body import load_body
 from dsareid.synth.person import Dressed, dress, random_person
 from dsareid.synth.pose import random_pose, upright_pose
-from dsareid.synth.render import PersonBox, Posed, Projection, iuv_map, project, put_in_pose, trace
+from dsareid.synth.render import PersonBox, Posed, Projection, iuv_map, project, put_in_pose, trace_rays
 
 HEIGHT, WIDTH = 384, 256
 
@@ -28,7 +28,7 @@ def fitting_box(projection: Projection) -> PersonBox:
 
 def exact_map(posed: Posed, azimuth: float, elevation: float = 0.15, roll: float = 0.0):
     projection = project(posed, azimuth, elevation, roll, distance=8)
-    hits = trace(projection, posed.dressed.faces, fitting_box(projection), HEIGHT, WIDTH)
+    hits = trace_rays(projection, posed.dressed.faces, fitting_box(projection), HEIGHT, WIDTH)
     return iuv_map(posed.dressed, hits, HEIGHT, WIDTH)
 
 

@@ -90,7 +90,7 @@ def _current_store(
 ) -> Store | None:
     """The store, if it is of the listing's files and fits a network of this input size.
 
-    `explain`: log why a damaged one, or one of another version, does not count.
+    `explain`: log why a store that is damaged or of another version is not used.
     """
     if not os.path.lexists(path / HEADER):
         return None

@@ -133,7 +133,7 @@ class StoreLayout:
 
     @property
     def bytes(self) -> int:
-        """Of all files but the header."""
+        """The size of all files but the header."""
         return sum(npy_size(*kind) for kind in self.arrays.values())
 
 
