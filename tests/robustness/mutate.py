@@ -3,6 +3,7 @@
 Every function takes the bytes of a valid file and a random.Random, and returns what is to be read instead.
 """
 
+import contextlib
 import io
 import json
 import random
@@ -171,6 +172,9 @@ def json_text(data: bytes, rng: random.Random) -> bytes:
 
 
 def json_lines(data: bytes, rng: random.Random) -> bytes:
+    """As json_text, in a file that is a JSON text, or has one in each line."""
+    with contextlib.suppress(json.JSONDecodeError):
+        return json_text(data, rng)
     lines = data.splitlines(keepends=True)
     k = rng.randrange(len(lines))
     lines[k] = json_text(lines[k], rng) + b"\n"
