@@ -1,6 +1,5 @@
 """Training in several processes, as torchrun starts them, against training in one."""
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -11,13 +10,12 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
+from tiny_run import tiny_config
 
-from dsareid.data.augment import AugmentConfig
 from dsareid.engine.loop import train
 from dsareid.ground.distributed import ProcessGroup, choose_device, own_device, rank_and_world
 from dsareid.ground.errors import DSAError
-from dsareid.models.options import NetworkConfig
-from dsareid.runs.config import OptimConfig, TrainConfig
+from dsareid.runs.config import TrainConfig
 from dsareid.runs.records import read_evaluation
 
 SETTINGS = """
@@ -31,23 +29,7 @@ DSAREID = ("-m", "dsareid")
 
 def config_for(data: Path, out: Path, **changes) -> TrainConfig:
     """SETTINGS, for training in this process."""
-    config = TrainConfig(
-        data=data,
-        out=out,
-        epochs=2,
-        height=64,
-        width=32,
-        dsap_size=8,
-        identities=2,
-        images=2,
-        weights="none",
-        device="cpu",
-        batchnorm="frozen",
-        network=NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
-        optim=OptimConfig(rate=1e-3, warm_up_epochs=1),
-        augment=AugmentConfig(pad=2),
-    )
-    return dataclasses.replace(config, **changes)
+    return tiny_config(data, out, **{"batchnorm": "frozen", **changes})
 
 
 def arguments_for(data: Path, out: Path, *more: object) -> list[object]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_run import NETWORK, tiny_config
 
 from dsareid.data.augment import AugmentConfig
 from dsareid.data.store.pack import pack
@@ -24,26 +25,12 @@ from dsareid.runs.config import OptimConfig, TrainConfig, load_config, save_conf
 from dsareid.runs.folder import load_run
 from dsareid.runs.network import build_model, load_pretrained
 
-NETWORK = NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1))
+OPTIM = OptimConfig(rate=1e-3, warm_up_epochs=1, schedule="cosine")
+AUGMENT = AugmentConfig(pad=2, drop_person=0.2, drop_part=0.2)
 
 
 def config_for(data, out, **changes) -> TrainConfig:
-    config = TrainConfig(
-        data=data,
-        out=out,
-        epochs=3,
-        height=64,
-        width=32,
-        dsap_size=8,
-        identities=2,
-        images=2,
-        weights="none",
-        device="cpu",
-        network=NETWORK,
-        optim=OptimConfig(rate=1e-3, warm_up_epochs=1, schedule="cosine"),
-        augment=AugmentConfig(pad=2, drop_person=0.2, drop_part=0.2),
-    )
-    return dataclasses.replace(config, **changes)
+    return tiny_config(data, out, **{"epochs": 3, "optim": OPTIM, "augment": AUGMENT, **changes})
 
 
 def checkpoint(run):

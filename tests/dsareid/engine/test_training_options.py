@@ -1,38 +1,20 @@
 """Precision, layout, accumulation, compilation and kinds of BatchNorm, against plain training."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import tiny_config
 
-from dsareid.data.augment import AugmentConfig
 from dsareid.engine.learner import Learner
 from dsareid.engine.loop import train
 from dsareid.ground.errors import DSAError
-from dsareid.models.options import NetworkConfig
 from dsareid.runs.config import OptimConfig, TrainConfig
 
 
 def config_for(data: Path, out: Path, **changes) -> TrainConfig:
-    config = TrainConfig(
-        data=data,
-        out=out,
-        epochs=2,
-        height=64,
-        width=32,
-        dsap_size=8,
-        identities=2,
-        images=2,
-        weights="none",
-        device="cpu",
-        batchnorm="frozen",
-        network=NetworkConfig(width=1 / 8, head_width=1 / 8, depths=(1, 1, 1, 1)),
-        optim=OptimConfig(rate=1e-3, warm_up_epochs=1),
-        augment=AugmentConfig(pad=2),
-    )
-    return dataclasses.replace(config, **changes)
+    return tiny_config(data, out, **{"batchnorm": "frozen", **changes})
 
 
 def log_of(out: Path) -> list[dict]:
