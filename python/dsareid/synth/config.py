@@ -1,38 +1,41 @@
 """What a synthetic data set is asked to be, and what the three difficulties mean."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
+
+from dsareid.ground.bounds import check_bounds
 from dsareid.ground.errors import DSAError
 
-SMALLEST_SIDE, LARGEST_SIDE = 16, 4096  # pixels
-MOST_IDENTITIES = 9999  # Market-1501's file names have four digits
+Side = Annotated[int, Ge(16), Le(4096)]
+NotNegative = Annotated[int, Ge(0)]
 
 
 @dataclass(frozen=True)
 class SynthConfig:
     """A synthetic data set: people in six cameras, with their IUV maps."""
 
-    identities: int = 100
+    identities: Annotated[int, Ge(2), Le(9999)] = 100  # four digits in a file name
     """People with an identity of their own; half of them train, half are for the test."""
-    images: int = 10
+    images: Annotated[int, Ge(2)] = 10
     """Images of each identity, spread over up to six cameras."""
-    height: int = 128
+    height: Side = 128
     """Height of the images in pixels."""
-    width: int = 64
+    width: Side = 64
     """Width of the images in pixels."""
     difficulty: Literal["easy", "default", "hard"] = "default"
     """easy: aligned boxes, nobody looks alike.
     default: misaligned boxes, families of look-alikes.
     hard: larger families, stronger colour casts, more occlusion."""
-    seed: int = 0
+    seed: NotNegative = 0
     """The same seed gives the same files, whatever the number of processes."""
     boxes: Literal["aligned", "misaligned"] | None = None
     """How well boxes fit their people; default: by the difficulty. misaligned: as in difficulty default."""
     iuv: Literal["exact", "mild", "strong"] | None = None
     """Faults that a DensePose network makes, put into the IUV maps; default: by the difficulty.
     exact: none. mild: those of default. strong: 30 % of the people and 20 % of their parts are missing."""
-    processes: int = 0
+    processes: NotNegative = 0
     """Processes that render; 0: one for each core."""
 
     @property
@@ -45,30 +48,9 @@ class SynthConfig:
 
     def check(self) -> None:
         """Raise DSAError for a value that no data set can be made with."""
-        lowest = {
-            "identities": 2,
-            "images": 2,
-            "height": SMALLEST_SIDE,
-            "width": SMALLEST_SIDE,
-            "seed": 0,
-            "processes": 0,
-        }
-        for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise DSAError(f"`{name}` must be at least {least}, but is {getattr(self, name)}")
-        if max(self.height, self.width) > LARGEST_SIDE:
-            raise DSAError(
-                f"`height` and `width` must be at most {LARGEST_SIDE}, but are {self.height} and {self.width}"
-            )
-        if self.identities > MOST_IDENTITIES:
-            raise DSAError(
-                f"`identities` must be at most {MOST_IDENTITIES} (four digits in the file names), "
-                f"but is {self.identities}"
-            )
+        check_bounds(self)
         if self.difficulty not in DIFFICULTIES:
-            raise DSAError(
-                f"`difficulty` must be one of {', '.join(DIFFICULTIES)}, but is {self.difficulty!r}"
-            )
+            raise DSAError(f"`difficulty` must be one of {', '.join(DIFFICULTIES)}, not {self.difficulty!r}")
 
 
 @dataclass(frozen=True)
