@@ -10,6 +10,7 @@ import torch
 from dsareid.data.batch import Batch
 from dsareid.engine.learner import Learner
 from dsareid.ground.errors import DSAError
+from dsareid.ground.machine import end_with_parent
 from dsareid.models.options import NetworkConfig
 from dsareid.runs.config import TrainConfig
 
@@ -31,7 +32,7 @@ def training_peak(config: TrainConfig, num_classes: int, batch_size: int, device
     if not _STATUS.exists():
         return None
     arguments = config, num_classes, batch_size, torch.get_num_threads()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as process:
         return process.submit(_peak_of_process, *arguments).result()
 
 

@@ -1,7 +1,9 @@
-"""The processor: what it is, and how many of its cores there are to use."""
+"""The processor: what it is, how many of its cores there are to use, and worker processes."""
 
+import multiprocessing
 import os
 import platform
+import threading
 from pathlib import Path
 
 
@@ -20,3 +22,19 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def end_with_parent() -> None:
+    """Make this process end as soon as the one that started it has, even killed: an initializer for workers.
+
+    A worker of a pool waits for work for ever otherwise, as it holds both ends of the pool's pipe.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this process was not started by multiprocessing")
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()

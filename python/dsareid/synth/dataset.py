@@ -30,7 +30,7 @@ from dsareid.data.iuv import write_iuv
 from dsareid.data.layouts.base import GALLERY, QUERY, SPLITS, TRAIN
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import make_folder, unfinished_folder
-from dsareid.ground.machine import cores
+from dsareid.ground.machine import cores, end_with_parent
 from dsareid.synth.config import DIFFICULTIES, Difficulty, SynthConfig
 from dsareid.synth.noise import add_faults
 from dsareid.synth.person import SyntheticPerson, dress, look_alike, random_person
@@ -179,7 +179,7 @@ def _render_all(folder: Path, config: SynthConfig) -> None:
 def _workers(processes: int) -> Iterator[Executor]:
     """Processes to submit work to. What is not yet begun is cancelled on the first failure."""
     context = multiprocessing.get_context(_start_method())
-    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_ignore_interrupt)
+    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     try:
         yield executor
     except BrokenProcessPool as error:
@@ -194,8 +194,9 @@ def _start_method() -> str:
     return "fork" if may_fork else "spawn"
 
 
-def _ignore_interrupt() -> None:
+def _start_worker() -> None:
     """Ctrl-C reaches every process of a terminal; only the parent is to act on it."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
