@@ -1,9 +1,9 @@
 # The commands a developer types. All of them can be run again and skip what is done.
 #
 #   make demo    install, build, make the synthetic data set, train, evaluate, write a report
-#   make test    install, build, run every test (about 10 minutes on two cores)
+#   make test    install, build, run every test (10 minutes on two cores the first time, then 6)
 #   make test-fast   without those that need a compiler, a group of processes or the documentation (2 minutes)
-#   make check   ruff, clang-format and mypy, pinned (a minute)
+#   make check   ruff, clang-format and mypy, pinned (seconds)
 #   make setup   install and build alone (make build is the same: it compiles what changed)
 #   make bench   the benchmarks of the README (minutes)
 #   make kernels what the CUDA kernels do to memory and need of a card, found out without one

@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "number.h"
-#include "warp.cuh"
+#include "warp_tile.h"
 
 namespace dsa {
 

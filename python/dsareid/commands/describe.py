@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dsareid.commands.early_options import known_preset, peek
 from dsareid.engine.presets import PresetName, preset
-from dsareid.models.options import Guidance, GuideInputName, ModelName, NetworkConfig
+from dsareid.models.options import Guidance, GuideInputName, NetworkConfig
+from dsareid.models.table import ModelName
 from dsareid.runs.config import Precision
 
 

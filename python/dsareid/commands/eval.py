@@ -1,7 +1,7 @@
 """dsareid eval"""
 
 from dsareid.commands.options import DataOption, Flag, RunPath
-from dsareid.models.options import MatchedBy
+from dsareid.models.table import MatchedBy
 
 
 def command(

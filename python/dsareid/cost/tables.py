@@ -17,7 +17,7 @@ from dsareid.cost.memory import training_peak
 from dsareid.cost.timing import Inference, Seconds
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.machine import processor
-from dsareid.models.options import MODELS
+from dsareid.models.table import MODELS
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.network import input_config
 

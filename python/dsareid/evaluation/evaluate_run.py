@@ -24,7 +24,7 @@ from dsareid.evaluation.run_features import (
 )
 from dsareid.ground.distributed import choose_device, current_group, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
-from dsareid.models.options import SYMBOLS, MatchedBy
+from dsareid.models.table import SYMBOLS, MatchedBy
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run, load_run
 from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, Row

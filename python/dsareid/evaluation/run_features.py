@@ -16,7 +16,8 @@ from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking, RankResult
 from dsareid.ground.distributed import current_group, gather_rows
 from dsareid.ground.errors import DSAError
-from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MatchedBy
+from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV
+from dsareid.models.table import MatchedBy
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run
 from dsareid.runs.network import input_config

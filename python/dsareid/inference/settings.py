@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.inference.formats.base import ExportPrecision
-from dsareid.models.options import Branches, ClassifierKind, Depth, HeadWidth, InputSide, TrunkWidth
+from dsareid.models.options import ClassifierKind, Depth, HeadWidth, InputSide, TrunkWidth
+from dsareid.models.table import Branches
 
 METADATA = "dsareid"
 """Under this name a file holds its settings, as JSON."""

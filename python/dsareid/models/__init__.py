@@ -1,6 +1,6 @@
 """The networks (section 3 of the paper), their losses, and the guide for other backbones.
 
-Names are loaded when they are used: models.options, what a network may be, needs no torch.
+Names are loaded when they are used: models.table and models.options, what a network may be, need no torch.
 """
 
 from typing import TYPE_CHECKING

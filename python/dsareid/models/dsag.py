@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from dsa_ext import merge_parts
 from dsareid.models.branch import BasicBlock, ConvBlock
 from dsareid.models.features import Features, pooled
-from dsareid.models.options import Branches
+from dsareid.models.table import Branches
 
 
 class DSAGStream(nn.Module):

@@ -15,7 +15,8 @@ from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Features
 from dsareid.models.heads import Heads, Logits, Output
 from dsareid.models.losses import losses
-from dsareid.models.options import Branches, ClassifierKind, Guidance, LossConfig
+from dsareid.models.options import ClassifierKind, Guidance, LossConfig
+from dsareid.models.table import Branches
 
 _Shape = tuple[int | str, ...]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dsareid.models.branch import Bottleneck
 from dsareid.models.features import Features, pooled
-from dsareid.models.options import Branches
+from dsareid.models.table import Branches
 
 
 class Trunk(nn.Module):

@@ -1,4 +1,4 @@
-"""What a network may be: the models by name, their kinds and sizes, their losses. Without torch.
+"""What a network may be: kinds and sizes of its parts, its losses. Without torch.
 
 A bound stands here once, on its type; ground.bounds checks it in settings, pydantic in files.
 """
@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MultipleOf
 
-Streams = Literal["both", "mf", "dsag"]
-Branches = Literal["both", "global", "local"]
 Guidance = Literal["add", "concat", "distill"]
 ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
 GuideInputName = Literal["part-images", "part-crops", "image-patches"]
@@ -20,33 +18,6 @@ GUIDE_INPUT_NEEDS_IUV: Mapping[GuideInputName, bool] = {
     "image-patches": False,
 }
 """Whether a guide input is made from IUV maps."""
-
-ModelName = Literal["dsa", "dsa-global", "dsa-local", "two-branch", "baseline", "dsap"]
-MatchedBy = Literal[
-    "mf",
-    "mf-global",
-    "mf-local",
-    "fused",
-    "fused-global",
-    "fused-local",
-    "guide",
-    "guide-global",
-    "guide-local",
-]
-"""What images are matched by: features of the MF-Stream, of both streams fused, of the DSAG-Stream."""
-
-SYMBOLS: Mapping[MatchedBy, str] = {
-    "mf": "f",
-    "mf-global": "f_G",
-    "mf-local": "f_L",
-    "fused": "z",
-    "fused-global": "z_G",
-    "fused-local": "z_L",
-    "guide": "d",
-    "guide-global": "d_G",
-    "guide-local": "d_L",
-}
-"""What the paper calls them."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """By which images are normalised, a channel each: ImageNet's."""
@@ -59,36 +30,6 @@ TrunkWidth = Annotated[float, Ge(1 / 64), Le(8), MultipleOf(1 / 64)]
 HeadWidth = Annotated[float, Ge(1 / 32), Le(8), MultipleOf(1 / 32)]
 Depth = Annotated[int, Ge(1), Le(100)]
 Weight = Annotated[float, Ge(0)]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that can be trained."""
-
-    title: str
-    """In tables."""
-    about: str
-    """In a sentence."""
-    streams: Streams
-    branches: Branches
-    unguided: ModelName | None = None
-    """The same without the guide."""
-
-
-MODELS: Mapping[ModelName, Model] = {
-    "dsa": Model(
-        "DSA-reID",
-        "DSA-reID: both streams in training, the MF-Stream alone for matching",
-        "both",
-        "both",
-        "two-branch",
-    ),
-    "dsa-global": Model("dsa-global", "DSA-reID with global branches only", "both", "global", "baseline"),
-    "dsa-local": Model("dsa-local", "DSA-reID with local branches only", "both", "local"),
-    "two-branch": Model("two-branch", "the MF-Stream alone (two branches)", "mf", "both"),
-    "baseline": Model("baseline", "ResNet-50 with a global feature (baseline)", "mf", "global"),
-    "dsap": Model("DSAP-images alone", "the DSAG-Stream alone, on DSAP-images", "dsag", "both"),
-}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Features
 from dsareid.models.heads import Heads, Output
 from dsareid.models.mf import MFStream, ResNetTrunk
-from dsareid.models.options import Branches, ClassifierKind, Guidance, Streams
+from dsareid.models.options import ClassifierKind, Guidance
+from dsareid.models.table import Branches, Streams
 
 
 class DSAReID(Heads):

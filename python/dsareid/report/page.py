@@ -15,7 +15,7 @@ from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Store
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path
-from dsareid.models.options import MODELS
+from dsareid.models.table import MODELS
 from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
 from dsareid.report.plots import cmc_plot, training_plots
 from dsareid.report.results import Results, group_results

@@ -13,7 +13,7 @@ import torch
 
 from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.ground.files import atomic_path
-from dsareid.models.options import SYMBOLS, MatchedBy
+from dsareid.models.table import SYMBOLS, MatchedBy
 from dsareid.report.plots import rows_plot
 from dsareid.report.templates import render_page
 from dsareid.reproduce.recipes import Figures

@@ -14,7 +14,8 @@ from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.data.layouts.cuhk03 import KINDS as CUHK03
 from dsareid.data.layouts.duke import DATASET as DUKE
 from dsareid.data.layouts.market1501 import DATASET as MARKET
-from dsareid.models.options import Guidance, GuideInputName, MatchedBy, ModelName
+from dsareid.models.options import Guidance, GuideInputName
+from dsareid.models.table import MatchedBy, ModelName
 from dsareid.runs.config import TrainConfig
 
 TableName = Literal["table2", "table3", "table4", "table5", "dsap-alone", "beyond"]

@@ -24,7 +24,7 @@ from dsareid.engine.presets import PresetName, preset
 from dsareid.evaluation.run_features import match, needs_iuv
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder
-from dsareid.models.options import MatchedBy
+from dsareid.models.table import MatchedBy
 from dsareid.reproduce.page import MEASURES, Cell, Heading, Line, Table, write_table
 from dsareid.reproduce.recipes import (
     OTHER_METHODS,

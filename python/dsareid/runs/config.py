@@ -14,17 +14,14 @@ from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path
 from dsareid.models.options import (
     GUIDE_INPUT_NEEDS_IUV,
-    MODELS,
-    Branches,
     Guidance,
     GuideInputName,
     InputSide,
     LossConfig,
-    ModelName,
     NetworkConfig,
     PartSide,
-    Streams,
 )
+from dsareid.models.table import MODELS, Branches, ModelName, Streams
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MemoryLayout = Literal["auto", "channels_last", "contiguous"]

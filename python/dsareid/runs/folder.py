@@ -22,8 +22,8 @@ from torch import nn
 from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, check_stored
-from dsareid.models.options import MatchedBy
 from dsareid.models.reid import DSAReID
+from dsareid.models.table import MatchedBy
 from dsareid.runs.config import CONFIG, TrainConfig, load_config, save_config
 from dsareid.runs.log import Log
 from dsareid.runs.network import build_model, first_difference

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path
-from dsareid.models.options import MatchedBy, ModelName
+from dsareid.models.table import MatchedBy, ModelName
 
 RANKS = (1, 5, 10)
 """Ranks of the CMC in a table."""

@@ -21,7 +21,8 @@ from dsareid.evaluation.run_features import (
     query_features,
 )
 from dsareid.ground.errors import DSAError
-from dsareid.models.options import MatchedBy, NetworkConfig
+from dsareid.models.options import NetworkConfig
+from dsareid.models.table import MatchedBy
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run, RunFolder
 from dsareid.runs.network import build_model

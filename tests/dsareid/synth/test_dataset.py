@@ -199,8 +199,9 @@ def test_unusual_sizes(tmp_path, height, width):
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from dsareid.synth import SynthConfig, dataset, generate
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 dataset._start_method = lambda: sys.argv[2]
 if __name__ == "__main__":
     generate(sys.argv[1], SynthConfig(identities=2000, images=4, processes=2))

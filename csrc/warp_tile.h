@@ -1,0 +1,90 @@
+// What a block of warp_kernel works on, and one of the kernel that assembles batches: arguments, and
+// its tile of part images in shared memory. Pixels are offered to cells; the highest wins. Device code.
+#pragma once
+
+#include "iuv.h"
+#include "number.h"
+
+namespace dsa {
+
+constexpr int kWarpThreads = 512;
+constexpr int kChannelsALaunch = 8;  // constants per channel travel as kernel arguments
+
+// How the threads go over the IUV maps: 16 pixels at once where memory allows it.
+enum class Scan : int { planes, interleaved, strided, strided_float };
+// How they write: 16 bytes at once along a channel's plane or along [S, S, C], or one element.
+enum class Write : int { planes, channels_last, strided };
+
+struct WarpArguments {
+  int channels, height, width, size;
+  int rows;       // of an image's part images, one below the other: parts * size
+  int tile_rows;  // rows a block owns
+  int tiles;      // blocks an image; block index = image * tiles + tile
+  Scan scan;
+  Write write;
+  bool dense_image;  // its rows follow each other: pixel p lies at p * image_stride[3]
+
+  const void* image;
+  int64_t image_stride[4];
+  const void* iuv;
+  int64_t iuv_stride[4];
+  void* out;
+  int64_t out_stride[5];
+  int32_t* source;  // or null
+
+  uint8_t part_image[kParts + 1];  // of part I
+  bool reverse[kParts + 1];
+  float fill[kChannelsALaunch];
+  Normalise normalise[kChannelsALaunch];
+};
+
+// uint8 images are converted by a table in shared memory, which saves two divisions a value.
+template <class In, class Out>
+constexpr bool kHasTable = sizeof(In) == 1 && sizeof(Out) > 1;
+
+// Dynamic shared memory: the winners, the part table, the values.
+constexpr int kTargets = 32;
+DSA_HOST_DEVICE constexpr int warp_shared_bytes(int cells, int table_bytes) {
+  return (cells + 3) / 4 * 16 + kTargets * 4 + table_bytes;
+}
+
+// The rows [first_row, first_row + rows) of an image's part images.
+struct Tile {
+  int size, first_row, rows;
+  int* winner;  // [rows, size]: the highest pixel that hit the cell, -1 where none did
+  int* target;  // [kTargets]: of part I, twice its first row in this tile, plus 1 if reversed
+};
+
+// The tile of this block, its winners cleared; its table of parts, behind them, is the caller's to fill.
+__device__ __forceinline__ Tile make_tile(const WarpArguments& a, unsigned char* shared) {
+  Tile tile;
+  tile.size = a.size;
+  tile.first_row = blockIdx.x % a.tiles * a.tile_rows;
+  tile.rows = min(a.tile_rows, a.rows - tile.first_row);
+  tile.winner = reinterpret_cast<int*>(shared);
+  const int quads = (tile.rows * tile.size + 3) / 4;
+  tile.target = tile.winner + quads * 4;
+  for (int quad = threadIdx.x; quad < quads; quad += kWarpThreads) {
+    reinterpret_cast<int4*>(tile.winner)[quad] = {-1, -1, -1, -1};
+  }
+  return tile;
+}
+constexpr int kElsewhere = 1 << 24;  // no row of the part lies in the tile
+
+template <class Coordinate>
+__device__ __forceinline__ void offer(const Tile& tile, int target, Coordinate u, Coordinate v, int pixel) {
+  const int row = (target >> 1) + cell_of(target & 1 ? reversed(u) : u, tile.size);
+  if (row < 0 || row >= tile.rows) return;
+  atomicMax(&tile.winner[row * tile.size + cell_of(v, tile.size)], pixel);
+}
+
+// Byte k of 16 and of 48; k is known when the code is compiled.
+__device__ __forceinline__ uint8_t byte_of(const uint4& x, int k) {
+  const uint32_t word = k < 4 ? x.x : k < 8 ? x.y : k < 12 ? x.z : x.w;
+  return static_cast<uint8_t>(word >> k % 4 * 8);
+}
+__device__ __forceinline__ uint8_t byte_of(const uint4& x, const uint4& y, const uint4& z, int k) {
+  return k < 16 ? byte_of(x, k) : k < 32 ? byte_of(y, k - 16) : byte_of(z, k - 32);
+}
+
+}  // namespace dsa
