@@ -1,5 +1,5 @@
 // What a block of warp_kernel works on, and one of the kernel that assembles batches: arguments, and
-// its tile of part images in shared memory. Pixels are offered to cells; the highest wins. Device code.
+// its tile of part images in shared memory.
 #pragma once
 
 #include "iuv.h"
@@ -54,37 +54,5 @@ struct Tile {
   int* winner;  // [rows, size]: the highest pixel that hit the cell, -1 where none did
   int* target;  // [kTargets]: of part I, twice its first row in this tile, plus 1 if reversed
 };
-
-// The tile of this block, its winners cleared; its table of parts, behind them, is the caller's to fill.
-__device__ __forceinline__ Tile make_tile(const WarpArguments& a, unsigned char* shared) {
-  Tile tile;
-  tile.size = a.size;
-  tile.first_row = blockIdx.x % a.tiles * a.tile_rows;
-  tile.rows = min(a.tile_rows, a.rows - tile.first_row);
-  tile.winner = reinterpret_cast<int*>(shared);
-  const int quads = (tile.rows * tile.size + 3) / 4;
-  tile.target = tile.winner + quads * 4;
-  for (int quad = threadIdx.x; quad < quads; quad += kWarpThreads) {
-    reinterpret_cast<int4*>(tile.winner)[quad] = {-1, -1, -1, -1};
-  }
-  return tile;
-}
-constexpr int kElsewhere = 1 << 24;  // no row of the part lies in the tile
-
-template <class Coordinate>
-__device__ __forceinline__ void offer(const Tile& tile, int target, Coordinate u, Coordinate v, int pixel) {
-  const int row = (target >> 1) + cell_of(target & 1 ? reversed(u) : u, tile.size);
-  if (row < 0 || row >= tile.rows) return;
-  atomicMax(&tile.winner[row * tile.size + cell_of(v, tile.size)], pixel);
-}
-
-// Byte k of 16 and of 48; k is known when the code is compiled.
-__device__ __forceinline__ uint8_t byte_of(const uint4& x, int k) {
-  const uint32_t word = k < 4 ? x.x : k < 8 ? x.y : k < 12 ? x.z : x.w;
-  return static_cast<uint8_t>(word >> k % 4 * 8);
-}
-__device__ __forceinline__ uint8_t byte_of(const uint4& x, const uint4& y, const uint4& z, int k) {
-  return k < 16 ? byte_of(x, k) : k < 32 ? byte_of(y, k - 16) : byte_of(z, k - 32);
-}
 
 }  // namespace dsa

@@ -8,6 +8,7 @@ All of it lies in build/tests-cache, under a digest of what it was made from, so
 Whoever comes first makes it, under a lock; other workers of pytest-xdist wait, and later calls find it there.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -59,8 +60,9 @@ def made(name: str, key: Iterable[object], make: Callable[[Path], object]) -> Pa
 def remove_old() -> None:
     oldest = time.time() - KEPT_DAYS * 86400
     for path in CACHE.iterdir():
-        if path.name != "locks" and path.stat().st_mtime < oldest:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another worker has finished or removed it since
+            if path.name != "locks" and path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def run(command: list, text: str | None = None) -> None:
