@@ -1,0 +1,1 @@
+"""Registers the CPU operations with torch as it is imported (csrc/torch/); it has no names of its own."""
