@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from runs import ARGUMENTS
 
 from dsareid.commands.main import COMMANDS, main
 from dsareid.data.iuv import write_iuv
@@ -117,33 +118,7 @@ def test_warp_with_bad_files(capsys, tmp_path):
 
 def test_train_eval_report(capsys, tiny_data, tmp_path):
     """The whole way on a folder in Market-1501's layout."""
-    settings = [
-        "--preset",
-        "demo",
-        "--data",
-        tiny_data,
-        "--out",
-        tmp_path / "run",
-        "--epochs",
-        "1",
-        "--identities",
-        "2",
-        "--images",
-        "2",
-        "--height",
-        "64",
-        "--width",
-        "32",
-        "--dsap-size",
-        "8",
-        "--network.depths",
-        "1",
-        "1",
-        "1",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    settings = [*ARGUMENTS, "--epochs", "1", "--data", tiny_data, "--out", tmp_path / "run"]
     status, out, err = run(capsys, "train", *settings)
     assert status == 0, err
     assert "epoch 1/1" in err and not out

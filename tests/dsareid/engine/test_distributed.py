@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
-from tiny_run import tiny_config
+from runs import tiny_config
 
 from dsareid.engine.loop import train
 from dsareid.ground.distributed import ProcessGroup, choose_device, own_device, rank_and_world

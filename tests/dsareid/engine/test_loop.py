@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_run import NETWORK, tiny_config
+from runs import ARGUMENTS, NETWORK, tiny_config
 
 from dsareid.data.augment import AugmentConfig
 from dsareid.data.store.pack import pack
@@ -363,29 +363,13 @@ def test_ctrl_c_of_the_command_leaves_a_usable_checkpoint(tiny_data, tmp_path):
         "-m",
         "dsareid",
         "train",
-        "--preset",
-        "demo",
+        *ARGUMENTS,
+        "--epochs",
+        "1000",
         "--data",
         str(tiny_data),
         "--out",
         str(run),
-        "--epochs",
-        "1000",
-        "--identities",
-        "2",
-        "--images",
-        "2",
-        "--height",
-        "64",
-        "--width",
-        "32",
-        "--dsap-size",
-        "8",
-        "--network.depths",
-        "1",
-        "1",
-        "1",
-        "1",
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (run / "checkpoint.pt").exists() and process.poll() is None:

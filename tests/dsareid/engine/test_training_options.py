@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import tiny_config
+from runs import tiny_config
 
 from dsareid.engine.learner import Learner
 from dsareid.engine.loop import train

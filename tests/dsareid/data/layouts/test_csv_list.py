@@ -1,22 +1,11 @@
 """One's own data in a CSV list."""
 
 import pytest
+from listings import found, touch_files
 
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
 from dsareid.ground.errors import DSAError
-
-
-def make(root, files):
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
-    return root
-
-
-def found(listing):
-    return [(e.split, e.name, e.identity, e.camera) for e in listing.entries]
-
 
 ROWS = [
     "a/1.jpg,bob,train,hall",
@@ -27,7 +16,7 @@ ROWS = [
 
 
 def table(root, rows=ROWS, header="file,identity,split,camera"):
-    make(root, ["a/1.jpg", "a/2.jpg", "a/3.jpg", "b.png"])
+    touch_files(root, ["a/1.jpg", "a/2.jpg", "a/3.jpg", "b.png"])
     (root / "data.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return root
 
@@ -57,11 +46,11 @@ def test_cameras_that_are_numbers_stay_these(tmp_path):
 
 
 def test_it_comes_before_the_folders(tmp_path):
-    assert len(list_data(table(make(tmp_path, ["train/bob/1.jpg", "gallery/eve/1.jpg"]))).entries) == 4
+    assert len(list_data(table(touch_files(tmp_path, ["train/bob/1.jpg", "gallery/eve/1.jpg"]))).entries) == 4
 
 
 def test_the_maps_of_listed_files(tmp_path):
-    make(table(tmp_path), ["iuv/b.png", "iuv/a/3_IUV.png"])
+    touch_files(table(tmp_path), ["iuv/b.png", "iuv/a/3_IUV.png"])
     assert [e.iuv for e in list_data(tmp_path).entries] == [None, None, "iuv/b.png", "iuv/a/3_IUV.png"]
 
 

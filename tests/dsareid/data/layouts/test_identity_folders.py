@@ -1,6 +1,7 @@
 """One's own data in identity folders."""
 
 import pytest
+from listings import found, touch_files
 
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
@@ -17,14 +18,7 @@ FILES = [
 
 
 def make(root, files=FILES):
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
-    return root
-
-
-def found(listing):
-    return [(e.split, e.name, e.identity, e.camera) for e in listing.entries]
+    return touch_files(root, files)
 
 
 def test_identity_folders(tmp_path):
