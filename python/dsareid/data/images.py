@@ -1,24 +1,50 @@
-"""Reading pictures."""
+"""Reading pictures: which files are pictures, and how they are turned upright.
+
+Cameras and phones store a picture as the sensor lay, with the turn that makes it upright in its EXIF data. Every
+reader here makes that turn, as viewers, OpenCV and detectron2 do: a map that DensePose made of such a file is of
+the upright picture.
+"""
 
 import contextlib
 import os
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from dsareid.ground.errors import DSAError
 
 # Not all that Pillow reads: others are rarer and less tried, and for one of them it starts Ghostscript.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (
+    ".bmp",
+    *(".jpg", ".jpeg", ".jpe", ".jfif"),
+    *(".png", ".apng"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".tif", ".tiff"),
+    ".webp",
+)
+"""How the names of pictures end, in small letters: those of FORMATS."""
 MOST_PIXELS = 1 << 26  # of an image, 8192 x 8192: a small file can claim more than memory holds
 LONGEST_SIDE = 1 << 15  # rows or columns of a stored image, as dsa_ext.assemble_batch takes them
+
+# By EXIF's number. ImageOps.exif_transpose also writes the EXIF data anew, which raises where it is damaged.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated file is an error, never a grey band
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image as uint8 [H, W, 3] RGB; grey, palette and RGBA files are converted.
+    """Read an image, upright, as uint8 [H, W, 3] RGB; grey, palette and RGBA files are converted.
 
     Raises:
         DSAError: the file is missing, truncated, no image of FORMATS, has more than 8 bits a channel, or
@@ -31,17 +57,35 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Width and height of an image, from its header alone.
+    """Width and height of an image, upright, from its header alone.
 
     Raises:
         DSAError: the file is missing, no image of FORMATS, or claims more than MOST_PIXELS.
     """
     with _opened(path, "an image") as image:
-        return image.size
+        sideways = image.format != "TIFF" and _orientation(image) in _SIDEWAYS  # Pillow turns TIFF itself
+        return image.size[::-1] if sideways else image.size
+
+
+def orientation(path: str | os.PathLike) -> int:
+    """The turn that a file's EXIF data asks for, 1..8 as EXIF numbers them; 1, upright as stored, where there is none.
+
+    Raises:
+        DSAError: as image_size.
+    """
+    with _opened(path, "an image") as image:
+        return _orientation(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A PIL image turned as its EXIF data asks; itself where nothing is to be turned."""
+    image.load()  # first: Pillow turns TIFF then, and takes it from the EXIF data
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def decode_image(path: str | os.PathLike, what: str) -> Image.Image:
-    """Open and decode a whole file, of whatever mode.
+    """Open and decode a whole file, upright, of whatever mode.
 
     Args:
         path: the file.
@@ -51,8 +95,7 @@ def decode_image(path: str | os.PathLike, what: str) -> Image.Image:
         DSAError: as read_image, but for the mode.
     """
     with _opened(path, what) as image:
-        image.load()
-        return image.copy()
+        return upright(image).copy()
 
 
 @contextlib.contextmanager
@@ -71,6 +114,15 @@ def _opened(path: str | os.PathLike, what: str) -> Iterator[Image.Image]:
         raise DSAError(f"{path}: {_too_large(str(error).partition(' exceeds')[0])}") from error
     except Exception as error:  # what damaged bytes lead Pillow to raise
         raise DSAError(f"{path}: not readable as {what}: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """1..8; EXIF data that is damaged says nothing, as to viewers."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever damaged bytes lead Pillow to raise
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _too_large(claimed: str) -> str:

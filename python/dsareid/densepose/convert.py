@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dsareid.data.images import image_size
+from dsareid.data.folders import image_names
+from dsareid.data.images import SUFFIXES, image_size
 from dsareid.data.iuv import read_iuv, write_iuv
-from dsareid.data.layouts.base import IMAGE_SUFFIXES, image_names
 from dsareid.densepose.charts import Box
 from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.densepose.sources import Detections, Person, read_source
@@ -219,7 +219,7 @@ def _match(file_name: str, root: Path, by_stem: dict[str, list[str]], source: Pa
 def _parts(file_name: str) -> tuple[str, ...]:
     """The folders and the name without an image's suffix, of a path of any system."""
     stem, suffix = os.path.splitext(file_name.replace("\\", "/"))
-    path = stem if suffix.lower() in IMAGE_SUFFIXES else stem + suffix
+    path = stem if suffix.lower() in SUFFIXES else stem + suffix
     return PurePosixPath(path).parts or ("",)
 
 

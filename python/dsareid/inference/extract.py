@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.layouts.base import image_names
+from dsareid.data.folders import image_names
 from dsareid.data.store.format import npy_header
 from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError

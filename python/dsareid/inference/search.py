@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dsareid.data.images import read_image
-from dsareid.data.layouts.base import IMAGE_SUFFIXES
+from dsareid.data.images import SUFFIXES
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
@@ -136,8 +136,8 @@ def write_picture(found: list[SearchResult], out: Path) -> None:
 
 def check_picture(out: Path) -> None:
     """Raise DSAError where a picture cannot be of this name."""
-    if out.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DSAError(f"{out}: the name must end in {', '.join(sorted(IMAGE_SUFFIXES))}, not {out.suffix!r}")
+    if out.suffix.lower() not in SUFFIXES:
+        raise DSAError(f"{out}: the name must end in {', '.join(sorted(SUFFIXES))}, not {out.suffix!r}")
 
 
 def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor]:

@@ -4,15 +4,21 @@ Each data set is a module here, with its record (name, citation, counts, protoco
 To add one, write such a module and add its name to LAYOUTS.
 """
 
+import contextlib
+import filecmp
 import hashlib
 import os
-from functools import cache, partial
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import cast
 
+from dsareid.data.folders import is_hidden, nfc
+from dsareid.data.iuv import read_iuv
 from dsareid.data.layouts.base import (
     ALL_SPLITS,
+    DISTRACTOR,
     GALLERY,
     JUNK,
     LAYOUT,
@@ -26,6 +32,7 @@ from dsareid.data.layouts.base import (
     scan_folder,
 )
 from dsareid.data.layouts.cuhk03 import MATLAB_FILES
+from dsareid.data.layouts.summary import listing_remarks
 from dsareid.ground.errors import DSAError
 
 # The modules of this folder that are data sets. A root is the first that recognises it.
@@ -39,6 +46,9 @@ LAYOUTS = (
     "identity_folders",
     "cuhk01",
 )
+
+
+_DEEP, _MANY = 3, 1000  # levels of folders, and folders of one, that are searched for a data set
 
 
 def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
@@ -58,26 +68,77 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
         raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {LAYOUT}")
     if (root / "store.json").exists():
         raise DSAError(f"{root}: this is a store; give the folder that it was packed from")
-    scan = cache(partial(scan_folder, root))
+    scan = Scan(root)
     layout = _recognise(root, scan)
     if layout is None:
         raise _no_data(root)
     found = layout.find(root, scan, protocol)
     every = sorted(found.entries, key=lambda entry: (ALL_SPLITS.index(entry.split), entry.name))
-    kept = [_with_map(entry, scan) for entry in every if entry.identity >= 0 or entry.misnamed]
+    maps = _Maps(scan)
+    kept = [entry._replace(iuv=maps.of(entry.name)) for entry in every if _counts(entry)]
     entries = [_in_utf8(entry) for entry in kept]
     if not entries:
         raise DSAError(f"{root}: no images but junk (identity {JUNK})")
     _check_disjoint(root, entries)
-    return Listing(
+    _check_maps(root, entries)
+    listing = Listing(
         root,
         entries,
         _fingerprint(found, kept, scan),
         found.dataset,
         found.protocol,
         found.cameras,
-        len(every) - len(kept),
+        sum(entry.identity < 0 and not entry.misnamed for entry in every),
+        [],
     )
+    return replace(listing, remarks=listing_remarks(listing, every))
+
+
+def _counts(entry: Entry) -> bool:
+    """Whether an image is listed: junk is not, and distractors are of use in the gallery alone."""
+    if entry.misnamed or entry.identity > 0:
+        return True
+    return entry.identity == DISTRACTOR and entry.split == GALLERY
+
+
+def find_labels(root: Path, names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
+    """The identities and cameras of images, as the data set in a folder has them.
+
+    Args:
+        root: the folder; one that holds no data set has no labels.
+        names: of images, relative to it.
+
+    Returns:
+        For each image that the data set lists, by any of its protocols: the identity, as a word ("-1" is junk, "0"
+        a distractor), and the camera, None where it is not known.
+
+    Raises:
+        DSAError: a data set whose files cannot be listed.
+    """
+    scan, wanted = Scan(root), set(names)
+    layout = _recognise(root, scan)
+    if layout is None:
+        return {}
+    found = layout.find(root, scan, "")
+    labels = _labels(found, wanted)
+    for protocol in filter(None, found.dataset.protocols):
+        if len(labels) < len(wanted):
+            with contextlib.suppress(DSAError):  # one that needs a folder which is not there
+                labels = _labels(layout.find(root, scan, protocol), wanted) | labels
+    return labels
+
+
+def _labels(found: Found, wanted: set[str]) -> dict[str, tuple[str, str | None]]:
+    labels: dict[str, tuple[str, str | None]] = {}
+    for entry in found.entries:
+        if entry.name in wanted and not entry.misnamed:
+            camera = found.camera_words.get(entry.camera, str(entry.camera))
+            known = found.cameras and entry.camera >= 0
+            labels[entry.name] = (
+                found.words.get(entry.identity, str(entry.identity)),
+                camera if known else None,
+            )
+    return labels
 
 
 def _recognise(root: Path, scan: Scan) -> Layout | None:
@@ -87,7 +148,10 @@ def _recognise(root: Path, scan: Scan) -> Layout | None:
 
 def _no_data(root: Path) -> DSAError:
     """What to say about a folder of no layout."""
-    inside = [str(root / name) for name in sorted(scan_folder(root, "")) if _is_data_set(root / name)]
+    level, inside = [root], []
+    for _ in range(_DEEP):
+        level = [inner for folder in level for inner in _folders(folder)][:_MANY]
+        inside = inside or [str(folder) for folder in level if _is_data_set(folder)]
     if inside:
         return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
     if any((root / name).exists() for name in MATLAB_FILES):
@@ -98,9 +162,18 @@ def _no_data(root: Path) -> DSAError:
     return DSAError(f"{root}: not a data set: none of the folders that make one is in it; {LAYOUT}")
 
 
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; none where it cannot be listed."""
+    try:
+        names = [name for name in sorted(scan_folder(folder, "")) if not is_hidden(name)]
+    except DSAError:
+        return []
+    return [folder / name for name in names if (folder / name).is_dir()]
+
+
 def _is_data_set(root: Path) -> bool:
     try:
-        return _recognise(root, cache(partial(scan_folder, root))) is not None
+        return _recognise(root, Scan(root)) is not None
     except DSAError:  # one whose files cannot be listed
         return True
 
@@ -118,15 +191,59 @@ def _check_disjoint(root: Path, entries: list[Entry]) -> None:
         )
 
 
-def _with_map(entry: Entry, scan: Scan) -> Entry:
-    """The entry with its IUV map, where there is one."""
-    folder, _, file = entry.name.rpartition("/")
-    folder = f"iuv/{folder}" if folder else "iuv"
-    stem, _ = os.path.splitext(file)
-    for chart in (f"{stem}.png", f"{stem}_IUV.png"):
-        if chart in scan(folder):
-            return entry._replace(iuv=f"{folder}/{chart}")
-    return entry
+class _Maps:
+    """The IUV maps of a data set."""
+
+    def __init__(self, scan: Scan):
+        self._scan = scan
+        self._by_stem: dict[str, dict[str, list[str]]] = {}  # of each folder that was looked into
+
+    def of(self, image: str) -> str | None:
+        """The map of an image, both relative to the root; None where there is none.
+
+        Raises:
+            DSAError: there are two that differ.
+        """
+        folder, _, file = image.rpartition("/")
+        maps = self._in_folder(f"iuv/{folder}" if folder else "iuv")
+        stem = nfc(os.path.splitext(file)[0])
+        found = [*maps.get(stem, ()), *maps.get(f"{stem}_IUV", ())]
+        for other in found[1:]:
+            if not _same_map(self._scan.root / found[0], self._scan.root / other):
+                raise DSAError(
+                    f"{self._scan.root}: {found[0]} and {other} differ, and both are the IUV map of {image}: "
+                    "remove the wrong one"
+                )
+        return found[0] if found else None
+
+    def _in_folder(self, folder: str) -> dict[str, list[str]]:
+        """The .png files of a folder by their names without suffix."""
+        if folder not in self._by_stem:
+            self._by_stem[folder] = {}
+            if place := self._scan.find(folder):
+                for name in sorted(self._scan(place)):
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() == ".png":
+                        self._by_stem[folder].setdefault(nfc(stem), []).append(f"{place}/{name}")
+        return self._by_stem[folder]
+
+
+def _same_map(one: Path, other: Path) -> bool:
+    if filecmp.cmp(one, other, shallow=False):
+        return True
+    a, b = read_iuv(one), read_iuv(other)
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def _check_maps(root: Path, entries: list[Entry]) -> None:
+    """Raise DSAError where two images would have one map."""
+    images: dict[str, str] = {}
+    for entry in entries:
+        if entry.iuv and (other := images.setdefault(entry.iuv, entry.name)) != entry.name:
+            raise DSAError(
+                f"{root}: {other} and {entry.name} have one IUV map, {entry.iuv}: rename one of the images, "
+                "and its map"
+            )
 
 
 def _in_utf8(entry: Entry) -> Entry:

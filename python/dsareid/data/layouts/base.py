@@ -4,27 +4,57 @@ The IUV map of ROOT/FOLDER/NAME.jpg is ROOT/iuv/FOLDER/NAME.png; NAME_IUV.png is
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from dsareid.data.folders import nfc, walk
+from dsareid.data.matches import count_matches
 from dsareid.ground.errors import DSAError
 
 TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 MULTI_QUERY = "gt_bbox"  # further images of the queries, for the protocol multi-query
 ALL_SPLITS = (*SPLITS, MULTI_QUERY)
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 LAYOUT = (
     f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY} (Market-1501's layout), with campus "
     "(CUHK01), or with train, query and gallery or data.csv (one's own)"
 )
-JUNK = -1  # the identity of images that count for nothing: Market-1501 has such
+JUNK, DISTRACTOR = (
+    -1,
+    0,
+)  # the identities of images that count for nothing, and of people that nobody looks for
 CSV = "data.csv"  # lists one's own data
 OWN_DATA = "own data"  # the name of every data set that is none of the public ones
 NO_CAMERAS = "its cameras are not known: the same-camera rule is off, no gallery image is left out"
 
-Scan = Callable[[str], Mapping[str, str]]  # a folder, relative to the root -> as scan_folder
+
+class Scan:
+    """What is in the folders of a data set; each is listed once."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._folders: dict[str, dict[str, str]] = {}
+        self._by_nfc: dict[str, dict[str, str]] = {}
+
+    def __call__(self, folder: str) -> Mapping[str, str]:
+        """A folder, relative to the root, as scan_folder lists it."""
+        if folder not in self._folders:
+            self._folders[folder] = scan_folder(self.root, folder)
+        return self._folders[folder]
+
+    def find(self, path: str) -> str | None:
+        """A path relative to the root as the files have it, where its Unicode form is another; None if none is there."""
+        found = ""
+        for name in path.split("/"):
+            if name not in self(found):
+                if found not in self._by_nfc:
+                    self._by_nfc[found] = {nfc(other): other for other in self(found)}
+                if nfc(name) not in self._by_nfc[found]:
+                    return None
+                name = self._by_nfc[found][nfc(name)]
+            found = f"{found}/{name}" if found else name
+        return found
 
 
 class Entry(NamedTuple):
@@ -32,7 +62,9 @@ class Entry(NamedTuple):
 
     split: str  # one of ALL_SPLITS
     name: str  # relative to the root, as query/0005_c1s1_000001_00.jpg
-    identity: int  # 0 is a distractor; JUNK is junk, or misnamed
+    identity: (
+        int  # DISTRACTOR and JUNK are nobody; one's own labels are numbered from 1; JUNK too if misnamed
+    )
     camera: int  # -1 where it is not known
     iuv: str | None = None  # its IUV map, relative to the root; None where there is none
     misnamed: str | None = None  # what is wrong with the name
@@ -59,6 +91,8 @@ class Dataset:
     default: str = ""  # the protocol where none is given
     expected: Mapping[str, Count] = field(default_factory=dict)
     """The counts of its splits; empty where they are not known."""
+    aside: tuple[str, ...] = ()
+    """Folders that it has and that most protocols do not read."""
 
 
 class Found(NamedTuple):
@@ -68,6 +102,8 @@ class Found(NamedTuple):
     protocol: str
     entries: list[Entry]  # with junk, in any order, IUV maps not looked for; names as the system gives them
     cameras: bool = True  # whether they are known
+    words: Mapping[int, str] = {}  # of identities that are numbered, what they are called
+    camera_words: Mapping[int, str] = {}  # the same of cameras
 
 
 class Layout(Protocol):
@@ -92,6 +128,8 @@ class Listing:
     protocol: str  # in full, also where it is the default
     cameras: bool  # whether they are known; if not, those of query and gallery differ
     junk: int  # images left out
+    remarks: list[str] = field(compare=False)
+    """What a user should know beside the counts, see summary.listing_remarks."""
 
     def count(self, split: str) -> Count:
         """The images of a split that are not misnamed, and their identities."""
@@ -107,7 +145,7 @@ class Listing:
             lines.append(f"{self.root} is named as {self.dataset.name}; {'; '.join(texts)}")
         if not self.cameras:
             lines.append(f"{self.root}: {NO_CAMERAS}")
-        return lines
+        return lines + [f"{self.root}: {remark}" for remark in self.remarks]
 
 
 def different_counts(
@@ -149,16 +187,13 @@ def scan_folder(root: Path, folder: str) -> dict[str, str]:
         raise DSAError(f"{root / folder}: cannot be listed: {error.strerror}") from error
 
 
-def image_names(names: Iterable[str]) -> list[str]:
-    """The names of images, by their suffix, sorted. Names that begin with a dot are not."""
-    suffix = (name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
-    return sorted(name for name in suffix if not name.startswith("."))
-
-
 def check_not_empty(root: Path, folder: str, found: Sequence[object]) -> None:
     """Raise DSAError where a split's folder is there but holds no image."""
-    if not found and os.path.lexists(root / folder):
-        raise DSAError(f"{root / folder}: no images in this folder (expected *.jpg or *.png)")
+    if found or not os.path.lexists(root / folder):
+        return
+    deeper = next((files for files in walk(root / folder) if files.images), None)
+    hint = f"; there are some in {root / folder / deeper.folder}: move them here" if deeper else ""
+    raise DSAError(f"{root / folder}: no images in this folder (expected *.jpg, *.png or the like){hint}")
 
 
 def _stamp(file: os.DirEntry) -> str:

@@ -1,4 +1,4 @@
-"""One's own data, listed in a CSV file: an image's identity is in its line, any word.
+"""One's own data, listed in a CSV file: an image's identity is in its line, any word; -1 is junk, 0 a distractor.
 
     ROOT/data.csv               the header file,identity,split or file,identity,split,camera, and a line for
                                 each image: its path below ROOT, any word, train, query or gallery, any word
@@ -50,7 +50,10 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
         images[name] = LabelledFile(SPLIT_NAMES[row["split"]], name, row["identity"], row.get("camera"))
     if not images:
         raise DSAError(f"{path}: it lists no images")
-    return Found(DATASET, "", *number_labels(list(images.values())))
+    try:
+        return number_labels(DATASET, list(images.values()))
+    except DSAError as error:
+        raise DSAError(f"{path}, column identity: {error}") from error
 
 
 def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -60,8 +63,9 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             for cells in reader:
-                if cells:
-                    lines.append((reader.line_num, [cell.strip() for cell in cells]))
+                cells = [cell.strip() for cell in cells]
+                if any(cells):  # Excel leaves lines of commas alone
+                    lines.append((reader.line_num, cells))
     except csv.Error as error:
         raise DSAError(f"{path}: line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
@@ -82,7 +86,7 @@ def _check_file(file: str, scan: Scan, where: str) -> str:
     path = PurePosixPath(file)
     if path.is_absolute() or ".." in path.parts or "\0" in file:
         raise DSAError(f"{where}, column file: must be a path inside the data set's folder, not {file!r}")
-    folder = "" if path.parent == PurePosixPath(".") else str(path.parent)
-    if path.name not in scan(folder):
+    found = scan.find(str(path))
+    if found is None:
         raise DSAError(f"{where}, column file: {file}: no such file")
-    return str(path)
+    return found

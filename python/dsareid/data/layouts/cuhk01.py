@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsareid.data.folders import image_names
 from dsareid.data.layouts.base import (
     GALLERY,
     JUNK,
@@ -26,7 +27,6 @@ from dsareid.data.layouts.base import (
     Found,
     Scan,
     check_not_empty,
-    image_names,
     unknown_protocol,
 )
 from dsareid.ground.errors import DSAError

@@ -1,4 +1,4 @@
-"""One's own data in identity folders: an image's identity is its folder, any word.
+"""One's own data in identity folders: an image's identity is its folder, any word; -1 is junk, 0 a distractor.
 
     ROOT/train/anna/1.jpg       a folder for each identity, in train, query and gallery
 
@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from dsareid.data.folders import image_names, is_hidden
 from dsareid.data.layouts.base import (
     JUNK,
     OWN_DATA,
@@ -18,10 +19,10 @@ from dsareid.data.layouts.base import (
     Found,
     Scan,
     check_not_empty,
-    image_names,
     unknown_protocol,
 )
 from dsareid.data.layouts.own_labels import SPLIT_NAMES, LabelledFile, number_labels
+from dsareid.ground.errors import DSAError
 
 DATASET = Dataset(OWN_DATA, "train, query, gallery; a folder for each identity, as train/anna/1.jpg")
 _CAMERA = re.compile(r"_c(\d{1,9})(?!\d)|^c(\d{1,9})_")
@@ -46,7 +47,7 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
         found = [
             LabelledFile(split, f"{folder}/{identity}/{name}", identity, _camera(name))
             for identity in sorted(scan(folder))
-            if not identity.startswith(".") and (root / folder / identity).is_dir()
+            if not is_hidden(identity) and (root / folder / identity).is_dir()
             for name in image_names(scan(f"{folder}/{identity}"))
         ]
         names = [f"{folder}/{name}" for name in image_names(scan(folder)) if (root / folder / name).is_file()]
@@ -55,8 +56,11 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
         check_not_empty(root, folder, [*found, *lost])
         images += found
         strays += lost
-    entries, cameras = number_labels(images)
-    return Found(DATASET, "", entries + strays, cameras)
+    try:
+        numbered = number_labels(DATASET, images)
+    except DSAError as error:
+        raise DSAError(f"{root}: {error}") from error
+    return numbered._replace(entries=numbered.entries + strays)
 
 
 def _camera(file: str) -> str | None:

@@ -13,6 +13,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from dsareid.data.folders import image_names
 from dsareid.data.layouts.base import (
     CSV,
     GALLERY,
@@ -27,7 +28,6 @@ from dsareid.data.layouts.base import (
     Found,
     Scan,
     check_not_empty,
-    image_names,
     unknown_protocol,
 )
 from dsareid.ground.errors import DSAError
@@ -89,7 +89,7 @@ def find_market_images(dataset: Dataset, root: Path, scan: Scan, protocol: str) 
         entries += _distractors(root, scan)
         counted = {split: count for split, count in dataset.expected.items() if split != GALLERY}
         dataset = replace(dataset, expected=counted)
-    return Found(dataset, protocol, entries)
+    return Found(replace(dataset, aside=(MULTI_QUERY, DISTRACTORS, "gt_query")), protocol, entries)
 
 
 def _entry(split: str, file: str) -> Entry:

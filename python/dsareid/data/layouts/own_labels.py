@@ -1,17 +1,21 @@
 """The labels of one's own data: any words, which become numbers.
 
-The same word is the same person in all splits; words become the numbers 1, 2, ... in sorted order. Where
-cameras are not known, those of query and gallery are set to differ, so that nothing is left out.
+The same word is the same person in all splits; words become the numbers 1, 2, ... in sorted order. -1 is junk and 0
+a distractor, as in Market-1501, also as 0000. Where cameras are not known, those of query and gallery are set to
+differ, so that nothing is left out.
 """
 
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN, Entry
+from dsareid.data.folders import nfc
+from dsareid.data.layouts.base import DISTRACTOR, GALLERY, JUNK, QUERY, TRAIN, Dataset, Entry, Found
+from dsareid.ground.errors import DSAError
 
 SPLIT_NAMES = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}  # as users write them
 _UNKNOWN_CAMERA = {TRAIN: 0, QUERY: 0, GALLERY: 1}
+_NUMBER = re.compile("-?[0-9]{1,18}")
 
 
 class LabelledFile(NamedTuple):
@@ -23,29 +27,50 @@ class LabelledFile(NamedTuple):
     camera: str | None  # None where it is not known
 
 
-def number_labels(images: list[LabelledFile]) -> tuple[list[Entry], bool]:
-    """The images with numbers for identities and cameras, and whether cameras are known.
+def canonical_label(word: str) -> str:
+    """The form in which labels are compared: a number without leading zeros, any other word in NFC."""
+    word = nfc(word.strip())
+    return str(int(word)) if _NUMBER.fullmatch(word) else word
 
-    They are where those of query and gallery are; the training does not need them.
+
+def number_labels(dataset: Dataset, images: list[LabelledFile]) -> Found:
+    """The images with numbers for identities and cameras.
+
+    Cameras are known where those of all people in query and gallery are; the training does not need them.
+
+    Raises:
+        DSAError: two ways to write one number, as 1 and 0001: they may be two people.
     """
-    identity = _numbers(image.identity for image in images)
-    known = all(image.camera is not None for image in images if image.split != TRAIN)
-    words = {image.camera for image in images if image.camera is not None}
-    camera = _camera_numbers(words) if known else {}
-    entries = [
-        Entry(x.split, x.name, identity[x.identity], camera.get(x.camera or "", _UNKNOWN_CAMERA[x.split]))
-        for x in images
-    ]
-    return entries, known
+    identity = _identity_numbers(image.identity for image in images)
+    people = [image for image in images if identity[image.identity] > 0]
+    known = all(image.camera is not None for image in people if image.split != TRAIN)
+    camera = _camera_numbers({nfc(x.camera) for x in images if x.camera is not None}) if known else {}
+    entries = []
+    for image in images:
+        number = identity[image.identity]
+        unknown = -1 if known and number <= 0 else _UNKNOWN_CAMERA[image.split]
+        entries.append(Entry(image.split, image.name, number, camera.get(nfc(image.camera or ""), unknown)))
+    words = {number: canonical_label(word) for word, number in identity.items()}
+    return Found(dataset, "", entries, known, words, {number: word for word, number in camera.items()})
 
 
-def _numbers(words: Iterable[str]) -> dict[str, int]:
-    """Each word's number: 1, 2, ... in sorted order."""
-    return {word: number for number, word in enumerate(sorted(set(words)), 1)}
+def _identity_numbers(words: Iterable[str]) -> dict[str, int]:
+    """Each word's number."""
+    canonical = {word: canonical_label(word) for word in set(words)}
+    nobody = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}
+    people = {nfc(word): label for word, label in canonical.items() if label not in nobody}
+    first: dict[str, str] = {}
+    for word in sorted(people):
+        if (other := first.setdefault(people[word], word)) != word:
+            raise DSAError(
+                f"the identities {other} and {word} are one number: write that person alike everywhere"
+            )
+    numbers = {people[word]: number for number, word in enumerate(sorted(people), 1)} | nobody
+    return {word: numbers[label] for word, label in canonical.items()}
 
 
 def _camera_numbers(words: set[str]) -> dict[str, int]:
-    """The words themselves where all are numbers, else as _numbers."""
+    """The words themselves where all are numbers, else 1, 2, ... in sorted order."""
     if all(re.fullmatch("[0-9]{1,9}", word) for word in words):
         return {word: int(word) for word in words}
-    return _numbers(words)
+    return {word: number for number, word in enumerate(sorted(words), 1)}

@@ -1,0 +1,48 @@
+"""Which queries can be found at all: those of whom the gallery has an image of another camera."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+SAME_CAMERA_RULE = (
+    "the same-camera rule removes gallery images of the query's person and camera; where cameras are not known, list "
+    "the images in data.csv without the column camera, and the rule is off"
+)
+
+
+def matched_of(matched: int, queries: int) -> str:
+    """The sentence that stands beside a table of which some queries are no part."""
+    return f"{matched:,} of {queries:,} queries have a match"
+
+
+class Matches(NamedTuple):
+    """How many queries have a match, and why the others have none."""
+
+    queries: int
+    matched: int
+    own_camera: int  # queries of whom the gallery has images of their own camera alone
+    absent: int  # queries of whom it has none
+
+    def note(self) -> str:
+        """What to say of it, "3 of 24 queries have a match: ..."; empty where all have one."""
+        if self.matched == self.queries:
+            return ""
+        why = []
+        if self.absent:
+            why.append(f"{self.absent:,} show people who are not in the gallery")
+        if self.own_camera:
+            why.append(
+                f"{self.own_camera:,} show people of whom it has images of the query's own camera alone "
+                f"({SAME_CAMERA_RULE})"
+            )
+        return f"{matched_of(self.matched, self.queries)}: {', '.join(why)}"
+
+
+def count_matches(queries: Iterable[tuple[int, int]], gallery: Iterable[tuple[int, int]]) -> Matches:
+    """Count them, by identity and camera of each image."""
+    cameras: dict[int, set[int]] = {}
+    for identity, camera in gallery:
+        cameras.setdefault(identity, set()).add(camera)
+    listed = list(queries)
+    absent = sum(identity not in cameras for identity, _ in listed)
+    matched = sum(bool(cameras.get(identity, set()) - {camera}) for identity, camera in listed)
+    return Matches(len(listed), matched, len(listed) - matched - absent, absent)
