@@ -34,4 +34,4 @@ def command(
         run, data, features, batch_size=batch_size, device=device, protocol=protocol, rerank=rerank
     )
     if found:
-        print(format_table([*found.rows, *found.baselines]))
+        print("\n".join([format_table([*found.rows, *found.baselines]), *found.notes]))

@@ -17,9 +17,10 @@ def command(
 ) -> None:
     """mAP and rank-1/5/10 of the features of queries and a gallery, beside chance.
 
-    Identities and cameras are those in images.csv of both folders. Gallery images of the query's identity and
-    camera are removed, and so is junk, identity -1. The gallery need not fit into memory: it is read from the
-    disk once for every 128 queries, or somewhat more or fewer.
+    Identities and cameras are those in images.csv of both folders: any words, the same word is the same
+    person. Gallery images of the query's identity and camera are removed, and so is junk, identity -1; 0 is a
+    distractor. The gallery need not fit into memory: it is read from the disk once for every 128 queries, or
+    somewhat more or fewer.
 
     Args:
         query: A folder that extract wrote.
@@ -34,4 +35,5 @@ def command(
     if max_rank < 1:
         raise DSAError(f"`max_rank` must be at least 1, not {max_rank}")
     ranks = [*(rank for rank in RANKS if rank < max_rank), max_rank]
-    print(format_table(rank_folders(query, gallery, max_rank=max_rank, rerank=rerank), ranks))
+    found = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
+    print("\n".join([format_table(found.rows, ranks), *found.notes]))

@@ -1,8 +1,8 @@
 """Which files below a folder are images: one rule for every command.
 
-Links to folders are followed. Hidden files and folders, and those that systems put beside pictures (thumbnails,
-what a Mac packs into a zip), are passed over. Names are compared in Unicode's form NFC, as `é` comes in two forms,
-one of them from Macs; files keep the names that they have.
+Links to folders are followed. Hidden files and folders, and those that systems put beside pictures
+(thumbnails, what a Mac packs into a zip), are passed over. Names are compared in Unicode's form NFC, as `é`
+comes in two forms, one of them from Macs; files keep the names that they have.
 """
 
 import os

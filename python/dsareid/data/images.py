@@ -1,8 +1,8 @@
 """Reading pictures: which files are pictures, and how they are turned upright.
 
-Cameras and phones store a picture as the sensor lay, with the turn that makes it upright in its EXIF data. Every
-reader here makes that turn, as viewers, OpenCV and detectron2 do: a map that DensePose made of such a file is of
-the upright picture.
+Cameras and phones store a picture as the sensor lay, with the turn that makes it upright in its EXIF data.
+Every reader here makes that turn, as viewers, OpenCV and detectron2 do: a map that DensePose made of such a
+file is of the upright picture.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from dsareid.ground.errors import DSAError
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (
     ".bmp",
-    *(".jpg", ".jpeg", ".jpe", ".jfif"),
+    *(".jpeg", ".jpg", ".jpe", ".jfif"),
     *(".png", ".apng"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
     *(".tif", ".tiff"),
@@ -68,7 +68,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def orientation(path: str | os.PathLike) -> int:
-    """The turn that a file's EXIF data asks for, 1..8 as EXIF numbers them; 1, upright as stored, where there is none.
+    """The turn that a file's EXIF data asks for, 1..8 as EXIF numbers them; 1 is none, also without such data.
 
     Raises:
         DSAError: as image_size.

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 SAME_CAMERA_RULE = (
-    "the same-camera rule removes gallery images of the query's person and camera; where cameras are not known, list "
-    "the images in data.csv without the column camera, and the rule is off"
+    "the same-camera rule removes gallery images of the query's person and camera; where cameras are not "
+    "known, list the images in data.csv without the column camera, and the rule is off"
 )
 
 
 def matched_of(matched: int, queries: int) -> str:
     """The sentence that stands beside a table of which some queries are no part."""
-    return f"{matched:,} of {queries:,} queries have a match"
+    return f"{matched:,} of {queries:,} queries have a match" if matched else "no query has a match"
 
 
 class Matches(NamedTuple):

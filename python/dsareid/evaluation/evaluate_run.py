@@ -8,9 +8,11 @@ from torch import Tensor
 
 from dsareid.data.layouts.base import GALLERY, QUERY
 from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
+from dsareid.data.matches import count_matches
 from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Split, Store
 from dsareid.evaluation.baselines import colour_histograms
+from dsareid.evaluation.copies import copied_pictures, copies_note
 from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking, RankResult, chance
 from dsareid.evaluation.rerank import k_reciprocal
@@ -85,6 +87,9 @@ def evaluate(
         query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
         try:
             labels = ranking_labels(query, gallery)
+            matches = count_matches(*labels.pairs())
+            if not matches.matched:
+                raise DSAError(f"{root}: {matches.note()}")
             by_chance = chance(labels)
         except ValueError as error:
             raise DSAError(f"{root}: {error}") from error
@@ -109,6 +114,7 @@ def evaluate(
             queries=len(result.queries),
             skipped=result.skipped,
             gallery=len(gallery),
+            notes=list(filter(None, [matches.note(), _copies_note(query, gallery, labels)])),
             rows=[_row(name, each) for name, each in results.items()],
             baselines=[
                 _row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
@@ -119,6 +125,10 @@ def evaluate(
         )
         loaded.folder.write_evaluation(found, loaded.data)
         return found
+
+
+def _copies_note(query: Split, gallery: Split, labels: Labels) -> str:
+    return copies_note(copied_pictures(query, gallery, labels), len(query))
 
 
 def _row(name: str, result: RankResult) -> Row:

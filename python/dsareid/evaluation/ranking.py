@@ -22,7 +22,10 @@ from dsareid.evaluation.arguments import check_labels, check_positive
 from dsareid.evaluation.distances import Distances, FeatureDistances, MatrixDistances, tile_of
 from dsareid.evaluation.nearest import smallest
 
-_NO_MATCH = "no query has a match: no image in the gallery has the identity of a query and another camera"
+_NO_MATCH = (
+    "no query has a match: no image in the gallery has the identity of a query and another camera, and the "
+    "same-camera rule removes those of the query's own"
+)
 
 
 class Labels(NamedTuple):
@@ -32,6 +35,11 @@ class Labels(NamedTuple):
     gallery_ids: Tensor  # [G]
     query_cams: Tensor  # [Q]
     gallery_cams: Tensor  # [G]
+
+    def pairs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Identity and camera of each query, and of each gallery image."""
+        query = zip(self.query_ids.tolist(), self.query_cams.tolist())
+        return list(query), list(zip(self.gallery_ids.tolist(), self.gallery_cams.tolist()))
 
 
 @dataclass(frozen=True)

@@ -24,18 +24,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.folders import image_names
+from dsareid.data.folders import find_images, some_names
+from dsareid.data.labels import NOT_KNOWN, image_labels
 from dsareid.data.store.format import npy_header
 from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder
 from dsareid.ground.machine import cores
 from dsareid.inference.embedder import BATCH_SIZE, BATCHES_AHEAD, Embedder, check_batch_size, embed
 from dsareid.inference.feature_folder import (
     FEATURES,
     HEADER,
+    IMAGES,
     FeatureFolderInfo,
-    labels_in_name,
     open_features,
     write_index,
 )
@@ -72,8 +73,8 @@ def extract(
 
     Args:
         model, device, trust: as for embed().
-        images: a folder; .jpg, .jpeg, .png and .bmp in it and in all folders below, in the order of their
-            names.
+        images: a folder; the images in it and in all folders below, in the order of their names. Their
+            identities and cameras are those of image_labels.
         out: the folder to make, or one that an earlier call for the same model and images has begun.
         batch_size: images at a time.
         skip_broken: leave out images that cannot be read, and list them, instead of raising.
@@ -87,7 +88,11 @@ def extract(
     chosen = own_device(choose_device(device))
     with join_group(chosen) as group:
         embedder = embed(model, device if group.alone else str(chosen), trust=trust)
-        files = find_images(images)
+        files, others = find_images(images)
+        if others:
+            logger.warning(
+                f"{images}: files that are no images by their names are left out{some_names(others)}"
+            )
         plan = _plan(embedder, images, files)
         with group.rank_0_first():
             _begin(out, plan)
@@ -101,24 +106,6 @@ def extract(
         return Extracted(len(found), found.features.shape[1], found.model, _skipped_files(out), already)
 
 
-def find_images(folder: Path) -> list[str]:
-    """All images below a folder, relative to it, sorted.
-
-    Raises:
-        DSAError: no folder, one that cannot be listed, no image in it.
-    """
-    found = []
-
-    def fail(error: OSError) -> None:
-        raise DSAError(f"{error.filename}: cannot be listed: {error.strerror}") from error
-
-    for place, _, names in os.walk(folder, onerror=fail):
-        found += [os.path.relpath(os.path.join(place, name), folder) for name in image_names(names)]
-    if not found:
-        raise DSAError(f"{folder}: no images in it or below (.jpg, .jpeg, .png, .bmp)")
-    return sorted(found)
-
-
 # ---- the plan ----
 
 
@@ -126,10 +113,9 @@ def _plan(embedder: Embedder, images: Path, files: list[str]) -> dict[str, Any]:
     """What a call is about. The parts of a call with another plan are of no use to it."""
     digest = hashlib.sha256()
     for file in files:
-        status = os.stat(images / file)
-        digest.update(b"%s\0%d %d\n" % (os.fsencode(file), status.st_size, status.st_mtime_ns))
+        digest.update(b"%s\0%s\n" % (os.fsencode(file), _stamp(images / file)))
     return {
-        "version": 1,
+        "version": 2,
         "model": embedder.model,
         "precision": embedder.settings.precision,
         "dimension": embedder.dimension,
@@ -137,6 +123,14 @@ def _plan(embedder: Embedder, images: Path, files: list[str]) -> dict[str, Any]:
         "list": digest.hexdigest(),
         "part": PART,
     }
+
+
+def _stamp(path: Path) -> bytes:
+    try:
+        status = os.stat(path)
+    except OSError:  # a dangling link: reading it will say so
+        return b"unreadable"
+    return b"%d %d" % (status.st_size, status.st_mtime_ns)
 
 
 def _begin(out: Path, plan: dict[str, Any]) -> None:
@@ -284,7 +278,13 @@ def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
             images=plan["images"],
             features=f"f of the MF-Stream, {plan['precision']}",
         )
-        write_index(out, info, ((file, *labels_in_name(file)) for file in kept))
+        labels = image_labels(Path(plan["images"]), kept)
+        if unknown := labels.count(NOT_KNOWN):
+            logger.warning(
+                f"{out / IMAGES}: identity and camera of {unknown:,} of {len(kept):,} images are not known, "
+                f"the first {kept[labels.index(NOT_KNOWN)]}: fill in these columns to rank them"
+            )
+        write_index(out, info, kept, labels)
     shutil.rmtree(out / PARTS, ignore_errors=True)
 
 

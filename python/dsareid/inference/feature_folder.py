@@ -1,7 +1,7 @@
 """A folder of features: what images are matched by, kept for ranking and searching.
 
     OUT/features.npy     float32 [N, D], an image a row; mapped into memory, never read whole
-    OUT/images.csv       file,identity,camera, a line for each row; empty where they are not known
+    OUT/images.csv       file,identity,camera, a line for each row; any words, empty where they are not known
     OUT/features.json    which model made them, how many there are, from which folder; written last
 
 `dsareid extract` writes one; write_features makes one of arrays that are there already.
@@ -10,24 +10,30 @@
 import csv
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from dsareid.data.layouts.market_naming import NAME
+from dsareid.data.labels import ImageLabel, label_in_name
+from dsareid.data.layouts.base import JUNK
+from dsareid.data.layouts.own_labels import canonical_label
 from dsareid.data.store.format import npy_header
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, make_folder
 
 FEATURES, IMAGES, HEADER = "features.npy", "images.csv", "features.json"
-UNKNOWN = -2
-"""In place of an identity or a camera that is not known: -1 is Market-1501's junk, 0 a distractor."""
-
 _COLUMNS = ["file", "identity", "camera"]
+
+
+def _check_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    return value
 
 
 class FeatureFolderInfo(BaseModel):
@@ -41,8 +47,8 @@ class FeatureFolderInfo(BaseModel):
     """The identity of the model: features of two models cannot be compared."""
     count: Annotated[int, Field(ge=1, lt=1 << 40)]
     dimension: Annotated[int, Field(ge=1, lt=1 << 24)]
-    images: str
-    """The folder that `file` is relative to."""
+    images: Annotated[Any, AfterValidator(_check_text)]
+    """The folder that `file` is relative to, a str. Pydantic's own would refuse a name that is not UTF-8."""
     features: str
     """What they are, for people."""
 
@@ -55,8 +61,7 @@ class FeatureFolder:
     model: str
     features: np.ndarray = field(repr=False)  # float32 [N, D], mapped, read-only
     files: list[str] = field(repr=False)  # N, relative to `images`
-    ids: np.ndarray = field(repr=False)  # int64 [N]; 0 is a distractor, -1 junk, UNKNOWN not known
-    cams: np.ndarray = field(repr=False)  # int64 [N]; UNKNOWN where it is not known
+    labels: list[ImageLabel] = field(repr=False)  # N
     images: Path
     """The folder of the images, as it was when they were read."""
 
@@ -73,8 +78,8 @@ def open_features(folder: str | os.PathLike) -> FeatureFolder:
     folder = Path(folder)
     info = _read_info(folder)
     features = _map(folder / FEATURES, info)
-    files, ids, cams = _read_images(folder / IMAGES, info.count)
-    return FeatureFolder(folder, info.model, features, files, ids, cams, Path(info.images))
+    files, labels = _read_images(folder / IMAGES, info.count)
+    return FeatureFolder(folder, info.model, features, files, labels, Path(info.images))
 
 
 def check_same_model(a: FeatureFolder, b: FeatureFolder) -> None:
@@ -95,8 +100,8 @@ def write_features(
     *,
     model: str,
     images: str | os.PathLike = "",
-    ids: Sequence[int] | None = None,
-    cams: Sequence[int] | None = None,
+    ids: Sequence[int | str | None] | None = None,
+    cams: Sequence[int | str | None] | None = None,
     described: str = "",
 ) -> None:
     """Make a folder of features of an array.
@@ -106,7 +111,8 @@ def write_features(
         features: float32 [N, D].
         files: N names, relative to `images`.
         model: any text that stands for what made the features.
-        ids, cams: N each; UNKNOWN where they are not known; default: as the files' names say.
+        ids, cams: N each, numbers or words, None where they are not known; -1 is junk, 0 a distractor.
+            Default: as the files' names say.
         described: what the features are, for people.
 
     Raises:
@@ -118,9 +124,9 @@ def write_features(
         raise DSAError(f"{folder}: holds features already; choose another folder")
     if features.dtype != np.float32 or features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"features must be float32 [N, D], not {features.dtype} {list(features.shape)}")
-    labels = [labels_in_name(file) for file in files]
-    ids = [identity for identity, _ in labels] if ids is None else ids
-    cams = [camera for _, camera in labels] if cams is None else cams
+    labels = [label_in_name(file) for file in files]
+    ids = [label.identity for label in labels] if ids is None else ids
+    cams = [label.camera for label in labels] if cams is None else cams
     for name, values in (("files", files), ("ids", ids), ("cams", cams)):
         if len(values) != len(features):
             raise ValueError(f"{name} must be {len(features)} long, as features are, not {len(values)}")
@@ -130,14 +136,17 @@ def write_features(
     info = FeatureFolderInfo(
         model=model, count=count, dimension=dimension, images=str(images), features=described
     )
-    write_index(folder, info, zip(files, ids, cams))
+    words = (tuple(None if x is None else str(x) for x in pair) for pair in zip(ids, cams))
+    write_index(folder, info, files, (ImageLabel(*pair) for pair in words))
 
 
-def write_index(folder: Path, info: FeatureFolderInfo, images: Iterable[tuple[str, int, int]]) -> None:
+def write_index(
+    folder: Path, info: FeatureFolderInfo, files: Iterable[str], labels: Iterable[ImageLabel]
+) -> None:
     """Write images.csv and, last of all, features.json of a folder whose features.npy is there.
 
     Args:
-        images: file, identity and camera of each row; UNKNOWN where they are not known.
+        files, labels: the image of each row, and its label.
 
     Raises:
         DSAError: they cannot be written.
@@ -146,22 +155,15 @@ def write_index(folder: Path, info: FeatureFolderInfo, images: Iterable[tuple[st
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
-            for name, *labels in images:
-                writer.writerow([name, *("" if label == UNKNOWN else int(label) for label in labels)])
+            writer.writerows((name, *(word or "" for word in label)) for name, label in zip(files, labels))
     with atomic_path(folder / HEADER) as temporary:
         temporary.write_text(json.dumps(info.model_dump(), indent=1) + "\n", encoding="utf-8")
-
-
-def labels_in_name(file: str) -> tuple[int, int]:
-    """Identity and camera by a file's name as Market-1501 has it, 0002_c1s1_000451_03.jpg; else UNKNOWN."""
-    match = NAME.match(os.path.basename(file))
-    return (int(match[1]), int(match[2])) if match else (UNKNOWN, UNKNOWN)
 
 
 def _read_info(folder: Path) -> FeatureFolderInfo:
     path = folder / HEADER
     try:
-        return FeatureFolderInfo.model_validate_json(path.read_bytes())
+        return FeatureFolderInfo.model_validate(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DSAError(
             f"{folder}: not a folder of features: there is no {HEADER} in it; dsareid extract writes one"
@@ -170,6 +172,8 @@ def _read_info(folder: Path) -> FeatureFolderInfo:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise DSAError(f"{path}: not what dsareid extract writes: {first_problem(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise DSAError(f"{path}: not what dsareid extract writes: not readable as JSON") from error
 
 
 def _map(path: Path, info: FeatureFolderInfo) -> np.ndarray:
@@ -193,25 +197,24 @@ def _map(path: Path, info: FeatureFolderInfo) -> np.ndarray:
     )
 
 
-def _read_images(path: Path, count: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The columns of images.csv."""
+def _read_images(path: Path, count: int) -> tuple[list[str], list[ImageLabel]]:
+    """The files and labels of images.csv."""
     files: list[str] = []
-    ids, cams = np.full(count, UNKNOWN, np.int64), np.full(count, UNKNOWN, np.int64)
+    labels: list[ImageLabel] = []
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)
             if (columns := next(reader, [])) != _COLUMNS:
                 expected, found = ",".join(_COLUMNS), ",".join(columns)[:80]
                 raise DSAError(f"{path}: the first line must be {expected}, not {found!r}")
-            for row in reader:
+            for row in filter(any, reader):  # Excel leaves lines of commas alone
                 if len(files) == count:
                     raise DSAError(f"{path}: more than the {count:,} images that {HEADER} says")
                 where = f"{path}, line {reader.line_num}"
                 if len(row) != 3 or not row[0]:
                     raise DSAError(f"{where}: expected file,identity,camera, not {','.join(row)[:80]!r}")
-                for column, values, text in zip(_COLUMNS[1:], (ids, cams), row[1:]):
-                    values[len(files)] = _label(where, column, text)
                 files.append(row[0])
+                labels.append(ImageLabel(*(_word(where, *cell) for cell in zip(_COLUMNS[1:], row[1:]))))
     except FileNotFoundError as error:
         raise DSAError(f"{path}: this file of the features is missing") from error
     except OSError as error:
@@ -220,10 +223,14 @@ def _read_images(path: Path, count: int) -> tuple[list[str], np.ndarray, np.ndar
         raise DSAError(f"{path}: not readable as CSV: {error}") from error
     if len(files) != count:
         raise DSAError(f"{path}: {len(files):,} images, but {HEADER} says {count:,}")
-    return files, ids, cams
+    return files, labels
 
 
-def _label(where: str, column: str, text: str) -> int:
-    if text and not (text.removeprefix("-").isdecimal() and len(text) < 19 and int(text) >= -1):
-        raise DSAError(f"{where}: the {column} must be a number, at least -1, or empty, not {text[:40]!r}")
-    return int(text) if text else UNKNOWN
+def _word(where: str, column: str, text: str) -> str | None:
+    """A label; None where the cell is empty. Each is in memory once."""
+    word = canonical_label(text)
+    if word.startswith("-") and word[1:].isdecimal() and word != str(JUNK):
+        raise DSAError(
+            f"{where}: the {column} must be a word, a number of at least -1, or empty, not {text[:40]!r}"
+        )
+    return sys.intern(word) or None

@@ -1,24 +1,32 @@
 """`dsareid rank`: how well the features of one folder find their identities in another."""
 
 import os
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dsareid.data.layouts.base import JUNK
+from dsareid.data.layouts.base import DISTRACTOR, JUNK, NO_CAMERAS
+from dsareid.data.matches import count_matches
+from dsareid.evaluation.copies import copied_features, copies_note
 from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking
 from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.ground.errors import DSAError
-from dsareid.inference.feature_folder import (
-    IMAGES,
-    UNKNOWN,
-    FeatureFolder,
-    check_same_model,
-    open_features,
-)
+from dsareid.inference.feature_folder import IMAGES, FeatureFolder, check_same_model, open_features
 from dsareid.runs.records import RANKS, Row
+
+NOBODY = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}  # labels that are no person's
+
+
+class RankedFolders(NamedTuple):
+    """What rank_folders found."""
+
+    rows: list[Row]
+    """Of a table: the features re-ranked, if asked for, the features, and chance."""
+    notes: list[str]
+    """What stands beside the table."""
 
 
 def rank_folders(
@@ -27,7 +35,7 @@ def rank_folders(
     *,
     max_rank: int = 10,
     rerank: bool = False,
-) -> list[Row]:
+) -> RankedFolders:
     """Ranks the gallery for every query.
 
     Args:
@@ -35,9 +43,6 @@ def rank_folders(
         gallery: Another one, of the same model. It is read from the disk in blocks.
         max_rank: How far the CMC goes, or 10 if that is more.
         rerank: Also by the re-ranked distances, for which all features must fit into memory.
-
-    Returns:
-        Rows of a table: the features re-ranked, if asked for, the features, and chance.
 
     Raises:
         DSAError: a folder is no folder of features, the two are of different models, an identity or a camera
@@ -51,37 +56,74 @@ def rank_folders(
         raise DSAError(f"{query} and {gallery} cannot be ranked: {error}") from error
 
 
-def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: bool) -> list[Row]:
-    queries, query_ids, query_cams = _without_junk(query)
-    ids, cams = _labels(gallery)
+def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: bool) -> RankedFolders:
+    labels, cameras = _numbered(query, gallery)
+    asked, kept = labels.query_ids > 0, labels.gallery_ids != JUNK
+    if not asked.any() or not kept.any():
+        raise DSAError(
+            f"{(gallery if asked.any() else query).path / IMAGES}: every image is junk, identity {JUNK}"
+        )
+    queries = _rows(query, asked)
+    labels = labels._replace(query_ids=labels.query_ids[asked], query_cams=labels.query_cams[asked])
+    matches = count_matches(*labels.pairs())
+    if not matches.matched:
+        raise DSAError(f"{query.path} and {gallery.path}: {matches.note()}")
     # Junk of a large gallery is removed from where it is: the rest is not to be copied.
-    distances = FeatureDistances(queries, gallery.features, removed=ids == JUNK)
-    ranking = Ranking(distances, Labels(query_ids, ids, query_cams, cams))
+    ranking = Ranking(FeatureDistances(queries, gallery.features, removed=~kept), labels)
     results = {"features": ranking.result(max_rank), "chance": ranking.chance(max_rank)}
     if rerank:
-        kept, ids, cams = _without_junk(gallery)
-        reranked = Ranking(k_reciprocal(queries, kept), Labels(query_ids, ids, query_cams, cams))
-        results = {"features, re-ranked": reranked.result(max_rank), **results}
-    return [Row(name=name, mAP=found.mAP, cmc=found.cmc.tolist()) for name, found in results.items()]
-
-
-def _without_junk(folder: FeatureFolder) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Features, identities and cameras of what is to be ranked; mapped as they are where there is no junk."""
-    ids, cams = _labels(folder)
-    kept = ids != JUNK
-    features = folder.features if kept.all() else folder.features[kept.numpy()]
-    return features, ids[kept], cams[kept]
-
-
-def _labels(folder: FeatureFolder) -> tuple[Tensor, Tensor]:
-    """Identities and cameras, int64 [N], all known but the cameras of junk."""
-    unknown = (folder.ids == UNKNOWN) | ((folder.cams == UNKNOWN) & (folder.ids != JUNK))
-    if unknown.any():
-        first = folder.files[int(unknown.argmax())]
-        raise DSAError(
-            f"{folder.path / IMAGES}: identity or camera of {int(unknown.sum()):,} of {len(folder):,} images "
-            f"are not known, the first {first}: fill in these columns to rank them"
+        of_kept = labels._replace(
+            gallery_ids=labels.gallery_ids[kept], gallery_cams=labels.gallery_cams[kept]
         )
-    if (folder.ids == JUNK).all():
-        raise DSAError(f"{folder.path / IMAGES}: every image is junk, identity {JUNK}")
-    return torch.from_numpy(folder.ids), torch.from_numpy(folder.cams)
+        reranked = Ranking(k_reciprocal(queries, _rows(gallery, kept)), of_kept)
+        results = {"features, re-ranked": reranked.result(max_rank), **results}
+    rows = [Row(name=name, mAP=found.mAP, cmc=found.cmc.tolist()) for name, found in results.items()]
+    notes = [
+        "" if cameras else NO_CAMERAS,
+        _distractor_note(query),
+        matches.note(),
+        copies_note(copied_features(queries, gallery.features, labels), len(queries)),
+    ]
+    return RankedFolders(rows, list(filter(None, notes)))
+
+
+def _rows(folder: FeatureFolder, kept: Tensor) -> np.ndarray:
+    """The features that are kept; mapped as they are where all are."""
+    return folder.features if kept.all() else folder.features[kept.numpy()]
+
+
+def _numbered(query: FeatureFolder, gallery: FeatureFolder) -> tuple[Labels, bool]:
+    """The labels of both folders as numbers, the same word the same number, and whether cameras are known.
+
+    Where the camera of nobody is known, those of query and gallery differ, as in `dsareid eval`.
+    """
+    folders = query, gallery
+    known = any(label.camera for folder in folders for label in folder.labels if label.identity not in NOBODY)
+    for folder in folders:
+        _check_known(folder, known)
+    identities: dict[str | None, int] = dict(NOBODY)
+    cameras: dict[str | None, int] = {}
+    ids = [[identities.setdefault(x.identity, len(identities)) for x in folder.labels] for folder in folders]
+    if known:
+        cams = [[cameras.setdefault(x.camera, len(cameras)) for x in folder.labels] for folder in folders]
+    else:
+        cams = [[side] * len(folder) for side, folder in enumerate(folders)]
+    return Labels(*map(torch.tensor, (*ids, *cams))), known
+
+
+def _check_known(folder: FeatureFolder, cameras: bool) -> None:
+    """Raise DSAError where an identity is not known or, if `cameras`, the camera of a person."""
+    unknown = [
+        label.identity is None or (cameras and label.camera is None and label.identity not in NOBODY)
+        for label in folder.labels
+    ]
+    if any(unknown):
+        raise DSAError(
+            f"{folder.path / IMAGES}: identity or camera of {sum(unknown):,} of {len(folder):,} images are "
+            f"not known, the first {folder.files[unknown.index(True)]}: fill in these columns to rank them"
+        )
+
+
+def _distractor_note(query: FeatureFolder) -> str:
+    count = sum(label.identity == str(DISTRACTOR) for label in query.labels)
+    return f"{count:,} queries of identity {DISTRACTOR}, a distractor, are left out" if count else ""

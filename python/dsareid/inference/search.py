@@ -1,7 +1,6 @@
 """`dsareid search`: who in a gallery looks like the person in a query."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +8,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dsareid.data.images import read_image
-from dsareid.data.images import SUFFIXES
+from dsareid.data.folders import find_images, some_names
+from dsareid.data.images import SUFFIXES, read_image
+from dsareid.data.labels import image_labels
+from dsareid.data.layouts.base import DISTRACTOR, JUNK
 from dsareid.evaluation.nearest import nearest
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path
 from dsareid.inference.embedder import Embedder, embed
-from dsareid.inference.extract import find_images
-from dsareid.inference.feature_folder import HEADER, UNKNOWN, labels_in_name, open_features
+from dsareid.inference.feature_folder import HEADER, open_features
 
 PICTURED = 40  # queries in a picture
 
@@ -31,7 +31,7 @@ class Match:
 
     file: Path
     distance: float  # Euclidean, 0..2 of a feature with one half, 0..2.8 of f_G and f_L
-    identity: int  # UNKNOWN where its name does not say
+    identity: str | None  # None where it is not known; else as data.labels has it
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SearchResult:
     """What a search found for one query."""
 
     file: Path
-    identity: int  # UNKNOWN where its name does not say
+    identity: str | None  # as of a Match
     matches: list[Match]  # nearest first
 
 
@@ -69,9 +69,8 @@ def search(
     if count < 1:
         raise DSAError(f"`count` must be at least 1, not {count}")
     embedder, gallery = embed(model, device, trust=trust), Path(gallery)
-    queries, features = _embed_all(embedder, Path(query))
+    queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
-    ids: Sequence[int] | np.ndarray
     if (gallery / HEADER).exists():
         opened = open_features(gallery)
         if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
@@ -79,15 +78,16 @@ def search(
                 f"{gallery}: features of model {opened.model}, but {model} is model {embedder.model}: they "
                 f"cannot be compared; dsareid extract {model} {opened.images} makes others"
             )
-        files, rows, ids = [opened.images / file for file in opened.files], opened.features, opened.ids
+        files, rows = [opened.images / file for file in opened.files], opened.features
+        identities = [label.identity for label in opened.labels]
     else:
-        files, embedded = _embed_all(embedder, gallery)
-        rows, ids = embedded.numpy(), [labels_in_name(file.name)[0] for file in files]
+        files, embedded, identities = _embed_all(embedder, gallery)
+        rows = embedded.numpy()
     distances, places = nearest(features, rows, count)
     found = []
-    for file, near, where in zip(queries, distances.tolist(), places.tolist()):
-        matches = [Match(files[place], distance, int(ids[place])) for distance, place in zip(near, where)]
-        found.append(SearchResult(file, labels_in_name(file.name)[0], matches))
+    for file, identity, near, where in zip(queries, asked, distances.tolist(), places.tolist()):
+        matches = [Match(files[place], distance, identities[place]) for distance, place in zip(near, where)]
+        found.append(SearchResult(file, identity, matches))
     return found
 
 
@@ -95,15 +95,14 @@ def format_list(found: SearchResult) -> str:
     """The rank list of a query as an aligned table."""
     lines = [f"{found.file}{_who(found.identity)}", f"{'rank':>5} {'distance':>9} {'identity':>9}  file"]
     for rank, match in enumerate(found.matches, 1):
-        identity = "" if match.identity == UNKNOWN else match.identity
-        lines.append(f"{rank:>5} {match.distance:>9.4f} {identity:>9}  {match.file}")
+        lines.append(f"{rank:>5} {match.distance:>9.4f} {match.identity or '':>9}  {match.file}")
     return "\n".join(lines)
 
 
 def draw_lists(found: list[SearchResult]) -> Image.Image:
     """Rank lists as a picture: in each row a query at the left, then what was found for it.
 
-    A frame is green where query and match are of one identity, by their names.
+    A frame is green where query and match show one person; distractors and junk are nobody.
 
     Raises:
         DSAError: a gallery image that cannot be read any more.
@@ -117,7 +116,7 @@ def draw_lists(found: list[SearchResult]) -> Image.Image:
         _draw(sheet, _MARGIN, top, one.file, f"query{_who(one.identity)}", "", _INK)
         for column, match in enumerate(one.matches):
             left = 2 * _MARGIN + width + width // 4 + column * (width + _MARGIN)
-            right = one.identity == match.identity != UNKNOWN
+            right = one.identity == match.identity and _is_somebody(match.identity)
             title = f"{column + 1}: {match.distance:.3f}"
             _draw(sheet, left, top, match.file, title, _who(match.identity)[2:], _RIGHT if right else _DIM)
     return sheet
@@ -135,19 +134,34 @@ def write_picture(found: list[SearchResult], out: Path) -> None:
 
 
 def check_picture(out: Path) -> None:
-    """Raise DSAError where a picture cannot be of this name."""
+    """Raise DSAError where a picture cannot be of this name, or not be written there."""
     if out.suffix.lower() not in SUFFIXES:
-        raise DSAError(f"{out}: the name must end in {', '.join(sorted(SUFFIXES))}, not {out.suffix!r}")
+        raise DSAError(f"{out}: the name must end in {', '.join(SUFFIXES)}, not {out.suffix!r}")
+    if not out.parent.is_dir():
+        raise DSAError(f"cannot write {out}: there is no folder {out.parent}")
 
 
-def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor]:
-    """The image of this name or all images below this folder, and their features, float32 [N, D]."""
-    files = [path / name for name in find_images(path)] if path.is_dir() else [path]
-    return files, embedder(files, progress=True)
+def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list[str | None]]:
+    """An image, or all below a folder; their features, float32 [N, D], and their identities."""
+    if path.is_dir():
+        names, others = find_images(path)
+        if others:
+            logger.warning(
+                f"{path}: files that are no images by their names are left out{some_names(others)}"
+            )
+    else:
+        path, names = path.parent, [path.name]
+    files = [path / name for name in names]
+    return files, embedder(files, progress=True), [label.identity for label in image_labels(path, names)]
 
 
-def _who(identity: int) -> str:
-    return "" if identity == UNKNOWN else f", {'distractor' if identity == 0 else f'identity {identity}'}"
+def _is_somebody(identity: str | None) -> bool:
+    return identity not in (None, str(DISTRACTOR), str(JUNK))
+
+
+def _who(identity: str | None) -> str:
+    nobody = {None: "", str(DISTRACTOR): ", distractor", str(JUNK): ", junk"}
+    return nobody.get(identity, f", identity {identity}")
 
 
 def _draw(sheet: Image.Image, left: int, top: int, file: Path, title: str, second: str, frame: str) -> None:

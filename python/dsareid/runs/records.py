@@ -75,6 +75,8 @@ class Evaluation(_Record):
     queries: int
     skipped: int
     """Queries without a match in the gallery, which do not count."""
+    notes: list[str] = []
+    """What stands beside the table, a line each."""
     gallery: int
     rows: Annotated[list[Row], Field(min_length=1)]
     """Rows of the model."""

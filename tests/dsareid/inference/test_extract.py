@@ -21,7 +21,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.inference import extract as extract_module
 from dsareid.inference.embedder import embed
 from dsareid.inference.extract import extract
-from dsareid.inference.feature_folder import UNKNOWN, open_features
+from dsareid.inference.feature_folder import open_features
 from dsareid.runs.folder import load_run
 
 
@@ -83,8 +83,8 @@ def test_features_are_those_of_eval(own_data, tmp_path, size):
         found = open_features(out)
         rows = [found.files.index(name.rpartition("/")[2]) for name in split.names]
         np.testing.assert_allclose(found.features[rows], expected, rtol=0, atol=1e-6)
-        assert found.ids[rows].tolist() == split.ids.tolist()
-        assert found.cams[rows].tolist() == split.cams.tolist()
+        labels = [tuple(map(int, found.labels[row])) for row in rows]
+        assert labels == list(zip(split.ids.tolist(), split.cams.tolist()))
 
 
 def test_what_is_written(run, images, tmp_path, capsys):
@@ -101,7 +101,7 @@ def test_what_is_written(run, images, tmp_path, capsys):
     found = open_features(tmp_path / "out")
     assert found.files == sorted(found.files) and len(found.files) == 11
     assert found.images == images.absolute() and found.model == model
-    assert found.ids[found.files.index("photo of a friend.JPG")] == UNKNOWN
+    assert found.labels[found.files.index("photo of a friend.JPG")] == (None, None)
     with (tmp_path / "out/images.csv").open(newline="") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     assert rows["more/yet more/0002_c3s1_000001_00.png"]["identity"] == "2"

@@ -6,26 +6,26 @@ import torch
 
 from dsareid.commands.main import main
 from dsareid.evaluation import Labels, Ranking, chance, k_reciprocal, rank
-from dsareid.inference.feature_folder import UNKNOWN, write_features
+from dsareid.inference.feature_folder import write_features
 
 
 def make_folder(path, seed, count, cams, ids=None, model="net", cameras=None):
     """A folder of `count` features, those of an identity near each other; returns features, ids and cams."""
     draw = np.random.default_rng(seed)
-    ids = draw.integers(0, 6, count) if ids is None else np.asarray(ids)
+    ids = draw.integers(1, 7, count) if ids is None else np.asarray(ids)
     cameras = draw.integers(1, cams + 1, count) if cameras is None else cameras
     centres = np.random.default_rng(99).normal(size=(7, 8))
     features = (centres[ids] + draw.normal(size=(count, 8))).astype(np.float32)
     files = [f"{i}.png" for i in range(count)]
     write_features(path, features, files, model=model, ids=ids.tolist(), cams=list(cameras))
-    return (torch.from_numpy(x) for x in (features, ids, np.asarray(cameras)))
+    return (torch.from_numpy(np.asarray(x)) for x in (features, ids, [camera or 0 for camera in cameras]))
 
 
 @pytest.fixture
 def folders(tmp_path):
     """Query, gallery, and what `rank` takes of them; a third of the gallery is junk."""
     query, query_ids, query_cams = make_folder(tmp_path / "query", 1, 12, 3)
-    junk_or_not = np.where(np.arange(60) % 3, np.random.default_rng(5).integers(0, 6, 60), -1)
+    junk_or_not = np.where(np.arange(60) % 3, np.random.default_rng(5).integers(1, 7, 60), -1)
     gallery, ids, cams = make_folder(tmp_path / "gallery", 2, 60, 3, junk_or_not)
     kept = ids != -1
     case = query, gallery[kept], query_ids, ids[kept], query_cams, cams[kept]
@@ -99,7 +99,7 @@ def test_two_models(folders, tmp_path, capsys):
 @pytest.mark.parametrize("column", ["identity", "camera"])
 def test_labels_that_are_missing(folders, tmp_path, capsys, column):
     labels = {"identity": dict(ids=[1, -1]), "camera": dict(ids=[1, 2])}[column]
-    cameras = [1, UNKNOWN] if column == "camera" else [1, 1]
+    cameras = [1, None] if column == "camera" else [1, 1]
     make_folder(tmp_path / "unknown", 4, 2, 2, cameras=cameras, **labels)
     csv = tmp_path / "unknown/images.csv"
     if column == "identity":
@@ -120,7 +120,7 @@ def test_features_that_are_not_finite(folders, capsys):
 
 
 def test_no_match_and_nothing_but_junk(folders, tmp_path, capsys):
-    make_folder(tmp_path / "strangers", 5, 5, 2, ids=[6] * 5)
+    make_folder(tmp_path / "strangers", 5, 5, 2, ids=[0] * 5)
     assert "no query has a match" in fails(capsys, folders[0], tmp_path / "strangers")
     make_folder(tmp_path / "junk", 5, 5, 2, ids=[-1] * 5)
     assert "every image is junk" in fails(capsys, tmp_path / "junk", folders[1])

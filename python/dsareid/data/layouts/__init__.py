@@ -109,8 +109,8 @@ def find_labels(root: Path, names: Iterable[str]) -> dict[str, tuple[str, str | 
         names: of images, relative to it.
 
     Returns:
-        For each image that the data set lists, by any of its protocols: the identity, as a word ("-1" is junk, "0"
-        a distractor), and the camera, None where it is not known.
+        For each image that the data set lists, by any of its protocols: the identity, as a word ("-1" is
+        junk, "0" a distractor), and the camera, None where it is not known.
 
     Raises:
         DSAError: a data set whose files cannot be listed.

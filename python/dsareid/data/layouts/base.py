@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dsareid.data.folders import nfc, walk
-from dsareid.data.matches import count_matches
 from dsareid.ground.errors import DSAError
 
 TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
@@ -44,7 +43,7 @@ class Scan:
         return self._folders[folder]
 
     def find(self, path: str) -> str | None:
-        """A path relative to the root as the files have it, where its Unicode form is another; None if none is there."""
+        """A path as the files have it, whose Unicode form may be another; None where there is none."""
         found = ""
         for name in path.split("/"):
             if name not in self(found):

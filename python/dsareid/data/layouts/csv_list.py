@@ -1,4 +1,4 @@
-"""One's own data, listed in a CSV file: an image's identity is in its line, any word; -1 is junk, 0 a distractor.
+"""One's own data, listed in a CSV file: an image's identity is in its line, any word (see own_labels).
 
     ROOT/data.csv               the header file,identity,split or file,identity,split,camera, and a line for
                                 each image: its path below ROOT, any word, train, query or gallery, any word

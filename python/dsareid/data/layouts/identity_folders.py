@@ -1,4 +1,4 @@
-"""One's own data in identity folders: an image's identity is its folder, any word; -1 is junk, 0 a distractor.
+"""One's own data in identity folders: an image's identity is its folder, any word (see own_labels).
 
     ROOT/train/anna/1.jpg       a folder for each identity, in train, query and gallery
 

@@ -1,4 +1,4 @@
-"""A listing as text: the data set, its protocols, a table of its splits, and what a user should know of it."""
+"""A listing as text: the data set, its protocols, a table of its splits, and what to know before its use."""
 
 import os
 import re
