@@ -1,6 +1,7 @@
 """The command `dsareid`."""
 
 import importlib
+import io
 import logging
 import os
 import re
@@ -44,6 +45,9 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for an error, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text of this encoding
+            stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0 if arguments else 2

@@ -68,7 +68,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def orientation(path: str | os.PathLike) -> int:
-    """The turn that a file's EXIF data asks for, 1..8 as EXIF numbers them; 1 is none, also without such data.
+    """The turn that a file's EXIF data asks for, 1..8 as EXIF numbers them; 1 is none, also without data.
 
     Raises:
         DSAError: as image_size.

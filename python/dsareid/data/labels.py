@@ -2,8 +2,8 @@
 
 An image of a data set has the labels that the data set gives it, by its name, its folder or its line in
 data.csv; so `extract` and `search` know what `train` and `eval` know. Any other image is labelled by its name
-alone, where that begins as Market-1501's names do, 0002_c1s1_000451_03.jpg. In a folder of another name that is
-not enough: of anna/0001_c2.jpg 1 may be a frame. Then the labels are not known.
+alone, where that begins as Market-1501's names do, 0002_c1s1_000451_03.jpg. In a folder of another name that
+is not enough: of anna/0001_c2.jpg 1 may be a frame. Then the labels are not known.
 """
 
 import os

@@ -19,7 +19,7 @@ from dsareid.data.batch import Batch, BatchConfig
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.loader import TrainData
 from dsareid.data.sampler import PKSampler
-from dsareid.data.store.cache import ensure_store
+from dsareid.data.store.cache import ensure_store, log_maps
 from dsareid.engine.learner import Learner, Mean, NotFinite
 from dsareid.engine.schedule import learning_rate
 from dsareid.ground.distributed import (
@@ -81,6 +81,8 @@ def _prepare(
             protocol=config.protocol,
         )
     split = store.select(TRAIN, iuv=config.needs_iuv)
+    if config.needs_iuv and group.is_rank_0:
+        log_maps(store, [TRAIN])
     sampler = PKSampler(split.ids, config.identities, config.images, config.seed, group.rank, group.world)
     data = TrainData(split, batch_config(config, device), device)
     learner = Learner(config, data.identities, device)

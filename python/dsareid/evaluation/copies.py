@@ -20,8 +20,8 @@ def copies_note(count: int, queries: int) -> str:
     if not count:
         return ""
     return (
-        f"{count:,} of {queries:,} queries are in the gallery too, as the very same picture: they are found at "
-        "once, whatever the network can do"
+        f"{count:,} of {queries:,} queries are in the gallery too, as the very same picture: they are found "
+        "at once, whatever the network can do"
     )
 
 

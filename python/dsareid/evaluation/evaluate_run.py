@@ -9,7 +9,7 @@ from torch import Tensor
 from dsareid.data.layouts.base import GALLERY, QUERY
 from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.data.matches import count_matches
-from dsareid.data.store.cache import ensure_store
+from dsareid.data.store.cache import ensure_store, log_maps
 from dsareid.data.store.reader import Split, Store
 from dsareid.evaluation.baselines import colour_histograms
 from dsareid.evaluation.copies import copied_pictures, copies_note
@@ -84,6 +84,8 @@ def evaluate(
         with group.rank_0_first():
             store = ensure_store(root, config.height, config.width, protocol=protocol)
         _check_unseen(loaded, store)
+        if needs_iuv(config, features) and group.is_rank_0:
+            log_maps(store, [QUERY, GALLERY])
         query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
         try:
             labels = ranking_labels(query, gallery)

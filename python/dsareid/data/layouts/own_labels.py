@@ -1,8 +1,8 @@
 """The labels of one's own data: any words, which become numbers.
 
 The same word is the same person in all splits; words become the numbers 1, 2, ... in sorted order. -1 is junk
-and 0 a distractor, as in Market-1501, also as 0000. Where cameras are not known, those of query and gallery are
-set to differ, so that nothing is left out.
+and 0 a distractor, as in Market-1501, also as 0000. Where cameras are not known, those of query and gallery
+are set to differ, so that nothing is left out.
 """
 
 import re

@@ -6,12 +6,16 @@ $XDG_CACHE_HOME/dsareid/NAME-HASH   in place of ROOT where that is not writable;
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import NO_CAMERAS, Listing, missing_map
+from dsareid.data.layouts.base import GALLERY, NO_CAMERAS, QUERY, Listing, missing_map
+from dsareid.data.matches import count_matches
 from dsareid.data.store.format import HEADER, StoreLayout
 from dsareid.data.store.pack import is_free, pack_files, plan_store
 from dsareid.data.store.reader import Store, open_store, read_header
@@ -71,6 +75,14 @@ def ensure_store(
     return store
 
 
+def log_maps(store: Store, splits: Sequence[str]) -> None:
+    """Log how many of the splits' IUV maps show a person; as a warning where most do not."""
+    for split, found in store.header.maps.items():
+        if split in splits:
+            level = logging.WARNING if found.mostly_empty else logging.INFO
+            logger.log(level, f"{store.path}: {found.note(split)}")
+
+
 def _open_given(path: Path, protocol: str) -> Store:
     """The store that was given, if it was packed by the protocol, or any will do."""
     store = open_store(path)
@@ -80,8 +92,11 @@ def _open_given(path: Path, protocol: str) -> Store:
             f"{path}: packed by {f'the protocol {found}' if found else 'no protocol'}, not by "
             f"{protocol}; give the folder that it was packed from"
         )
-    if not store.header.cameras:
-        logger.warning(f"{path}: {NO_CAMERAS}")
+    query, gallery = ((store.ids[at], store.cams[at]) for at in map(store.at, (QUERY, GALLERY)))
+    matches = count_matches(zip(*map(np.ndarray.tolist, query)), zip(*map(np.ndarray.tolist, gallery)))
+    notes = ["" if store.header.cameras else NO_CAMERAS, matches.note() if len(gallery[0]) else ""]
+    for note in filter(None, notes):
+        logger.warning(f"{path}: {note}")
     return store
 
 

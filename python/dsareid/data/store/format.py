@@ -31,7 +31,7 @@ from dsareid.data.layouts.base import Count
 from dsareid.ground.errors import DSAError
 
 FORMAT: Literal["dsareid store"] = "dsareid store"
-VERSION: Literal[3] = 3
+VERSION: Literal[4] = 4
 HEADER = "store.json"
 IMAGES, IUV = "images.npy", "iuv.npy"
 HAS_IUV, IDS, CAMERAS, SPLIT, NAMES = LABELS = (
@@ -71,6 +71,31 @@ class SkippedFile(_Strict):
     reason: str
 
 
+class MapCounts(_Strict):
+    """What the IUV maps of a split show."""
+
+    maps: _Number
+    people: Annotated[int, Field(ge=0)]
+    """Maps with somebody in them; the others are all background."""
+    flat: Annotated[int, Field(ge=0)]
+    """Maps with somebody, but U = V = 0 everywhere: a segmentation, not DensePose."""
+
+    def note(self, split: str) -> str:
+        """How many of a split's maps a guide can learn from."""
+        useful = self.people - self.flat
+        text = f"{useful:,} of {self.maps:,} IUV maps of {split} show a person"
+        if empty := self.maps - self.people:
+            text += f"; {empty:,} are all background"
+        if self.flat:
+            text += f"; {self.flat:,} have U = V = 0 everywhere, as a segmentation has, not DensePose"
+        return text
+
+    @property
+    def mostly_empty(self) -> bool:
+        """Whether more than half of the maps have nothing to learn from."""
+        return 2 * (self.people - self.flat) < self.maps
+
+
 class Contents(_Strict):
     """What data a store holds, as its header says."""
 
@@ -79,6 +104,8 @@ class Contents(_Strict):
     expected: dict[_Split, Count]
     """Images and identities that the data set has by its protocol, [images, identities] in the file; empty
     where they are not known."""
+    maps: dict[_Split, MapCounts]
+    """Of each split that has IUV maps."""
     resized: bool
     """Whether some files were of another size than the stored one."""
     dataset: str
@@ -95,7 +122,7 @@ class StoreHeader(Contents):
     """What store.json holds beside its own checksum."""
 
     format: Literal["dsareid store"] = FORMAT
-    version: Literal[3] = VERSION
+    version: Literal[4] = VERSION
     height: _Side
     width: _Side
     images: _Number

@@ -26,6 +26,7 @@ from dsareid.data.store.format import (
     SKIPPED,
     SPLIT,
     Contents,
+    MapCounts,
     SkippedFile,
     StoreLayout,
 )
@@ -200,7 +201,7 @@ def pack_files(plan: PackPlan, writer: StoreWriter, skip_broken: bool) -> Store:
         by = f"`protocol={plan.listing.protocol}` and " if plan.listing.protocol else ""
         skip = f"dsareid pack {root} {writer.out} with {by}`skip_broken=True` skips such files"
         raise DSAError(f"{error} ({skip}{kept})") from error
-    writer.finish(*_labels(plan, writer.skipped))
+    writer.finish(*_labels(plan, writer))
     return open_store(writer.out)
 
 
@@ -280,9 +281,10 @@ def _skipped_files(plan: PackPlan, rows: range, problems: Iterable[DSAError | No
     return skipped
 
 
-def _labels(plan: PackPlan, skipped: list[SkippedFile]) -> tuple[dict[str, list], Contents]:
+def _labels(plan: PackPlan, writer: StoreWriter) -> tuple[dict[str, list], Contents]:
     """The values of the small arrays, and what the header says of the data."""
-    listing, left_out = plan.listing, {file.file for file in skipped}
+    listing, skipped = plan.listing, writer.skipped
+    left_out = {file.file for file in skipped}
     entries = [(entry, entry.name not in left_out) for entry in listing.entries]
     labels: dict[str, list] = {
         HAS_IUV: [bool(entry.iuv) and kept for entry, kept in entries],
@@ -292,6 +294,7 @@ def _labels(plan: PackPlan, skipped: list[SkippedFile]) -> tuple[dict[str, list]
         NAMES: [entry.name.encode() for entry, _ in entries],
     }
     counts = {split: labels[SPLIT].count(code) for code, split in enumerate(ALL_SPLITS)}
+    kinds = _map_kinds(writer, labels[HAS_IUV])
     if not any(counts.values()):
         first = skipped[0]
         raise DSAError(f"{listing.root}: every image is broken; the first: {first.file}: {first.reason}")
@@ -299,6 +302,11 @@ def _labels(plan: PackPlan, skipped: list[SkippedFile]) -> tuple[dict[str, list]
         {
             "splits": {split: count for split, count in counts.items() if count},
             "expected": dict(listing.dataset.expected),
+            "maps": {
+                split: found
+                for code, split in enumerate(ALL_SPLITS)
+                if (found := _count_maps(kinds[np.array(labels[SPLIT]) == code]))
+            },
             "resized": plan.resized,
             "dataset": listing.dataset.name,
             "protocol": listing.protocol,
@@ -307,3 +315,23 @@ def _labels(plan: PackPlan, skipped: list[SkippedFile]) -> tuple[dict[str, list]
         }
     )
     return labels, contents
+
+
+_NO_MAP, _EMPTY, _FLAT, _PERSON = range(4)
+
+
+def _map_kinds(writer: StoreWriter, has_map: list[bool]) -> np.ndarray:
+    """What each image's map shows, uint8 [N]: _NO_MAP, nobody, parts without coordinates, or a person."""
+    kinds = np.full(len(has_map), _NO_MAP, np.uint8)
+    if any(has_map):
+        charts = np.load(writer.partial / IUV, mmap_mode="r")
+        for row in np.flatnonzero(has_map):
+            body = charts[row, ..., 0] > 0
+            kinds[row] = (_PERSON if charts[row, ..., 1:][body].any() else _FLAT) if body.any() else _EMPTY
+    return kinds
+
+
+def _count_maps(kinds: np.ndarray) -> MapCounts | None:
+    counts = np.bincount(kinds, minlength=4)
+    maps, people = int(counts[1:].sum()), int(counts[_FLAT] + counts[_PERSON])
+    return MapCounts(maps=maps, people=people, flat=int(counts[_FLAT])) if maps else None

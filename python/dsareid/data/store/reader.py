@@ -74,6 +74,10 @@ class Store:
         """The file descriptors of `files`, open as long as the store is."""
         return [file.fileno() for file in self.files]
 
+    def at(self, split: str) -> np.ndarray:
+        """The rows of a split, int64 [n], in the order of their names."""
+        return np.flatnonzero(self.split == ALL_SPLITS.index(split))
+
     def select(self, split: str, *, iuv: bool) -> "Split":
         """The images of a split, in the order of their names.
 
@@ -85,7 +89,7 @@ class Store:
         Raises:
             DSAError: the store does not hold the split, or a map is missing.
         """
-        rows = np.flatnonzero(self.split == ALL_SPLITS.index(split))
+        rows = self.at(split)
         if not len(rows):
             raise DSAError(
                 f"{self.path}: holds no {split}: the data set had no such folder, or none of its images is "
@@ -99,7 +103,7 @@ class Store:
 
     def count(self, split: str) -> Count:
         """The images of a split and their identities, (0, 0) where the store does not hold it."""
-        ids = self.ids[self.split == ALL_SPLITS.index(split)]
+        ids = self.ids[self.at(split)]
         return Count(len(ids), len(set(ids.tolist()) - {0}))
 
     def different_counts(self) -> list[tuple[str, Count, Count]]:
@@ -227,6 +231,7 @@ def store_summary(store: Store) -> str:
     lines += [f"  {name:<18} {count:>9,}" for name, count in header.splits.items()]
     mapped = int(store.has_iuv.sum())
     lines += [f"  {'with an IUV map':<18} {mapped:>9,}"]
+    lines += [f"    {found.note(split)}" for split, found in header.maps.items()]
     if mapped < images:
         needed = f"(the model dsa needs those of {TRAIN} in training, fused features all others)"
         lines += [f"  {'without one':<18} {images - mapped:>9,}  {needed}"]

@@ -546,7 +546,7 @@ def test_two_processes_pack_at_once(own_data, tmp_path, first_fails):
 
 def test_the_header_is_plain_json(tiny_store):
     content = json.loads((tiny_store / HEADER).read_text())
-    assert content["format"] == "dsareid store" and content["version"] == 3
+    assert content["format"] == "dsareid store" and content["version"] == 4
     assert content["splits"] == {TRAIN: 16, QUERY: 2, GALLERY: 9}
 
 

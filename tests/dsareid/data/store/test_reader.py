@@ -111,7 +111,7 @@ def test_a_header_that_is_none(own_store, text):
 
 def test_another_version(own_store):
     change(own_store, version=2)
-    with pytest.raises(DSAError, match="a store of version 2, but this dsareid reads version 3"):
+    with pytest.raises(DSAError, match="a store of version 2, but this dsareid reads version 4"):
         open_store(own_store)
 
 

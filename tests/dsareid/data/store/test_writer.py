@@ -35,6 +35,7 @@ LABELS = {
 CONTENTS = Contents(
     splits={"query": 10},
     expected={},
+    maps={},
     resized=False,
     dataset="own data",
     protocol="",
