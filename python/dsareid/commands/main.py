@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple
 
 from dsareid import __version__
-from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.errors import DSAError, logger, quoted
 
 
 class Command(NamedTuple):
@@ -110,8 +110,7 @@ def with_flags(message: str) -> str:
         name, value = "--" + found[1].replace("_", "-"), found[2]
         if value is None or value == "True":
             return name
-        bare = value.strip("\"'")
-        return f"{name} {bare if bare and ' ' not in bare else repr(bare)}"
+        return f"{name} {quoted(value.strip(chr(34) + chr(39)))}"
 
     return re.sub(r"`([a-z][\w.]*)(?:=([^`]*))?`", flag, message)
 

@@ -1,6 +1,7 @@
 """dsareid report"""
 
 from dsareid.commands.options import DataOption, RunPath
+from dsareid.ground.errors import quoted
 
 
 def command(run: RunPath, data: DataOption = None) -> None:
@@ -21,5 +22,5 @@ def command(run: RunPath, data: DataOption = None) -> None:
             print(results.title)
         print(format_table(results.rows))
     if not tables:
-        print(f"not evaluated yet: dsareid eval {run}")
+        print(f"not evaluated yet: dsareid eval {quoted(run)}")
     print(f"report: {page}")

@@ -91,13 +91,23 @@ def find_images(root: Path) -> tuple[list[str], list[str]]:
         images += map(files.path, files.images)
         others += map(files.path, files.others)
     if not images:
-        raise DSAError(f"{root}: no images in it or below ({', '.join(SUFFIXES)}){some_names(others)}")
+        raise DSAError("; ".join(filter(None, [_no_images(root), left_out(others)])))
     return sorted(images), sorted(others)
 
 
-def some_names(names: list[str]) -> str:
-    """In brackets, how many other files there are and the first of them, to stand in a message."""
-    return f" ({len(names):,} other files, as {names[0]})" if names else ""
+def _no_images(root: Path) -> str:
+    return f"{root}: no images in it or below ({', '.join(SUFFIXES)})"
+
+
+def left_out(others: list[str]) -> str:
+    """What to say of files that are no images; empty where there is none."""
+    if not others:
+        return ""
+    if len(others) == 1:
+        return f"{others[0]} is left out, as it is no image by its name"
+    return (
+        f"{len(others):,} files are left out, as they are no images by their names; the first is {others[0]}"
+    )
 
 
 def _list(place: Path) -> tuple[list[str], list[str]]:

@@ -31,7 +31,7 @@ class Matches(NamedTuple):
             why.append(f"{self.absent:,} show people who are not in the gallery")
         if self.own_camera:
             why.append(
-                f"{self.own_camera:,} show people of whom it has images of the query's own camera alone "
+                f"{self.own_camera:,} show people of whom the gallery has images of the query's camera alone "
                 f"({SAME_CAMERA_RULE})"
             )
         return f"{matched_of(self.matched, self.queries)}: {', '.join(why)}"

@@ -30,7 +30,7 @@ from dsareid.ground.distributed import (
     mean_of_all,
     own_device,
 )
-from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import make_folder
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder
@@ -200,7 +200,7 @@ class _Training:
         logger.info(
             f"training {config.model}{start} on {self.learner.device} in {str(self.learner.dtype)[6:]}"
             f"{several}: {self.data.images} images of {self.data.identities} identities, {config.epochs} "
-            f"epochs; curves: tensorboard --logdir {self.folder}"
+            f"epochs; curves: tensorboard --logdir {quoted(self.folder.path)}"
         )
         logger.info(f"data: {self.data.description}")
 

@@ -1,6 +1,8 @@
 """The one exception that users cause, and the one logger that tells them things."""
 
 import logging
+import os
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line starts without it
@@ -19,6 +21,11 @@ class DSAError(Exception):
 
 logger = logging.getLogger("dsareid")
 """Progress is INFO; what a user should know about a result is WARNING. Silent unless a program listens."""
+
+
+def quoted(value: str | os.PathLike) -> str:
+    """A path or a word as a shell takes it, for commands that are to be copied."""
+    return shlex.quote(os.fspath(value))
 
 
 def first_problem(error: "ValidationError") -> str:

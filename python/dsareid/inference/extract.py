@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from dsareid.data.folders import find_images, some_names
+from dsareid.data.folders import find_images, left_out
 from dsareid.data.labels import NOT_KNOWN, image_labels
 from dsareid.data.store.format import npy_header
 from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
@@ -90,9 +90,7 @@ def extract(
         embedder = embed(model, device if group.alone else str(chosen), trust=trust)
         files, others = find_images(images)
         if others:
-            logger.warning(
-                f"{images}: files that are no images by their names are left out{some_names(others)}"
-            )
+            logger.warning(f"{images}: {left_out(others)}")
         plan = _plan(embedder, images, files)
         with group.rank_0_first():
             _begin(out, plan)

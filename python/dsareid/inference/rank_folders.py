@@ -17,7 +17,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.inference.feature_folder import IMAGES, FeatureFolder, check_same_model, open_features
 from dsareid.runs.records import RANKS, Row
 
-NOBODY = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}  # labels that are no person's
+NOBODY: dict[str | None, int] = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}  # labels that are no person's
 
 
 class RankedFolders(NamedTuple):
@@ -101,7 +101,7 @@ def _numbered(query: FeatureFolder, gallery: FeatureFolder) -> tuple[Labels, boo
     known = any(label.camera for folder in folders for label in folder.labels if label.identity not in NOBODY)
     for folder in folders:
         _check_known(folder, known)
-    identities: dict[str | None, int] = dict(NOBODY)
+    identities = dict(NOBODY)
     cameras: dict[str | None, int] = {}
     ids = [[identities.setdefault(x.identity, len(identities)) for x in folder.labels] for folder in folders]
     if known:

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dsareid.data.folders import find_images, some_names
+from dsareid.data.folders import find_images, left_out
 from dsareid.data.images import SUFFIXES, read_image
 from dsareid.data.labels import image_labels
 from dsareid.data.layouts.base import DISTRACTOR, JUNK
 from dsareid.evaluation.nearest import nearest
-from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import atomic_path
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.feature_folder import HEADER, open_features
@@ -76,7 +76,7 @@ def search(
         if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
             raise DSAError(
                 f"{gallery}: features of model {opened.model}, but {model} is model {embedder.model}: they "
-                f"cannot be compared; dsareid extract {model} {opened.images} makes others"
+                f"cannot be compared; dsareid extract {quoted(model)} {quoted(opened.images)} makes others"
             )
         files, rows = [opened.images / file for file in opened.files], opened.features
         identities = [label.identity for label in opened.labels]
@@ -146,9 +146,7 @@ def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list
     if path.is_dir():
         names, others = find_images(path)
         if others:
-            logger.warning(
-                f"{path}: files that are no images by their names are left out{some_names(others)}"
-            )
+            logger.warning(f"{path}: {left_out(others)}")
     else:
         path, names = path.parent, [path.name]
     files = [path / name for name in names]

@@ -33,7 +33,7 @@ from dsareid.data.layouts.base import (
 )
 from dsareid.data.layouts.cuhk03 import MATLAB_FILES
 from dsareid.data.layouts.summary import listing_remarks
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, quoted
 
 # The modules of this folder that are data sets. A root is the first that recognises it.
 LAYOUTS = (
@@ -148,7 +148,8 @@ def _recognise(root: Path, scan: Scan) -> Layout | None:
 
 def _no_data(root: Path) -> DSAError:
     """What to say about a folder of no layout."""
-    level, inside = [root], []
+    level = [root]
+    inside: list[str] = []
     for _ in range(_DEEP):
         level = [inner for folder in level for inner in _folders(folder)][:_MANY]
         inside = inside or [str(folder) for folder in level if _is_data_set(folder)]
@@ -156,8 +157,8 @@ def _no_data(root: Path) -> DSAError:
         return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
     if any((root / name).exists() for name in MATLAB_FILES):
         return DSAError(
-            f"{root}: CUHK03 as MATLAB files; write its images first (dsareid data extract {root} OUT) and "
-            "give OUT/labeled or OUT/detected"
+            f"{root}: CUHK03 as MATLAB files; write its images first (dsareid data extract {quoted(root)} "
+            "OUT) and give OUT/labeled or OUT/detected"
         )
     return DSAError(f"{root}: not a data set: none of the folders that make one is in it; {LAYOUT}")
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from dsareid.data.folders import some_names, walk
+from dsareid.data.folders import left_out, walk
 from dsareid.data.layouts.base import (
     ALL_SPLITS,
     DISTRACTOR,
@@ -97,9 +97,7 @@ def _unread_remarks(listing: Listing, every: Sequence[Entry]) -> list[str]:
     if unread:
         counts = ", ".join(f"{folder} ({count:,})" for folder, count in sorted(unread.items()))
         remarks.append(f"{sum(unread.values()):,} images are not read, as they are of no split: {counts}")
-    if others:
-        remarks.append(f"files that are no images by their names are left out{some_names(others)}")
-    return remarks
+    return [*remarks, left_out(others)]
 
 
 def _ends(folder: str) -> list[int]:

@@ -32,7 +32,7 @@ from dsareid.data.store.format import (
 )
 from dsareid.data.store.reader import Store, open_store
 from dsareid.data.store.writer import StoreWriter, open_writer, remove_leftovers
-from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import make_folder
 from dsareid.ground.machine import cores
 
@@ -199,7 +199,8 @@ def pack_files(plan: PackPlan, writer: StoreWriter, skip_broken: bool) -> Store:
     except _Broken as error:
         kept = f"; what is packed is kept in {writer.partial}" if writer.partial.exists() else ""
         by = f"`protocol={plan.listing.protocol}` and " if plan.listing.protocol else ""
-        skip = f"dsareid pack {root} {writer.out} with {by}`skip_broken=True` skips such files"
+        command = f"dsareid pack {quoted(root)} {quoted(writer.out)}"
+        skip = f"{command} with {by}`skip_broken=True` skips such files"
         raise DSAError(f"{error} ({skip}{kept})") from error
     writer.finish(*_labels(plan, writer))
     return open_store(writer.out)
