@@ -77,6 +77,12 @@ def orientation(path: str | os.PathLike) -> int:
         return _orientation(image)
 
 
+def turned(path: str | os.PathLike) -> str:
+    """What to add where the size of a file's picture is told: empty, or that EXIF data has turned it."""
+    turn = orientation(path)
+    return "" if turn == 1 else f", turned upright as its EXIF data asks (orientation {turn})"
+
+
 def upright(image: Image.Image) -> Image.Image:
     """A PIL image turned as its EXIF data asks; itself where nothing is to be turned."""
     image.load()  # first: Pillow turns TIFF then, and takes it from the EXIF data

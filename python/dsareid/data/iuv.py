@@ -11,7 +11,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from dsareid.data.images import decode_image, read_image
+from dsareid.data.images import decode_image, read_image, turned
 from dsareid.data.matlab import read_matlab
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
@@ -61,7 +61,7 @@ def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tup
     if image.shape != iuv.shape:
         raise DSAError(
             f"{iuv_path}: the IUV map is {iuv.shape[1]}x{iuv.shape[0]}, "
-            f"but its image {image_path} is {image.shape[1]}x{image.shape[0]}"
+            f"but its image {image_path} is {image.shape[1]}x{image.shape[0]}{turned(image_path)}"
         )
     return image, iuv
 

@@ -28,10 +28,10 @@ class Matches(NamedTuple):
             return ""
         why = []
         if self.absent:
-            why.append(f"{self.absent:,} show people who are not in the gallery")
+            why.append(f"of {self.absent:,} the person is not in the gallery")
         if self.own_camera:
             why.append(
-                f"{self.own_camera:,} show people of whom the gallery has images of the query's camera alone "
+                f"of {self.own_camera:,} the gallery has images of the query's own camera alone "
                 f"({SAME_CAMERA_RULE})"
             )
         return f"{matched_of(self.matched, self.queries)}: {', '.join(why)}"

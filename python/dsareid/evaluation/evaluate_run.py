@@ -26,6 +26,7 @@ from dsareid.evaluation.run_features import (
 )
 from dsareid.ground.distributed import choose_device, current_group, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.files import check_is_text
 from dsareid.models.table import SYMBOLS, MatchedBy
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run, load_run
@@ -81,6 +82,7 @@ def evaluate(
         if protocol is None:
             protocol = config.protocol if data is None else ""
         root = Path(config.data if data is None else data)
+        check_is_text(root)
         with group.rank_0_first():
             store = ensure_store(root, config.height, config.width, protocol=protocol)
         _check_unseen(loaded, store)

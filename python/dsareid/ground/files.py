@@ -150,6 +150,16 @@ def check_stored(path: str | os.PathLike) -> None:
         raise DSAError(f"{path}: it claims to hold {claimed:,} bytes, but is {size:,} bytes long")
 
 
+def check_is_text(path: str | os.PathLike) -> None:
+    """Raise DSAError where a path that is to stand in JSON has bytes that are no text."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise DSAError(
+            f"{path}: this path is not UTF-8, so that it cannot be noted down; rename it"
+        ) from error
+
+
 def readable_size(count: int) -> str:
     """Bytes for people: 0.64 GB, 3.7 MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

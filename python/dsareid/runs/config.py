@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from dsareid.data.augment import AugmentConfig
 from dsareid.ground.bounds import check_bounds
 from dsareid.ground.errors import DSAError, first_problem
-from dsareid.ground.files import atomic_path
+from dsareid.ground.files import atomic_path, check_is_text
 from dsareid.models.options import (
     GUIDE_INPUT_NEEDS_IUV,
     Guidance,
@@ -116,6 +116,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        for path in (self.data, self.out):
+            if isinstance(path, Path):  # the command line leaves them open at first
+                check_is_text(path)
         if self.guidance != "add" and self.streams != "both":
             raise DSAError(f"`guidance={self.guidance}` needs two streams, but `model={self.model}` has one")
 

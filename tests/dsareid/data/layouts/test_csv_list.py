@@ -116,3 +116,28 @@ def test_people_on_both_sides(tmp_path):
 def test_there_is_no_protocol(tmp_path):
     with pytest.raises(DSAError, match="own data has no such protocol; it has: none"):
         list_data(table(tmp_path), "distractors")
+
+
+def test_lines_of_commas_are_empty(tmp_path):
+    """Excel writes them."""
+    assert found(list_data(table(tmp_path, [*ROWS[:2], ",,,", *ROWS[2:], " , ,,"]))) == found(
+        list_data(table(tmp_path))
+    )
+
+
+def test_names_in_another_unicode_form(tmp_path):
+    mac, other = "jose\u0301", "jos\u00e9"
+    touch_files(tmp_path, [f"{mac}/{other}.jpg"])
+    listing = list_data(table(tmp_path, [*ROWS, f"{other}/{mac}.jpg,eve,gallery,lift"]))
+    assert listing.entries[-1].name == f"{mac}/{other}.jpg"
+
+
+def test_images_that_are_not_listed_are_told(tmp_path):
+    (note,) = list_data(touch_files(table(tmp_path), ["a/4.jpg", "c/5.jpg", "6.png"])).notes
+    assert note == f"{tmp_path}: 3 images are not read, as they are of no split: . (1), a (1), c (1)"
+
+
+def test_one_number_in_two_ways(tmp_path):
+    rows = [*ROWS[:2], ROWS[2].replace("eve", "0001"), ROWS[3].replace("eve", "1")]
+    with pytest.raises(DSAError, match="data.csv, column identity: the identities 0001 and 1 are one number"):
+        list_data(table(tmp_path, rows))

@@ -87,3 +87,39 @@ def test_cameras_of_the_training_are_not_asked_for(tmp_path):
         (tmp_path / name).touch()
     listing = list_data(tmp_path)
     assert listing.cameras and [e.camera for e in listing.entries] == [0, 1, 2]
+
+
+def test_one_person_in_two_unicode_forms(tmp_path):
+    mac, other = "jose\u0301", "jos\u00e9"
+    listing = list_data(make(tmp_path, [f"query/{mac}/c1_1.jpg", f"gallery/{other}/c2_1.jpg"]))
+    assert len({entry.identity for entry in listing.entries}) == 1 and listing.notes == []
+    with pytest.raises(DSAError, match="identities of the training are in query or gallery too, 1 in all"):
+        list_data(make(tmp_path, [f"train/{mac}/c1_1.jpg"]))
+
+
+def test_one_number_in_two_ways(tmp_path):
+    """They may be two people."""
+    with pytest.raises(
+        DSAError, match=f"{tmp_path}: the identities 0001 and 1 are one number: write that person"
+    ):
+        list_data(make(tmp_path, ["query/0001/c1_1.jpg", "gallery/1/c2_1.jpg"]))
+
+
+@pytest.mark.parametrize("folder", [".ipynb_checkpoints", ".thumbnails", "@eaDir", "__MACOSX"])
+def test_folders_of_the_system_are_no_people(tmp_path, folder):
+    before = found(list_data(make(tmp_path)))
+    assert (
+        found(list_data(make(tmp_path, [f"gallery/{folder}/c1_1.jpg", f"gallery/zoë/{folder}/a.jpg"])))
+        == before
+    )
+
+
+def test_folders_below_an_identity_are_told(tmp_path):
+    (note,) = list_data(make(tmp_path, [*FILES, "train/bob/day 1/c1_2.jpg"])).notes
+    assert note == f"{tmp_path}: 1 images are not read, as they are of no split: train/bob/day 1 (1)"
+
+
+def test_cameras_of_nobody_are_not_asked_for(tmp_path):
+    listing = list_data(make(tmp_path, [*FILES, "gallery/0000/lift.jpg", "gallery/-1/lift.jpg"]))
+    assert listing.cameras and listing.junk == 1
+    assert (GALLERY, "gallery/0000/lift.jpg", 0, -1) in found(listing)

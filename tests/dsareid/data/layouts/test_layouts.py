@@ -6,11 +6,15 @@ from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
 
+import numpy as np
 import pytest
+from listings import touch_files
 
 from dsareid.data import layouts
+from dsareid.data.iuv import write_iuv
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN, scan_folder
+from dsareid.data.layouts.summary import listing_summary
 from dsareid.ground.errors import DSAError
 
 
@@ -172,3 +176,129 @@ def test_distractors_and_misnamed_files_are_nobody(own_data):
         for name in ("0000_c1s1_000000_00.png", "-1_c1s1_000000_00.png", "holiday.png"):
             (own_data / split / name).touch()
     assert list_data(own_data).junk == 3
+
+
+def test_distractors_are_of_the_gallery_alone(own_data):
+    """Nobody trains on them as on one person, and nobody looks for them."""
+    before = [entry.name for entry in list_data(own_data).entries]
+    for split in (TRAIN, QUERY):
+        shutil.copy(
+            own_data / GALLERY / "0000_c1s1_000000_00.png", own_data / split / "0000_c4s1_000000_00.png"
+        )
+    listing = list_data(own_data)
+    assert [entry.name for entry in listing.entries] == before
+    (note,) = listing.remarks
+    assert note.endswith("a distractor of the gallery: left out are 1 of bounding_box_train, 1 of query")
+
+
+def test_junk_and_distractors_are_the_same_in_every_layout(tmp_path):
+    """As prepare scripts make folders of Market-1501, and as a list."""
+    market = ["0002_c1.jpg", "0002_c2.jpg", "-1_c1.jpg", "0000_c3.jpg"]
+    touch_files(tmp_path / "market", [f"{split}/{name}" for split in (GALLERY, QUERY) for name in market])
+    folders = [f"{folder}/{name.replace('_', '/')}" for folder in ("gallery", "query") for name in market]
+    folders = [name.replace("/c", "/x_c") for name in folders]
+    touch_files(tmp_path / "folders", folders)
+    touch_files(tmp_path / "csv", folders)
+    lines = [f"{name},{name.split('/')[1]},{name.split('/')[0]},{name[-5]}" for name in folders]
+    (tmp_path / "csv/data.csv").write_text("\n".join(["file,identity,split,camera", *lines, ",,,"]) + "\n")
+    found = {}
+    for name in ("market", "folders", "csv"):
+        listing = list_data(tmp_path / name)
+        assert listing.junk == 2 and listing.cameras
+        found[name] = [(entry.split, min(entry.identity, 1), entry.camera) for entry in listing.entries]
+    assert sorted(found["market"]) == sorted(found["folders"]) == sorted(found["csv"])
+    assert (GALLERY, 0, 3) in found["csv"] and len(found["csv"]) == 5
+
+
+def test_maps_are_found_in_any_form_of_their_name(tmp_path):
+    """Of images unzipped on one system and maps made on another."""
+    mac, other = "jose\u0301", "jos\u00e9"
+    touch_files(tmp_path, [f"query/{mac}/{other}_c1.jpg", "gallery/b/1_c1.jpg", "gallery/b/2_c1.jpg"])
+    touch_files(
+        tmp_path, [f"iuv/query/{other}/{mac}_c1.png", "iuv/query/b/1_c1.PNG", "iuv/query/b/2_c1_IUV.PNG"]
+    )
+    maps = {entry.name: entry.iuv for entry in list_data(tmp_path).entries}
+    assert maps == {
+        f"query/{mac}/{other}_c1.jpg": f"iuv/query/{other}/{mac}_c1.png",
+        "gallery/b/1_c1.jpg": "iuv/gallery/b/1_c1.PNG",
+        "gallery/b/2_c1.jpg": "iuv/gallery/b/2_c1_IUV.PNG",
+    }
+
+
+def test_two_maps_of_one_image(own_data):
+    path = sorted((own_data / "iuv/query").iterdir())[0]
+    second = path.with_name(f"{path.stem}_IUV.png")
+    shutil.copy(path, second)
+    assert list_data(own_data).entries  # the same map twice is one
+    write_iuv(second, np.zeros((64, 32, 3), np.uint8))
+    with pytest.raises(
+        DSAError, match=f"{path.name} and .*_IUV.png differ, and both are the IUV map of query/"
+    ):
+        list_data(own_data)
+
+
+def test_two_images_of_one_map(own_data):
+    path = sorted((own_data / QUERY).iterdir())[0]
+    shutil.copy(path, path.with_suffix(".jpg"))
+    with pytest.raises(DSAError, match=f"{path.stem}.jpg and query/{path.name} have one IUV map"):
+        list_data(own_data)
+    shutil.rmtree(own_data / "iuv")
+    assert len(list_data(own_data).entries) == 28
+
+
+def test_images_that_are_not_read_are_named(own_data):
+    images = [own_data / QUERY / name for name in os.listdir(own_data / QUERY)]
+    for folder in ("val", "test/deep", "query/query", "gt_bbox", ".cache", "query/@eaDir", "store-64x32"):
+        (own_data / folder).mkdir(parents=True)
+        for path in images:
+            shutil.copy(path, own_data / folder)
+    (own_data / "query/heic.heic").touch()
+    listing = list_data(own_data)
+    assert listing.remarks == [
+        "8 images are not read, as they are of no split: query/query (2), store-64x32 (2), test (2), val (2)",
+        "query/heic.heic is left out, as it is no image by its name",
+    ]
+    assert all(f"note: {own_data}: {remark}" in listing_summary(listing) for remark in listing.remarks)
+
+
+def test_an_archive_unpacked_into_itself(own_data, tmp_path):
+    """Once more inside, or a folder in a folder of the same name, or two levels down."""
+    inner = shutil.copytree(own_data, own_data / own_data.name)
+    assert f"{own_data.name} (28)" in list_data(own_data).remarks[0]
+    deep = tmp_path / "downloads"
+    shutil.copytree(inner, deep / "Market/Market")
+    with pytest.raises(DSAError, match=f"there is one in it: give {deep / 'Market/Market'}$"):
+        list_data(deep)
+    (inner / QUERY).rename(inner / "moved")
+    (inner / QUERY).mkdir()
+    (inner / "moved").rename(inner / QUERY / QUERY)
+    with pytest.raises(
+        DSAError, match="query: no images in this folder .*there are some in .*query/query: move"
+    ):
+        list_data(inner)
+
+
+def test_queries_without_a_match_are_told_before_the_training(own_data):
+    for path in list((own_data / GALLERY).iterdir()):
+        identity, rest = path.name.split("_", 1)
+        if identity == "0005":
+            path.rename(path.with_name(f"0005_c3{rest[2:]}"))
+        elif identity == "0006":
+            path.unlink()
+    (note,) = list_data(own_data).notes
+    assert note.startswith(
+        f"{own_data}: no query has a match: of 1 the person is not in the gallery, of 1 the"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".tiff", ".jfif", ".JPG", ".bmp"])
+def test_every_suffix_of_the_reader_is_listed(tmp_path, suffix):
+    touch_files(tmp_path, [f"query/0001_c1{suffix}", "bounding_box_test/0001_c2.png"])
+    assert [entry.name for entry in list_data(tmp_path).entries][0] == f"query/0001_c1{suffix}"
+
+
+def test_folders_that_are_links(own_data, tmp_path):
+    (own_data / QUERY).rename(tmp_path / "elsewhere")
+    before = list_data(own_data)
+    (own_data / QUERY).symlink_to(tmp_path / "elsewhere")
+    assert len(list_data(own_data).entries) == len(before.entries) + 2 and not list_data(own_data).remarks
