@@ -6,22 +6,27 @@
 
 namespace dsa {
 
+// How far outside of [0, 1] a floating map may have u and v, which are then clamped: no rounding leads
+// farther. dsa_ext.warp has the same number; a test holds the two together.
+constexpr float kOvershoot = 1.f / 64;
+DSA_HOST_DEVICE float clamped(float u) { return u < 0.f ? 0.f : u > 1.f ? 1.f : u; }
+
 // floor(q / 255 * size), at most size - 1, in integers: float arithmetic misses it for some q.
 DSA_HOST_DEVICE int cell_of(uint8_t q, int size) {
   const int cell = q * size / 255;
   return cell < size ? cell : size - 1;
 }
 
-// The same for a coordinate in [0, 1]; what lies outside is clamped.
-DSA_HOST_DEVICE int cell_of(float u, int size) {
-  const float clamped = u < 0.f ? 0.f : u > 1.f ? 1.f : u;
-  const int cell = static_cast<int>(clamped * static_cast<float>(size));
+// The same for a coordinate in [0, 1], and for one that is clamped to it first.
+DSA_HOST_DEVICE int cell_within(float u, int size) {
+  const int cell = static_cast<int>(u * static_cast<float>(size));
   return cell < size ? cell : size - 1;
 }
+DSA_HOST_DEVICE int cell_of(float u, int size) { return cell_within(clamped(u), size); }
 
 // The chart read from its other end.
 DSA_HOST_DEVICE uint8_t reversed(uint8_t q) { return static_cast<uint8_t>(255 - q); }
-DSA_HOST_DEVICE float reversed(float u) { return 1.f - (u < 0.f ? 0.f : u > 1.f ? 1.f : u); }
+DSA_HOST_DEVICE float reversed(float u) { return 1.f - clamped(u); }
 
 // The part 1..24 of a pixel, 0 for background: I = 0, I above 24 and, in floating maps, a NaN
 // in any of the three.

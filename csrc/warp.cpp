@@ -8,6 +8,8 @@
 #include "warp.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <type_traits>
@@ -66,7 +68,7 @@ struct Cells {
   int size;
   ptrdiff_t stride;
   Cells(int size_, ptrdiff_t stride_) : size(size_), stride(stride_) {}
-  ptrdiff_t operator()(float u) const { return cell_of(u, size) * stride; }
+  ptrdiff_t operator()(float u) const { return cell_within(u, size) * stride; }
 };
 template <>
 struct Cells<uint8_t> {
@@ -77,15 +79,50 @@ struct Cells<uint8_t> {
   ptrdiff_t operator()(uint8_t q) const { return offset[q]; }
 };
 
+// Whether x lies in 0..most: negative numbers and NaNs have bits that are larger still.
+inline bool is_within(float x, float most) {
+  return std::bit_cast<uint32_t>(x) <= std::bit_cast<uint32_t>(most);
+}
+
+// Whether no map has such a pixel: I is not whole, or u or v of the foreground lies too far outside of 0..1.
+// With a NaN in it a pixel is background, whatever else it holds. Rarely called, so kept out of the scan.
+[[gnu::noinline]] bool is_impossible(float i, float u, float v) {
+  if (i != i || u != u || v != v) return false;
+  if (!std::isfinite(i) || std::trunc(i) != i) return true;
+  const bool outside = std::min(u, v) < -kOvershoot || std::max(u, v) > 1.f + kOvershoot;
+  return outside && i >= 1.f && i <= kParts;
+}
+
+// The part of a pixel, 0 for background; u and v are clamped to [0, 1]. Sets `impossible` where no map has
+// such a pixel; bytes are always possible.
+inline int take_pixel(uint8_t i, uint8_t u, uint8_t v, bool&) { return part_of(i, u, v); }
+inline int take_pixel(float i, float& u, float& v, bool& impossible) {
+  if (!(i > 0.f || i < 0.f)) return 0;  // or NaN
+  // Nearly all of the foreground ends here, at less than clamping would cost.
+  if (is_within(i, kParts) && is_within(u, 1.f) && is_within(v, 1.f)) [[likely]] {
+    const int part = static_cast<int>(i);
+    const bool whole = static_cast<float>(part) >= i;
+    if (whole) return part;
+  }
+  impossible |= is_impossible(i, u, v);
+  const int part = part_of(i, u, v);
+  u = clamped(u), v = clamped(v);
+  return part;
+}
+
 inline bool eight_are_background(const uint8_t* i) {
   uint64_t word;
   std::memcpy(&word, i, sizeof word);
   return word == 0;
 }
-inline bool eight_are_background(const float*) { return false; }
+inline bool eight_are_background(const float* i) {
+  uint64_t words[4];
+  std::memcpy(words, i, sizeof words);
+  return (words[0] | words[1] | words[2] | words[3]) == 0;
+}
 
 template <class In, class Out, class Coordinate, int kChannels, bool kWithSource, bool kReversing>
-void scatter(const WarpImages& call, int batch_index, int first_part, int last_part) {
+bool scatter(const WarpImages& call, int batch_index, int first_part, int last_part) {
   const auto* image = static_cast<const In*>(call.image) + batch_index * call.image_stride[0];
   const auto* iuv = static_cast<const Coordinate*>(call.iuv) + batch_index * call.iuv_stride[0];
   auto* out = static_cast<Out*>(call.out) + batch_index * call.out_stride[0];
@@ -108,6 +145,7 @@ void scatter(const WarpImages& call, int batch_index, int first_part, int last_p
   const ptrdiff_t image_channel = call.image_stride[1], out_channel = call.out_stride[2];
   const ptrdiff_t image_step = call.image_stride[3], iuv_step = call.iuv_stride[3];
   const bool skip = iuv_step == 1;
+  bool impossible = false;
 
   for (int y = 0; y < call.height; ++y) {
     const Coordinate* i_row = iuv + y * call.iuv_stride[2];
@@ -122,8 +160,8 @@ void scatter(const WarpImages& call, int batch_index, int first_part, int last_p
       for (const int stop = std::min(x + 8, call.width); x < stop; ++x) {
         const Coordinate i = i_row[x * iuv_step];
         Coordinate u = u_row[x * iuv_step];
-        const Coordinate v = v_row[x * iuv_step];
-        const int part = part_of(i, u, v);
+        Coordinate v = v_row[x * iuv_step];
+        const int part = take_pixel(i, u, v, impossible);
         if (target.out[part] < 0) continue;
         if (kReversing && target.reverse[part]) u = reversed(u);
         Out* cell = out + target.out[part] + row_of(u) + column_of(v);
@@ -138,38 +176,40 @@ void scatter(const WarpImages& call, int batch_index, int first_part, int last_p
       }
     }
   }
+  return !impossible;
 }
 
 // The table of instantiations: three channels and no reversal are what everybody uses.
 template <class In, class Out, class Coordinate>
-void scatter_any(const WarpImages& call, int batch_index, int first_part, int last_part) {
+bool scatter_any(const WarpImages& call, int batch_index, int first_part, int last_part) {
   auto* run = &scatter<In, Out, Coordinate, 0, true, true>;
   if (!call.source) {
     run = call.channels != 3 ? &scatter<In, Out, Coordinate, 0, false, true>
           : call.mirror      ? &scatter<In, Out, Coordinate, 3, false, true>
                              : &scatter<In, Out, Coordinate, 3, false, false>;
   }
-  run(call, batch_index, first_part, last_part);
+  return run(call, batch_index, first_part, last_part);
 }
 
 template <class In, class Out>
-void scatter_from(const WarpImages& call, int batch_index, int first_part, int last_part) {
-  (call.iuv_is_float ? &scatter_any<In, Out, float> : &scatter_any<In, Out, uint8_t>)(call, batch_index,
-                                                                                      first_part, last_part);
+bool scatter_from(const WarpImages& call, int batch_index, int first_part, int last_part) {
+  auto* run = call.iuv_is_float ? &scatter_any<In, Out, float> : &scatter_any<In, Out, uint8_t>;
+  return run(call, batch_index, first_part, last_part);
 }
 
 template <class In>
-void scatter_to(const WarpImages& call, int batch_index, int first_part, int last_part) {
+bool scatter_to(const WarpImages& call, int batch_index, int first_part, int last_part) {
   switch (call.out_type) {
     case Type::uint8:
       if constexpr (std::is_same_v<In, uint8_t>) {
-        scatter_from<In, uint8_t>(call, batch_index, first_part, last_part);
+        return scatter_from<In, uint8_t>(call, batch_index, first_part, last_part);
       }
-      return;
+      break;
     case Type::float16: return scatter_from<In, Half>(call, batch_index, first_part, last_part);
     case Type::bfloat16: return scatter_from<In, BFloat>(call, batch_index, first_part, last_part);
     case Type::float32: return scatter_from<In, float>(call, batch_index, first_part, last_part);
   }
+  return true;  // not reached: floating images have no uint8 output
 }
 
 template <class Grad, class Image>
@@ -206,13 +246,14 @@ void gradient_of(const WarpGradient& call, int batch_index) {
 
 }  // namespace
 
-void warp_cpu(const WarpImages& call, int batch_index, int first_part, int last_part) {
+bool warp_cpu(const WarpImages& call, int batch_index, int first_part, int last_part) {
   switch (call.image_type) {
     case Type::uint8: return scatter_to<uint8_t>(call, batch_index, first_part, last_part);
     case Type::float16: return scatter_to<Half>(call, batch_index, first_part, last_part);
     case Type::bfloat16: return scatter_to<BFloat>(call, batch_index, first_part, last_part);
     case Type::float32: return scatter_to<float>(call, batch_index, first_part, last_part);
   }
+  return true;  // not reached: there are no other types
 }
 
 void warp_gradient_cpu(const WarpGradient& call, int batch_index) {

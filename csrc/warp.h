@@ -2,7 +2,11 @@
 //
 // The rules, bit for bit on every backend:
 //  - A pixel of part I at (u, v) goes to part image I - 1, row floor(u * S), column floor(v * S).
-//    I = 0 and I > 24 are background.
+//    I = 0 and I > 24 are background, and in a floating map a pixel with a NaN in any of the three.
+//  - In a floating map I is whole, and u and v of the foreground lie in [0, 1], or outside by no more
+//    than kOvershoot of iuv.h and are clamped. Nobody looks at u and v of the background. Other maps,
+//    such as one whose U and V are still 0..255, make no sense: the CPU backend tells of them, the
+//    CUDA backend does not look, and both write what comes of clamping u and v and cutting I.
 //  - Where several pixels hit one cell the last one in raster order (row-major) wins.
 //  - A cell that no pixel hits holds the fill value of its channel.
 //  - With 13 or 8 parts the part index goes through the table of parts.h first; `mirror` then
@@ -57,10 +61,12 @@ struct WarpGradient {
 
 // Unit of work of the CPU backend: image `batch_index`, restricted to the part images
 // [first_part, last_part). Units touch disjoint output, so they run on any thread in any order.
-void warp_cpu(const WarpImages& call, int batch_index, int first_part, int last_part);
+// Returns false where the image's map breaks the rule of floating maps above, whatever the parts; the output
+// is written even so, but worthless.
+[[nodiscard]] bool warp_cpu(const WarpImages& call, int batch_index, int first_part, int last_part);
 void warp_gradient_cpu(const WarpGradient& call, int batch_index);
 
-// `stream` is a cudaStream_t. The return value is a cudaError_t (0 is success).
+// `stream` is a cudaStream_t. The return value is a cudaError_t (0 is success), whatever the map holds.
 int warp_cuda(const WarpImages& call, void* stream);
 int warp_gradient_cuda(const WarpGradient& call, void* stream);
 

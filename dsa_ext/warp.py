@@ -1,7 +1,7 @@
 """The warp: images and IUV maps to part images (DSAP-images, the paper's section 3.1)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from dsa_ext._arrays import Array, as_tensor, check_apart, check_no_gradient, ma
 from dsa_ext._library import check_served, operation
 
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+OVERSHOOT = 1 / 64
+"""How far u and v of a floating map may lie outside of [0, 1]: kOvershoot of csrc/iuv.h."""
 
 
 def iuv_to_dsap(
@@ -26,6 +29,7 @@ def iuv_to_dsap(
     std: Sequence[float] | None = None,
     return_source: bool = False,
     out: Array | None = None,
+    check_iuv: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Warp images into one small image per body part.
 
@@ -39,7 +43,8 @@ def iuv_to_dsap(
         image: (B, C, H, W) uint8, float16, bfloat16 or float32, any C >= 1, any strides (an
             array [B, H, W, C] is passed as `.permute(0, 3, 1, 2)` without a copy).
         iuv: (B, 3, H, W) = I, U, V on image's device, any strides. uint8 with U, V = 255 * u; or
-            floating with I whole and u, v in [0, 1] (clamped; a NaN is background).
+            floating with I whole and u, v in [0, 1]: up to 1/64 outside is clamped, a NaN in any
+            of the three is background, and u and v of the background may be anything.
         size: side S of a part image in cells, 1..256.
         fill: what empty cells hold, a number or one per channel, in units of the output.
         parts: 24; or 13 (left and right share an image); or 8 (front and back as well).
@@ -55,6 +60,10 @@ def iuv_to_dsap(
             strides that do not overlap, not image's or iuv's memory. Reusing one is faster than
             fresh memory. Not differentiable. With the strides of (B, parts, S, S, C) the part
             images are channels_last.
+        check_iuv: look for impossible values in a floating map before anything is written, on any
+            device. On the CPU the warp itself finds them, at no cost. CUDA does not look unless
+            asked to, as the check waits for the device: it clamps u and v and cuts I to a whole
+            number, so a map that was not divided by 255 gives nearly empty part images.
 
     Returns:
         The part images, (B, parts, C, S, S). With return_source also the map of winners, int32
@@ -63,8 +72,11 @@ def iuv_to_dsap(
 
     Raises:
         TypeError: a dtype that is not listed above.
-        ValueError: a shape, size, device or combination of arguments that is not as above.
-        RuntimeError: a CUDA tensor where the CUDA kernels are missing.
+        ValueError: a shape, size, device or combination of arguments that is not as above; on the
+            CPU, or with check_iuv, a floating map with an I that is not whole, or with u or v more
+            than 1/64 outside of [0, 1] in the foreground (`out` is then worthless).
+        RuntimeError: a CUDA tensor where the CUDA kernels are missing; inside torch.compile also
+            such a floating map, but with check_iuv, which breaks the graph, ValueError.
     """
     image, iuv = as_tensor("image", image), as_tensor("iuv", iuv)
     out = out if out is None else as_tensor("out", out)
@@ -79,20 +91,23 @@ def iuv_to_dsap(
     check_std(std)
     if iuv.dtype != torch.uint8:
         iuv = iuv.float()
+        if check_iuv:
+            _check_values(iuv)
     check_served(image)
     if out is None:
         needs_source = return_source or (image.requires_grad and torch.is_grad_enabled())
-        dsap, source = torch.ops.dsa_ext.iuv_to_dsap(
-            image, iuv, size, parts, mirror, dtype, needs_source, fill, mean, std
-        )
+        options = (size, parts, mirror, dtype, needs_source, fill, mean, std)
+        dsap, source = _explained(torch.ops.dsa_ext.iuv_to_dsap, image, iuv, *options)
         return (dsap, source) if return_source else dsap
     _check_out(out, (image.shape[0], parts, channels, size, size), image, iuv)
     source = None
     if return_source:
         shape = (image.shape[0], parts, size, size)
         source = torch.empty(shape, dtype=torch.int32, device=image.device)
-    torch.ops.dsa_ext.iuv_to_dsap_out(image, iuv, out, source, mirror, fill, mean, std)
-    mark_written(out)
+    try:
+        _explained(torch.ops.dsa_ext.iuv_to_dsap_out, image, iuv, out, source, mirror, fill, mean, std)
+    finally:
+        mark_written(out)  # of an impossible map, too
     return (out, source) if return_source else out
 
 
@@ -133,6 +148,46 @@ def check_std(std: list[float]) -> list[float]:
 def _is_whole(x: object) -> bool:
     """An integer of Python or NumPy, or one that torch.compile traces."""
     return hasattr(x, "__index__") and not isinstance(x, (bool, Tensor))
+
+
+def _explained(operation: Callable, image: Tensor, iuv: Tensor, *others: object):
+    """The operation's result, or ValueError with an impossible value of the map that it refuses."""
+    try:
+        return operation(image, iuv, *others)
+    except RuntimeError:
+        words = _impossible_value(iuv) if iuv.is_cpu and iuv.dtype == torch.float32 else None
+        if words is None:
+            raise
+        raise ValueError(words) from None
+
+
+def _check_values(iuv: Tensor) -> None:
+    """Raise ValueError for a float32 map [B, 3, H, W] with values that no map has."""
+    words = _impossible_value(iuv)
+    if words is not None:
+        raise ValueError(words)
+
+
+def _impossible_value(iuv: Tensor) -> str | None:
+    """What is wrong with a float32 map [B, 3, H, W], by an example; None if nothing is."""
+    iuv = iuv.detach()
+    i, uv = iuv[:, 0], iuv[:, 1:]
+    known = ~iuv.isnan().any(1)  # [B, H, W]
+    broken = known & ((i != i.trunc()) | i.isinf())  # [B, H, W]
+    foreground = known & (i >= 1) & (i < 25)  # [B, H, W]
+    outside = foreground[:, None] & ((uv < -OVERSHOOT) | (uv > 1 + OVERSHOOT))  # [B, 2, H, W]
+    if not (broken.any() | outside.any()):
+        return None
+    rule, as_bytes = "iuv must hold whole I and u, v in 0..1", "or pass the map as uint8"
+    if broken.any():
+        found = i[broken][0].item()
+        return f"{rule}; found I = {found:.4g}: divide U and V by 255, not I, {as_bytes}"
+    # The farthest of all says best whether the scale is wrong or a network's prediction is raw.
+    farthest = torch.where(outside, (uv - 0.5).abs(), -1).argmax()
+    sample, plane, y, x = (int(at) for at in torch.unravel_index(farthest, uv.shape))
+    found, part = uv[sample, plane, y, x].item(), int(i[sample, y, x])
+    remedy = "clamp u and v to 0..1" if -1 <= found <= 2 else f"divide U and V by 255, {as_bytes}"
+    return f"{rule}; found {'uv'[plane]} = {found:.4g} at part {part}: {remedy}"
 
 
 def _output_dtype(image, dtype, out, mean, std) -> torch.dtype:
@@ -177,6 +232,9 @@ def _iuv_to_dsap(
     """The same, always with the map of winners: each step as a torch operation."""
     batch, channels, height, width = image.shape
     device, dtype = image.device, dtype or image.dtype
+    if iuv.dtype != torch.uint8:
+        iuv = iuv.float()
+        _check_values(iuv)
     i, u, v = iuv.unbind(1)  # [B, H, W]
     if iuv.dtype == torch.uint8:
         part, cells = i.long(), torch.arange(256, device=device) * size // 255
@@ -186,7 +244,7 @@ def _iuv_to_dsap(
     else:
         known = (i >= 1) & (i < 25) & ~u.isnan() & ~v.isnan()
         part = torch.where(known, i, 0).long()  # [B, H, W]
-        u, v = (x.float().nan_to_num(0).clamp(0, 1) for x in (u, v))
+        u, v = (x.nan_to_num(0).clamp(0, 1) for x in (u, v))
         row, column, row_reversed = ((x * size).long().clamp(max=size - 1) for x in (u, v, 1 - u))
     part = torch.where(part > 24, 0, part)  # [B, H, W], 0 is background
     group = torch.tensor((parts, *body.GROUPS[parts]), device=device)[part]  # [B, H, W]

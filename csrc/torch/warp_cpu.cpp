@@ -1,5 +1,6 @@
 // The warp and its gradient on CPU tensors.
 #include <algorithm>
+#include <atomic>
 
 #include "cpu.h"
 #include "warp.h"
@@ -17,11 +18,15 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out, std::op
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t cuts = call.batch >= threads ? 1 : (threads + call.batch - 1) / call.batch;
   const int64_t parts = (call.parts + cuts - 1) / cuts;
+  std::atomic<bool> possible = true;
   for_each_unit(call.batch * cuts, [&](int64_t unit) {
     const int first = unit % cuts * parts;
     const int last = std::min<int64_t>(first + parts, call.parts);
-    if (first < last) warp_cpu(call, unit / cuts, first, last);
+    if (first < last && !warp_cpu(call, unit / cuts, first, last)) possible = false;
   });
+  // dsa_ext finds a value to name; this is for direct calls and compiled graphs.
+  STD_TORCH_CHECK(possible,
+                  "iuv must hold whole I and u, v in 0..1: divide U and V by 255, or pass the map as uint8");
 }
 
 Tensor iuv_to_dsap_backward(const Tensor& grad, const Tensor& source, int64_t height, int64_t width,

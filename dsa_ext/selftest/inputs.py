@@ -65,7 +65,7 @@ def random_iuv(batch: int, height: int, width: int, kind: str) -> Tensor:
     if kind != "float":
         return iuv
     iuv = iuv.float()
-    iuv[:, 1:] = iuv[:, 1:] / 200 - 0.1  # beyond [0, 1] at both ends
+    iuv[:, 1:] = iuv[:, 1:] / 250 - 0.01  # beyond [0, 1] at both ends, by as much as is clamped
     flat = iuv.view(-1)
     flat[::17] = math.nan  # in each of the three planes, as 17 divides none of the sizes used
     return iuv

@@ -55,7 +55,8 @@ int main(int argc, char** argv) {
       .fill = fill,
       .normalise = unchanged};
   // Image 0, all its parts. Other images, or other ranges of parts, may run on other threads.
-  dsa::warp_cpu(call, 0, 0, 24);
+  // It returns false for a floating map that no map can be, such as one with U and V in 0..255.
+  if (!dsa::warp_cpu(call, 0, 0, 24)) return std::fputs("the IUV map makes no sense\n", stderr), 1;
 
   const auto filled = source.size() - std::count(source.begin(), source.end(), -1);
   std::printf("%zu of %zu cells show a pixel\n", filled, source.size());

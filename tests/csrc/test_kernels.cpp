@@ -1,8 +1,10 @@
 // The CPU backend as a C++ user calls it, against values worked out by hand.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "augment.h"
@@ -63,12 +65,42 @@ static void the_last_pixel_of_a_cell_wins() {
   std::copy_n(image_stride, 4, call.image_stride);
   std::copy_n(iuv_stride, 4, call.iuv_stride);
   std::copy_n(out_stride, 5, call.out_stride);
-  dsa::warp_cpu(call, 0, 0, 24);
+  CHECK(dsa::warp_cpu(call, 0, 0, 24));
   for (int cell = 0; cell < 24 * 16; ++cell) {
     const bool hit = cell == 2 * 16 + 3;  // part 3, row 0, column 3
     CHECK(out[cell] == (hit ? 20 / 255.f : 0.5f));
     CHECK(source[cell] == (hit ? 1 : -1));
   }
+}
+
+// Whether units of the parts [0, 3) and [3, 24) take a map of one pixel.
+static std::pair<bool, bool> units_take(float i, float u, float v) {
+  const uint8_t image[1] = {10};
+  const float iuv[3] = {i, u, v}, fill[1] = {};
+  uint8_t out[24 * 4] = {};
+  const dsa::Normalise normalise[1] = {};
+  dsa::WarpImages call{};
+  call.batch = call.channels = call.height = call.width = 1, call.size = 2, call.parts = 24;
+  call.image = image, call.iuv = iuv, call.iuv_is_float = true, call.iuv_stride[1] = 1;
+  call.out = out, call.fill = fill, call.normalise = normalise;
+  const int64_t out_stride[5] = {96, 4, 4, 2, 1};
+  std::copy_n(out_stride, 5, call.out_stride);
+  return {dsa::warp_cpu(call, 0, 0, 3), dsa::warp_cpu(call, 0, 3, 24)};
+}
+
+static void impossible_floating_maps_are_told() {
+  const float far = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const float most = 1 + dsa::kOvershoot, least = -dsa::kOvershoot;
+  const auto taken = [](float i, float u, float v) { return units_take(i, u, v) == std::pair(true, true); };
+  const auto told = [](float i, float u, float v) { return units_take(i, u, v) == std::pair(false, false); };
+  CHECK(taken(3, 0, 1) && taken(3, least, most) && taken(24, most, least) && taken(1, -0.f, 0.5f));
+  CHECK(taken(0, 255, -far) && taken(-0.f, 2, 2) && taken(-1, 255, 0) && taken(25, 0, far) &&
+        taken(1e30f, 2, 2));
+  CHECK(taken(nan, 2, 0) && taken(2.5f, nan, 0) && taken(3, far, nan) && taken(3, nan, -7));
+  for (const float x : {std::nextafter(most, far), std::nextafter(least, -far), 255.f, -0.5f, far, -far}) {
+    CHECK(told(1, x, 0) && told(1, 0, x) && told(24, x, 1) && told(24, 1, x));
+  }
+  for (const float i : {3 / 255.f, 2.5f, -0.5f, 24.5f, 25.5f, far, -far}) CHECK(told(i, 0, 0));
 }
 
 static void groups_are_added() {
@@ -206,6 +238,7 @@ int main() {
   cells_are_the_floor_of_the_exact_product();
   conversions_round_to_nearest_even();
   the_last_pixel_of_a_cell_wins();
+  impossible_floating_maps_are_told();
   groups_are_added();
   positives_are_ranked_by_counting<float>();
   positives_are_ranked_by_counting<double>();

@@ -178,6 +178,24 @@ def test_mixed_devices_check():
     assert "was accepted" in warp.check_mixed_devices("cpu")
 
 
+def test_out_of_scale_check(monkeypatch):
+    """On the CPU such a map is refused always; stand-ins clamp it, and look where asked to, or do not."""
+    right = warp.iuv_to_dsap
+
+    def kernel(clamps, looks):
+        def run(image, iuv, check_iuv=False, **options):
+            if check_iuv and looks:
+                return right(image, iuv, **options)
+            return right(image, iuv.clamp(0, 1) if clamps else iuv % 255, **options)
+
+        return run
+
+    for clamps, looks, words in ((True, True, None), (False, True, "clamped"), (True, False, "accepted")):
+        monkeypatch.setattr(warp, "iuv_to_dsap", kernel(clamps, looks))
+        said = warp.check_map_out_of_scale("cpu")
+        assert said is None if words is None else words in said
+
+
 @pytest.mark.parametrize("operation,name", LARGE, ids=str)
 def test_large_checks_pass(pretend, operation, name):
     assert LARGE[operation, name]("cpu", BEYOND) is None

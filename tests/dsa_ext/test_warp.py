@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dsa_ext import iuv_to_dsap, parts
-from dsa_ext.warp import _iuv_to_dsap
+from dsa_ext.warp import OVERSHOOT, _iuv_to_dsap
 
+CSRC = Path(__file__).parents[2] / "csrc"
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 MEAN, STD = [0.485, 0.456, 0.406, 0.3, 0.2], [0.229, 0.224, 0.225, 0.3, 0.1]
 
@@ -114,14 +115,163 @@ def test_float_iuv_is_clamped_and_nan_is_background():
     iuv = torch.tensor(
         [
             [1, 1, 1, nan, 1, 1],
-            [-0.5, 1.5, 0.5, 0.5, nan, 0.5],
-            [0.0, 2.0, 0.999, 0.5, 0.5, nan],
+            [-0.01, 1.01, 0.5, 0.5, nan, 0.5],
+            [0.0, 1.015, 0.999, 0.5, 0.5, nan],
         ]
     )[None, :, None]
     result = iuv_to_dsap(image, iuv, size=4)[0, 0, 0]
     assert (result[0, 0], result[3, 3], result[2, 3]) == (1, 2, 3)
     assert (result > 0).sum() == 3
     assert_same(image, iuv, size=4)
+
+
+NAN, INF = float("nan"), float("inf")
+RULE = "iuv must hold whole I and u, v in 0..1"
+SCALE = "divide U and V by 255, or pass the map as uint8"
+
+
+def with_pixel(i, u, v, at=(1, 4, 3)):
+    """A floating map [2, 3, 9, 5] of background and of part 2, but for one pixel."""
+    iuv = torch.zeros(2, 3, 9, 5)
+    iuv[:, 0, ::2], iuv[:, 1:] = 2, 0.5
+    iuv[at[0], :, at[1], at[2]] = torch.tensor([i, u, v])
+    return iuv
+
+
+IMPOSSIBLE = {  # I, u and v of a pixel, and what is said of it
+    (3, 200, 0.5): f"found u = 200 at part 3: {SCALE}",
+    (24, 0.5, 255): f"found v = 255 at part 24: {SCALE}",
+    (3, 1, 2.5): f"found v = 2.5 at part 3: {SCALE}",
+    (1, 1.5, 0): "found u = 1.5 at part 1: clamp u and v to 0..1",
+    (1, -0.5, 0): "found u = -0.5 at part 1: clamp u and v to 0..1",
+    (7, INF, 0.5): f"found u = inf at part 7: {SCALE}",
+    (7, 0.5, -INF): f"found v = -inf at part 7: {SCALE}",
+    (0.094, 0, 0): "found I = 0.094: divide U and V by 255, not I, or pass the map as uint8",
+    (2.5, 0.5, 0.5): "found I = 2.5: ",
+    (24.5, 0.5, 0.5): "found I = 24.5: ",
+    (25.5, 0.5, 0.5): "found I = 25.5: ",
+    (-0.5, 200, 0.5): "found I = -0.5: ",
+    (INF, 0.5, 0.5): "found I = inf: ",
+}
+
+
+@pytest.mark.parametrize("pixel", IMPOSSIBLE)
+def test_an_impossible_floating_pixel_is_refused(pixel):
+    iuv, words = with_pixel(*pixel), re.escape(f"{RULE}; {IMPOSSIBLE[pixel]}")
+    for image, options in (
+        (make_image(2, 3, 9, 5), {}),
+        (make_image(2, 3, 9, 5), {"return_source": True, "parts": 13, "mirror": True}),
+        (make_image(2, 1, 9, 5, torch.float16), {"parts": 8}),
+        (make_image(2, 3, 9, 5), {"out": torch.empty(2, 24, 3, 8, 8, dtype=torch.uint8)}),
+        (make_image(2, 3, 9, 5, torch.float32).requires_grad_(), {"check_iuv": True}),
+        (make_image(2, 3, 9, 5, torch.float32).requires_grad_(), {}),
+    ):
+        with pytest.raises(ValueError, match=words):
+            iuv_to_dsap(image, iuv, size=8, **options)
+        with pytest.raises(ValueError, match=words):
+            iuv_to_dsap(
+                image, iuv.double().permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), size=8, **options
+            )
+    with pytest.raises(ValueError, match=words):
+        _iuv_to_dsap(image, iuv)
+
+
+def test_an_impossible_floating_pixel_is_refused_by_any_number_of_threads():
+    """Units of a part or of an image: one of them sees it."""
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 30):
+            torch.set_num_threads(threads)
+            for at in ((0, 0, 0), (1, 8, 4)):
+                with pytest.raises(ValueError, match="found v = -3 at part 24"):
+                    iuv_to_dsap(make_image(2, 3, 9, 5), with_pixel(24, 0, -3, at))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_maps_out_of_scale_are_refused():
+    from torchvision.transforms.functional import to_tensor
+
+    image, iuv = make_image(2, 3, 64, 32), make_iuv(2, 64, 32)
+    with pytest.raises(ValueError, match=re.escape(RULE) + r"; found [uv] = 255 at part \d+: " + SCALE):
+        iuv_to_dsap(image, iuv.float())
+    divided = torch.stack([to_tensor(x.permute(1, 2, 0).numpy()) for x in iuv])  # I as well
+    with pytest.raises(ValueError, match=re.escape(RULE) + "; found I = 0.0"):
+        iuv_to_dsap(image, divided)
+
+
+@pytest.mark.parametrize(
+    "pixel",
+    [
+        (0, 200, 300),
+        (-0.0, INF, 0),
+        (-1, 200, 0),
+        (25, 255, INF),
+        (200, 0.5, -7),
+        (NAN, 200, 0),
+        (NAN, NAN, NAN),
+        (2.5, NAN, 0),
+        (3, NAN, 255),
+        (3, INF, NAN),
+    ],
+)
+def test_coordinates_of_the_background_are_not_looked_at(pixel):
+    image, iuv = make_image(2, 3, 9, 5), with_pixel(*pixel)
+    assert_same(image, iuv, size=8)
+    assert torch.equal(iuv_to_dsap(image, iuv, check_iuv=True), iuv_to_dsap(image, with_pixel(0, 0, 0)))
+
+
+@pytest.mark.parametrize("plane", [1, 2])
+def test_as_much_as_rounding_can_do_is_clamped(plane):
+    image = make_image(2, 3, 9, 5)
+    least, most = torch.tensor(-OVERSHOOT), torch.tensor(1 + OVERSHOOT)
+    for value, beyond, end in ((least, -INF, 0.0), (most, INF, 1.0)):
+        pixel = [3, 0.5, 0.5]
+        pixel[plane] = end
+        expected = iuv_to_dsap(image, with_pixel(*pixel))
+        pixel[plane] = value.item()
+        assert torch.equal(iuv_to_dsap(image, with_pixel(*pixel), check_iuv=True), expected)
+        assert_same(image, with_pixel(*pixel))
+        pixel[plane] = value.nextafter(torch.tensor(beyond)).item()
+        for options in ({}, {"check_iuv": True}):
+            with pytest.raises(ValueError, match="at part 3: clamp u and v to 0..1"):
+                iuv_to_dsap(image, with_pixel(*pixel), **options)
+
+
+def test_a_direct_call_refuses_an_impossible_map():
+    image, iuv = make_image(2, 3, 9, 5), with_pixel(3, 200, 0.5)
+    with pytest.raises(RuntimeError, match=re.escape(f"{RULE}: {SCALE}")):
+        torch.ops.dsa_ext.iuv_to_dsap(image, iuv, 8, 24, False, torch.uint8, False, [0.0] * 3, [], [])
+
+
+def test_autograd_sees_what_out_holds_of_an_impossible_map():
+    """Compiled code has written before it knows."""
+    weight = torch.ones(2, 24, 3, 8, 8, requires_grad=True)
+    out = torch.zeros(2, 24, 3, 8, 8)
+    product = (weight * out).sum()
+    with pytest.raises(ValueError, match="found u = 200"):
+        iuv_to_dsap(make_image(2, 3, 9, 5), with_pixel(3, 200, 0.5), size=8, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_check_iuv_looks_before_anything_is_written(device):
+    image, iuv = make_image(2, 3, 9, 5).to(device), with_pixel(3, 200, 0.5).to(device)
+    out = torch.full((2, 24, 3, 8, 8), 5, dtype=torch.uint8, device=device)
+    with pytest.raises(ValueError, match="found u = 200 at part 3"):
+        iuv_to_dsap(image, iuv, size=8, out=out, check_iuv=True)
+    assert (out == 5).all()
+    for good in (with_pixel(3, 0.2, 0.5), make_iuv(2, 9, 5), with_pixel(3, 0.2, 0.5).bfloat16()):
+        good = good.to(device)
+        assert torch.equal(iuv_to_dsap(image, good, check_iuv=True), iuv_to_dsap(image, good))
+    assert iuv_to_dsap(image[:0], iuv[:0], check_iuv=True).shape[0] == 0
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="needs a GPU")
+def test_cuda_clamps_what_it_is_not_asked_to_look_at():
+    image, iuv = make_image(2, 3, 9, 5).cuda(), with_pixel(3, 200, 0.5).cuda()
+    assert torch.equal(iuv_to_dsap(image, iuv), iuv_to_dsap(image, with_pixel(3, 1, 0.5).cuda()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -321,8 +471,22 @@ def test_compile_fullgraph_out():
     assert torch.equal(out, expected)
 
 
+def test_compile_fullgraph_refuses_an_impossible_map():
+    step = torch.compile(lambda image, iuv: iuv_to_dsap(image, iuv) + 1, fullgraph=True, backend="aot_eager")
+    image = make_image(2, 3, 9, 5)
+    good = with_pixel(3, 0.2, 0.5)
+    assert torch.equal(step(image, good), iuv_to_dsap(image, good) + 1)
+    with pytest.raises((RuntimeError, ValueError), match=re.escape(RULE)):  # by the traced operation
+        step(image, with_pixel(3, 200, 0.5))
+
+
+def test_overshoot_is_that_of_the_kernels():
+    text = (CSRC / "iuv.h").read_text()
+    assert re.findall(r"kOvershoot = 1\.f / (\d+);", text) == [str(int(1 / OVERSHOOT))]
+
+
 def test_part_tables_are_those_of_the_kernels():
-    text = (Path(__file__).parents[2] / "csrc/parts.h").read_text()
+    text = (CSRC / "parts.h").read_text()
     rows = re.findall(r'^    \{"([\w ]+)", (\d+), (\d+), (true|false), (true|false)\},$', text, flags=re.M)
     names, twins, groups, *flips = zip(*rows)
     assert names == parts.NAMES

@@ -44,6 +44,13 @@ int64_t out_strides(Layout layout, const int (&shape)[5], int64_t (&stride)[5]) 
   return strides(shape, {0, 1, 2, 3, 4}, layout == Layout::padded ? 1 : 0, stride);
 }
 
+// A seldom value of I (plane 0), or of u or v, in floating maps; out of range, also one that no map has.
+float odd_value(Random& random, int plane, bool out_of_range) {
+  const float nan = __builtin_nanf(""), far = __builtin_inff();
+  if (out_of_range) return random.pick<float>({-1.f, 2.f, 255.f, 24.5f, nan, far, -far});
+  return plane ? random.pick<float>({-0.01f, 1.01f, 1.f, nan}) : random.pick<float>({-1.f, 25.f, 1.f, nan});
+}
+
 void set_iuv(Random& random, const Case& c, const Memory& iuv, const int64_t (&stride)[4]) {
   for (int b = 0; b < c.batch; ++b) {
     for (int y = 0; y < c.height; ++y) {
@@ -63,7 +70,7 @@ void set_iuv(Random& random, const Case& c, const Memory& iuv, const int64_t (&s
             continue;
           }
           float f = plane ? value[plane] / 255.f : static_cast<float>(value[plane]);
-          if (random.below(40) == 0) f = random.pick<float>({-1.f, 2.f, __builtin_nanf(""), 1.f, 24.5f});
+          if (random.below(40) == 0) f = odd_value(random, plane, c.pixels == Pixels::out_of_range);
           iuv.as<float>()[at] = f;
         }
       }
@@ -115,12 +122,19 @@ Data make(const Case& c, Random& random) {
   return data;
 }
 
+// The CPU backend on all images. It must take every map that is not out of range.
+void run_on_cpu(const Case& c, const dsa::WarpImages& call) {
+  bool taken = true;
+  for (int b = 0; b < c.batch; ++b) taken &= dsa::warp_cpu(call, b, 0, c.parts);
+  check(taken || c.pixels == Pixels::out_of_range, "the map is refused: " + c.name());
+}
+
 void run(const Case& c, uint64_t seed) {
   Random random(seed);
   const Data data = make(c, random);
   Memory out(data.out.bytes, data.out.offset), source(data.source.bytes, data.source.offset);
   dsa::WarpImages call = data.call;
-  for (int b = 0; b < c.batch; ++b) dsa::warp_cpu(call, b, 0, c.parts);
+  run_on_cpu(c, call);
   call.out = out.begin();
   if (c.source) call.source = source.as<int32_t>();
   check(dsa::warp_cuda(call, nullptr) == cudaSuccess, "no launch: " + c.name());
@@ -131,7 +145,7 @@ void run(const Case& c, uint64_t seed) {
 void run_gradient(const Case& c, uint64_t seed) {
   Random random(seed);
   const Data data = make(c, random);
-  for (int b = 0; b < c.batch; ++b) dsa::warp_cpu(data.call, b, 0, c.parts);
+  run_on_cpu(c, data.call);
   int64_t stride[5];
   const int64_t elements = out_strides(c.out_layout, {c.batch, c.parts, c.channels, c.size, c.size}, stride);
   const Memory grad(elements * bytes_of(c.out), offset_of(c.out_layout, c.out));
@@ -190,7 +204,7 @@ void run_far_apart() {
                        nullptr,
                        fill,
                        normalise};
-  for (int b = 0; b < 2; ++b) dsa::warp_cpu(call, b, 0, 24);
+  for (int b = 0; b < 2; ++b) check(dsa::warp_cpu(call, b, 0, 24), "a map of images far apart is refused");
   call.out = got;
   check(dsa::warp_cuda(call, nullptr) == cudaSuccess, "no launch: images far apart");
   for (int b = 0; b < 2; ++b) {

@@ -1,4 +1,6 @@
 // Memory traffic of the typical warp and of its gradient.
+#include <cstdlib>
+
 #include "counts.h"
 #include "warp.h"
 
@@ -31,7 +33,9 @@ void count_warp(const std::string& what, int images, Type out_type, bool last, b
   std::memcpy(call.image_stride, image_stride, sizeof image_stride);
   std::memcpy(call.iuv_stride, iuv_stride, sizeof iuv_stride);
   std::memcpy(call.out_stride, out_stride, sizeof out_stride);
-  for (int b = 0; b < images; ++b) dsa::warp_cpu(call, b, 0, 24);
+  for (int b = 0; b < images; ++b) {
+    if (!dsa::warp_cpu(call, b, 0, 24)) std::abort();
+  }
   if (!with_source) call.source = nullptr;
 
   Sectors least_iuv, least_image;

@@ -295,6 +295,20 @@ def check_mixed_devices(device: str) -> str | None:
     return "an image on CUDA with an IUV map on the CPU was accepted"
 
 
+def check_map_out_of_scale(device: str) -> str | None:
+    """CUDA finds it where it is asked to look, and else clamps."""
+    image, iuv = random((1, 3, 8, 8), torch.uint8).to(device), torch.ones(1, 3, 8, 8, device=device)
+    ones = _dsap(image, iuv, 8)
+    iuv[0, 1, 4, 4] = 255
+    if not torch.equal(_dsap(image, iuv, 8), ones):
+        return "u = 255 is not clamped to 1"
+    try:
+        iuv_to_dsap(image, iuv, size=8, check_iuv=True)
+    except ValueError:
+        return None
+    return "u = 255 was accepted with check_iuv=True"
+
+
 def calls(device: str) -> dict[str, Call]:
     image = random((2, 3, 64, 48), torch.uint8, seed=3).to(device)
     iuv = random_iuv(2, 64, 48, "random").to(device)
@@ -352,5 +366,8 @@ OPERATION = Operation(
         "gradient": check_large_gradient,
         "input": check_large_input,
     },
-    checks={"image on CUDA, IUV on the CPU": check_mixed_devices},
+    checks={
+        "image on CUDA, IUV on the CPU": check_mixed_devices,
+        "floating IUV out of scale": check_map_out_of_scale,
+    },
 )
