@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dsareid.data.images import image_size, orientation
 from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.densepose.lists import (
     NO_DETECTION,
@@ -29,7 +28,7 @@ from dsareid.densepose.lists import (
     update_people,
     write_names,
 )
-from dsareid.densepose.naming import DataImages, existing, share_a_map, without_maps
+from dsareid.densepose.naming import DataImages, without_maps
 from dsareid.densepose.people import MIN_SCORE, Choice, check_min_score, choose_person, warn_of_scores
 from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.densepose.seen_size import (
@@ -42,7 +41,8 @@ from dsareid.densepose.seen_size import (
     warn_of_told_sizes,
     wrong_map_size,
 )
-from dsareid.densepose.sources import Detections, Person, read_source
+from dsareid.densepose.sources import Person, read_source
+from dsareid.densepose.tasks import Task, find_tasks
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import make_folder
 
@@ -69,19 +69,6 @@ class ConversionReport:
     not_found: list[str] = field(default_factory=list)  # file names of the source without an image
     no_map: list[str] = field(default_factory=list)
     sheet: Path | None = None  # None: nobody was found in any image
-
-
-class _Task(NamedTuple):
-    """An image, and what was found in it."""
-
-    image: Path
-    out: Path
-    people: list[Person]
-    seen: SeenImage
-
-    @property
-    def name(self) -> str:
-        return self.seen.name  # relative to ROOT
 
 
 class _Rules(NamedTuple):
@@ -134,7 +121,9 @@ def convert(
     rules = _Rules(min_score, None if scale is None else parse_scale(scale), overwrite)
     listed = None if data is None else DataImages(Path(data), out)
     report, choices = ConversionReport(out), {}
-    tasks = _find_tasks(source, read_source(source, images), listed, report)
+    detections = read_source(source, images)
+    tasks, report.not_found = find_tasks(source, detections, listed, out)
+    report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
     warn_of_scores(source, [person for task in tasks for person in task.people], min_score)
     _check_sizes(source, tasks, rules)
     for folder in {task.out.parent for task in tasks}:
@@ -157,7 +146,7 @@ def convert(
     return report
 
 
-def _convert_image(task: _Task, choice: Choice, rules: _Rules, report: ConversionReport) -> bool:
+def _convert_image(task: Task, choice: Choice, rules: _Rules, report: ConversionReport) -> bool:
     """Write the map of an image; returns whether there is somebody in it."""
     width, height = task.seen.size
     iuv = np.zeros((height, width, 3), np.uint8)
@@ -183,7 +172,7 @@ def _convert_image(task: _Task, choice: Choice, rules: _Rules, report: Conversio
     return found_people
 
 
-def _note(task: _Task, choice: Choice, rules: _Rules, report: ConversionReport, somebody: bool) -> None:
+def _note(task: Task, choice: Choice, rules: _Rules, report: ConversionReport, somebody: bool) -> None:
     """Put what is to be said about an image into the report."""
     size = rules.size(task.seen)
     report.refused += choice.refused
@@ -198,7 +187,7 @@ def _note(task: _Task, choice: Choice, rules: _Rules, report: ConversionReport, 
             names.append(task.name)
 
 
-def _paste(iuv: np.ndarray, person: Person, task: _Task, rules: _Rules) -> None:
+def _paste(iuv: np.ndarray, person: Person, task: Task, rules: _Rules) -> None:
     """Put a person's chart where its box is; what lies outside of the image is cut off.
 
     Each pixel of the image takes the nearest one of the image that DensePose saw.
@@ -224,70 +213,7 @@ def _nearest(count: int, seen: int) -> np.ndarray:
     return (2 * np.arange(count) + 1) * seen // (2 * count)
 
 
-# ---- before the work ----
-
-
-def _find_tasks(
-    source: Path, detections: list[Detections], listed: DataImages | None, report: ConversionReport
-) -> list[_Task]:
-    """A task for each image that the source names; names without an image go to the report."""
-    if listed is None and source.is_dir():
-        raise DSAError(f"{source}: a folder of maps needs `data=ROOT`, the folder of their images")
-    named: dict[
-        Path, tuple[str, str, Detections]
-    ] = {}  # of each map the image, relative and not, and its people
-    for found in detections:
-        name = existing(found.file_name) if listed is None else listed.find(found.file_name, source)
-        if name is None:
-            report.not_found.append(found.file_name)
-            continue
-        image = name if listed is None else str(listed.root / name)
-        if listed is None:
-            name = os.path.join(*os.path.abspath(image).split(os.sep)[-2:])
-        out = (report.out / name).with_suffix(".png")
-        if out.exists() and out.samefile(image):
-            raise DSAError(
-                f"{out}: this is an image, and its map would be written over it; write to ROOT/iuv"
-            )
-        if out in named:
-            _refuse_two(source, out, named[out], (name, image, found), listed)
-        named[out] = name, image, found
-    if not named:
-        where = "exists" if listed is None else f"is an image below {listed.root}"
-        hint = "; give `data=ROOT`, the folder of the images" if listed is None else ""
-        example = f", as {report.not_found[0]}" if report.not_found else ""
-        raise DSAError(f"{source}: none of its {len(detections)} file names{example}, {where}{hint}")
-    if listed is not None:
-        report.shared = sorted(other for name, _, _ in named.values() for other in listed.sharing(name))
-    bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
-    return [
-        _Task(Path(image), out, found.people, _measure(name, image, found))
-        for out, (name, image, found) in bar
-    ]
-
-
-def _refuse_two(
-    source: Path,
-    out: Path,
-    one: tuple[str, str, Detections],
-    other: tuple[str, str, Detections],
-    listed: DataImages | None,
-) -> None:
-    """Raise DSAError about two file names that would be written as one map."""
-    if listed is not None and one[0] != other[0]:
-        raise DSAError(f"{source}: {share_a_map(one[0], other[0], listed.root)}, and its name in the source")
-    hint = "; give `data=ROOT`, the folder of the images" if one[1] != other[1] else ""
-    raise DSAError(
-        f"{source}: {one[2].file_name} and {other[2].file_name} would both be written as {out}{hint}"
-    )
-
-
-def _measure(name: str, image: str, found: Detections) -> SeenImage:
-    boxes = [person.box for person in found.people if person.box is not None]
-    return SeenImage(name, image_size(image), orientation(image), boxes, found.size)
-
-
-def _check_sizes(source: Path, tasks: list[_Task], rules: _Rules) -> None:
+def _check_sizes(source: Path, tasks: list[Task], rules: _Rules) -> None:
     images = [task.seen for task in tasks]
     if rules.scale is None:
         check_sizes(source, images)
@@ -295,9 +221,6 @@ def _check_sizes(source: Path, tasks: list[_Task], rules: _Rules) -> None:
         warn_of_told_sizes(source, images, rules.scale)
         for image in images:
             rules.size(image)  # none is too large
-
-
-# ---- lists ----
 
 
 def _write_lists(report: ConversionReport, choices: dict[str, Choice], listed: DataImages | None) -> None:
