@@ -42,7 +42,7 @@ from dsareid.densepose.seen_size import (
     wrong_map_size,
 )
 from dsareid.densepose.sources import Person, read_source
-from dsareid.densepose.tasks import Task, find_tasks
+from dsareid.densepose.tasks import ImageTask, find_tasks
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import make_folder
 
@@ -146,7 +146,7 @@ def convert(
     return report
 
 
-def _convert_image(task: Task, choice: Choice, rules: _Rules, report: ConversionReport) -> bool:
+def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport) -> bool:
     """Write the map of an image; returns whether there is somebody in it."""
     width, height = task.seen.size
     iuv = np.zeros((height, width, 3), np.uint8)
@@ -172,7 +172,7 @@ def _convert_image(task: Task, choice: Choice, rules: _Rules, report: Conversion
     return found_people
 
 
-def _note(task: Task, choice: Choice, rules: _Rules, report: ConversionReport, somebody: bool) -> None:
+def _note(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport, somebody: bool) -> None:
     """Put what is to be said about an image into the report."""
     size = rules.size(task.seen)
     report.refused += choice.refused
@@ -187,7 +187,7 @@ def _note(task: Task, choice: Choice, rules: _Rules, report: ConversionReport, s
             names.append(task.name)
 
 
-def _paste(iuv: np.ndarray, person: Person, task: Task, rules: _Rules) -> None:
+def _paste(iuv: np.ndarray, person: Person, task: ImageTask, rules: _Rules) -> None:
     """Put a person's chart where its box is; what lies outside of the image is cut off.
 
     Each pixel of the image takes the nearest one of the image that DensePose saw.
@@ -213,7 +213,7 @@ def _nearest(count: int, seen: int) -> np.ndarray:
     return (2 * np.arange(count) + 1) * seen // (2 * count)
 
 
-def _check_sizes(source: Path, tasks: list[Task], rules: _Rules) -> None:
+def _check_sizes(source: Path, tasks: list[ImageTask], rules: _Rules) -> None:
     images = [task.seen for task in tasks]
     if rules.scale is None:
         check_sizes(source, images)

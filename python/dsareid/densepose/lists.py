@@ -13,7 +13,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
 NO_DETECTION, NO_MAP, SEVERAL = "no_detection.txt", "no_map.txt", "several_people.csv"
-COLUMNS = ["image", "box", "score", "share", "chosen"]
+PEOPLE_COLUMNS = ["image", "box", "score", "share", "chosen"]
 
 
 def update_names(path: Path, names: Iterable[str], converted: Container[str]) -> None:
@@ -31,16 +31,16 @@ def update_people(path: Path, choices: dict[str, Choice], converted: Container[s
     """Put the people of images into a table; what it says of images that were not converted stays."""
     text = _read(path)
     try:
-        header, *before = list(csv.reader(io.StringIO(text), strict=True)) or [COLUMNS]
+        header, *before = list(csv.reader(io.StringIO(text), strict=True)) or [PEOPLE_COLUMNS]
     except csv.Error as error:
         raise DSAError(f"cannot read {path}: {error}; move it away") from error
-    if header != COLUMNS or any(len(row) != len(COLUMNS) for row in before):
-        raise DSAError(f"cannot read {path}: its columns must be {', '.join(COLUMNS)}; move it away")
+    if header != PEOPLE_COLUMNS or any(len(row) != len(PEOPLE_COLUMNS) for row in before):
+        raise DSAError(f"cannot read {path}: its columns must be {', '.join(PEOPLE_COLUMNS)}; move it away")
     rows = [row for row in before if row[0] not in converted]
     rows += [row for name, choice in choices.items() for row in _rows(name, choice)]
     rows.sort(key=lambda row: row[0])  # people of an image stay in their order
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
+    csv.writer(table, lineterminator="\n").writerows([PEOPLE_COLUMNS, *rows])
     _write(path, table.getvalue() if rows else "")
 
 

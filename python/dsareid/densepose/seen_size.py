@@ -134,7 +134,7 @@ def check_sizes(source: Path, images: Sequence[SeenImage]) -> None:
     if reach <= SHORT_REACH and len(people) >= FEWEST_IMAGES:
         raise DSAError(f"{said}{_hint(people)}`scale=1` takes the boxes as they are")
     if reach <= DOUBTED_REACH and len(people) >= DOUBTED_IMAGES:
-        logger.warning(f"{said}{_hint(people)}Look at the contact sheet")
+        logger.warning(f"{said}{_hint(people)}look at the contact sheet")
 
 
 def warn_of_told_sizes(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:

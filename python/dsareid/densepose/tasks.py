@@ -14,7 +14,7 @@ from dsareid.densepose.sources import Detections, Person
 from dsareid.ground.errors import DSAError
 
 
-class Task(NamedTuple):
+class ImageTask(NamedTuple):
     """An image, and what was found in it."""
 
     image: Path
@@ -38,7 +38,7 @@ class _Named(NamedTuple):
 
 def find_tasks(
     source: Path, detections: Sequence[Detections], listed: DataImages | None, out: Path
-) -> tuple[list[Task], list[str]]:
+) -> tuple[list[ImageTask], list[str]]:
     """A task for each image that the source names, and the file names that have no image.
 
     Args:
@@ -68,7 +68,7 @@ def find_tasks(
         example = f", as {missing[0]}" if missing else ""
         raise DSAError(f"{source}: none of its {len(detections)} file names{example}, {where}{hint}")
     bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
-    return [Task(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar], missing
+    return [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar], missing
 
 
 def _find_image(found: Detections, listed: DataImages | None, source: Path) -> _Named | None:
