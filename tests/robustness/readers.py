@@ -33,7 +33,9 @@ from dsareid.data.store.format import HEADER, VERSION
 from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import open_store, verify
 from dsareid.data.store.writer import JOURNAL
-from dsareid.densepose import read_source
+from dsareid.densepose import Person, convert, read_source
+from dsareid.densepose.lists import SEVERAL, update_people
+from dsareid.densepose.people import choose_person
 from dsareid.engine.learner import Learner
 from dsareid.inference.feature_folder import open_features, write_features
 from dsareid.models.options import NetworkConfig
@@ -255,6 +257,40 @@ def _make_coco(folder: Path) -> None:
     (folder / "images.json").write_text(json.dumps({"images": images}))
 
 
+def _make_converted(folder: Path) -> None:
+    """COCO results that tell the sizes of their images, and these."""
+    _make_coco(folder)
+    images = [{"id": key, "file_name": f"{key}.png", "width": 16, "height": 24} for key in (7, 8)]
+    (folder / "images.json").write_text(json.dumps({"images": images}))
+    (folder / "data").mkdir()
+    for image in images:
+        Image.fromarray(_pixels()).save(folder / "data" / image["file_name"])
+
+
+def _convert(scale: str | None) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        shutil.rmtree(folder / "iuv", ignore_errors=True)
+        convert(
+            folder / "results.json",
+            folder / "iuv",
+            folder / "data",
+            images=folder / "images.json",
+            scale=scale,
+        )
+
+    return read
+
+
+def _make_maps(folder: Path) -> None:
+    for name in ("a_IUV.png", "a.png"):
+        write_iuv(folder / name, _iuv())
+
+
+def _make_people(folder: Path) -> None:
+    people = [Person((1.0, 2.0, 9.0, 20.0), score, lambda: None) for score in (0.9, None)]
+    update_people(folder / SEVERAL, {"query/a.jpg": choose_person(people, (16, 24), 0.5)}, ())
+
+
 # ---- runs and weights ----
 
 _NETWORK = NetworkConfig(width=1 / 32, head_width=1 / 32, depths=(1, 1, 1, 1), classifier="batchnorm")
@@ -442,6 +478,17 @@ READERS: dict[str, Reader] = {
     "dump, legacy": _dump("dump.pkl", True, "floats"),
     "coco": Reader(
         _make_coco, _source("results.json", "images.json"), ("results.json", "images.json"), _JSON
+    ),
+    "convert": Reader(_make_converted, _convert(None), ("results.json", "images.json"), _JSON, slow=True),
+    "convert, scaled": Reader(
+        _make_converted, _convert("2"), ("results.json", "images.json"), _JSON, slow=True
+    ),
+    "folder of maps": Reader(_make_maps, _source(""), ("a_IUV.png", "a.png"), (mutate.raw, mutate.png)),
+    "several_people.csv": Reader(
+        _make_people,
+        lambda folder: update_people(folder / SEVERAL, {}, ("query/b.jpg",)),
+        (SEVERAL,),
+        (mutate.raw, mutate.text),
     ),
     "config": Reader(
         _make_run, lambda folder: load_config(folder / "run/config.json"), ("run/config.json",), _JSON

@@ -1,12 +1,16 @@
 """dsareid densepose convert"""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from dsareid.commands.options import DataOption, Flag
+
+if TYPE_CHECKING:  # --help needs none of it
+    from dsareid.densepose import ConversionReport
 
 FIRST = 3  # names that are printed where there are more
 
@@ -16,6 +20,8 @@ def command(
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
     data: DataOption = None,
     images: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    min_score: Annotated[float, tyro.conf.arg(metavar="SCORE")] = 0.5,
+    scale: Annotated[str | None, tyro.conf.arg(metavar="S")] = None,
     overwrite: Flag = False,
 ) -> None:
     """Write DensePose output as IUV maps: DST/query/NAME.png for ROOT/query/NAME.jpg, and so on.
@@ -24,9 +30,10 @@ def command(
     apply_net.py (.pkl), which is read without detectron2 and without running anything in it; the
     coco_densepose_predictions.pth of detectron2's evaluation; COCO results (.json).
 
-    If an image has several people, uses the one whose box covers most of it. An image without a detection
-    gets a map that is all background. Look at DST/contact_sheet.png afterwards. Interrupted runs resume on
-    the next call; several calls for the parts of a data set add up.
+    If an image has several people, uses the one whose box covers most of it, among those whose score is at
+    least --min-score; DST/several_people.csv lists all of them. An image without a detection gets a map that
+    is all background. Look at DST/contact_sheet.png afterwards. Interrupted runs resume on the next call;
+    several calls for the parts of a data set add up.
 
     Args:
         source: DensePose output.
@@ -34,30 +41,67 @@ def command(
         data: The images' folder. Each file name of SRC is looked for in it by the end of its path.
             Without ROOT file names must exist as SRC has them.
         images: COCO annotations (.json) whose list `images` names the image_id of COCO results.
+        min_score: The least score, 0 to 1, of the person that is used. Where nobody in an image has it, the
+            one with the best score is used. People of a SRC without scores have it.
+        scale: The size of the images that DensePose was run on: 0.5 if it was half of yours, 128x256 if all
+            had this width and height, 1 if it was the same. Maps get the size of your images. Without it
+            the size must be the same, and a SRC whose boxes or maps do not look like it is refused.
         overwrite: Write maps again that are there already.
     """
     from dsareid.densepose import convert
 
-    report = convert(source, out, data, images=images, overwrite=overwrite)
+    report = convert(source, out, data, images=images, min_score=min_score, scale=scale, overwrite=overwrite)
     print(f"{out}: {_count(report.written, 'map')} written", end="")
     print(f", {report.kept:,} kept as they were (--overwrite writes them anew)" if report.kept else "")
+    _print_people(report, min_score)
+    _print_warnings(report, source, data)
+    if report.sheet:
+        sheet = shlex.quote(str(report.sheet))
+        print(f"look at {sheet} before you train: do the parts lie on the bodies?")
+
+
+def _print_people(report: "ConversionReport", min_score: float) -> None:
+    listed = f"listed in {shlex.quote(str(report.out / 'several_people.csv'))}"
     if report.several:
-        print(f"several people in {_names(report.several)}: the one with the largest box was taken")
+        print(
+            f"several people in {_names(report.several)}: the one with the largest box was taken, among "
+            f"those with a score of {min_score:g} or more; {listed}"
+        )
+    if report.refused:
+        print(f"{_count(report.refused, 'detection')} refused for a score below {min_score:g}")
+    if report.below:
+        print(
+            f"warning: no score of {min_score:g} or more in {_names(report.below)}: the best was taken; "
+            f"{listed}"
+        )
     if report.no_detection:
-        listed = Path(out, "no_detection.txt")
-        print(f"no detection in {_names(report.no_detection)}: all background, listed in {listed}")
+        path = shlex.quote(str(report.out / "no_detection.txt"))
+        print(f"no detection in {_names(report.no_detection)}: all background, listed in {path}")
+
+
+def _print_warnings(report: "ConversionReport", source: Path, data: Path | None) -> None:
+    if report.differing:
+        print(
+            f"warning: {source} now gives other maps than were kept for {_names(report.differing)}: of "
+            "another SRC, --min-score or --scale? --overwrite writes them anew"
+        )
     if report.outside:
         print(
-            f"warning: boxes leave {_names(report.outside)}: was DensePose run on images of another size? "
-            "They were cut off"
+            f"warning: boxes leave {_names(report.outside)}: was DensePose run on images of another size "
+            "(--scale)? They were cut off"
+        )
+    if report.turned:
+        print(f"turned upright by EXIF: {_names(report.turned)}; their maps must be of the upright pictures")
+    if report.shared:
+        print(
+            f"warning: another image's map is that of {_names(report.shared)} too, as their names differ in "
+            "the suffix alone: rename one of them"
         )
     if report.not_found:
         print(f"warning: no image found for {_names(report.not_found, 'file name')} of {source}")
     if report.no_map:
-        listed = Path(out, "no_map.txt")
-        print(f"warning: no map yet for {_names(report.no_map)} of {data}, listed in {listed}")
-    if report.sheet:
-        print(f"look at {report.sheet} before you train: do the parts lie on the bodies?")
+        path = shlex.quote(str(report.out / "no_map.txt"))
+        print(f"warning: no map yet for {_names(report.no_map)} of {data}, listed in {path}")
 
 
 def _names(names: Sequence[str], what: str = "image") -> str:

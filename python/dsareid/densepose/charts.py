@@ -18,6 +18,7 @@ from dsareid.ground.errors import DSAError
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 MOST_CHART_PIXELS = 1 << 25  # 8192 x 4096: a small file can claim more than memory holds
+LEAST_UV, MOST_UV = -1, 2  # a network's regression misses 0..1 by far less; other units are beyond
 CSE = (
     "output of a CSE model: embeddings of the surface have no parts and no U and V; use an IUV model "
     "(densepose_rcnn_*, not cse/)"
@@ -104,9 +105,19 @@ def _from_floats(form: ChartResult, box: Box, file_size: int) -> np.ndarray:
             f"labels must be [h, w] and uv [2, h, w], not {list(labels.shape)} and {list(uv.shape)}"
         )
     _check_size(labels.shape, box)
+    return _checked(labels, _as_bytes(uv, labels > 0))
+
+
+def _as_bytes(uv: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """U and V as uint8 [2, h, w] of floats, clamped as detectron2 does; the background may hold anything."""
+    uv = np.where(body, uv, 0)
     if np.isnan(uv).any():
         raise DSAError("U or V is not a number (NaN)")
-    return _checked(labels, (np.clip(uv, 0, 1) * np.float32(255)).astype(np.uint8))
+    if uv.min() < LEAST_UV or uv.max() > MOST_UV:
+        of_bytes = " (are these 0..255?)" if uv.min() >= 0 and uv.max() <= 255 else ""
+        found = f"{uv.min():g}..{uv.max():g}"
+        raise DSAError(f"U and V must be near 0..1, within {LEAST_UV}..{MOST_UV}, found {found}{of_bytes}")
+    return (np.clip(uv, 0, 1) * np.float32(255)).astype(np.uint8)
 
 
 def _from_quantized(form: QuantizedChart, box: Box, file_size: int) -> np.ndarray:

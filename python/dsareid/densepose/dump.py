@@ -43,6 +43,8 @@ def load_dump(path: Path) -> object:
     try:
         with open(path, "rb") as file:
             zipped = file.read(len(ZIP)) == ZIP
+        if zipped:
+            _refuse_other_archives(path)
         for name in _names_in_zip(path) if zipped else _names_in_legacy(path):
             if name not in CLASSES and not _OTHERS.fullmatch(name):
                 raise DSAError(f"{path}: {_why_refused(name)}")
@@ -52,6 +54,21 @@ def load_dump(path: Path) -> object:
         raise
     except Exception as error:  # damaged bytes lead pickle, zipfile and torch to raise whatever it may be
         raise DSAError(f"{path}: not readable as a file of torch.save: {_short(error)}") from error
+
+
+def _refuse_other_archives(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    kind = ""
+    if not any(member.endswith("data.pkl") for member in members):
+        numpy = any(member.endswith(".npy") for member in members)
+        kind = "an .npz of NumPy" if numpy else "a zip archive, but not of torch.save (unpack it?)"
+    elif any("/code/" in member for member in members):
+        kind = "a model in TorchScript, not what a model found"
+    if kind:
+        raise DSAError(
+            f"{path}: it is {kind}; expected a dump of detectron2, as apply_net.py writes it (.pkl)"
+        )
 
 
 def _names_in_zip(path: Path) -> Iterator[str]:

@@ -15,17 +15,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from dsareid.data.iuv import read_iuv
+from dsareid.data.folders import some_names
 from dsareid.densepose.charts import CSE, FLOATS, Box, CompressedChart, as_array, decode_chart
 from dsareid.densepose.dump import LEGACY, load_dump
+from dsareid.densepose.map_folder import list_maps
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import ZIP, read_json
 
 FORMS = "a folder of NAME_IUV.png, a dump of detectron2 (.pkl), or COCO results (.json)"
-Names = dict[int | str, str]  # the file name of each image_id
+
+
+class CocoImage(NamedTuple):
+    """What COCO annotations say of an image."""
+
+    name: str
+    size: tuple[int, int] | None  # width, height
+
+
+CocoImages = dict[int | str, CocoImage]  # by image_id
+
+# Files that are easily taken for one of these, by how they begin.
+_OTHER_FILES = (
+    (b"\x93NUMPY", "an .npy of NumPy"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"MATLAB", "a MATLAB file"),
+    (b"\x89PNG", "one picture; give the folder that it is in"),
+    (b"\xff\xd8\xff", "one picture, a JPEG, in which parts are not kept"),
+    (b"\x1f\x8b", "packed with gzip; unpack it"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class Person:
     """One detection."""
 
     box: Box | None  # x0, y0, x1, y1 in pixels; None: the chart is of the whole image
-    score: float
+    score: float | None  # None: the source has none
     chart: Callable[[], np.ndarray]  # decodes: uint8 [3, h, w], I, U, V, from the box's corner; DSAError
 
 
@@ -43,6 +64,8 @@ class Detections:
 
     file_name: str  # as the source has it; of a folder, without the suffix
     people: list[Person]
+    size: tuple[int, int] | None = None
+    """Width and height of what DensePose saw, where the source tells them."""
 
 
 def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None) -> list[Detections]:
@@ -57,7 +80,7 @@ def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None
         DSAError: it is of no known form, damaged, or holds what a pickle must not; embeddings of CSE.
     """
     path = Path(path)
-    names = {} if images is None else _image_names(images, _read_json(Path(images)))
+    names = {} if images is None else _coco_images(images, _read_json(Path(images)))
     if path.is_dir():
         _refuse_names(path, names)
         return _read_folder(path)
@@ -69,48 +92,67 @@ def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None
         raise DSAError(f"{path}: cannot be read: {error.strerror}; expected {FORMS}") from error
     if head.startswith((ZIP, LEGACY)):
         return _read_entries(path, load_dump(path), names, file_size)
-    if head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle"):
-        raise DSAError(
-            f"{path}: this is no file of torch.save. detectron2 before November 2022 wrote dumps with "
-            "pickle.dump, and reading those would run what they hold; where detectron2 is installed, and if "
-            "you trust the file: torch.save(pickle.load(open(OLD, 'rb')), NEW)"
-        )
-    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{")):
-        raise DSAError(f"{path}: of no known form; expected {FORMS}")
+    _refuse_others(path, head)
     results = _read_json(path)
     if isinstance(results, dict):
-        names = _image_names(path, results) | names
+        names = _coco_images(path, results) | names
         results = results.get("annotations")
     return _read_entries(path, results, names, file_size)
 
 
+def _refuse_others(path: Path, head: bytes) -> None:
+    """Raise DSAError where a file that begins so is neither of torch.save nor JSON."""
+    if not head:
+        raise DSAError(f"{path}: it is empty (0 bytes); expected {FORMS}")
+    for start, kind in _OTHER_FILES:
+        if head.startswith(start):
+            raise DSAError(f"{path}: it is {kind}; expected {FORMS}")
+    if head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle"):
+        new = path.with_name(f"{path.stem}-new.pkl")
+        raise DSAError(
+            f"{path}: this is no file of torch.save. detectron2 before November 2022 wrote dumps with "
+            "pickle.dump, and reading those would run what they hold; where detectron2 is installed, and if "
+            f"you trust the file: torch.save(pickle.load(open({str(path)!r}, 'rb')), {str(new)!r})"
+        )
+    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{")):
+        raise DSAError(f"{path}: of no known form; expected {FORMS}")
+
+
 def _read_folder(path: Path) -> list[Detections]:
-    files = sorted(file for file in path.rglob("*.png") if not file.name.startswith("."))  # unfinished ones
-    maps = [file for file in files if file.stem.endswith("_IUV")] or files
+    maps, others = list_maps(path)
     if not maps:
-        raise DSAError(f"{path}: no NAME_IUV.png or NAME.png in this folder or below; expected {FORMS}")
-    found = []
-    for file in maps:
-        name = _checked_name(path, str(file.relative_to(path)))
-        person = Person(None, 0.0, partial(_read_whole, file))
-        found.append(Detections(name.removesuffix(".png").removesuffix("_IUV"), [person]))
-    return found
+        other = some_names(others) or ", which is empty"
+        raise DSAError(
+            f"{path}: no NAME_IUV.png or NAME.png in this folder or below{other}; expected {FORMS}"
+        )
+    return [Detections(_checked_name(path, found.name), [Person(None, None, found.chart)]) for found in maps]
 
 
-def _read_whole(path: Path) -> np.ndarray:
-    return read_iuv(path).transpose(2, 0, 1)
-
-
-def _read_entries(path: Path, entries: object, names: Names, file_size: int) -> list[Detections]:
+def _read_entries(path: Path, entries: object, names: CocoImages, file_size: int) -> list[Detections]:
+    wanted = "a list with a dictionary for each image or person"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DSAError(f"{path}: expected a list with a dictionary for each image or person; {FORMS}")
+        raise DSAError(f"{path}: expected {wanted}, but it holds {_in_words(entries)}; known: {FORMS}")
     if "bbox" in entries[0] if entries else names:
         return _read_coco(path, entries, names, file_size)
     _refuse_names(path, names)
+    if not entries:
+        raise DSAError(f"{path}: it holds an empty list; expected {wanted}; known: {FORMS}")
     return [_dump_entry(path, entry, file_size) for entry in entries]
 
 
-def _refuse_names(path: Path, names: Names) -> None:
+def _in_words(value: object) -> str:
+    """What a file holds that is no list of dictionaries."""
+    if isinstance(value, dict):
+        return (
+            f"a dictionary with {', '.join(reprlib.repr(key) for key in list(value)[:3]) or 'nothing'} in it"
+        )
+    if isinstance(value, list):
+        other = next(entry for entry in value if not isinstance(entry, dict))
+        return f"a list with something else in it ({type(other).__name__})"
+    return f"something else ({type(value).__name__})"
+
+
+def _refuse_names(path: Path, names: CocoImages) -> None:
     if names:
         raise DSAError(f"{path}: `images` is only for COCO results; this source names its images already")
 
@@ -123,7 +165,8 @@ def _dump_entry(path: Path, entry: dict, file_size: int) -> Detections:
     where = f"{path}: {name}"
     charts = entry.get("pred_densepose")
     boxes = _numbers(entry, "pred_boxes_XYXY", (4,), where, file_size)
-    scores = _numbers(entry, "scores", (), where, file_size) if "scores" in entry else [0.0] * len(boxes)
+    scored = entry.get("scores") is not None
+    scores = _numbers(entry, "scores", (), where, file_size) if scored else [None] * len(boxes)
     charts = [] if charts is None else charts  # where nobody was found there may be no such key
     if not isinstance(charts, list) or not len(charts) == len(boxes) == len(scores):
         count = len(charts) if isinstance(charts, list) else type(charts).__name__
@@ -155,21 +198,22 @@ def _numbers(entry: dict, key: str, row: tuple[int, ...], where: str, file_size:
 # ---- COCO results: an entry for each person ----
 
 
-def _read_coco(path: Path, entries: list[dict], names: Names, file_size: int) -> list[Detections]:
-    people: dict[str, list[Person]] = {name: [] for name in names.values()}
+def _read_coco(path: Path, entries: list[dict], names: CocoImages, file_size: int) -> list[Detections]:
+    people: dict[str, list[Person]] = {image.name: [] for image in names.values()}
+    sizes = {image.name: image.size for image in names.values()}
     for number, entry in enumerate(entries, start=1):
         where = f"{path}: result {number}"
         name = _coco_name(entry, names, where)
         box = _box_of_xywh(entry.get("bbox"), where)
-        person = _person(_coco_chart(entry, where), box, entry.get("score", 0.0), where, file_size)
+        person = _person(_coco_chart(entry, where), box, entry.get("score"), where, file_size)
         people.setdefault(_checked_name(path, name), []).append(person)
-    return [Detections(name, found) for name, found in people.items()]
+    return [Detections(name, found, sizes.get(name)) for name, found in people.items()]
 
 
-def _coco_name(entry: dict, names: Names, where: str) -> object:
+def _coco_name(entry: dict, names: CocoImages, where: str) -> object:
     key = entry.get("image_id")
     if isinstance(key, (int, str)) and key in names:
-        return names[key]
+        return names[key].name
     if "file_name" in entry:
         return entry["file_name"]
     if isinstance(key, str) and not names:  # some programs take the file's name for its id
@@ -199,22 +243,36 @@ def _box_of_xywh(box: object, where: str) -> list[float]:
     return [x, y, x + width, y + height]
 
 
-def _image_names(path: str | os.PathLike, annotations: object) -> Names:
-    """The file name of each image_id, from the list `images` of COCO annotations."""
+def _coco_images(path: str | os.PathLike, annotations: object) -> CocoImages:
+    """What the list `images` of COCO annotations says of each image_id."""
     listed = annotations.get("images") if isinstance(annotations, dict) else None
     if not isinstance(listed, list) or not all(isinstance(image, dict) for image in listed):
         raise DSAError(f"{path}: expected COCO annotations, with id and file_name of each image in images")
-    names = {}
+    images: CocoImages = {}
+    ids: dict[str, int | str] = {}
     for image in listed:
         key, name = image.get("id"), _checked_name(path, image.get("file_name"))
-        if not isinstance(key, (int, str)) or key in names:
+        if not isinstance(key, (int, str)) or key in images:
             raise DSAError(f"{path}: images: each image must have an id of its own, not {reprlib.repr(key)}")
-        names[key] = name
-    return names
+        if name in ids:  # people of two images would become those of one
+            raise DSAError(
+                f"{path}: images: {name} is the file_name of the id {ids[name]!r} and of {key!r}; write it "
+                "with its folder"
+            )
+        images[key], ids[name] = CocoImage(name, _size(image)), key
+    return images
+
+
+def _size(image: dict) -> tuple[int, int] | None:
+    """Width and height; None where they are not told, as 0 or null."""
+    width, height = (_finite(image.get(key)) for key in ("width", "height"))
+    return (int(width), int(height)) if width and height and min(width, height) >= 1 else None
 
 
 def _read_json(path: Path) -> object:
     try:
+        if not path.stat().st_size:
+            raise DSAError(f"{path}: it is empty (0 bytes)")
         return read_json(path, object)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
@@ -224,10 +282,11 @@ def _read_json(path: Path) -> object:
 
 
 def _person(form: object, box: list, score: object, where: str, file_size: int) -> Person:
-    numbers = [x for x in map(_finite, [*box, score]) if x is not None]
-    if len(numbers) != 5:
+    numbers = [x for x in map(_finite, box) if x is not None]
+    confidence = None if score is None else _finite(score)
+    if len(numbers) != 4 or (score is not None and confidence is None):
         raise DSAError(f"{where}: box and score must be finite numbers")
-    x0, y0, x1, y1, confidence = numbers
+    x0, y0, x1, y1 = numbers
     person = (x0, y0, x1, y1)
     return Person(person, confidence, partial(decode_chart, form, person, where, file_size))
 

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from densepose_sources import write_images
 from detectron2_files import Mimic, png_text
+
+from dsareid.commands.main import main
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,21 @@ def detection():
                 chart[:, y, x] = chart_label, *values
     assert chart[:, 0].tolist() == [[0, 1, 24, 12], [0, 0, 255, 127], [0, 254, 0, 255]]
     return labels, uv, chart
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data set of three images."""
+    return write_images(tmp_path / "data", "query/a.jpg", "query/b.jpg", "bounding_box_test/c.jpg")
+
+
+@pytest.fixture
+def run(capsys):
+    """dsareid densepose convert: its status, and what it prints."""
+
+    def call(*arguments):
+        status = main(["densepose", "convert", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

@@ -6,62 +6,20 @@ import sys
 
 import numpy as np
 import pytest
-import torch
+from densepose_sources import HEIGHT, WIDTH, dump, person, write_images
 from PIL import Image
 
-from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.store.pack import pack
 from dsareid.densepose import Detections, Person, convert
-from dsareid.densepose.convert import _covered
+from dsareid.densepose.people import covered
 from dsareid.ground.errors import DSAError
 
-HEIGHT, WIDTH = 40, 20
 MODULE = sys.modules["dsareid.densepose.convert"]  # the package has a function of that name
-
-
-def write_images(root, *names, size=(WIDTH, HEIGHT)):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (90, 120, 150)).save(root / name)
-    return root
-
-
-def person(mimic, box, part=2, seed=0):
-    """A person in a dump: the box, and a chart that is all of one part but for a corner."""
-    x0, y0, x1, y1 = box
-    labels = torch.full((max(int(y1 - y0), 1), max(int(x1 - x0), 1)), part)
-    labels[0, 0] = 0
-    uv = torch.from_numpy(np.random.default_rng(seed).random((2, *labels.shape), np.float32))
-    return box, mimic.DensePoseChartResult(labels, uv)
-
-
-def dump(mimic, path, images):
-    """images: file name -> list of (box, chart)."""
-    entries = []
-    for name, people in images.items():
-        boxes = torch.tensor([box for box, _ in people], dtype=torch.float32).reshape(-1, 4)
-        scores = torch.linspace(0.9, 0.8, len(people))
-        charts = [chart for _, chart in people]
-        entries.append(
-            {"file_name": name, "scores": scores, "pred_boxes_XYXY": boxes, "pred_densepose": charts}
-        )
-    return mimic.save(entries, path)
-
-
-@pytest.fixture
-def root(tmp_path):
-    return write_images(tmp_path / "data", "query/a.jpg", "query/b.jpg", "bounding_box_test/c.jpg")
 
 
 def lines(path):
     return path.read_text().splitlines()
-
-
-def run(capsys, *arguments):
-    status = main(["densepose", "convert", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 # ---- the map ----
@@ -73,7 +31,7 @@ def run(capsys, *arguments):
 def test_a_chart_is_pasted_at_its_box_and_clipped(mimic, tmp_path, root, box):
     _, chart = person(mimic, box)
     source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [(box, chart)]})
-    convert(source, tmp_path / "iuv", root)
+    convert(source, tmp_path / "iuv", root, scale=1)
     expected = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     x0, y0 = int(box[0]), int(box[1])
     for row in range(chart.labels.shape[0]):
@@ -93,7 +51,7 @@ def test_the_person_who_covers_most_of_the_image(mimic, tmp_path, root):
     source = dump(
         mimic, tmp_path / "dump.pkl", {"query/a.jpg": [small, outside, large], "query/b.jpg": [small, away]}
     )
-    report = convert(source, tmp_path / "iuv", root)
+    report = convert(source, tmp_path / "iuv", root, scale=1)
     assert set(np.unique(read_iuv(tmp_path / "iuv/query/a.png")[..., 0])) == {0, 4}
     assert set(np.unique(read_iuv(tmp_path / "iuv/query/b.png")[..., 0])) == {0, 3}
     assert report.several == ["query/a.jpg"] and report.outside == ["query/a.jpg", "query/b.jpg"]
@@ -108,9 +66,9 @@ def test_of_equal_boxes_the_higher_score(mimic, tmp_path, root):
 
 
 def test_what_of_a_box_is_in_the_image():
-    assert _covered((-5, 2, 10, 7), 20, 40) == 50
-    assert _covered((-5, -5, 50, 50), 20, 40) == _covered(None, 20, 40) == 800
-    assert _covered((25, 2, 30, 7), 20, 40) == _covered((9, 2, 5, 7), 20, 40) == 0
+    assert covered((-5, 2, 10, 7), 20, 40) == 50
+    assert covered((-5, -5, 50, 50), 20, 40) == covered(None, 20, 40) == 800
+    assert covered((25, 2, 30, 7), 20, 40) == covered((9, 2, 5, 7), 20, 40) == 0
 
 
 def test_boxes_a_pixel_over_the_edge_are_no_matter(mimic, tmp_path, root):
@@ -192,7 +150,7 @@ def test_names_that_are_not_there(mimic, tmp_path, root):
     source = dump(mimic, tmp_path / "dump.pkl", {"query/y.jpg": [], "query/z.jpg": []})
     with pytest.raises(DSAError, match="none of its 2 file names, as query/y.jpg, is an image below .*data"):
         convert(source, tmp_path / "iuv", root)
-    with pytest.raises(DSAError, match="none of its 0 file names"):
+    with pytest.raises(DSAError, match="dump.pkl: it holds an empty list; expected a list with a dictionary"):
         convert(dump(mimic, tmp_path / "dump.pkl", {}), tmp_path / "iuv", root)
     for data, words in ((tmp_path / "no", "no such folder"), (source, "not a folder")):
         with pytest.raises(DSAError, match=f"`data=.*`: {words}"):
@@ -219,6 +177,17 @@ def test_no_name_leads_out_of_dst(mimic, tmp_path, root, monkeypatch):
     convert(source, tmp_path / "deep/iuv")
     written = sorted(str(x.relative_to(tmp_path / "deep")) for x in tmp_path.rglob("*.png"))
     assert written == ["iuv/data/top.png", "iuv/query/a.png"]
+
+
+def test_no_image_is_written_over(mimic, tmp_path, monkeypatch):
+    root = write_images(tmp_path / "data", "query/a.png")
+    before = (root / "query/a.png").read_bytes()
+    source = dump(mimic, tmp_path / "dump.pkl", {"query/a.png": [person(mimic, (1, 1, 19, 39))]})
+    monkeypatch.chdir(root)
+    for data in (root, None):
+        with pytest.raises(DSAError, match="a.png: this is an image, and its map would be written over it"):
+            convert(source, root, data, overwrite=True)
+    assert (root / "query/a.png").read_bytes() == before
 
 
 # ---- lists and the sheet ----
@@ -297,9 +266,9 @@ def test_maps_that_are_there_are_kept(mimic, tmp_path, root):
     assert (report.written, report.kept) == (2, 0) and read_iuv(out / "query/a.png")[..., 0].max() == 9
 
 
-def test_an_interrupted_call_leaves_whole_maps(mimic, tmp_path, root, monkeypatch, capsys):
+def test_an_interrupted_call_leaves_whole_maps(mimic, tmp_path, root, monkeypatch, run):
     names = ["query/a.jpg", "query/b.jpg", "bounding_box_test/c.jpg"]
-    source = dump(mimic, tmp_path / "dump.pkl", {name: [person(mimic, (1, 1, 9, 9))] for name in names})
+    source = dump(mimic, tmp_path / "dump.pkl", {name: [person(mimic, (1, 1, 19, 39))] for name in names})
     out, written = tmp_path / "iuv", []
 
     def interrupted(path, iuv):
@@ -309,21 +278,21 @@ def test_an_interrupted_call_leaves_whole_maps(mimic, tmp_path, root, monkeypatc
         write_iuv(path, iuv)
 
     monkeypatch.setattr(MODULE, "write_iuv", interrupted)
-    status, _, err = run(capsys, source, out, "--data", root)
+    status, _, err = run(source, out, "--data", root)
     assert status == 130 and "2 of 3 maps are in" in err and "the same command resumes" in err
     assert sorted(p.name for p in out.rglob("*") if p.is_file()) == ["a.png", "b.png"]
     monkeypatch.undo()
-    status, printed, err = run(capsys, source, out, "--data", root)
+    status, printed, err = run(source, out, "--data", root)
     assert status == 0 and "1 map written, 2 kept as they were" in printed, err
     assert (out / "contact_sheet.png").exists()
 
 
-def test_a_wrong_chart_ends_the_call_with_only_whole_maps(mimic, tmp_path, root, capsys):
+def test_a_wrong_chart_ends_the_call_with_only_whole_maps(mimic, tmp_path, root, run):
     bad = person(mimic, (1, 1, 9, 9))
     bad[1].labels[3, 3] = 25
     good = person(mimic, (1, 1, 9, 9))
     source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [good], "query/b.jpg": [bad]})
-    status, _, err = run(capsys, source, tmp_path / "iuv", "--data", root)
+    status, _, err = run(source, tmp_path / "iuv", "--data", root)
     assert status == 1 and err.startswith("dsareid densepose convert: error: ")
     assert "query/b.jpg, person 1: a part must be 0..24, found 0..25" in err
     assert [p.name for p in (tmp_path / "iuv").rglob("*") if p.is_file()] == ["a.png"]
@@ -344,21 +313,25 @@ def test_other_failures(mimic, tmp_path, root):
         convert(other, tmp_path / "kept", root)
 
 
-def test_what_is_printed(mimic, tmp_path, root, capsys):
+def test_what_is_printed(mimic, tmp_path, root, run):
     write_images(root, "query/d.jpg")
     one = person(mimic, (1, 1, 9, 9))
     found = {"query/a.jpg": [one, one], "query/b.jpg": [], "c.jpg": [person(mimic, (5, 5, 90, 90))]}
+    many = [f"gallery/{number}.jpg" for number in range(10)]
+    write_images(root, *many)
+    found |= {name: [one] for name in many}  # so that one box outside is no sign of another size
     missing = {f"query/z{number}.jpg": [] for number in range(4)}
     source = dump(mimic, tmp_path / "dump.pkl", found | missing)
     out = root / "iuv"
-    status, printed, err = run(capsys, source, out, "--data", root)
+    status, printed, err = run(source, out, "--data", root)
     assert status == 0, err
     assert printed.splitlines() == [
-        f"{out}: 3 maps written",
-        "several people in 1 image (query/a.jpg): the one with the largest box was taken",
+        f"{out}: 13 maps written",
+        "several people in 1 image (query/a.jpg): the one with the largest box was taken, among those with a "
+        f"score of 0.5 or more; listed in {out}/several_people.csv",
         f"no detection in 1 image (query/b.jpg): all background, listed in {out}/no_detection.txt",
         "warning: boxes leave 1 image (bounding_box_test/c.jpg): was DensePose run on images of another "
-        "size? They were cut off",
+        "size (--scale)? They were cut off",
         "warning: no image found for 4 file names (query/z0.jpg, query/z1.jpg, query/z2.jpg, ...) of "
         f"{source}",
         f"warning: no map yet for 1 image (query/d.jpg) of {root}, listed in {out}/no_map.txt",
@@ -366,17 +339,17 @@ def test_what_is_printed(mimic, tmp_path, root, capsys):
     ]
 
 
-def test_coco_results_from_the_command_line(as_png, tmp_path, root, capsys):
+def test_coco_results_from_the_command_line(as_png, tmp_path, root, run):
     chart = np.full((3, 8, 6), 7, np.uint8)
     person = {"image_id": 1, "bbox": [2, 3, 6, 8], "score": 1}
     results = [person | {"uv_shape": [3, 8, 6], "uv_data": as_png(chart)}]
     images = [{"id": 1, "file_name": "query/a.jpg"}, {"id": 2, "file_name": "query/b.jpg"}]
     (tmp_path / "r.json").write_text(json.dumps(results))
     (tmp_path / "names.json").write_text(json.dumps({"images": images}))
-    status, _, err = run(capsys, tmp_path / "r.json", tmp_path / "iuv", "--data", root)
+    status, _, err = run(tmp_path / "r.json", tmp_path / "iuv", "--data", root)
     assert status == 1 and "--images" in err
     status, printed, err = run(
-        capsys, tmp_path / "r.json", tmp_path / "iuv", "--data", root, "--images", tmp_path / "names.json"
+        tmp_path / "r.json", tmp_path / "iuv", "--data", root, "--images", tmp_path / "names.json"
     )
     assert status == 0 and "no detection in 1 image (query/b.jpg)" in printed, err
     iuv = read_iuv(tmp_path / "iuv/query/a.png")

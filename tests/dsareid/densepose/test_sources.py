@@ -78,11 +78,30 @@ def test_half_precision(mimic, detection, tmp_path, dtype):
     assert np.array_equal(only_person(read_source(path)).chart()[1:], expected.numpy())
 
 
-def test_infinite_values_are_clamped(mimic, detection, tmp_path):
+@pytest.mark.parametrize("value", [-1.1, 2.1, 255, torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_values_that_are_no_u_or_v_are_refused_in_the_body_alone(mimic, detection, tmp_path, value, dtype):
+    labels, uv, chart = detection
+    uv = uv.to(torch.float32)
+    labels[1, 0], labels[1, 1] = 3, 0
+    uv[:, 1, 1] = value  # the background
+    path = mimic.save([entry([mimic.DensePoseChartResult(labels, uv.to(dtype))])], tmp_path / "dump.pkl")
+    assert not only_person(read_source(path)).chart()[:, 1, 1].any()
+    uv[1, 1, 0] = value
+    path = mimic.save([entry([mimic.DensePoseChartResult(labels, uv.to(dtype))])], tmp_path / "dump.pkl")
+    words = (
+        "U or V is not a number" if value != value else r"U and V must be near 0..1, within -1..2, found .*"
+    )
+    with pytest.raises(DSAError, match=rf"dump.pkl: a.jpg, person 1: {words}"):
+        only_person(read_source(path)).chart()
+
+
+def test_u_and_v_in_bytes_are_named(mimic, detection, tmp_path):
     labels, uv, _ = detection
-    labels[1, 0], uv[0, 1, 0], uv[1, 1, 0] = 3, torch.inf, -torch.inf
-    path = mimic.save([entry([mimic.DensePoseChartResult(labels, uv)])], tmp_path / "dump.pkl")
-    assert only_person(read_source(path)).chart()[:, 1, 0].tolist() == [3, 255, 0]
+    bytes_of = mimic.DensePoseChartResult(labels, uv.clamp(0, 1) * 255)
+    path = mimic.save([entry([bytes_of])], tmp_path / "dump.pkl")
+    with pytest.raises(DSAError, match=r"found 0..255 \(are these 0..255\?\)"):
+        only_person(read_source(path)).chart()
 
 
 def test_images_without_a_detection(mimic, detection, tmp_path):
@@ -101,7 +120,7 @@ def test_images_without_a_detection(mimic, detection, tmp_path):
 def test_a_dump_without_scores(mimic, detection, tmp_path):
     one = entry([mimic.DensePoseChartResult(*detection[:2])])
     del one["scores"]
-    assert only_person(read_source(mimic.save([one], tmp_path / "dump.pkl"))).score == 0
+    assert only_person(read_source(mimic.save([one], tmp_path / "dump.pkl"))).score is None
 
 
 def test_the_predictions_of_an_evaluation(mimic, as_png, detection, tmp_path):
@@ -443,6 +462,10 @@ def test_results_that_are_wrong(as_png, detection, tmp_path):
         ({"images": [{"id": [], "file_name": "a"}], "annotations": []}, "an id of its own"),
         ({"images": [{"id": 1, "file_name": "a"}] * 2, "annotations": []}, "an id of its own"),
         ({"images": []}, "a list with a dictionary"),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}], "annotations": [good]},
+            "images: a is the file_name of the id 1 and of 2",
+        ),
     ):
         with pytest.raises(DSAError, match=words):
             read_source(write_json(tmp_path / "r.json", value))
@@ -454,7 +477,7 @@ def test_text_that_is_no_json(tmp_path):
         ("[" * 200_000, "not readable as JSON"),
         ("[1" + "0" * 5000 + "]", "not readable as JSON"),
         ("hello", "of no known form"),
-        ("", "of no known form"),
+        ("", r"r.json: it is empty \(0 bytes\); expected a folder"),
     ):
         (tmp_path / "r.json").write_text(text)
         with pytest.raises(DSAError, match=words):
@@ -473,13 +496,117 @@ def test_images_is_for_coco_results_alone(mimic, tmp_path):
             read_source(source, names)
     with pytest.raises(DSAError, match="missing.json: cannot be read"):
         read_source(path, tmp_path / "missing.json")
+    (tmp_path / "empty.json").touch()
+    with pytest.raises(DSAError, match=r"empty.json: it is empty \(0 bytes\)"):
+        read_source(path, tmp_path / "empty.json")
+
+
+def test_files_that_are_something_else(mimic, tmp_path):
+    np.savez(tmp_path / "a.npz", iuv=np.zeros(3))
+    np.savez_compressed(tmp_path / "b.npz", iuv=np.zeros(3))
+    np.save(tmp_path / "c.npy", np.zeros(3))
+    (tmp_path / "c.npy").rename(tmp_path / "c.pkl")
+    (tmp_path / "empty.pkl").touch()
+    write_iuv(tmp_path / "d_IUV.png", np.zeros((3, 3, 3), np.uint8))
+    (tmp_path / "d_IUV.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "dump.pkl.gz").write_bytes(b"\x1f\x8b\x08")
+    with zipfile.ZipFile(tmp_path / "maps.zip", "w") as archive:
+        archive.writestr("maps/a_IUV.png", b"")
+    mimic.save(torch.zeros(3), tmp_path / "tensor.pth")
+    mimic.save({"model": torch.zeros(3), "optimizer": 1}, tmp_path / "model.pth")
+    mimic.save([], tmp_path / "list.pkl")
+    write_json(tmp_path / "list.json", [])
+    write_json(tmp_path / "none.json", {"images": [], "annotations": []})
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        for name in ("script/data.pkl", "script/code/__torch__.py"):
+            archive.writestr(name, b"")
+    for name, words in (
+        ("a.npz", "it is an .npz of NumPy; expected a dump of detectron2"),
+        ("b.npz", "it is an .npz of NumPy; expected a dump of detectron2"),
+        ("c.pkl", "it is an .npy of NumPy; expected a folder"),
+        ("empty.pkl", r"it is empty \(0 bytes\); expected a folder"),
+        ("d_IUV.png", "it is one picture; give the folder that it is in"),
+        ("d_IUV.jpg", "it is one picture, a JPEG"),
+        ("dump.pkl.gz", "it is packed with gzip; unpack it"),
+        ("maps.zip", "it is a zip archive, but not of torch.save"),
+        (
+            "tensor.pth",
+            r"dictionary for each image or person, but it holds something else \(Tensor\); known: a folder",
+        ),
+        ("model.pth", "it holds a dictionary with 'model', 'optimizer' in it"),
+        ("list.pkl", "it holds an empty list; expected a list with a dictionary for each image"),
+        ("list.json", "it holds an empty list; expected a list with a dictionary for each image"),
+        ("none.json", "it holds an empty list; expected a list with a dictionary for each image"),
+        ("script.pt", "it is a model in TorchScript"),
+    ):
+        with pytest.raises(DSAError, match=f"{name}: {words}|{name}: expected .*{words}"):
+            read_source(tmp_path / name)
+
+
+# ---- a folder of maps ----
+
+
+def a_map(path, part, size=(4, 3)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_iuv(path.with_name("new.png"), np.full((*size, 3), part, np.uint8))
+    path.with_name("new.png").rename(path)
+
+
+def test_maps_are_found_in_links_and_not_in_hidden_folders(tmp_path):
+    a_map(tmp_path / "elsewhere/b_IUV.PNG", 1)
+    a_map(tmp_path / "maps/a_IUV.png", 2)
+    for name in (".trash/c_IUV.png", "__MACOSX/d_IUV.png", "@eaDir/e_IUV.png", "._a_IUV.png"):
+        a_map(tmp_path / "maps" / name, 3)
+    (tmp_path / "maps/query").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "maps/query/round").symlink_to(tmp_path / "maps")
+    found = read_source(tmp_path / "maps")
+    assert [(each.file_name, each.people[0].chart().max()) for each in found] == [("a", 2), ("query/b", 1)]
+
+
+def test_files_beside_the_maps_are_counted(tmp_path, caplog):
+    for name in ("a_IUV.png", "b_IUV.png", "a_INDS.png", "a_INDS.PNG"):
+        a_map(tmp_path / name, 1)
+    (tmp_path / "a.jpg").touch()
+    with caplog.at_level("WARNING", "dsareid"):
+        assert [each.file_name for each in read_source(tmp_path)] == ["a", "b"]
+        assert not caplog.messages
+        a_map(tmp_path / "c.png", 1)
+        a_map(tmp_path / "d.PNG", 1)
+        (tmp_path / "e_IUV.jpg").touch()
+        assert len(read_source(tmp_path)) == 2
+    assert "PNGs that are not called NAME_IUV.png, 2 in all, as c.png, were not taken for maps" in caplog.text
+    assert "maps that are no PNGs, 1 in all, as e_IUV.jpg, were not read" in caplog.text
+
+
+def test_instances_are_no_maps(tmp_path):
+    a_map(tmp_path / "a_INDS.png", 1)
+    with pytest.raises(
+        DSAError, match=r"no NAME_IUV.png or NAME.png .* \(1 other files, as a_INDS.png\); exp"
+    ):
+        read_source(tmp_path)
+    a_map(tmp_path / "a.png", 1)
+    assert [each.file_name for each in read_source(tmp_path)] == ["a"]
+
+
+def test_two_maps_of_one_image(tmp_path):
+    a_map(tmp_path / "a_IUV.png", 1)
+    a_map(tmp_path / "a.png", 1)
+    read_source(tmp_path)[0].people[0].chart()
+    a_map(tmp_path / "a.png", 2)
+    with pytest.raises(DSAError, match="a_IUV.png and .*a.png differ, and both may be the map"):
+        read_source(tmp_path)[0].people[0].chart()
+    a_map(tmp_path / "a.png", 200)  # the photograph
+    assert read_source(tmp_path)[0].people[0].chart().max() == 1
+    a_map(tmp_path / "a_IUV.PNG", 1)
+    with pytest.raises(DSAError, match="a_IUV.PNG and a_IUV.png are maps of one image"):
+        read_source(tmp_path)
 
 
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DSAError, match="no.pkl: cannot be read: No such file"):
         read_source(tmp_path / "no.pkl")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DSAError, match="no NAME_IUV.png or NAME.png in this folder"):
+    with pytest.raises(DSAError, match="no NAME_IUV.png or NAME.png in this folder or below, which is empty"):
         read_source(tmp_path / "empty")
 
 

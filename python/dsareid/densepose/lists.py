@@ -1,0 +1,71 @@
+"""The lists that a conversion leaves beside the maps, of all calls for a data set together.
+
+A list that would be empty is removed.
+"""
+
+import csv
+import io
+from collections.abc import Container, Iterable
+from pathlib import Path
+
+from dsareid.densepose.people import Choice
+from dsareid.ground.errors import DSAError
+from dsareid.ground.files import atomic_path
+
+NO_DETECTION, NO_MAP, SEVERAL = "no_detection.txt", "no_map.txt", "several_people.csv"
+PEOPLE_COLUMNS = ["image", "box", "score", "share", "chosen"]
+
+
+def update_names(path: Path, names: Iterable[str], converted: Container[str]) -> None:
+    """Put names into a list; what it says of images that were not converted stays."""
+    before = _read(path).splitlines()
+    write_names(path, {*names, *(name for name in before if name not in converted)})
+
+
+def write_names(path: Path, names: Iterable[str]) -> None:
+    """A name on each line, sorted."""
+    _write(path, "".join(f"{name}\n" for name in sorted(names)))
+
+
+def update_people(path: Path, choices: dict[str, Choice], converted: Container[str]) -> None:
+    """Put the people of images into a table; what it says of images that were not converted stays."""
+    text = _read(path)
+    try:
+        header, *before = list(csv.reader(io.StringIO(text), strict=True)) or [PEOPLE_COLUMNS]
+    except csv.Error as error:
+        raise DSAError(f"cannot read {path}: {error}; move it away") from error
+    if header != PEOPLE_COLUMNS or any(len(row) != len(PEOPLE_COLUMNS) for row in before):
+        raise DSAError(f"cannot read {path}: its columns must be {', '.join(PEOPLE_COLUMNS)}; move it away")
+    rows = [row for row in before if row[0] not in converted]
+    rows += [row for name, choice in choices.items() for row in _rows(name, choice)]
+    rows.sort(key=lambda row: row[0])  # people of an image stay in their order
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([PEOPLE_COLUMNS, *rows])
+    _write(path, table.getvalue() if rows else "")
+
+
+def _rows(name: str, choice: Choice) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for each in choice.candidates:
+        person = each.person
+        box = " ".join(f"{number:.1f}" for number in person.box or ())
+        score = "" if person.score is None else f"{person.score:.3f}"
+        rows.append([name, box, score, f"{each.share:.3f}", "yes" if each is choice.chosen else "no"])
+    return rows
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise DSAError(f"cannot read {path}: {error}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    if not text:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8", newline="\n")

@@ -1,0 +1,79 @@
+"""A folder of maps of whole images: NAME_IUV.png of the classic Detectron, or NAME.png."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dsareid.data.folders import nfc, walk
+from dsareid.data.iuv import read_iuv
+from dsareid.ground.errors import DSAError, logger
+
+_MAP, _INSTANCES = "_IUV", "_INDS"  # how the names of the classic Detectron's files end, before .png
+
+
+class WholeMap(NamedTuple):
+    """The map of a whole image."""
+
+    name: str  # its path below the folder, without .png and _IUV
+    chart: Callable[[], np.ndarray]  # reads it: uint8 [3, H, W], I, U, V; DSAError
+
+
+def list_maps(root: Path) -> tuple[list[WholeMap], list[str]]:
+    """The maps below a folder, and the files in it that are none. Logs what may have been meant as a map.
+
+    Where some files are called NAME_IUV.png, the other pictures are no maps; NAME_INDS.png never is one.
+
+    Raises:
+        DSAError: a folder that cannot be listed, two maps of one name.
+    """
+    named, plain, others = _list_files(root)
+    if not named:
+        return [WholeMap(stem, partial(_read, root / file, None)) for stem, file in plain.items()], others
+    if plain:
+        logger.warning(
+            f"{root}: PNGs that are not called NAME{_MAP}.png, {len(plain):,} in all, as "
+            f"{next(iter(plain.values()))}, were not taken for maps (are they the photographs?)"
+        )
+    stray = [file for file in others if os.path.splitext(file)[0].endswith(_MAP)]
+    if stray:
+        logger.warning(f"{root}: maps that are no PNGs, {len(stray):,} in all, as {stray[0]}, were not read")
+    twins = {nfc(stem): root / file for stem, file in plain.items()}
+    maps = [WholeMap(stem, partial(_read, root / file, twins.get(nfc(stem)))) for stem, file in named.items()]
+    return maps, others + list(plain.values())
+
+
+def _list_files(root: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """The files NAME_IUV.png and NAME.png, each by its path without these ends, and all other files."""
+    named: dict[str, str] = {}
+    plain: dict[str, str] = {}
+    others: list[str] = []
+    for files in walk(root):
+        for file in map(files.path, files.images + files.others):
+            stem, suffix = os.path.splitext(file)
+            if suffix.lower() != ".png" or stem.endswith(_INSTANCES):
+                others.append(file)
+                continue
+            maps = named if stem.endswith(_MAP) else plain
+            other = maps.setdefault(stem.removesuffix(_MAP), file)
+            if other != file:  # they differ in the suffix, .png and .PNG
+                raise DSAError(f"{root}: {other} and {file} are maps of one image: remove one of them")
+    return named, plain, others
+
+
+def _read(path: Path, twin: Path | None) -> np.ndarray:
+    """A map, with a look at the file that is called as its image and may be another map of it."""
+    iuv = read_iuv(path)
+    if twin is not None:
+        try:
+            other = read_iuv(twin)
+        except DSAError:  # the photograph
+            return iuv.transpose(2, 0, 1)
+        if not np.array_equal(iuv, other):
+            raise DSAError(
+                f"{path} and {twin} differ, and both may be the map of one image: move the wrong one away"
+            )
+    return iuv.transpose(2, 0, 1)

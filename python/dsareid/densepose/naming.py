@@ -1,0 +1,143 @@
+"""Which image of a data set a file name of a source means.
+
+Names are compared in Unicode's form NFC, by the longest end of their paths that is common; then an image of
+the file name's own suffix is preferred.
+"""
+
+import os
+import shlex
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from dsareid.data.folders import nfc, walk
+from dsareid.data.images import SUFFIXES
+from dsareid.ground.errors import DSAError, logger
+
+
+class DataImages:
+    """The images below ROOT, without those of `iuv` and DST.
+
+    Names are relative to ROOT, as query/NAME.jpg. Logs which ones no source can name.
+
+    Raises:
+        DSAError: no folder, one that cannot be listed, or no image in it.
+    """
+
+    def __init__(self, root: Path, out: Path):
+        if not root.is_dir():
+            raise DSAError(f"`data={root}`: {'not a folder' if root.exists() else 'no such folder'}")
+        self.root, self.out = root, out
+        self.names: list[str] = []
+        self.unprintable: list[str] = []  # control characters, or not UTF-8
+        for files in walk(root, without=(out, root / "iuv")):
+            for name in files.images:
+                if not os.path.splitext(name)[0].endswith(("_IUV", "_INDS")):  # maps that lie beside images
+                    path = files.path(name)
+                    (self.names if path.isprintable() else self.unprintable).append(path)
+        if not self.names and not self.unprintable:
+            raise DSAError(f"`data={root}`: no images in it (expected *.jpg, *.png or the like)")
+        if self.unprintable:
+            logger.warning(
+                f"{root}: images whose names no source can hold (not UTF-8, or not printable), "
+                f"{len(self.unprintable):,} in all, as {printable(self.unprintable[0])}: rename them"
+            )
+        self._by_stem: dict[str, list[str]] = {}
+        for name in self.names:
+            self._by_stem.setdefault(_parts(name)[-1], []).append(name)
+
+    def find(self, file_name: str, source: Path) -> str | None:
+        """The image that a file name means; None where there is none.
+
+        Raises:
+            DSAError: it may be one of several.
+        """
+        parts, base = _parts(file_name), self.root.absolute()
+        likeness = {
+            name: (_common_end(parts, _parts((base / name).as_posix())), *_same_suffix(file_name, name))
+            for name in self._by_stem.get(parts[-1], ())
+        }
+        best = [name for name, found in likeness.items() if found == max(likeness.values())]
+        if len(best) > 1:
+            raise self._ambiguous(file_name, best, source)
+        return best[0] if best else None
+
+    def sharing(self, name: str) -> list[str]:
+        """The other images that would have the same map: those that differ in the suffix alone."""
+        return [x for x in self._by_stem[_parts(name)[-1]] if x != name and _parts(x) == _parts(name)]
+
+    def _ambiguous(self, file_name: str, best: list[str], source: Path) -> DSAError:
+        one, other = best[:2]
+        if other in self.sharing(one):
+            return DSAError(f"{source}: {file_name}: {share_a_map(one, other, self.root)}")
+        folder = os.path.dirname(one) or os.path.dirname(other)
+        return DSAError(
+            f"{source}: {file_name} may be {one} or {other} of {self.root}; run DensePose on each folder "
+            f"separately, and convert its output with `data={self.root / folder}` into "
+            f"{shlex.quote(str(self.out / folder))}, and so on"
+        )
+
+
+def share_a_map(one: str, other: str, root: Path) -> str:
+    """The words about two images with one map."""
+    return f"{one} and {other} of {root} would share one map: rename one of the images"
+
+
+def existing(file_name: str) -> str | None:
+    """A file name as it is, or in another form of Unicode; None where there is no such file."""
+    forms = (file_name, nfc(file_name), unicodedata.normalize("NFD", file_name))
+    return next((form for form in forms if os.path.isfile(form)), None)
+
+
+def without_maps(images: DataImages) -> list[str]:
+    """The images that have no map in DST, also those that no source can name, as printable names.
+
+    Only of folders of ROOT in which others have one: Market-1501's gt_bbox and images need maps only for some
+    uses. The names of its junk begin with -1_.
+    """
+    maps = _map_stems(images.out)
+    names = images.names + images.unprintable
+    missing = [name for name in names if nfc(os.path.splitext(name)[0]) not in maps]
+    begun = {_top(name) for name in set(names) - set(missing)}
+    return [
+        printable(name)
+        for name in missing
+        if _top(name) in begun and not os.path.basename(name).startswith("-1_")
+    ]
+
+
+def printable(name: str) -> str:
+    """A name with escapes for what is not printable, as bytes that are not UTF-8."""
+    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in name)
+
+
+def _map_stems(out: Path) -> set[str]:
+    """The paths of maps without .png and _IUV, in NFC."""
+    files = (file for folder in walk(out) for file in map(folder.path, folder.images))
+    split: Iterable[tuple[str, str]] = map(os.path.splitext, files)
+    return {nfc(stem.removesuffix("_IUV")) for stem, suffix in split if suffix.lower() == ".png"}
+
+
+def _parts(file_name: str) -> tuple[str, ...]:
+    """The folders and the name without an image's suffix, of a path of any system, in NFC."""
+    stem, suffix = os.path.splitext(nfc(file_name).replace("\\", "/"))
+    path = stem if suffix.lower() in SUFFIXES else stem + suffix
+    return PurePosixPath(path).parts or ("",)
+
+
+def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    length = 0
+    while length < min(len(one), len(other)) and one[-1 - length] == other[-1 - length]:
+        length += 1
+    return length
+
+
+def _same_suffix(one: str, other: str) -> tuple[bool, bool]:
+    """Whether two names end in the same suffix: in any case of letters, and letter by letter."""
+    a, b = os.path.splitext(one)[1], os.path.splitext(other)[1]
+    return a.lower() == b.lower(), a == b
+
+
+def _top(name: str) -> str:
+    """The folder of the root in which an image is, itself or further down."""
+    return name.partition("/")[0] if "/" in name else ""

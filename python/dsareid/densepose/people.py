@@ -1,0 +1,81 @@
+"""Which person an image is of, where DensePose found several."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dsareid.densepose.charts import Box
+from dsareid.densepose.sources import Person
+from dsareid.ground.errors import DSAError, logger
+
+MIN_SCORE = 0.5
+
+
+class Candidate(NamedTuple):
+    """A person, and how much of the image the person's box covers."""
+
+    person: Person
+    share: float  # 0..1
+
+    def reaches(self, min_score: float) -> bool:
+        """Whether the score is at least this one; where the source has none, it is."""
+        return self.person.score is None or self.person.score >= min_score
+
+
+class Choice(NamedTuple):
+    """The people found in an image, and the one whose map it gets."""
+
+    candidates: list[Candidate]  # all
+    chosen: Candidate | None  # None: no box meets the image
+    several: bool  # whether more than one meets it
+    below: bool  # whether the best score was taken as none reaches the least one
+    refused: int  # those that meet the image, whose score is below the least one, and who were not chosen
+
+
+def choose_person(people: Sequence[Person], size: tuple[int, int], min_score: float) -> Choice:
+    """The person with the largest box among those with a minimum score, then the higher score.
+
+    Where nobody has it, the one with the best score, then the larger box.
+
+    Args:
+        people: who was found in the image.
+        size: width and height of the image that DensePose saw.
+        min_score: the score, 0..1.
+    """
+    width, height = size
+    candidates = [Candidate(each, covered(each.box, width, height) / (width * height)) for each in people]
+    meeting = [each for each in candidates if each.share > 0]
+    reaching = [each for each in meeting if each.reaches(min_score)]
+    chosen: Candidate | None
+    if reaching:
+        chosen = max(reaching, key=lambda each: (each.share, each.person.score or 0))
+    else:
+        chosen = max(meeting, key=lambda each: (each.person.score or 0, each.share), default=None)
+    refused = sum(each is not chosen for each in meeting if not each.reaches(min_score))
+    below = chosen is not None and not reaching
+    return Choice(candidates, chosen, len(meeting) > 1, below, refused)
+
+
+def check_min_score(min_score: float) -> None:
+    """Raise DSAError where it is no number from 0 to 1."""
+    number = isinstance(min_score, (int, float)) and not isinstance(min_score, bool)
+    if not (number and 0 <= min_score <= 1):  # NaN is not
+        raise DSAError(f"`min_score={min_score}`: expected a number from 0 to 1")
+
+
+def warn_of_scores(source: Path, people: Sequence[Person], min_score: float) -> None:
+    """Log where scores are not within 0..1, which a minimum score is compared with."""
+    highest = max((person.score for person in people if person.score is not None), default=0)
+    if highest > 1:
+        logger.warning(
+            f"{source}: scores reach {highest:g}, but `min_score={min_score:g}` is one of 0..1: are they "
+            "percent?"
+        )
+
+
+def covered(box: Box | None, width: int, height: int) -> float:
+    """Pixels of the image inside a box; None is a box around all of it."""
+    if box is None:
+        return width * height
+    x0, y0, x1, y1 = box
+    return max(min(x1, width) - max(x0, 0), 0) * max(min(y1, height) - max(y0, 0), 0)

@@ -1,0 +1,104 @@
+"""The images that a source names, each with what was found in it and where its map goes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from dsareid.data.images import image_size, orientation
+from dsareid.densepose.naming import DataImages, existing, share_a_map
+from dsareid.densepose.seen_size import SeenImage
+from dsareid.densepose.sources import Detections, Person
+from dsareid.ground.errors import DSAError
+
+
+class ImageTask(NamedTuple):
+    """An image, and what was found in it."""
+
+    image: Path
+    out: Path  # its map
+    people: list[Person]
+    seen: SeenImage
+
+    @property
+    def name(self) -> str:
+        """Relative to ROOT; without ROOT the last folder and the name."""
+        return self.seen.name
+
+
+class _Named(NamedTuple):
+    """An image that the source names."""
+
+    name: str  # as of a task
+    image: str
+    found: Detections
+
+
+def find_tasks(
+    source: Path, detections: Sequence[Detections], listed: DataImages | None, out: Path
+) -> tuple[list[ImageTask], list[str]]:
+    """A task for each image that the source names, and the file names that have no image.
+
+    Args:
+        source: where the detections are from.
+        detections: what was found, by file name.
+        listed: the images below ROOT; None: file names must exist as they are.
+        out: the folder of the maps.
+
+    Raises:
+        DSAError: no image found, one that fits two file names or is fit by two, or that cannot be read.
+    """
+    if listed is None and source.is_dir():
+        raise DSAError(f"{source}: a folder of maps needs `data=ROOT`, the folder of their images")
+    named: dict[Path, _Named] = {}  # by the map
+    missing = []
+    for found in detections:
+        image = _find_image(found, listed, source)
+        if image is None:
+            missing.append(found.file_name)
+            continue
+        path = (out / image.name).with_suffix(".png")
+        _refuse_collision(source, path, named.get(path), image, listed)
+        named[path] = image
+    if not named:
+        where = "exists" if listed is None else f"is an image below {listed.root}"
+        hint = "; give `data=ROOT`, the folder of the images" if listed is None else ""
+        example = f", as {missing[0]}" if missing else ""
+        raise DSAError(f"{source}: none of its {len(detections)} file names{example}, {where}{hint}")
+    bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
+    return [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar], missing
+
+
+def _find_image(found: Detections, listed: DataImages | None, source: Path) -> _Named | None:
+    if listed is not None:
+        name = listed.find(found.file_name, source)
+        return None if name is None else _Named(name, str(listed.root / name), found)
+    image = existing(found.file_name)
+    if image is None:
+        return None
+    return _Named(os.path.join(*os.path.abspath(image).split(os.sep)[-2:]), image, found)
+
+
+def _refuse_collision(
+    source: Path, path: Path, one: _Named | None, other: _Named, listed: DataImages | None
+) -> None:
+    """Raise DSAError where a map would be written over an image, or where that of another one would be."""
+    if path.exists() and path.samefile(other.image):
+        raise DSAError(f"{path}: this is an image, and its map would be written over it; write to ROOT/iuv")
+    if one is None:
+        return
+    if listed is not None and one.name != other.name:
+        raise DSAError(
+            f"{source}: {share_a_map(one.name, other.name, listed.root)}, and its name in the source"
+        )
+    hint = "; give `data=ROOT`, the folder of the images" if one.image != other.image else ""
+    raise DSAError(
+        f"{source}: {one.found.file_name} and {other.found.file_name} would both be written as {path}{hint}"
+    )
+
+
+def _measure(of: _Named) -> SeenImage:
+    boxes = [person.box for person in of.found.people if person.box is not None]
+    return SeenImage(of.name, image_size(of.image), orientation(of.image), boxes, of.found.size)
