@@ -1,14 +1,17 @@
 """Writing files so that a reader never sees half of one, locks between processes, and reading JSON.
 
 What is being written has a temporary name beside the final one, .NAME-unfinished-0.SUFFIX, and a lock file,
-the same with .lock behind it. A killed process leaves both, and the next one that writes NAME removes them;
+the same with .lock behind it; where these would be too long for the file system, the beginning of NAME and a
+checksum of it stand for it. A killed process leaves both, and the next one that writes NAME removes them;
 of a process that was killed between the last two steps a lock file stays, empty, which means nothing.
 """
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,8 @@ if TYPE_CHECKING:  # synth and the command line start without it
 
 T = TypeVar("T")
 ZIP = b"PK\x03\x04"  # how a zip archive begins
+_LONGEST_NAME = 255  # bytes of a file's name
+_KEPT, _LONGEST_SUFFIX = 128, 32  # bytes of a name that is too long to have more around it
 
 
 @contextlib.contextmanager
@@ -173,9 +178,11 @@ def _temporary_name(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():  # filelock would make it
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(path)  # a name that is too long itself fails now, not when all is written
     number, lock = 0, None
     while lock is None:
-        temporary = path.with_name(f".{path.stem}-unfinished-{number}{path.suffix}")
+        temporary = path.with_name(_unfinished(path, number))
         lock = _try_lock(temporary.with_name(f"{temporary.name}.lock"))
         number += 1
     try:
@@ -185,6 +192,18 @@ def _temporary_name(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             _remove(temporary)
         _release(lock)
+
+
+def _unfinished(path: Path, number: int) -> str:
+    """The temporary name of a number, short enough to have .lock behind it; no two paths share one."""
+    name = f".{path.stem}-unfinished-{number}{path.suffix}"
+    if len(os.fsencode(f"{name}.lock")) <= _LONGEST_NAME:
+        return name
+    # Cut as bytes, which may leave half a character at the end: ignored, as the checksum stands for it.
+    begin = os.fsencode(path.stem)[:_KEPT].decode(sys.getfilesystemencoding(), "ignore")
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
+    return f".{begin}-{digest}-unfinished-{number}{suffix}"
 
 
 def _remove(path: Path) -> None:
