@@ -348,6 +348,7 @@ def kill(name: str, times: int, folder: Path, seed: int, bar: tqdm) -> Tally:
 # ---- processes that are left behind ----
 
 FIRST_MOMENTS = 15  # seconds, over which the kills are spread where the command takes longer
+WITH_OTHERS = 5  # the same, counted from when there is more than one process
 
 
 @dataclass
@@ -427,10 +428,16 @@ WORKING: dict[str, Callable[[Inputs, Path], list[object]]] = {
     "2 x eval": _twice(_eval),
 }
 """What follows `python -m`."""
+SEVERAL = ("synth", "describe", "data extract", "2 x train", "2 x extract", "2 x eval")  # processes
 
 
-def end_once(arguments: list[object], how: signal.Signals, seconds: float, endings: Endings) -> float | None:
-    """Start a command and end its first process; seconds after which it had ended by itself, else None."""
+def end_once(
+    arguments: list[object], how: signal.Signals, seconds: float, endings: Endings, others: bool = False
+) -> float | None:
+    """Start a command and end its first process; seconds after which it had ended by itself, else None.
+
+    `others`: the moment is counted from when there is more than one process.
+    """
     mark, began = uuid.uuid4().hex, time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", *map(str, arguments)],
@@ -439,6 +446,8 @@ def end_once(arguments: list[object], how: signal.Signals, seconds: float, endin
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", MARK: mark},
     )
+    while others and process.poll() is None and len(running(mark)) < 2:
+        time.sleep(0.01)
     try:
         _, printed = process.communicate(timeout=seconds)
         if process.returncode:
@@ -458,20 +467,22 @@ def end_once(arguments: list[object], how: signal.Signals, seconds: float, endin
 
 
 def end_often(name: str, times: int, inputs: Inputs, folder: Path, seed: int, bar: tqdm) -> Endings:
-    """A command, ended so many times by each signal."""
+    """A command, ended so many times by each signal, every second pair while others are sure to be there."""
     draw, endings, last = np.random.default_rng([seed, *name.encode()]), Endings(), float(FIRST_MOMENTS)
     while len(endings.violations) < 5 and endings.kills < 2 * times:
         how = (signal.SIGKILL, signal.SIGTERM)[endings.kills % 2]
+        others = name in SEVERAL and endings.kills % 4 < 2
+        seconds = draw.uniform(0, WITH_OTHERS if others else last)
         place = folder / "place"
         place.mkdir()
         try:
-            ended = end_once(WORKING[name](inputs, place / "out"), how, draw.uniform(0, last), endings)
+            ended = end_once(WORKING[name](inputs, place / "out"), how, seconds, endings, others)
         except DSAError as error:
             endings.violations.append(f"{name}: {error}")
             ended = None
         if ended is None:
             bar.update()
-        else:
+        elif not others:
             last = min(last, ended)
         subprocess.run(["rm", "-r", str(place)], check=True)
     endings.violations += [f"{name}: left behind: {line}" for line in endings.left]
