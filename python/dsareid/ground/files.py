@@ -46,6 +46,28 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise DSAError where atomic_path could not write this file: before the work whose result it is for."""
+    path = Path(path)
+    with _write_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with _temporary_name(path) as temporary:
+            temporary.touch()
+
+
+def check_folder(path: str | os.PathLike) -> None:
+    """Raise DSAError where a folder cannot be made, with its parents, or written to; nothing is made."""
+    path = place = Path(path).absolute()
+    with _write_errors(path):
+        while not _is_there(place):
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with _temporary_name(place / "check") as temporary:
+            temporary.touch()
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Create the folder and its parents; it may exist.
 
@@ -178,8 +200,7 @@ def _temporary_name(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():  # filelock would make it
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    with contextlib.suppress(FileNotFoundError):
-        os.lstat(path)  # a name that is too long itself fails now, not when all is written
+    _is_there(path)  # a name that is too long itself fails now, not when all is written
     number, lock = 0, None
     while lock is None:
         temporary = path.with_name(_unfinished(path, number))
@@ -192,6 +213,15 @@ def _temporary_name(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             _remove(temporary)
         _release(lock)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of this name; unlike os.path.lexists it tells what cannot be a name."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unfinished(path: Path, number: int) -> str:

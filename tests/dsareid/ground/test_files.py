@@ -16,7 +16,9 @@ from dsareid.ground import files
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import (
     atomic_path,
+    check_folder,
     check_stored,
+    check_writable,
     hold_lock,
     make_folder,
     read_json,
@@ -67,6 +69,41 @@ def test_folders(tmp_path):
     with pytest.raises(DSAError, match="cannot write"):
         with atomic_path(tmp_path / "missing/a"):
             pass
+
+
+def test_places_are_checked_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    for path in ("file", "new.png", "folder/x", "a" * 255):
+        check_writable(tmp_path / path)
+    for path in ("folder", "new", "new/folder", "folder/new", "."):
+        check_folder(tmp_path / path)
+    for path, words in (
+        ("none/x", "No such file"),
+        ("file/x", "No such file|Not a directory"),
+        ("folder", "Is a directory"),
+        ("a" * 256, "File name too long"),
+    ):
+        with pytest.raises(DSAError, match=f"cannot write {tmp_path / path}: ({words})"):
+            check_writable(tmp_path / path)
+    for path, words in (
+        ("file", "Not a dir"),
+        ("file/x", "Not a dir"),
+        ("a" * 256 + "/x", "File name too long"),
+    ):
+        with pytest.raises(DSAError, match=f"cannot write {tmp_path / path}: {words}"):
+            check_folder(tmp_path / path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_places_that_may_not_be_written_to(tmp_path):
+    tmp_path.chmod(0o500)
+    for check in (check_writable, check_folder):
+        with pytest.raises(DSAError, match="cannot write .*: Permission denied"):
+            check(tmp_path / "x")
+    tmp_path.chmod(0o700)
 
 
 def test_what_a_killed_process_left_does_not_pile_up(tmp_path):
