@@ -64,8 +64,8 @@ def check_folder(path: str | os.PathLike) -> None:
             place = place.parent
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with _temporary_name(place / "check") as temporary:
-            temporary.touch()
+        if not os.access(place, os.W_OK | os.X_OK):  # says so of a read-only file system too
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def make_folder(path: str | os.PathLike) -> Path:

@@ -1,8 +1,6 @@
 """Each command from the outside: what it prints, its exit status, and that nothing is left behind."""
 
-import errno
 import json
-import os
 import subprocess
 import sys
 
@@ -154,12 +152,9 @@ def test_places_that_cannot_be_written_to_are_told_before_the_work(capsys, tmp_p
     def begin(*arguments, **options):
         raise AssertionError("the work began")
 
-    def refuse(*arguments, **options):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
     monkeypatch.setattr(WORK[arguments[0]], begin)
     if arguments[0] == "eval":  # of a run that may only be read; root may write everywhere
-        monkeypatch.setattr("dsareid.ground.files.FileLock.acquire", refuse)
+        monkeypatch.setattr("dsareid.ground.files.os.access", lambda *arguments: False)
     status, _, err = run(capsys, *arguments)
     assert status == 1 and "cannot write" in err
 
