@@ -386,7 +386,7 @@ def make_inputs(folder: Path) -> Inputs:
 
 
 def _train(inputs: Inputs, out: Path) -> list[object]:
-    """Of a data set without a store, so that it is packed."""
+    """A training that begins with packing, as its data set has no store."""
     data = shutil.copytree(inputs.noise, out.with_name("data"), copy_function=os.link)
     return ["dsareid", "train", "--data", data, "--out", out, "--epochs", 5000, *ARGUMENTS]
 
