@@ -17,7 +17,7 @@ from dsareid.ground.machine import end_with_launcher
 # Ranks wait while rank 0 packs a data set or joins files. torchrun ends all when one dies, so none waits
 # in vain.
 _TIMEOUT = timedelta(days=7)
-_PATIENCE = 60  # seconds for torchrun's store to answer
+_ANSWERS_WITHIN = 60  # seconds for torchrun's store to answer
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _end_with_torchrun(rank: int, world: int) -> None:
         return
     try:  # torchrun's store is there before its processes are
         address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        socket.create_connection(address, _PATIENCE).close()
+        socket.create_connection(address, _ANSWERS_WITHIN).close()
     except (OSError, KeyError, ValueError) as error:
         raise DSAError(
             f"process {rank} of {world} cannot reach torchrun, which may have ended: {error}"

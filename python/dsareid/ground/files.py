@@ -56,7 +56,7 @@ def check_writable(path: str | os.PathLike) -> None:
             temporary.touch()
 
 
-def check_folder(path: str | os.PathLike) -> None:
+def check_writable_folder(path: str | os.PathLike) -> None:
     """Raise DSAError where a folder cannot be made, with its parents, or written to; nothing is made."""
     path = place = Path(path).absolute()
     with _write_errors(path):

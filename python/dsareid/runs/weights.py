@@ -17,7 +17,7 @@ _DEEPEST = 2  # holders within each other
 _FIRST, _INNER = "conv1.weight", "layer1.0.conv1.weight"  # the second tells the stem from a block
 
 
-class _Found(NamedTuple):
+class _NamedNetwork(NamedTuple):
     """A network in a file."""
 
     holders: str  # the keys that lead to its state dict: "", or "checkpoint.model", say
@@ -48,7 +48,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not dicts:
         kind = type(content).__name__
         raise DSAError(f"`weights={path}`: expected a state dict, names to tensors, not {kind}")
-    found = [_Found(holders, prefix, state) for holders, state in dicts for prefix in _prefixes(state)]
+    found = [_NamedNetwork(holders, prefix, state) for holders, state in dicts for prefix in _prefixes(state)]
     if not found:
         raise DSAError(f"`weights={path}`: not the weights of a ResNet-50: {_what_is_there(dicts)}")
     if len(found) > 1:

@@ -16,9 +16,9 @@ from dsareid.ground import files
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import (
     atomic_path,
-    check_folder,
     check_stored,
     check_writable,
+    check_writable_folder,
     hold_lock,
     make_folder,
     read_json,
@@ -77,7 +77,7 @@ def test_places_are_checked_before_the_work(tmp_path):
     for path in ("file", "new.png", "folder/x", "a" * 255):
         check_writable(tmp_path / path)
     for path in ("folder", "new", "new/folder", "folder/new", "."):
-        check_folder(tmp_path / path)
+        check_writable_folder(tmp_path / path)
     for path, words in (
         ("none/x", "No such file"),
         ("file/x", "No such file|Not a directory"),
@@ -92,7 +92,7 @@ def test_places_are_checked_before_the_work(tmp_path):
         ("a" * 256 + "/x", "File name too long"),
     ):
         with pytest.raises(DSAError, match=f"cannot write {tmp_path / path}: {words}"):
-            check_folder(tmp_path / path)
+            check_writable_folder(tmp_path / path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "old"
 
@@ -100,7 +100,7 @@ def test_places_are_checked_before_the_work(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_places_that_may_not_be_written_to(tmp_path):
     tmp_path.chmod(0o500)
-    for check in (check_writable, check_folder):
+    for check in (check_writable, check_writable_folder):
         with pytest.raises(DSAError, match="cannot write .*: Permission denied"):
             check(tmp_path / "x")
     tmp_path.chmod(0o700)
