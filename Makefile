@@ -10,7 +10,8 @@
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make docs    the site of docs/ into build/site, without network
 #   make wheel   a wheel of all of it into dist/
-#   make fuzz    read 100,000 damaged files;  make kills: end commands with kill -9 at 200 random moments
+#   make fuzz    read 100,000 damaged files
+#   make kills   end commands with kill -9 at 200 random moments; count the processes that they leave behind
 #   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
 #   make clean   remove what build and demo made; the installed packages stay
 
@@ -74,6 +75,7 @@ fuzz: build
 
 kills: build
 	$(SCRIPT) tests/robustness/kills.py
+	$(SCRIPT) tests/robustness/kills.py --left-behind 5
 
 kernels: $(VENV)/.torch
 	@$(SCRIPT) tests/helpers/cuda_resources.py

@@ -1,6 +1,7 @@
 """kill -9 at random moments: nothing half-written is seen, the same command goes on, and the end is the same.
 
     python tests/robustness/kills.py [--times 200] [--command pack|train|convert|extract] [--seed 0]
+    python tests/robustness/kills.py --left-behind 5 [--command synth|describe|...] [--seed 0]
 
 Each command is first run to its end, which is timed and is what all others are compared with. Then it is
 started in fresh folders and killed, each time at a moment drawn evenly over that time, up to four times in a
@@ -11,26 +12,37 @@ row, before it is left to end. After every kill
 
 and at the end the folder holds the same files with the same contents, and nothing else: no leftovers.
 Exit code 1 where anything of this does not hold; the folder is then kept.
+
+--left-behind: no process lives on. Every command, also as torchrun starts it, is ended as often as asked with
+SIGKILL and as often with SIGTERM, the signal going to the first process alone. Then all processes that were
+started with its mark in their environment, or by one of these, must end by themselves.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from cuhk03_files import CONFIG, KINDS, config, write_images
+from processes import MARK, PATIENCE, left_behind, running
+from runs import ARGUMENTS, make_run
 from safetensors.torch import load_file
+from scipy.io import savemat
 from soak_loader import write_data
+from tiny_market import make_data, write_person
 from tqdm import tqdm
 
 from dsareid.data.images import read_image
@@ -333,6 +345,160 @@ def kill(name: str, times: int, folder: Path, seed: int, bar: tqdm) -> Tally:
     return tally
 
 
+# ---- processes that are left behind ----
+
+FIRST_MOMENTS = 15  # seconds, over which the kills are spread where the command takes longer
+WITH_OTHERS = 5  # the same, counted from when there is more than one process
+
+
+@dataclass
+class Endings:
+    """What became of the processes of a command."""
+
+    kills: int = 0
+    several: int = 0  # kills when more than one process was there
+    longest: float = 0.0  # seconds until all had ended
+    left: list[str] = field(default_factory=list)  # command lines of those that had not
+    violations: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the commands read."""
+
+    data: Path  # a data set with people enough for the demo's preset
+    noise: Path  # one with more images, to train on
+    matlab: Path  # CUHK03's files
+    run: Path
+
+
+def make_inputs(folder: Path) -> Inputs:
+    data, noise, matlab = make_data(folder / "data"), folder / "noise", folder / "matlab"
+    for identity, shot in np.ndindex(12, 4):
+        name = f"{identity + 11:04d}_c{shot % 2 + 1}s1_{shot:06d}_00"
+        write_person(data, TRAIN, name, 100 * identity + shot, 20 * identity)
+    write_data(noise, 1536, 64, 32)
+    matlab.mkdir()
+    write_images(matlab / "cuhk-03.mat")
+    for kind in KINDS:
+        savemat(matlab / CONFIG.format(kind), config())
+    return Inputs(data, noise, matlab, make_run(folder / "run", data=data))
+
+
+def _train(inputs: Inputs, out: Path) -> list[object]:
+    """A training that begins with packing, as its data set has no store."""
+    data = shutil.copytree(inputs.noise, out.with_name("data"), copy_function=os.link)
+    return ["dsareid", "train", "--data", data, "--out", out, "--epochs", 5000, *ARGUMENTS]
+
+
+def _extract(inputs: Inputs, out: Path) -> list[object]:
+    return ["dsareid", "extract", inputs.run, inputs.noise / TRAIN, out]
+
+
+def _eval(inputs: Inputs, out: Path) -> list[object]:
+    return ["dsareid", "eval", inputs.run, "--device", "cpu"]
+
+
+def _reproduce(inputs: Inputs, out: Path) -> list[object]:
+    command = ["dsareid", "reproduce", "table3", "--data", inputs.data, "--out", out]
+    return [*command, "--preset", "demo", "--device", "cpu"]
+
+
+def _describe(inputs: Inputs, out: Path) -> list[object]:
+    size = "--height 32 --width 32 --dsap-size 4 --batch-size 8 --device cpu".split()
+    return ["dsareid", "describe", "--preset", "demo", *size]
+
+
+def _twice(command: Callable[[Inputs, Path], list[object]]) -> Callable[[Inputs, Path], list[object]]:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m"]
+    return lambda inputs, out: [*launcher, *command(inputs, out)]
+
+
+WORKING: dict[str, Callable[[Inputs, Path], list[object]]] = {
+    "synth": lambda inputs, out: ["dsareid", "synth", out, "--identities", 200, "--processes", 3],
+    "describe": _describe,
+    "data extract": lambda inputs, out: ["dsareid", "data", "extract", inputs.matlab, out],
+    "pack": lambda inputs, out: ["dsareid", "pack", inputs.noise, out],
+    "train": _train,
+    "extract": _extract,
+    "eval": _eval,
+    "reproduce": _reproduce,
+    "2 x train": _twice(_train),
+    "2 x extract": _twice(_extract),
+    "2 x eval": _twice(_eval),
+}
+"""What follows `python -m`."""
+SEVERAL = ("synth", "describe", "data extract", "2 x train", "2 x extract", "2 x eval")  # processes
+
+
+def end_once(
+    arguments: list[object], how: signal.Signals, seconds: float, endings: Endings, others: bool = False
+) -> float | None:
+    """Start a command and end its first process; seconds after which it had ended by itself, else None.
+
+    `others`: the moment is counted from when there is more than one process.
+    """
+    mark, began = uuid.uuid4().hex, time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", MARK: mark},
+    )
+    while others and process.poll() is None and len(running(mark)) < 2:
+        time.sleep(0.01)
+    try:
+        _, printed = process.communicate(timeout=seconds)
+        if process.returncode:
+            raise DSAError(f"the command failed with {process.returncode}: {printed.decode()[-2000:]}")
+        return time.monotonic() - began
+    except subprocess.TimeoutExpired:
+        endings.several += len(running(mark)) > 1
+        process.send_signal(how)
+    killed = time.monotonic()
+    while process.poll() is None and time.monotonic() < killed + PATIENCE:  # torchrun ends its own first
+        time.sleep(0.01)
+    endings.left += left_behind(mark).values()
+    endings.longest = max(endings.longest, time.monotonic() - killed)
+    endings.kills += 1
+    process.communicate()
+    return None
+
+
+def end_often(name: str, times: int, inputs: Inputs, folder: Path, seed: int, bar: tqdm) -> Endings:
+    """A command, ended so many times by each signal, every second pair while others are sure to be there."""
+    draw, endings, last = np.random.default_rng([seed, *name.encode()]), Endings(), float(FIRST_MOMENTS)
+    while len(endings.violations) < 5 and endings.kills < 2 * times:
+        how = (signal.SIGKILL, signal.SIGTERM)[endings.kills % 2]
+        others = name in SEVERAL and endings.kills % 4 < 2
+        seconds = draw.uniform(0, WITH_OTHERS if others else last)
+        place = folder / "place"
+        place.mkdir()
+        try:
+            ended = end_once(WORKING[name](inputs, place / "out"), how, seconds, endings, others)
+        except DSAError as error:
+            endings.violations.append(f"{name}: {error}")
+            ended = None
+        if ended is None:
+            bar.update()
+        elif not others:
+            last = min(last, ended)
+        subprocess.run(["rm", "-r", str(place)], check=True)
+    endings.violations += [f"{name}: left behind: {line}" for line in endings.left]
+    return endings
+
+
+def show_endings(endings: dict[str, Endings]) -> None:
+    print(f"{'':14}{'kills':>7}{'of several':>12}{'longest, s':>12}{'left behind':>13}")
+    for name, found in endings.items():
+        print(f"{name:14}{found.kills:7}{found.several:12}{found.longest:12.1f}{len(found.left):13}")
+    print(
+        "of several: kills while there was more than one process; longest: until all had ended; left behind: "
+        f"processes that were still running {PATIENCE} s later"
+    )
+
+
 def show(tallies: dict[str, Tally]) -> None:
     print(
         f"{'':10}{'whole, s':>9}{'kills':>7}{'folders':>9}{'saved':>7}{'leftovers':>11}{'last run, s':>13}"
@@ -350,21 +516,44 @@ def show(tallies: dict[str, Tally]) -> None:
     )
 
 
+def _kill_all(names: list[str], times: int, folder: Path, seed: int) -> list[str]:
+    """Show what becomes of the commands' files; the violations."""
+    tallies = {}
+    with tqdm(total=times, unit="kill", disable=None, leave=False) as bar:
+        for turn, name in enumerate(names):
+            share = times * (turn + 1) // len(names) - times * turn // len(names)
+            tallies[name] = kill(name, share, folder, seed, bar)
+    show(tallies)
+    return [line for tally in tallies.values() for line in tally.violations]
+
+
+def _end_all(names: list[str], times: int, folder: Path, seed: int) -> list[str]:
+    """Show what becomes of the commands' processes; the violations."""
+    endings, inputs = {}, make_inputs(folder)
+    with tqdm(total=2 * times * len(names), unit="kill", disable=None, leave=False) as bar:
+        for name in names:
+            endings[name] = end_often(name, times, inputs, folder, seed, bar)
+    show_endings(endings)
+    return [line for found in endings.values() for line in found.violations]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=200, help="kills in all")
-    parser.add_argument("--command", choices=COMMANDS, help="this one alone")
+    parser.add_argument(
+        "--left-behind", type=int, metavar="N", help="look for processes; N kills by each signal"
+    )
+    parser.add_argument("--command", choices=[*COMMANDS, *(x for x in WORKING if x not in COMMANDS)])
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    names = [arguments.command] if arguments.command else list(COMMANDS)
+    processes = arguments.left_behind is not None
+    known = WORKING if processes else COMMANDS
+    names = [arguments.command] if arguments.command else list(known)
+    if unknown := set(names) - set(known):
+        parser.error(f"--command {unknown.pop()} is not one of {', '.join(known)}")
     folder = Path(tempfile.mkdtemp(prefix="dsareid-kills-"))
-    tallies = {}
-    with tqdm(total=arguments.times, unit="kill", disable=None, leave=False) as bar:
-        for turn, name in enumerate(names):
-            times = arguments.times * (turn + 1) // len(names) - arguments.times * turn // len(names)
-            tallies[name] = kill(name, times, folder, arguments.seed, bar)
-    show(tallies)
-    violations = [line for tally in tallies.values() for line in tally.violations]
+    check_all, times = (_end_all, arguments.left_behind) if processes else (_kill_all, arguments.times)
+    violations = check_all(names, times, folder, arguments.seed)
     print(*violations, sep="\n", file=sys.stderr)
     if not violations:
         subprocess.run(["rm", "-r", str(folder)], check=True)

@@ -1,5 +1,6 @@
 """tests/robustness/kills.py: commands survive a few kills, and what a kill must not do is noticed."""
 
+import signal
 import sys
 
 import kills
@@ -45,3 +46,15 @@ def test_what_a_kill_must_not_do_is_noticed(tmp_path, monkeypatch, text, words):
     with kills.tqdm(disable=True) as bar:
         tally = kills.kill("planted", 5, tmp_path, 0, bar)
     assert tally.violations and any(words in line for line in tally.violations)
+
+
+def test_processes_that_are_left_behind_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("processes.PATIENCE", 0.5)
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    (tmp_path / "starts_another.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    endings = kills.Endings()
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        assert kills.end_once(["starts_another"], how, 3, endings) is None
+    assert (endings.kills, endings.several, len(endings.left)) == (2, 2, 2)
+    assert kills.end_once(["this"], signal.SIGKILL, 30, endings) > 0 and endings.kills == 2

@@ -7,7 +7,7 @@ import tyro
 
 from dsareid.commands.options import OutPath
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import atomic_path
+from dsareid.ground.files import atomic_path, check_writable
 
 
 def command(
@@ -30,6 +30,8 @@ def command(
         size: Cells on each side of a part image, 1..256.
         scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
     """
+    from PIL import Image
+
     from dsareid.densepose.pictures import draw_part_images
     from dsareid.densepose.textures import part_images
 
@@ -37,13 +39,13 @@ def command(
         raise DSAError(f"--size must be 1..256, not {size}")
     if not 0 <= scale <= 160:
         raise DSAError(f"--scale must be 0..160, not {scale}")
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise DSAError(f"{out}: the name must end in .png or another image type")
+    check_writable(out)
     colours, filled = part_images(image, iuv, size, box=_parse_box(box))
     picture = draw_part_images(colours, filled, scale or -(-160 // size))
     with atomic_path(out) as temporary:
-        try:
-            picture.save(temporary)
-        except ValueError as error:
-            raise DSAError(f"{out}: the name must end in .png or another image type") from error
+        picture.save(temporary)
     visible = int(filled.any((1, 2)).sum())
     where = "the box" if box else "the image"
     empty = "" if visible else f"; the IUV map is all background in {where}"

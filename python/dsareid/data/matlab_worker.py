@@ -11,6 +11,7 @@ An array is {"dtype", "shape", "at": its place in these bytes} or, of cells, {"s
 
 import contextlib
 import json
+import signal
 import sys
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.io.matlab import loadmat, matfile_version
 
 MOST_BYTES = 1 << 28  # of all that is wanted of a file; DensePose's UV_symmetry_transforms.mat is 25 MB
 ADDRESSES = 1 << 31  # bytes of this process, of which 170 MB are programs
+LONGEST = 40  # seconds for a file; matlab.py waits for less
 _DEEPEST = 2  # an array in a cell is 1 deep
 
 
@@ -31,6 +33,7 @@ def main() -> None:
     sys.stdout = sys.stderr
     for line in sys.stdin.buffer:
         data, reply = bytearray(), {}
+        _end_in(LONGEST)
         try:
             variables = _read(**json.loads(line), data=data)
             reply = {"bytes": len(data), "variables": variables}
@@ -38,10 +41,17 @@ def main() -> None:
             reply = {"error": "it takes too much memory"}
         except Exception as error:  # what damaged bytes lead SciPy to raise
             reply = {"error": str(error) or type(error).__name__}
+        _end_in(0)
         answer.write(json.dumps(reply).encode() + b"\n")
         if "error" not in reply:
             answer.write(data)
         answer.flush()
+
+
+def _end_in(seconds: int) -> None:
+    """End this process after so long, whatever it does: who would do so may have been killed. 0: do not."""
+    if hasattr(signal, "alarm"):  # not on every system
+        signal.alarm(seconds)
 
 
 def _read(path: str, names: list[str], data: bytearray) -> dict[str, dict]:

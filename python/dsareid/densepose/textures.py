@@ -29,7 +29,7 @@ def texture(
     """The texture atlas of one person: 4 rows of 6 parts, part I at row (I-1) // 6, column (I-1) % 6.
 
     Args:
-        image: a path, a PIL image (any mode), or uint8 [H, W, 3] RGB.
+        image: a path, a PIL image (any mode of 8 bits a channel), or uint8 [H, W, 3] RGB.
         iuv: the path of a classic NAME_IUV.png, the PIL image of one (R=V, G=U, B=I), or uint8
             [H, W, 3] in the order I, U, V.
         size: side of a part in pixels, 1..256.
@@ -47,9 +47,10 @@ def texture(
 
     Raises:
         DSAError: a file that is missing or unreadable, sizes that differ, a box outside the image.
-        ValueError: a size or an orientation that does not exist, an array of another shape or type.
+        ValueError: a size or an orientation that does not exist, an image or array of another shape or type,
+            a box that is not four whole numbers.
     """
-    orient = _ORIENTATIONS.get(orientation)
+    orient = _ORIENTATIONS.get(orientation) if isinstance(orientation, str) else None
     if orient is None:
         raise ValueError(f"orientation must be one of {', '.join(_ORIENTATIONS)}, not {orientation!r}")
     colours, filled = part_images(image, iuv, size, box=box)
@@ -71,7 +72,7 @@ def part_images(
             f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}"
         )
     if box is not None:
-        x0, y0, x1, y1 = box
+        x0, y0, x1, y1 = _whole_numbers(box)
         height, width = pixels.shape[:2]
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise DSAError(
@@ -102,9 +103,24 @@ def _name(picture: Picture) -> str:
     return str(picture) if isinstance(picture, (str, os.PathLike)) else f"({type(picture).__name__})"
 
 
+def _whole_numbers(box: PixelBox) -> PixelBox:
+    """The box as Python's integers; it may hold NumPy's, torch's, or floats without a fraction."""
+    try:
+        given = list(box)
+        x0, y0, x1, y1 = map(int, given)
+        whole = all(number == x for number, x in zip((x0, y0, x1, y1), given))
+    except (TypeError, ValueError, OverflowError):  # another count, no numbers, NaN, infinity
+        whole = False
+    if not whole:
+        raise ValueError(f"box must be four whole numbers x0, y0, x1, y1, not {box!r}")
+    return x0, y0, x1, y1
+
+
 def _as_array(picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
     if isinstance(picture, Image.Image):
         if name == "image":
+            if picture.mode.startswith(("I", "F")):  # Pillow would cut its values off at 255
+                raise ValueError(f"image must have 8 bits a channel, but its mode is {picture.mode}")
             return np.asarray(picture.convert("RGB"))
         if picture.mode != "RGB":
             raise ValueError(f"iuv must be an RGB image (R=V, G=U, B=I), not mode {picture.mode}")

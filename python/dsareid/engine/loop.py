@@ -31,7 +31,7 @@ from dsareid.ground.distributed import (
     own_device,
 )
 from dsareid.ground.errors import DSAError, logger, quoted
-from dsareid.ground.files import make_folder
+from dsareid.ground.files import check_writable_folder, make_folder
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder
 from dsareid.runs.log import Log
@@ -122,6 +122,7 @@ def _check_folder(run: RunFolder, config: TrainConfig, resume: bool) -> None:
     """Raise DSAError where the folder is not one to start in, or to resume with these settings."""
     if run.checkpoint.exists() and not resume:
         raise DSAError(f"{run}: this run exists; resume it with `resume=True`, or choose another `out`")
+    check_writable_folder(run.path)
     if not resume:
         return
     if not run.checkpoint.exists():

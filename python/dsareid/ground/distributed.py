@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,10 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dsareid.ground.errors import DSAError
+from dsareid.ground.machine import end_with_launcher
 
 # Ranks wait while rank 0 packs a data set or joins files. torchrun ends all when one dies, so none waits
 # in vain.
 _TIMEOUT = timedelta(days=7)
+_ANSWERS_WITHIN = 60  # seconds for torchrun's store to answer
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
     if world == 1 or dist.is_initialized():
         yield current_group()
         return
+    _end_with_torchrun(rank, world)
     backend = "nccl" if device is not None and device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=_TIMEOUT)
@@ -133,6 +137,26 @@ def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
         raise DSAError(f"process {rank} of {world} lost the others; one of them says why") from error
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_torchrun(rank: int, world: int) -> None:
+    """Make this process end when torchrun is killed, which cannot end its processes then.
+
+    Raises:
+        DSAError: it has ended already. Else this process would wait for its store until _TIMEOUT.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # started by something else, which may end before it
+        return
+    end_with_launcher()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    try:  # torchrun's store is there before its processes are
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection(address, _ANSWERS_WITHIN).close()
+    except (OSError, KeyError, ValueError) as error:
+        raise DSAError(
+            f"process {rank} of {world} cannot reach torchrun, which may have ended: {error}"
+        ) from error
 
 
 def mean_of_all(values: dict[str, float], device: torch.device) -> dict[str, float]:

@@ -1,14 +1,17 @@
 """Writing files so that a reader never sees half of one, locks between processes, and reading JSON.
 
 What is being written has a temporary name beside the final one, .NAME-unfinished-0.SUFFIX, and a lock file,
-the same with .lock behind it. A killed process leaves both, and the next one that writes NAME removes them;
+the same with .lock behind it; where these would be too long for the file system, the beginning of NAME and a
+checksum of it stand for it. A killed process leaves both, and the next one that writes NAME removes them;
 of a process that was killed between the last two steps a lock file stays, empty, which means nothing.
 """
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,8 @@ if TYPE_CHECKING:  # synth and the command line start without it
 
 T = TypeVar("T")
 ZIP = b"PK\x03\x04"  # how a zip archive begins
+_LONGEST_NAME = 255  # bytes of a file's name
+_KEPT, _LONGEST_SUFFIX = 128, 32  # bytes of a name that is too long to have more around it
 
 
 @contextlib.contextmanager
@@ -39,6 +44,28 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         yield temporary
         os.replace(temporary, path)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise DSAError where atomic_path could not write this file: before the work whose result it is for."""
+    path = Path(path)
+    with _write_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with _temporary_name(path) as temporary:
+            temporary.touch()
+
+
+def check_writable_folder(path: str | os.PathLike) -> None:
+    """Raise DSAError where a folder cannot be made, with its parents, or written to; nothing is made."""
+    path = place = Path(path).absolute()
+    with _write_errors(path):
+        while not _is_there(place):
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(place, os.W_OK | os.X_OK):  # says so of a read-only file system too
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def make_folder(path: str | os.PathLike) -> Path:
@@ -183,9 +210,10 @@ def _temporary_name(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():  # filelock would make it
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    _is_there(path)  # a name that is too long itself fails now, not when all is written
     number, lock = 0, None
     while lock is None:
-        temporary = path.with_name(f".{path.stem}-unfinished-{number}{path.suffix}")
+        temporary = path.with_name(_unfinished(path, number))
         lock = _try_lock(temporary.with_name(f"{temporary.name}.lock"))
         number += 1
     try:
@@ -195,6 +223,27 @@ def _temporary_name(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             _remove(temporary)
         _release(lock)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of this name; unlike os.path.lexists it tells what cannot be a name."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unfinished(path: Path, number: int) -> str:
+    """The temporary name of a number, short enough to have .lock behind it; no two paths share one."""
+    name = f".{path.stem}-unfinished-{number}{path.suffix}"
+    if len(os.fsencode(f"{name}.lock")) <= _LONGEST_NAME:
+        return name
+    # Cut as bytes, which may leave half a character at the end: ignored, as the checksum stands for it.
+    begin = os.fsencode(path.stem)[:_KEPT].decode(sys.getfilesystemencoding(), "ignore")
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
+    return f".{begin}-{digest}-unfinished-{number}{suffix}"
 
 
 def _remove(path: Path) -> None:

@@ -1,10 +1,15 @@
 """The processor: what it is, how many of its cores there are to use, and worker processes."""
 
+import functools
 import multiprocessing
 import os
 import platform
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+_LAUNCHER_LOOKED_AT = 0.5  # seconds between looks at whether it is still there
 
 
 def cores() -> int:
@@ -27,14 +32,35 @@ def processor() -> str:
 def end_with_parent() -> None:
     """Make this process end as soon as the one that started it has, even killed: an initializer for workers.
 
-    A worker of a pool waits for work for ever otherwise, as it holds both ends of the pool's pipe.
+    A worker of a pool waits for work for ever otherwise, as it holds both ends of the pool's pipe. Where the
+    parent has ended before this call, this process ends now.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
         raise RuntimeError("this process was not started by multiprocessing")
+    _end_after(parent.join)
+
+
+@functools.cache  # one thread is enough, however often a group is joined
+def end_with_launcher() -> None:
+    """The same for a process that torchrun has started, and that does not know it but as its parent.
+
+    Where torchrun has ended before this call, its successor as the parent is taken for it.
+    """
+    launcher = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == launcher:
+            time.sleep(_LAUNCHER_LOOKED_AT)
+
+    _end_after(wait)
+
+
+def _end_after(wait: Callable[[], object]) -> None:
+    """Make this process end, without a word, when a function returns that another thread calls."""
 
     def watch() -> None:
-        parent.join()
+        wait()
         os._exit(1)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()

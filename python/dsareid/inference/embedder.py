@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class Embedder:
         """
         check_batch_size(batch_size)
         if getattr(images, "ndim", 0) == 4:
-            found = [self._features(part) for part in self._as_batch(images).split(batch_size)]
+            found = list(self._of_batch(images, batch_size))
         elif _is_one_image(images):
             found = list(self._of_several([images], batch_size, progress))
         else:
@@ -103,18 +104,27 @@ class Embedder:
                 bar.update(len(features))
                 yield features
 
-    def _as_batch(self, images: object) -> Tensor:
-        batch, size = torch.as_tensor(images), (self.settings.height, self.settings.width, 3)
-        if batch.dtype != torch.uint8 or batch.shape[1:] != size or not len(batch):
+    def _of_batch(self, batch: Any, batch_size: int) -> Iterator[Tensor]:
+        """Features of images in one array, which is copied a part at a time: it may be a file's map."""
+        if not isinstance(batch, np.ndarray):
+            batch = torch.as_tensor(batch)
+        size = (self.settings.height, self.settings.width, 3)
+        kind = str(batch.dtype).removeprefix("torch.")
+        if kind != "uint8" or tuple(batch.shape[1:]) != size or not len(batch):
             raise ValueError(
-                f"a batch of images must be uint8 (B, {size[0]}, {size[1]}, 3), not {batch.dtype} "
+                f"a batch of images must be uint8 (B, {size[0]}, {size[1]}, 3), not {kind} "
                 f"{list(batch.shape)}; images of other sizes may be given as a list"
             )
-        return batch
+        for start in range(0, len(batch), batch_size):
+            part = batch[start : start + batch_size]
+            yield self._features(
+                part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, order="C"))
+            )
 
     @torch.inference_mode()
     def _features(self, batch: Tensor) -> Tensor:
-        return self.compute(batch.to(self.device)).cpu()
+        # The order in memory would choose another order of sums, and so other bits.
+        return self.compute(batch.to(self.device).contiguous()).cpu()
 
 
 def embed(path: str | os.PathLike, device: str = "auto", *, trust: bool = False) -> Embedder:

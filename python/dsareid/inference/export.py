@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import atomic_path
+from dsareid.ground.files import atomic_path, check_writable
 from dsareid.inference.embedder import Embedder
 from dsareid.inference.formats.base import ExportPrecision
 from dsareid.inference.formats.table import MODEL_FORMATS
@@ -64,6 +64,7 @@ def export(
             f'`precision="{precision}"` goes with {others or "no format"} alone; {out.suffix} is written in '
             f"{', '.join(chosen.precisions)}"
         )
+    check_writable(out)
     settings, model = network_of_run(load_run(run, "cpu"), run)
     original = Embedder(run, settings, torch.device("cpu"), PixelNetwork(model))
     network = PixelNetwork(copy.deepcopy(model), precision)

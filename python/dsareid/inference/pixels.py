@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from dsareid.data.images import read_image
+from dsareid.data.images import read_image, upright
 from dsareid.ground.errors import DSAError
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | Tensor
-"""An image file, a PIL image (any mode of 8 bits a channel), or uint8 [h, w, 3] RGB."""
+"""An image file, a PIL image (any mode of 8 bits a channel), or uint8 [h, w, 3] RGB. The first two are turned
+upright as their EXIF data asks."""
 
 
 def as_pixels(image: ImageLike, height: int, width: int) -> np.ndarray:
@@ -28,7 +29,7 @@ def as_pixels(image: ImageLike, height: int, width: int) -> np.ndarray:
     elif isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"an image must have 8 bits a channel, but its mode is {image.mode}")
-        pixels = np.array(image.convert("RGB"))
+        pixels = np.array(upright(image).convert("RGB"))
     else:
         pixels = _as_array(image)
     if pixels.shape[:2] == (height, width):

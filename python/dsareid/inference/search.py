@@ -14,7 +14,7 @@ from dsareid.data.labels import image_labels
 from dsareid.data.layouts.base import DISTRACTOR, JUNK
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError, logger, quoted
-from dsareid.ground.files import atomic_path
+from dsareid.ground.files import atomic_path, check_writable
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.feature_folder import HEADER, open_features
 
@@ -137,8 +137,7 @@ def check_picture(out: Path) -> None:
     """Raise DSAError where a picture cannot be of this name, or not be written there."""
     if out.suffix.lower() not in SUFFIXES:
         raise DSAError(f"{out}: the name must end in {', '.join(SUFFIXES)}, not {out.suffix!r}")
-    if not out.parent.is_dir():
-        raise DSAError(f"cannot write {out}: there is no folder {out.parent}")
+    check_writable(out)
 
 
 def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list[str | None]]:

@@ -14,7 +14,7 @@ import torch
 from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Store
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import atomic_path
+from dsareid.ground.files import atomic_path, check_writable
 from dsareid.models.table import MODELS
 from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
 from dsareid.report.plots import cmc_plot, training_plots
@@ -45,6 +45,7 @@ def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | Non
             written.
     """
     files = _read(RunFolder(run))
+    check_writable(files.folder.report)
     content = _content(files, None if data is None else Path(data))
     if content["pictures_missing"]:
         logger.warning(content["pictures_missing"])

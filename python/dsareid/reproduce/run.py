@@ -23,7 +23,7 @@ from dsareid.engine.loop import Interrupted, train
 from dsareid.engine.presets import PresetName, preset
 from dsareid.evaluation.run_features import match, needs_iuv
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import atomic_path, make_folder
+from dsareid.ground.files import atomic_path, check_writable_folder, make_folder
 from dsareid.models.table import MatchedBy
 from dsareid.reproduce.page import MEASURES, Cell, Heading, Line, Table, write_table
 from dsareid.reproduce.recipes import (
@@ -94,6 +94,7 @@ def reproduce(
     out = out.absolute()
     shared = preset(preset_name, data.absolute(), out, **(changes or {}))
     # What any of the runs will miss is to be said before days of training.
+    check_writable_folder(out)
     store = _checked_store(table, shared)
     rows = _rows(table, store, pretraining)
     first = dataclasses.replace(shared, data=pretraining.absolute(), protocol="") if pretraining else None

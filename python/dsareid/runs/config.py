@@ -95,7 +95,8 @@ class TrainConfig:
     """Batches whose mean gradient makes a step of the optimizer."""
     weights: str = "imagenet"
     """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file.
-    A file holds torchvision's ResNet-50 as .pth or .safetensors.
+    A file holds torchvision's ResNet-50 as .pth or .safetensors: a state dict, or a checkpoint with one in
+    it, whose names may have a prefix, as "module.".
     The folder of another run: all but the classifiers start where that run ended."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""

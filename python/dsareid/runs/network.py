@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dsareid.data.batch import InputConfig
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import check_stored
 from dsareid.models.reid import DSAReID
 from dsareid.runs.config import TrainConfig
+from dsareid.runs.weights import read_weights
 
 
 def build_model(config: TrainConfig, identities: int) -> DSAReID:
@@ -70,14 +69,14 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
 
     Args:
         source: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none" (all stays
-            random), or a .pth or .safetensors file with a ResNet-50 state dict.
+            random), or a .pth or .safetensors file with a ResNet-50 state dict, see read_weights.
 
     Raises:
-        DSAError: the download fails, the file is missing or no state dict, or it does not fit.
+        DSAError: the download fails, as read_weights, or the weights do not fit.
     """
     if source == "none" or model.mf is None:
         return
-    state = _imagenet() if source == "imagenet" else _read(Path(source))
+    state = _imagenet() if source == "imagenet" else read_weights(Path(source))
     targets: list[tuple[nn.Module, str, tuple[str, ...]]]
     targets = [(model.mf.trunk, "", ("conv1.", "bn1.", "layer1.", "layer2.", "layer3."))]
     if model.mf.head_g is not None and model.mf.head_l is None and model.dsag is None:
@@ -103,6 +102,8 @@ def first_difference(module: nn.Module, state: Mapping[str, Any]) -> str | None:
         if not isinstance(came, Tensor) or came.shape != value.shape:
             shape = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
             return f"{name} must be {list(value.shape)}, not {shape}"
+        if came.is_quantized or came.is_meta or came.is_complex() or came.layout != torch.strided:
+            return f"{name} must hold plain real numbers, not {came.dtype}, {came.layout} on {came.device}"
     unexpected = [name for name in state if name not in expected]
     return f"{unexpected[0]} is unexpected" if unexpected else None
 
@@ -118,23 +119,3 @@ def _imagenet() -> dict[str, Tensor]:
             f"`weights=imagenet`: cannot download {weights.url} ({error}). Give `weights=FILE` with that "
             "file copied from elsewhere, or `weights=none` to start from random weights"
         ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        check_stored(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DSAError(f"`weights={path}`: no such file") from error
-    except DSAError as error:
-        raise DSAError(f"`weights`: {error}") from error
-    except Exception as error:  # what the unpickler raises depends on what is in the file
-        raise DSAError(
-            f"`weights={path}`: not readable as weights: expected a state dict that torch.save or "
-            "safetensors wrote, of tensors alone"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DSAError(f"`weights={path}`: expected a state dict, names to tensors")
-    return state

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from runs import ARGUMENTS
+from runs import ARGUMENTS, make_run
 
 from dsareid.commands.main import COMMANDS, main
 from dsareid.data.iuv import write_iuv
@@ -114,6 +114,49 @@ def test_warp_with_bad_files(capsys, tmp_path):
         status, _, err = run(capsys, "warp", *arguments)
         assert status == 1 and words in err
     assert len(list(tmp_path.iterdir())) == 2
+
+
+WORK = {
+    "warp": "dsareid.densepose.textures.part_images",
+    "export": "dsareid.inference.export.load_run",
+    "report": "dsareid.report.page._content",
+    "train": "dsareid.engine.loop.ensure_store",
+    "reproduce": "dsareid.reproduce.run.ensure_store",
+    "eval": "dsareid.evaluation.evaluate_run.evaluate",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["warp", "a.png", "a_IUV.png", "none/x.png"],
+        ["warp", "a.png", "a_IUV.png", "folder.png"],
+        ["export", "run", "none/m.safetensors"],
+        ["export", "run", "folder.safetensors"],
+        ["report", "run"],
+        ["train", "--data", "data", "--out", "file/run", *ARGUMENTS],
+        ["train", "--data", "data", "--out", "file", *ARGUMENTS],
+        ["reproduce", "table2", "--data", "data", "--out", "file/out", "--preset", "demo"],
+        ["eval", "run"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:5]),
+)
+def test_places_that_cannot_be_written_to_are_told_before_the_work(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    photograph(tmp_path)
+    (make_run(tmp_path / "run") / "report.html").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("folder.png", "folder.safetensors"):
+        (tmp_path / name).mkdir()
+
+    def begin(*arguments, **options):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(WORK[arguments[0]], begin)
+    if arguments[0] == "eval":  # of a run that may only be read; root may write everywhere
+        monkeypatch.setattr("dsareid.ground.files.os.access", lambda *arguments: False)
+    status, _, err = run(capsys, *arguments)
+    assert status == 1 and "cannot write" in err
 
 
 def test_train_eval_report(capsys, tiny_data, tmp_path):

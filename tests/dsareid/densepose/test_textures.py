@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import dsareid
@@ -94,11 +95,65 @@ def test_bad_size(size):
         (lambda i, c: (i, c + 20), ValueError, "I = 0..24"),
         (lambda i, c: (i, Image.fromarray(c[..., 0])), ValueError, "mode L"),
         (lambda i, c: ("missing.png", c), DSAError, "missing.png: no such file"),
+        (lambda i, c: (i > 0, c), ValueError, "image must be .* a uint8 array, not bool"),
+        (lambda i, c: (i, c > 0), ValueError, "iuv must be .* a uint8 array, not bool"),
+        (lambda i, c: (Image.fromarray(i[..., 0].astype(np.uint16)), c), ValueError, "its mode is I;16"),
     ],
 )
 def test_bad_input(change, error, words):
     with pytest.raises(error, match=words):
         dsareid.texture(*change(*make()))
+
+
+def test_arrays_of_any_layout():
+    image, iuv = (np.ascontiguousarray(x) for x in make())
+    expected = dsareid.texture(image, iuv, 8)[0]
+    constant = image.copy()
+    constant.setflags(write=False)
+    for one, other in [
+        (image[:, ::-1].copy()[:, ::-1], iuv[::-1].copy()[::-1]),
+        (image[..., ::-1].copy()[..., ::-1], np.asfortranarray(iuv)),
+        (constant, iuv),
+    ]:
+        assert np.array_equal(dsareid.texture(one, other, 8)[0], expected)
+    mirrored = dsareid.texture(image[:, ::-1], iuv[:, ::-1], 8)[0]
+    assert np.array_equal(mirrored, dsareid.texture(image[:, ::-1].copy(), iuv[:, ::-1].copy(), 8)[0])
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        np.array([4, 5, 12, 15], np.uint8),
+        [np.int64(4), 5, np.int32(12), 15],
+        (4.0, 5.0, 12.0, 15.0),
+        torch.tensor([4, 5, 12, 15]),
+    ],
+)
+def test_boxes_of_any_type(box):
+    assert np.array_equal(
+        dsareid.texture(*make(), 8, box=box)[0], dsareid.texture(*make(), 8, box=(4, 5, 12, 15))[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (4.5, 5, 12, 15),
+        np.array([4, 5, 12.5, 15]),
+        (4, 5, 12),
+        (4, 5, 12, 15, 16),
+        "4,5,12,15",
+        ("4", "5", "12", "15"),
+        (float("nan"), 5, 12, 15),
+        (4, 5, float("inf"), 15),
+        (4, None, 12, 15),
+        np.zeros((4, 2)),
+        4,
+    ],
+)
+def test_boxes_that_are_none(box):
+    with pytest.raises(ValueError, match="box must be four whole numbers x0, y0, x1, y1, not "):
+        dsareid.texture(*make(), box=box)
 
 
 def test_bad_box_and_orientation():
@@ -107,3 +162,5 @@ def test_bad_box_and_orientation():
             dsareid.texture(*make(), box=box)
     with pytest.raises(ValueError, match="orientation must be one of"):
         dsareid.texture(*make(), orientation="sideways")
+    with pytest.raises(ValueError, match="orientation must be one of"):
+        dsareid.texture(*make(), orientation=["row-u"])

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,8 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import (
     atomic_path,
     check_stored,
+    check_writable,
+    check_writable_folder,
     hold_lock,
     make_folder,
     read_json,
@@ -68,6 +71,41 @@ def test_folders(tmp_path):
             pass
 
 
+def test_places_are_checked_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    for path in ("file", "new.png", "folder/x", "a" * 255):
+        check_writable(tmp_path / path)
+    for path in ("folder", "new", "new/folder", "folder/new", "."):
+        check_writable_folder(tmp_path / path)
+    for path, words in (
+        ("none/x", "No such file"),
+        ("file/x", "No such file|Not a directory"),
+        ("folder", "Is a directory"),
+        ("a" * 256, "File name too long"),
+    ):
+        with pytest.raises(DSAError, match=f"cannot write {tmp_path / path}: ({words})"):
+            check_writable(tmp_path / path)
+    for path, words in (
+        ("file", "Not a dir"),
+        ("file/x", "Not a dir"),
+        ("a" * 256 + "/x", "File name too long"),
+    ):
+        with pytest.raises(DSAError, match=f"cannot write {tmp_path / path}: {words}"):
+            check_writable_folder(tmp_path / path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_places_that_may_not_be_written_to(tmp_path):
+    tmp_path.chmod(0o500)
+    for check in (check_writable, check_writable_folder):
+        with pytest.raises(DSAError, match="cannot write .*: Permission denied"):
+            check(tmp_path / "x")
+    tmp_path.chmod(0o700)
+
+
 def test_what_a_killed_process_left_does_not_pile_up(tmp_path):
     for _ in range(3):
         code = (
@@ -89,6 +127,57 @@ def test_what_a_killed_process_left_does_not_pile_up(tmp_path):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out"]
     assert (tmp_path / "a.png").read_bytes() == b"" and not list((tmp_path / "out").iterdir())
+
+
+# Names of 255 bytes, and fewer: of one byte a character, of several, of bytes that are no UTF-8.
+LONG_NAMES = [
+    *("a" * (length - 4) + ".png" for length in (235, 236, 237, 244, 251, 255)),
+    "é" * 125 + ".png",
+    "a" + "界" * 83 + ".png",
+    os.fsdecode(b"\xff" * 251 + b".png"),
+    os.fsdecode(b"\xc3" + b"\xe7\x95\x8c" * 83 + b".png"),
+    "a." + "b" * 250,
+    "." + "a" * 254,
+]
+
+
+@pytest.mark.parametrize("name", LONG_NAMES, ids=range(len(LONG_NAMES)))
+def test_long_names(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("old")
+    left = []
+    for _ in range(2):
+        with atomic_path(path) as temporary:
+            temporary.write_text("new")
+            assert temporary.suffix == ".png" or path.suffix != ".png"
+            left.append(temporary)
+    assert path.read_text() == "new" and left[0] == left[1]
+    left[0].write_text("of a killed one")
+    with atomic_path(path) as temporary:
+        assert temporary == left[0] and not temporary.read_bytes()
+        with atomic_path(path) as other:
+            assert other != temporary
+    assert [child.name for child in tmp_path.iterdir()] == [name]
+    path.unlink()
+    with unfinished_folder(path) as folder:
+        (folder / "x").touch()
+    assert [child.name for child in path.iterdir()] == ["x"] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_long_names_do_not_share_a_temporary_name(tmp_path):
+    names = ["a" * 250 + end for end in ("1.png", "2.png", "1.jpg", "1", "2")]
+    with contextlib.ExitStack() as stack:
+        found = {stack.enter_context(atomic_path(tmp_path / name)) for name in names}
+        assert len(found) == len(names) and all("-unfinished-0" in path.name for path in found)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_name_that_is_too_long_fails_before_the_work(tmp_path):
+    for context in (atomic_path, unfinished_folder):
+        with pytest.raises(DSAError, match="cannot write .*: File name too long"):
+            with context(tmp_path / ("a" * 256)):
+                raise AssertionError("the work began")
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_writers_do_not_disturb_each_other(tmp_path):

@@ -5,8 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import pytest
+from processes import MARK, left_behind
+from processes import running as running_with
+from runs import ARGUMENTS
 
 POOL = """
 import os, sys, time
@@ -22,6 +26,9 @@ time.sleep(600)
 """
 
 
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="there is no /proc")
+
+
 def running(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -30,7 +37,7 @@ def running(pid):
         return False
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="there is no /proc to see processes in")
+@needs_proc
 @pytest.mark.parametrize("work", ["busy", "idle"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_end_when_their_parent_is_killed(method, work):
@@ -44,3 +51,78 @@ def test_workers_end_when_their_parent_is_killed(method, work):
         while any(map(running, pids)) and time.monotonic() < deadline:
             time.sleep(0.05)
     assert not any(map(running, pids))
+
+
+def begin(*arguments):
+    """A program of Python's with a mark, and the mark."""
+    mark = uuid.uuid4().hex
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**os.environ, MARK: mark}
+    return subprocess.Popen(command, stdout=-3, stderr=-3, env=environment, start_new_session=True), mark
+
+
+def wait_until(condition, process):
+    until = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+
+
+@needs_proc
+def test_who_is_left_behind_is_found(monkeypatch):
+    monkeypatch.setattr("processes.PATIENCE", 0.5)
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    process, mark = begin("-c", code)
+    wait_until(lambda: len(running_with(mark)) == 2, process)
+    process.kill()
+    process.wait()
+    assert [line.split()[-1] for line in left_behind(mark).values()] == ["time.sleep(600)"]
+    assert not left_behind(mark)
+
+
+SYNTH = ["-m", "dsareid", "synth", "OUT", "--identities", "2000", "--processes", "3"]
+TRAIN = ["-m", "dsareid", "train", "--data", "DATA", "--out", "OUT", "--epochs", "5000", *ARGUMENTS]
+# dsareid describe times its network for seconds before it comes to this.
+DESCRIBE = """
+import torch
+from pathlib import Path
+from dsareid.cost.memory import training_peak
+from dsareid.engine.presets import preset
+training_peak(preset("demo", Path(), Path()), 4, 2, torch.device("cpu"))
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    "arguments, how",
+    [
+        (SYNTH, signal.SIGKILL),
+        (SYNTH, signal.SIGTERM),
+        (["-c", DESCRIBE], signal.SIGKILL),
+        (TRAIN, signal.SIGTERM),
+    ],
+    ids=["synth killed", "synth", "describe killed", "train"],
+)
+def test_commands_leave_no_process_behind(own_data, tmp_path, arguments, how):
+    places = {"OUT": tmp_path / "out", "DATA": own_data}
+    process, mark = begin(*(places.get(word, word) for word in arguments))
+    if arguments is TRAIN:  # alone: it packs in threads
+        wait_until(lambda: list(own_data.glob(".store-*")), process)
+    else:
+        wait_until(lambda: len(running_with(mark)) > 2, process)  # a pool of spawned ones has one to track
+        time.sleep(0.5)
+    process.send_signal(how)
+    assert process.wait() == -how and not left_behind(mark)
+
+
+@needs_proc
+@pytest.mark.processes
+@pytest.mark.parametrize("early", [True, False], ids=["while they start", "at work"])
+def test_processes_of_torchrun_end_with_it(own_data, tmp_path, early):
+    out = tmp_path / "out"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "dsareid"]
+    process, mark = begin(*launcher, "train", "--data", own_data, "--out", out, "--epochs", 5000, *ARGUMENTS)
+    wait_until(lambda: len(running_with(mark)) == 3 if early else (out / "log.jsonl").exists(), process)
+    process.kill()
+    process.wait()
+    assert not left_behind(mark)

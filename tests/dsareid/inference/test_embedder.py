@@ -80,6 +80,20 @@ def test_batches(embedder, files):
         embedder(files, batch_size=0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_any_layout_give_the_same_bits(embedder, files):
+    batch = np.stack([resized(file) for file in files])
+    expected = embedder(batch)
+    constant = batch.copy()
+    constant.setflags(write=False)
+    planes = torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    reversed_ = batch[:, :, ::-1, ::-1].copy()[:, :, ::-1, ::-1]
+    for same in (reversed_, np.asfortranarray(batch), constant, planes):
+        assert torch.equal(embedder(same), expected)
+        assert torch.equal(embedder(list(same)), expected)
+        assert torch.equal(embedder(same[0]), embedder(batch[:1]))
+
+
 def test_features_are_those_of_extract_and_eval(own_data, tmp_path):
     """Of files of several sizes, and a network of another size."""
     run, gallery = make_run(tmp_path / "net", data=own_data), own_data / "bounding_box_test"
@@ -108,7 +122,8 @@ def test_pixels_are_those_of_a_store(own_data, tmp_path):
 
 def test_images_that_are_none(embedder, tmp_path):
     batch = torch.zeros(1, HEIGHT, WIDTH, 3, dtype=torch.uint8)
-    for images in (batch.float(), batch[:, 1:], batch[:0], batch.permute(0, 3, 1, 2)):
+    others = [x.numpy() for x in (batch > 0, batch.float())] + [batch.numpy().astype(object)]
+    for images in (batch.float(), batch[:, 1:], batch[:0], batch.permute(0, 3, 1, 2), *others):
         with pytest.raises(ValueError, match=r"images must be uint8 \(B, 64, 32, 3\), not"):
             embedder(images)
     for image in (

@@ -119,6 +119,10 @@ def test_onnx_for_others(exported):
     settings = json.loads({x.key: x.value for x in model.metadata_props}[METADATA])
     assert (settings["height"], settings["width"]) == (HEIGHT, WIDTH) and "normalised" in settings["image"]
     session = onnxruntime.InferenceSession(exported / "m.onnx")
+    shapes = {"image": ["batch", HEIGHT, WIDTH, 3], "features": ["batch", 512]}
+    assert {x.name: x.shape for x in (*session.get_inputs(), *session.get_outputs())} == shapes
+    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    assert {x.dim_param for value in values for x in value.type.tensor_type.shape.dim} == {"", "batch"}
     images = random_images(4)
     (found,) = session.run(["features"], {"image": images.numpy()})
     assert found.shape == (4, 512)

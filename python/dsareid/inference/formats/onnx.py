@@ -27,6 +27,7 @@ def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
             trace(network, settings),
             input_names=["image"],
             output_names=["features"],
+            dynamic_shapes=({0: "batch"},),  # of a traced network this names its free dimension, no more
             dynamo=True,
             verbose=False,
             external_data=False,

@@ -1,0 +1,112 @@
+"""Files of initial weights: a ResNet-50 as torchvision names it, wherever in the file it is."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.files import check_stored
+
+_HOLDERS = ("state_dict", "model", "net", "network", "model_state_dict")  # as others name a state dict
+_DEEPEST = 2  # holders within each other
+_FIRST, _INNER = "conv1.weight", "layer1.0.conv1.weight"  # the second tells the stem from a block
+
+
+class _NamedNetwork(NamedTuple):
+    """A network in a file."""
+
+    holders: str  # the keys that lead to its state dict: "", or "checkpoint.model", say
+    prefix: str  # of its names: "", or "module.", say
+    state: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        names = f"{self.prefix}{_FIRST}, ..."
+        return f"{names} in its {self.holders}" if self.holders else names
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Read a .pth or .safetensors file that holds one ResNet.
+
+    Its state dict may be the file, or stand in it under one of _HOLDERS, with anything beside. The names may
+    have a prefix, as DataParallel and others give them ("module.", "module.encoder_q."), which is removed; a
+    line of the log says so.
+
+    Returns:
+        By the names of torchvision, tensors; what else the state dict holds is there too.
+
+    Raises:
+        DSAError: the file is missing, damaged, or holds objects that could run code; or there is no ResNet in
+            it, or several.
+    """
+    content = _load(path)
+    dicts = list(_state_dicts(content, "", 0))
+    if not dicts:
+        kind = type(content).__name__
+        raise DSAError(f"`weights={path}`: expected a state dict, names to tensors, not {kind}")
+    found = [_NamedNetwork(holders, prefix, state) for holders, state in dicts for prefix in _prefixes(state)]
+    if not found:
+        raise DSAError(f"`weights={path}`: not the weights of a ResNet-50: {_what_is_there(dicts)}")
+    if len(found) > 1:
+        raise DSAError(
+            f"`weights={path}`: several networks ({'; '.join(map(str, found))}), and which to take is not "
+            "guessed; give a file with one of them alone"
+        )
+    if found[0].prefix or found[0].holders:
+        logger.info(f"{path}: the weights are {found[0]}")
+    (_, prefix, state) = found[0]
+    return {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if isinstance(name, str) and name.startswith(prefix)
+    }
+
+
+def _load(path: Path) -> object:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        check_stored(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DSAError(f"`weights={path}`: no such file") from error
+    except DSAError as error:
+        raise DSAError(f"`weights`: {error}") from error
+    except Exception as error:  # what the unpickler raises depends on what is in the file
+        why = "expected a state dict that torch.save or safetensors wrote, of tensors alone"
+        if refused := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
+            why = (
+                f"it holds an object ({refused[1]}), which is not loaded, as it could run code; save the "
+                "state dict alone, in a program that trusts the file"
+            )
+        raise DSAError(f"`weights={path}`: not readable as weights: {why}") from error
+
+
+def _state_dicts(content: object, holders: str, depth: int) -> Iterator[tuple[str, Mapping]]:
+    """Each dict that may be the state dict, the outermost first, and the keys that lead to it."""
+    if not isinstance(content, dict):
+        return
+    yield holders, content
+    for key in _HOLDERS if depth < _DEEPEST else ():
+        yield from _state_dicts(content.get(key), f"{holders}.{key}".removeprefix("."), depth + 1)
+
+
+def _prefixes(state: Mapping) -> list[str]:
+    """The prefixes by which the names are those of a ResNet."""
+    ends = [name.removesuffix(_FIRST) for name in state if isinstance(name, str) and name.endswith(_FIRST)]
+    return [prefix for prefix in ends if prefix[-1:] in ("", ".") and prefix + _INNER in state]
+
+
+def _what_is_there(dicts: list[tuple[str, Mapping]]) -> str:
+    """Why no network was found, by the names of the dict that looks most like a state dict."""
+    holders, state = max(
+        dicts, key=lambda found: sum(isinstance(value, Tensor) for value in found[1].values())
+    )
+    names = [repr(name)[:60] for name in list(state)[:3]]
+    more = ", ..." if len(state) > 3 else ""
+    where = f"its {holders}" if holders else "it"
+    return f"no {_FIRST} and {_INNER}, with any prefix; {where} holds {', '.join(names) or 'nothing'}{more}"
