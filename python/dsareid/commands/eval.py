@@ -28,10 +28,8 @@ def command(
             without it. Its time grows with the square of the number of images.
     """
     from dsareid.evaluation.evaluate_run import evaluate
-    from dsareid.ground.files import check_writable_folder
     from dsareid.runs.records import format_table
 
-    check_writable_folder(run)
     found = evaluate(
         run, data, features, batch_size=batch_size, device=device, protocol=protocol, rerank=rerank
     )

@@ -19,7 +19,7 @@ from scipy.io.matlab import loadmat, matfile_version
 
 MOST_BYTES = 1 << 28  # of all that is wanted of a file; DensePose's UV_symmetry_transforms.mat is 25 MB
 ADDRESSES = 1 << 31  # bytes of this process, of which 170 MB are programs
-LONGEST = 40  # seconds for a file; matlab.py waits for less
+LONGEST = 25  # seconds for a file; matlab.py waits for less
 _DEEPEST = 2  # an array in a cell is 1 deep
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import dsa_ext
-from dsareid.data.images import read_image
+from dsareid.data.images import read_image, turned, upright
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose.pictures import ROWS
 from dsareid.ground.errors import DSAError
@@ -69,7 +69,7 @@ def part_images(
     if pixels.shape != chart.shape:
         raise DSAError(
             f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}, but the image "
-            f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}"
+            f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}{_turned(image)}"
         )
     if box is not None:
         x0, y0, x1, y1 = _whole_numbers(box)
@@ -103,6 +103,10 @@ def _name(picture: Picture) -> str:
     return str(picture) if isinstance(picture, (str, os.PathLike)) else f"({type(picture).__name__})"
 
 
+def _turned(picture: Picture) -> str:
+    return turned(picture) if isinstance(picture, (str, os.PathLike)) else ""
+
+
 def _whole_numbers(box: PixelBox) -> PixelBox:
     """The box as Python's integers; it may hold NumPy's, torch's, or floats without a fraction."""
     try:
@@ -118,6 +122,7 @@ def _whole_numbers(box: PixelBox) -> PixelBox:
 
 def _as_array(picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
     if isinstance(picture, Image.Image):
+        picture = upright(picture)
         if name == "image":
             if picture.mode.startswith(("I", "F")):  # Pillow would cut its values off at 255
                 raise ValueError(f"image must have 8 bits a channel, but its mode is {picture.mode}")

@@ -26,7 +26,7 @@ from dsareid.evaluation.run_features import (
 )
 from dsareid.ground.distributed import choose_device, current_group, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import check_is_text
+from dsareid.ground.files import check_is_text, check_writable_folder
 from dsareid.models.table import SYMBOLS, MatchedBy
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run, load_run
@@ -76,6 +76,7 @@ def evaluate(
     device = own_device(choose_device(device) if isinstance(device, str) else device)
     with join_group(device) as group:
         loaded = load_run(run, device)
+        check_writable_folder(loaded.folder.path)
         config = loaded.config
         features = features or own_features(config)
         _check(loaded, features)
