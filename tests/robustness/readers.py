@@ -21,11 +21,13 @@ import mutate
 import numpy as np
 import torch
 from detectron2_files import Mimic
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy.io import savemat
 
+from dsareid.data.folders import find_images
 from dsareid.data.images import image_size, read_image
 from dsareid.data.iuv import read_iuv, read_symmetry, write_iuv
+from dsareid.data.labels import image_labels
 from dsareid.data.layouts import cuhk03_matlab as cuhk03
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.summary import listing_summary
@@ -85,11 +87,19 @@ def _image(name: str, mode: str = "RGB", **options) -> Reader:
         Image.fromarray(_pixels()).convert(mode).save(folder / name, **options)
 
     def read(folder: Path) -> None:
-        image_size(folder / name)
-        read_image(folder / name)
+        size = image_size(folder / name)
+        if read_image(folder / name).shape[1::-1] != size:
+            raise AssertionError(f"its header says {size}, but its pixels are of another size")
 
     mutators = (mutate.raw, mutate.png) if name.endswith("png") else (mutate.raw,)
     return Reader(make, read, (name,), mutators)
+
+
+def _sideways() -> Image.Exif:
+    """EXIF data of a picture that is to be turned."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
 
 
 def _make_symmetry(folder: Path) -> None:
@@ -146,6 +156,8 @@ def _names(layout: str) -> Reader:
             with contextlib.suppress(OSError, ValueError):  # no name of a file
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).touch()
+        files, _ = find_images(root)
+        image_labels(root, files)
         listing_summary(list_data(root)).encode("utf-8", "surrogateescape")
 
     return Reader(make, read, ("names",), (mutate.raw, mutate.text))
@@ -404,7 +416,8 @@ def _read_synth(folder: Path) -> None:
 def _make_features(folder: Path) -> None:
     features = np.random.default_rng(0).random((3, 4), dtype=np.float32)
     names = [f"000{k}_c1s1_000001_00.jpg" for k in range(3)]
-    write_features(folder / "features", features, names, model="a model", images="images")
+    ids = ["anna", -1, None]
+    write_features(folder / "features", features, names, model="a model", images="images", ids=ids)
 
 
 def _exported(name: str, *structured: mutate.Mutator) -> Reader:
@@ -438,7 +451,8 @@ READERS: dict[str, Reader] = {
     "png": _image("a.png"),
     "png, palette": _image("a.png", "P"),
     "png, grey": _image("a.png", "L"),
-    "jpeg": _image("a.jpg", exif=Image.Exif()),
+    "jpeg": _image("a.jpg"),
+    **{f"{name}, turned": _image(f"a.{name}", exif=_sideways()) for name in ("jpg", "png", "tif", "webp")},
     "jpeg, progressive": _image("a.jpg", progressive=True, quality=90),
     "bmp": _image("a.bmp"),
     "tiff": _image("a.tif", compression="tiff_lzw"),

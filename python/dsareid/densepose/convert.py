@@ -63,9 +63,7 @@ class ConversionReport:
     no_detection: list[str] = field(default_factory=list)  # the map is all background
     outside: list[str] = field(default_factory=list)  # a box leaves what was seen by more than a pixel
     turned: list[str] = field(default_factory=list)  # upright by its EXIF data alone
-    shared: list[str] = field(
-        default_factory=list
-    )  # a second image, by whose suffix alone it has this map too
+    shared: list[str] = field(default_factory=list)  # another image, whose suffix alone differs, has this map
     not_found: list[str] = field(default_factory=list)  # file names of the source without an image
     no_map: list[str] = field(default_factory=list)
     sheet: Path | None = None  # None: nobody was found in any image

@@ -21,7 +21,7 @@ Size = tuple[int, int]  # width, height
 MOST_SCALE = 64.0  # and its inverse is the least
 FEWEST_IMAGES = 3  # with people, before their boxes say something of the scale
 SHORT_REACH = 0.6  # of width and height: where no box of a source reaches further, the scale is another
-DOUBTED_REACH, DOUBTED_IMAGES = 0.9, 20  # further than that some box reaches, if there are so many images
+DOUBTED_REACH, DOUBTED_IMAGES = 0.9, 20  # further than that some box should reach in so many images
 MOST_LEAVING = 0.1  # of the images with people: detectron2 clips its boxes to what it saw
 
 _COMMON = (0.125, 0.2, 0.25, 0.4, 0.5, 0.6, 0.75, 0.8, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 16)
@@ -133,7 +133,7 @@ def check_sizes(source: Path, images: Sequence[SeenImage]) -> None:
     )
     if reach <= SHORT_REACH and len(people) >= FEWEST_IMAGES:
         raise DSAError(f"{said}{_hint(people)}`scale=1` takes the boxes as they are")
-    if reach <= DOUBTED_REACH and len(people) >= DOUBTED_IMAGES:
+    if reach <= (DOUBTED_REACH if len(people) >= DOUBTED_IMAGES else SHORT_REACH):
         logger.warning(f"{said}{_hint(people)}look at the contact sheet")
 
 

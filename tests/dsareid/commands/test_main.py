@@ -1,6 +1,7 @@
 """Each command from the outside: what it prints, its exit status, and that nothing is left behind."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from runs import ARGUMENTS, make_run
 
-from dsareid.commands.main import COMMANDS, main
+from dsareid.commands.main import COMMANDS, main, with_flags
 from dsareid.data.iuv import write_iuv
 
 
@@ -39,7 +40,7 @@ def test_help_of_each_command(capsys, command):
 HELP = """
 import contextlib, io, json, os, sys
 import tyro
-from dsareid.commands.main import COMMANDS, main
+from dsareid.commands.main import COMMANDS, main, with_flags
 
 for name in COMMANDS:
     if os.fork():
@@ -277,3 +278,54 @@ def test_data_extract(capsys, tmp_path):
     assert status == 1 and "cuhk03_new_protocol_config_labeled.mat: no such file" in err
     status, _, err = run(capsys, "data", "describe", tmp_path)
     assert status == 1 and f"dsareid data extract {tmp_path} OUT" in err
+
+
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        ("give `weights=my file.pth`", "give --weights 'my file.pth'"),
+        ("give `weights=`", "give --weights ''"),
+        ('`weights="none"` or `skip_broken=True`', "--weights none or --skip-broken"),
+        ("`out=it's`", "--out 'it'\"'\"'s'"),
+    ],
+)
+def test_advice_can_be_pasted(message, expected):
+    assert with_flags(message) == expected
+
+
+def test_advice_with_paths_can_be_pasted(capsys, own_data, tmp_path):
+    """What a message says to type is one argument a path, whatever is in its name."""
+    root = own_data.rename(tmp_path / "my data")
+    sorted((root / "query").iterdir())[0].write_text("no image")
+    assert main(["pack", str(root), str(tmp_path / "the store")]) == 1
+    err = capsys.readouterr().err
+    command = err[err.index("(dsareid pack") + 1 : err.index(" with --skip-broken")]
+    assert shlex.split(command) == ["dsareid", "pack", str(root), str(tmp_path / "the store")]
+
+
+def test_train_says_what_its_maps_show(capsys, own_data, tmp_path):
+    for path in (own_data / "iuv/bounding_box_train").iterdir():
+        write_iuv(path, np.zeros((64, 32, 3), np.uint8))
+    arguments = ["--data", str(own_data), "--out", str(tmp_path / "run"), "--epochs", "1", *ARGUMENTS]
+    assert main(["train", *arguments]) == 0
+    assert "note: " in (err := capsys.readouterr().err)
+    assert "0 of 16 IUV maps of bounding_box_train show a person; 16 are all background" in err
+    assert main(["eval", str(tmp_path / "run"), "--features", "fused", "--device", "cpu"]) == 0
+    assert "2 of 2 IUV maps of query show a person" in capsys.readouterr().err
+
+
+def test_queries_without_a_match_stand_beside_the_table(capsys, own_data, tmp_path):
+    for path in (own_data / "bounding_box_test").iterdir():
+        if path.name.startswith("0006"):
+            path.unlink()
+    run = make_run(tmp_path / "run", data=own_data)
+    assert main(["eval", str(run), "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "1 of 2 queries have a match: of 1 the person is not in the gallery"
+    assert main(["report", str(run)]) == 0
+    assert "1 of 2 queries have a match" in (run / "report.html").read_text()
+    for path in (own_data / "bounding_box_test").iterdir():
+        path.rename(path.with_name(path.name.replace("_c1", "_c3").replace("_c2", "_c3")))
+    assert main(["eval", str(run), "--device", "cpu"]) == 1
+    err = capsys.readouterr().err
+    assert "no query has a match" in err and "same-camera rule" in err and "without the column camera" in err

@@ -254,6 +254,70 @@ def test_names_that_are_no_text(run, images, tmp_path, capsys):
     assert found.images == 11 and name in found.skipped[0]
 
 
+def test_a_dangling_link_is_an_image_that_cannot_be_read(run, images, tmp_path):
+    (images / "gone.png").symlink_to("nowhere")
+    with pytest.raises(DSAError, match="gone.png: no such file .*`skip_broken=True` leaves such images out"):
+        extract(run, images, tmp_path / "out", device="cpu")
+    found = extract(run, images, tmp_path / "out", device="cpu", skip_broken=True)
+    assert found.images == 11 and len(found.skipped) == 1 and "gone.png" in found.skipped[0]
+
+
+def test_a_folder_whose_name_is_no_text(run, images, tmp_path, capfd):
+    """What is written can be read again, and printed where the terminal is strict."""
+    place = images.rename(tmp_path / os.fsdecode(b"im\xffages"))
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "dsareid", "extract", run, place, tmp_path / "out", "--device", "cpu"]
+    subprocess.run(command, check=True, env=environment)
+    assert open_features(tmp_path / "out").images == place
+    (place / "0000_c1s1_000001_00.png").rename(place / os.fsdecode(b"0000_c1s1_\xff.png"))
+    command = [sys.executable, "-m", "dsareid", "search", run, place, tmp_path / "out", "--device", "cpu"]
+    subprocess.run(command, check=True, env=environment)
+    assert "im\\udcffages" in capfd.readouterr().out
+
+
+def test_links_are_followed_and_hidden_folders_are_not(run, images, tmp_path, caplog):
+    (images / "more").rename(tmp_path / "elsewhere")
+    (images / "more").symlink_to(tmp_path / "elsewhere")
+    for name in (".thumbnails", "@eaDir", "__MACOSX"):
+        shutil.copytree(tmp_path / "elsewhere", images / name)
+    assert extract(run, images, tmp_path / "out", device="cpu").images == 11
+    assert "notes.txt is left out, as it is no image by its name" in caplog.text
+
+
+def make_identity_folders(data, root):
+    """The people of a data set in folders, under names that begin with a frame."""
+    folders = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
+    for split, folder in folders.items():
+        for frame, path in enumerate(sorted((data / split).iterdir())):
+            identity, camera = path.name.split("_")[:2]
+            place = root / folder / (f"person {identity}" if int(identity) > 0 else identity)
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place / f"{frame % 3:04d}_{camera[:2]}_{frame}.png")
+    return root
+
+
+def test_ranking_gives_what_eval_gives(run, tiny_data, tmp_path, capsys):
+    """An image has the identity that its data set gives it, whatever its name begins with."""
+    root = make_identity_folders(tiny_data, tmp_path / "own")
+    assert main(["eval", str(run), "--data", str(root), "--device", "cpu"]) == 0
+    expected = capsys.readouterr().out.splitlines()
+    for folder in ("query", "gallery"):
+        extract(run, root / folder, tmp_path / folder, device="cpu")
+    assert main(["rank", str(tmp_path / "query"), str(tmp_path / "gallery")]) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert found[1].split()[-4:] == expected[1].split()[-4:]  # of the network
+    assert found[2].split()[-4:] == expected[4].split()[-4:]  # chance
+    labels = open_features(tmp_path / "gallery").labels
+    assert {label.identity for label in labels} == {"-1", "0", "person 0005", "person 0006"}
+
+
+def test_labels_that_are_not_known_are_told(run, tiny_data, tmp_path, caplog):
+    root = make_identity_folders(tiny_data, tmp_path / "own")
+    (root / "gallery").rename(tmp_path / "people")
+    extract(run, tmp_path / "people", tmp_path / "out", device="cpu")
+    assert "identity and camera of 8 of 10 images are not known, the first person 0005/" in caplog.text
+
+
 def test_folders_without_images(run, tmp_path):
     with pytest.raises(DSAError, match="nothing: cannot be listed: No such file"):
         extract(run, tmp_path / "nothing", tmp_path / "out", device="cpu")

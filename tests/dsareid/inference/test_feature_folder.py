@@ -144,3 +144,17 @@ def test_what_cannot_be_written(folder, tmp_path):
         write_features(tmp_path / "new", one.astype(float), ["a"], model="net")
     with pytest.raises(ValueError, match="files must be 1 long"):
         write_features(tmp_path / "new", one, ["a", "b"], model="net")
+
+
+def test_a_table_that_a_spreadsheet_wrote(folder):
+    """With a byte order mark, lines of commas and numbers without zeros."""
+    text = (folder / "images.csv").read_text()
+    before = open_features(folder)
+    (folder / "images.csv").write_text("\ufeff" + text.replace("\n0000_c6", "\n,,\n0000_c6") + ",,\n")
+    assert open_features(folder).labels == before.labels and open_features(folder).files == before.files
+
+
+def test_the_folder_of_images_must_be_a_text(folder):
+    edit_header(folder, images=5)
+    with pytest.raises(DSAError, match="features.json: not what dsareid extract writes: images"):
+        open_features(folder)

@@ -129,3 +129,60 @@ def test_no_match_and_nothing_but_junk(folders, tmp_path, capsys):
 
 def test_no_folder_of_features(folders, tmp_path, capsys):
     assert "not a folder of features" in fails(capsys, folders[0], tmp_path)
+
+
+def test_words_are_people(tmp_path, capsys):
+    """The same word in both folders, in whatever order and Unicode form; numbers whatever their zeros."""
+    names = {1: "anna", 2: "jos\u00e9", 3: "0003", 4: "mia", 5: "zo\u00eb", 6: "6"}
+    other = names | {2: "jose\u0301", 3: "3", 6: "0006"}
+    query, query_ids, query_cams = make_folder(tmp_path / "q", 1, 12, 3)
+    gallery, ids, cams = make_folder(tmp_path / "g", 2, 40, 3)
+    for folder, words, labels in (("q", names, query_ids), ("g", other, ids)):
+        path = tmp_path / folder / "images.csv"
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        lines[1:] = [[file, words[int(k)], camera] for (file, _, camera), k in zip(lines[1:], labels)]
+        path.write_text("".join(",".join(line) + "\n" for line in lines))
+    status, out, err = run(capsys, tmp_path / "q", tmp_path / "g")
+    assert (status, err) == (0, "")
+    assert_line(out.splitlines()[1], "features", rank(query, gallery, query_ids, ids, query_cams, cams))
+
+
+def test_distractors_are_nobody_to_each_other(folders, tmp_path, capsys):
+    """A query of identity 0 is left out, as eval leaves it out."""
+    expected = run(capsys, *folders[:2])[1]
+    features, ids, cams = (np.concatenate([x, x[:2]]) for x in folders[2][::2])
+    ids[-2:] = 0
+    files = [f"{i}.png" for i in range(len(ids))]
+    write_features(tmp_path / "more", features, files, model="net", ids=ids.tolist(), cams=cams.tolist())
+    out = run(capsys, tmp_path / "more", folders[1])[1]
+    assert out == f"{expected}2 queries of identity 0, a distractor, are left out\n"
+
+
+def test_cameras_of_nobody_are_known(folders, tmp_path, capsys):
+    """As eval does: the same-camera rule is off, and that is said."""
+    query, gallery, ids, gallery_ids = folders[2][:4]
+    for name, features, labels in (("q", query, ids), ("g", gallery, gallery_ids)):
+        files = [f"{i}.png" for i in range(len(labels))]
+        cams = [None] * len(labels)
+        write_features(tmp_path / name, features.numpy(), files, model="net", ids=labels.tolist(), cams=cams)
+    *table, note = run(capsys, tmp_path / "q", tmp_path / "g")[1].splitlines()
+    off = [torch.full_like(labels, side) for side, labels in enumerate((ids, gallery_ids))]
+    assert_line(table[1], "features", rank(query, gallery, ids, gallery_ids, *off))
+    assert note.startswith("its cameras are not known: the same-camera rule is off")
+
+
+def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsys):
+    features, ids, cams = (np.concatenate([x, x[:3]]) for x in folders[2][::2])
+    ids[-2:] = 77  # with nobody in the gallery, but its features are there
+    files = [f"{i}.png" for i in range(len(ids))]
+    write_features(tmp_path / "q", features, files, model="net", ids=ids.tolist(), cams=cams.tolist())
+    _, _, _, *notes = run(capsys, tmp_path / "q", folders[1])[1].splitlines()
+    assert notes == ["13 of 15 queries have a match: of 2 the person is not in the gallery"]
+    gallery = [np.concatenate([x, y[:4]]) for x, y in zip(folders[2][1::2], folders[2][::2])]
+    gallery[2][-4:-1] += 10  # other cameras; the last one is as the query's, so that it is removed
+    gallery[0][-4] *= np.float32(1 + 1e-7)
+    files = [f"{i}.png" for i in range(len(gallery[1]))]
+    rows = {"ids": gallery[1].tolist(), "cams": gallery[2].tolist()}
+    write_features(tmp_path / "g", gallery[0], files, model="net", **rows)
+    _, _, _, note = run(capsys, folders[0], tmp_path / "g")[1].splitlines()
+    assert note.startswith("3 of 12 queries are in the gallery too, as the very same picture")

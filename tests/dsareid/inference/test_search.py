@@ -1,9 +1,11 @@
 """Searching images by images, and a picture of what was found."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from runs import HEIGHT, WIDTH, make_run
 
 from dsareid.commands.main import main
@@ -12,7 +14,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.inference import search as search_module
 from dsareid.inference.embedder import embed
 from dsareid.inference.extract import extract
-from dsareid.inference.search import search
+from dsareid.inference.search import draw_lists, format_list, search
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,45 @@ def test_a_gallery_image_that_is_gone(run, features, query, tmp_path):
     assert main(arguments) == 0  # the list needs the features alone
     assert main([*arguments, "--out", str(tmp_path / "list.png")]) == 1
     assert not (tmp_path / "list.png").exists()
+
+
+@pytest.mark.parametrize(
+    "name, words", [("0000_c1s1_000000_00", "distractor"), ("-1_c1s1_000000_00", "junk")]
+)
+def test_nobody_is_found_right(run, gallery, features, tmp_path, name, words):
+    """0 is as little a person as -1 is, though 0 equals 0."""
+    query = gallery / f"{name}.png"
+    (found,) = search(run, query, features, 3, "cpu")
+    assert found.matches[0].file == query and found.matches[0].identity == found.identity
+    assert format_list(found).startswith(f"{query}, {words}\n")
+    green = np.array(ImageColor.getrgb(search_module._RIGHT))
+    assert not (np.asarray(draw_lists([found])) == green).all(-1).any()
+    (person,) = search(run, sorted(gallery.iterdir())[-1], features, 3, "cpu")
+    assert (np.asarray(draw_lists([person])) == green).all(-1).any()
+
+
+def test_identities_are_those_of_the_data_set(run, tiny_data, tmp_path, capsys):
+    for folder, name in (
+        ("gallery/anna", "0001_c2.png"),
+        ("gallery/bob", "0001_c3.png"),
+        ("query/anna", "a.png"),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(next((tiny_data / "query").iterdir()), tmp_path / folder / name)
+    arguments = [str(run), str(tmp_path / "query/anna/a.png"), str(tmp_path / "gallery"), "--device", "cpu"]
+    assert main(["search", *arguments]) == 0
+    query, _, first, second = capsys.readouterr().out.splitlines()
+    assert (
+        query.endswith("a.png, identity anna") and first.split()[2] == "anna" and second.split()[2] == "bob"
+    )
+
+
+@pytest.mark.parametrize("out", ["nowhere/list.png", "notes/list.png", "."])
+def test_an_impossible_picture_is_refused_before_the_search(
+    run, query, gallery, tmp_path, capsys, out, monkeypatch
+):
+    (tmp_path / "notes").touch()
+    monkeypatch.setattr(search_module, "embed", None)
+    picture = str(tmp_path / out) if out != "." else str(tmp_path)
+    assert main(["search", str(run), str(query), str(gallery), "--out", picture]) == 1
+    assert "dsareid search: error: " in capsys.readouterr().err

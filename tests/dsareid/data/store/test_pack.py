@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dsareid.data.images import read_image
-from dsareid.data.iuv import read_iuv
+from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, TRAIN
 from dsareid.data.store import pack as packing
@@ -679,3 +679,53 @@ def test_cameras_that_are_not_known(own_data, tmp_path, caplog):
     assert "the same-camera rule is off" in said(caplog)
     assert "the same-camera rule is off" in store_summary(store)
     assert ensure_store(own_data, 64, 32).header.cameras
+
+
+@pytest.fixture
+def doubtful_maps(own_data):
+    """Of the training all but one are empty or have no coordinates."""
+    for number, path in enumerate(sorted((own_data / "iuv" / TRAIN).iterdir())):
+        iuv = read_iuv(path)
+        if number < 5:
+            iuv[:] = 0
+        elif number < 15:
+            iuv[..., 1:] = 0
+        write_iuv(path, iuv)
+    return own_data
+
+
+def test_maps_that_show_a_person_are_counted(doubtful_maps, tmp_path):
+    store = pack(doubtful_maps, tmp_path / "store")
+    maps = store.header.maps
+    assert (maps[TRAIN].maps, maps[TRAIN].people, maps[TRAIN].flat) == (16, 11, 10)
+    assert (maps[QUERY].maps, maps[QUERY].people, maps[QUERY].flat) == (2, 2, 0)
+    note = (
+        f"1 of 16 IUV maps of {TRAIN} show a person; 5 are all background; 10 have U = V = 0 everywhere, as "
+        "segmentation has, not DensePose"
+    )
+    assert maps[TRAIN].note(TRAIN) == note and maps[TRAIN].mostly_empty and not maps[QUERY].mostly_empty
+    assert note in store_summary(store) and f"2 of 2 IUV maps of {QUERY} show a person" in store_summary(
+        store
+    )
+
+
+def test_maps_are_counted_where_packing_resumes(doubtful_maps, tmp_path, monkeypatch):
+    expected = pack(doubtful_maps, tmp_path / "whole").header.maps
+    monkeypatch.setattr("dsareid.data.store.writer.CHUNK_IMAGES", 4)
+    broken = sorted((doubtful_maps / GALLERY).iterdir())[-1]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:50])
+    with pytest.raises(DSAError, match="not readable as an image"):
+        pack(doubtful_maps, tmp_path / "out")
+    broken.write_bytes(whole)
+    assert pack(doubtful_maps, tmp_path / "out").header.maps == expected
+
+
+def test_pictures_are_packed_upright(own_data, tmp_path):
+    before = pack(own_data, tmp_path / "before")
+    for path in (own_data / QUERY).iterdir():
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    after = pack(own_data, tmp_path / "after")
+    assert not after.header.resized and np.array_equal(after.images, before.images)
