@@ -114,27 +114,36 @@ def check_sizes(source: Path, images: Sequence[SeenImage]) -> None:
     """
     _check_told(source, images)
     people = [image for image in images if image.boxes]
-    if not people:
-        return
+    _check_leaving(source, people)
+    _check_reach(source, [image for image in people if image.told is None])
+
+
+def _check_leaving(source: Path, people: Sequence[SeenImage]) -> None:
+    """Raise DSAError where boxes are outside of their images."""
     leaving = [image for image in people if any(leaves(box, image.size) for box in image.boxes)]
     for image in leaving:
         if not any(leaves(box, image.stored) for box in image.boxes):
             raise DSAError(f"{source}: the boxes of {image.name} fit {_unturned(image)}")
-    reach = max(max(_reach(image)) for image in people)
     if len(leaving) > MOST_LEAVING * len(people):
+        hint = _hint(people) if max(max(_reach(image)) for image in people) > 1.05 else ""
         raise DSAError(
             f"{source}: boxes leave {len(leaving):,} of {len(people):,} images with people, as that of "
             f"{leaving[0].name}, {_text(leaving[0].size)}: was DensePose run on images of another size? "
-            f"{_hint(people) if reach > 1.05 else ''}`scale=1` takes the boxes as they are and cuts them off"
+            f"{hint}`scale=1` takes the boxes as they are and cuts them off"
         )
+
+
+def _check_reach(source: Path, people: Sequence[SeenImage]) -> None:
+    """Raise DSAError, or log, where no box reaches far into its image."""
+    reach = max((max(_reach(image)) for image in people), default=1.0)
     said = (
         f"{source}: no box reaches beyond {reach:.0%} of the width or height of its image, in "
-        f"{len(people):,} images with people: was DensePose run on smaller images? "
+        f"{len(people):,} images with people: was DensePose run on smaller images? {_hint(people)}"
     )
     if reach <= SHORT_REACH and len(people) >= FEWEST_IMAGES:
-        raise DSAError(f"{said}{_hint(people)}`scale=1` takes the boxes as they are")
+        raise DSAError(f"{said}`scale=1` takes the boxes as they are")
     if reach <= (DOUBTED_REACH if len(people) >= DOUBTED_IMAGES else SHORT_REACH):
-        logger.warning(f"{said}{_hint(people)}look at the contact sheet")
+        logger.warning(f"{said}look at the contact sheet")
 
 
 def warn_of_told_sizes(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsareid.data.folders import left_out
 from dsareid.densepose.charts import CSE, FLOATS, Box, CompressedChart, as_array, decode_chart
 from dsareid.densepose.dump import LEGACY, load_dump
 from dsareid.densepose.map_folder import list_maps
@@ -121,7 +120,7 @@ def _refuse_others(path: Path, head: bytes) -> None:
 def _read_folder(path: Path) -> list[Detections]:
     maps, others = list_maps(path)
     if not maps:
-        other = f"; {left_out(others)}" if others else ", which is empty"
+        other = f" ({len(others):,} other files, as {others[0]})" if others else ", which is empty"
         raise DSAError(
             f"{path}: no NAME_IUV.png or NAME.png in this folder or below{other}; expected {FORMS}"
         )

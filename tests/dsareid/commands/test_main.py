@@ -123,7 +123,7 @@ WORK = {
     "report": "dsareid.report.page._content",
     "train": "dsareid.engine.loop.ensure_store",
     "reproduce": "dsareid.reproduce.run.ensure_store",
-    "eval": "dsareid.evaluation.evaluate_run.evaluate",
+    "eval": "dsareid.evaluation.evaluate_run.ensure_store",
 }
 
 

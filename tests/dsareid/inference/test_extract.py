@@ -315,7 +315,7 @@ def test_labels_that_are_not_known_are_told(run, tiny_data, tmp_path, caplog):
     root = make_identity_folders(tiny_data, tmp_path / "own")
     (root / "gallery").rename(tmp_path / "people")
     extract(run, tmp_path / "people", tmp_path / "out", device="cpu")
-    assert "identity and camera of 8 of 10 images are not known, the first person 0005/" in caplog.text
+    assert "identity and camera of 10 of 10 images are not known, the first -1/0" in caplog.text
 
 
 def test_folders_without_images(run, tmp_path):
