@@ -8,6 +8,7 @@ file is of the upright picture.
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -40,6 +41,14 @@ _TURNS = {
 }
 _SIDEWAYS = (5, 6, 7, 8)
 
+
+class ImageHeader(NamedTuple):
+    """What is known of a picture before its pixels are."""
+
+    size: tuple[int, int]  # width and height, upright
+    turn: int  # what makes it upright, 1..8 as EXIF numbers it; 1 is none, also where no EXIF data is
+
+
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated file is an error, never a grey band
 
 
@@ -57,29 +66,25 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Width and height of an image, upright, from its header alone.
+    """Width and height of an image, upright; errors as of image_header."""
+    return image_header(path).size
+
+
+def image_header(path: str | os.PathLike) -> ImageHeader:
+    """What the header of an image says; of a PNG, whose EXIF data may come last, all of it is read.
 
     Raises:
         DSAError: the file is missing, no image of FORMATS, or claims more than MOST_PIXELS.
     """
     with _opened(path, "an image") as image:
-        sideways = image.format != "TIFF" and _orientation(image) in _SIDEWAYS  # Pillow turns TIFF itself
-        return image.size[::-1] if sideways else image.size
-
-
-def orientation(path: str | os.PathLike) -> int:
-    """The turn that a file's EXIF data asks for, 1..8 as EXIF numbers them; 1 is none, also without data.
-
-    Raises:
-        DSAError: as image_size.
-    """
-    with _opened(path, "an image") as image:
-        return _orientation(image)
+        turn = _orientation(image)
+        sideways = image.format != "TIFF" and turn in _SIDEWAYS  # Pillow turns TIFF itself
+        return ImageHeader(image.size[::-1] if sideways else image.size, turn)
 
 
 def turned(path: str | os.PathLike) -> str:
     """What to add where the size of a file's picture is told: empty, or that EXIF data has turned it."""
-    turn = orientation(path)
+    turn = image_header(path).turn
     return "" if turn == 1 else f", turned upright as its EXIF data asks (orientation {turn})"
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from dsareid.data.images import image_size, orientation
+from dsareid.data.images import image_header
 from dsareid.densepose.naming import DataImages, existing, share_a_map
 from dsareid.densepose.seen_size import SeenImage
 from dsareid.densepose.sources import Detections, Person
@@ -101,4 +101,5 @@ def _refuse_collision(
 
 def _measure(of: _Named) -> SeenImage:
     boxes = [person.box for person in of.found.people if person.box is not None]
-    return SeenImage(of.name, image_size(of.image), orientation(of.image), boxes, of.found.size)
+    header = image_header(of.image)
+    return SeenImage(of.name, header.size, header.turn, boxes, of.found.size)

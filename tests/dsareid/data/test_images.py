@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsareid.data.images import FORMATS, SUFFIXES, image_size, orientation, read_image, upright
+from dsareid.data.images import FORMATS, SUFFIXES, image_header, image_size, read_image, upright
 from dsareid.data.iuv import read_iuv, read_pair, write_iuv
 from dsareid.ground.errors import DSAError
 
@@ -42,7 +42,7 @@ def test_pictures_are_turned_upright(tmp_path, suffix, turn):
     save_turned(path, pixels, turn)
     found = read_image(path)
     assert found.shape == pixels.shape and abs(found.astype(int) - pixels).max() < 12
-    assert image_size(path) == (48, 80) and orientation(path) == turn
+    assert image_size(path) == (48, 80) and image_header(path) == ((48, 80), turn)
     for opened in (Image.open(path), Image.open(path).convert("RGB")):
         assert np.array_equal(np.asarray(upright(opened)), found)
 
