@@ -5,7 +5,6 @@ To add one, write such a module and add its name to LAYOUTS.
 """
 
 import contextlib
-import filecmp
 import hashlib
 import os
 from collections.abc import Iterable
@@ -14,8 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from dsareid.data.folders import is_hidden, nfc
-from dsareid.data.iuv import read_iuv
+from dsareid.data.folders import is_hidden
 from dsareid.data.layouts.base import (
     ALL_SPLITS,
     DISTRACTOR,
@@ -33,6 +31,7 @@ from dsareid.data.layouts.base import (
 )
 from dsareid.data.layouts.cuhk03 import MATLAB_FILES
 from dsareid.data.layouts.summary import listing_remarks
+from dsareid.data.map_files import MapFiles, check_no_map_is_shared
 from dsareid.ground.errors import DSAError, quoted
 
 # The modules of this folder that are data sets. A root is the first that recognises it.
@@ -74,13 +73,13 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
         raise _no_data(root)
     found = layout.find(root, scan, protocol)
     every = sorted(found.entries, key=lambda entry: (ALL_SPLITS.index(entry.split), entry.name))
-    maps = _Maps(scan)
+    maps = MapFiles(scan)
     kept = [entry._replace(iuv=maps.of(entry.name)) for entry in every if _counts(entry)]
     entries = [_in_utf8(entry) for entry in kept]
     if not entries:
         raise DSAError(f"{root}: no images but junk (identity {JUNK})")
     _check_disjoint(root, entries)
-    _check_maps(root, entries)
+    check_no_map_is_shared(root, entries)
     listing = Listing(
         root,
         entries,
@@ -149,12 +148,10 @@ def _recognise(root: Path, scan: Scan) -> Layout | None:
 def _no_data(root: Path) -> DSAError:
     """What to say about a folder of no layout."""
     level = [root]
-    inside: list[str] = []
     for _ in range(_DEEP):
         level = [inner for folder in level for inner in _folders(folder)][:_MANY]
-        inside = inside or [str(folder) for folder in level if _is_data_set(folder)]
-    if inside:
-        return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
+        if inside := [str(folder) for folder in level if _is_data_set(folder)]:
+            return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
     if any((root / name).exists() for name in MATLAB_FILES):
         return DSAError(
             f"{root}: CUHK03 as MATLAB files; write its images first (dsareid data extract {quoted(root)} "
@@ -190,61 +187,6 @@ def _check_disjoint(root: Path, entries: list[Entry]) -> None:
             f"{root}: identities of the training are in query or gallery too, {len(both)} in all: "
             f"{pairs}{more}"
         )
-
-
-class _Maps:
-    """The IUV maps of a data set."""
-
-    def __init__(self, scan: Scan):
-        self._scan = scan
-        self._by_stem: dict[str, dict[str, list[str]]] = {}  # of each folder that was looked into
-
-    def of(self, image: str) -> str | None:
-        """The map of an image, both relative to the root; None where there is none.
-
-        Raises:
-            DSAError: there are two that differ.
-        """
-        folder, _, file = image.rpartition("/")
-        maps = self._in_folder(f"iuv/{folder}" if folder else "iuv")
-        stem = nfc(os.path.splitext(file)[0])
-        found = [*maps.get(stem, ()), *maps.get(f"{stem}_IUV", ())]
-        for other in found[1:]:
-            if not _same_map(self._scan.root / found[0], self._scan.root / other):
-                raise DSAError(
-                    f"{self._scan.root}: {found[0]} and {other} differ, and both are the IUV map of {image}: "
-                    "remove the wrong one"
-                )
-        return found[0] if found else None
-
-    def _in_folder(self, folder: str) -> dict[str, list[str]]:
-        """The .png files of a folder by their names without suffix."""
-        if folder not in self._by_stem:
-            self._by_stem[folder] = {}
-            if place := self._scan.find(folder):
-                for name in sorted(self._scan(place)):
-                    stem, suffix = os.path.splitext(name)
-                    if suffix.lower() == ".png":
-                        self._by_stem[folder].setdefault(nfc(stem), []).append(f"{place}/{name}")
-        return self._by_stem[folder]
-
-
-def _same_map(one: Path, other: Path) -> bool:
-    if filecmp.cmp(one, other, shallow=False):
-        return True
-    a, b = read_iuv(one), read_iuv(other)
-    return a.shape == b.shape and bool((a == b).all())
-
-
-def _check_maps(root: Path, entries: list[Entry]) -> None:
-    """Raise DSAError where two images would have one map."""
-    images: dict[str, str] = {}
-    for entry in entries:
-        if entry.iuv and (other := images.setdefault(entry.iuv, entry.name)) != entry.name:
-            raise DSAError(
-                f"{root}: {other} and {entry.name} have one IUV map, {entry.iuv}: rename one of the images, "
-                "and its map"
-            )
 
 
 def _in_utf8(entry: Entry) -> Entry:

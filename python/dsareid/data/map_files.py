@@ -1,0 +1,69 @@
+"""Which file is the IUV map of an image: ROOT/iuv/query/NAME.png, or NAME_IUV.png, of ROOT/query/NAME.jpg."""
+
+import filecmp
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsareid.data.folders import nfc
+from dsareid.data.iuv import read_iuv
+from dsareid.ground.errors import DSAError
+
+if TYPE_CHECKING:  # the layouts look for maps, so that they import this module
+    from dsareid.data.layouts.base import Entry, Scan
+
+
+class MapFiles:
+    """The IUV maps of a data set."""
+
+    def __init__(self, scan: "Scan"):
+        self._scan = scan
+        self._by_stem: dict[str, dict[str, list[str]]] = {}  # of each folder that was looked into
+
+    def of(self, image: str) -> str | None:
+        """The map of an image, both relative to the root; None where there is none.
+
+        Raises:
+            DSAError: there are two that differ.
+        """
+        folder, _, file = image.rpartition("/")
+        maps = self._in_folder(f"iuv/{folder}" if folder else "iuv")
+        stem = nfc(os.path.splitext(file)[0])
+        found = [*maps.get(stem, ()), *maps.get(f"{stem}_IUV", ())]
+        for other in found[1:]:
+            if not _same_map(self._scan.root / found[0], self._scan.root / other):
+                raise DSAError(
+                    f"{self._scan.root}: {found[0]} and {other} differ, and both are the IUV map of {image}: "
+                    "remove the wrong one"
+                )
+        return found[0] if found else None
+
+    def _in_folder(self, folder: str) -> dict[str, list[str]]:
+        """The .png files of a folder by their names without suffix."""
+        if folder not in self._by_stem:
+            self._by_stem[folder] = {}
+            if place := self._scan.find(folder):
+                for name in sorted(self._scan(place)):
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() == ".png":
+                        self._by_stem[folder].setdefault(nfc(stem), []).append(f"{place}/{name}")
+        return self._by_stem[folder]
+
+
+def _same_map(one: Path, other: Path) -> bool:
+    if filecmp.cmp(one, other, shallow=False):
+        return True
+    a, b = read_iuv(one), read_iuv(other)
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def check_no_map_is_shared(root: Path, entries: Iterable["Entry"]) -> None:
+    """Raise DSAError where two images would have one map."""
+    images: dict[str, str] = {}
+    for entry in entries:
+        if entry.iuv and (other := images.setdefault(entry.iuv, entry.name)) != entry.name:
+            raise DSAError(
+                f"{root}: {other} and {entry.name} have one IUV map, {entry.iuv}: rename one of the images, "
+                "and its map"
+            )
