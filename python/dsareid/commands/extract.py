@@ -24,8 +24,8 @@ def command(
 
     Args:
         model: The folder that train wrote, or a file that export wrote.
-        images: The folder of images, with all folders below; of a data set query or bounding_box_test, say,
-            as its iuv holds image files too. Names as 0002_c1s1_000451_03.jpg say identity and camera.
+        images: The folder of images, with all folders below, as query or bounding_box_test of a data set. The
+            data set says identity and camera of its images, or else names as 0002_c1s1_000451_03.jpg.
         out: The folder to create.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
@@ -33,7 +33,8 @@ def command(
         trust: Load also a .pt2 file, which can run code: you know where it comes from.
     """
     from dsareid.ground.distributed import rank_and_world
-    from dsareid.inference.extract import SKIPPED, extract
+    from dsareid.inference.extract import extract
+    from dsareid.inference.feature_folder import SKIPPED
 
     found = extract(
         model, images, out, batch_size=batch_size, device=device, skip_broken=skip_broken, trust=trust
@@ -43,5 +44,6 @@ def command(
     done = "already done: " if found.already else ""
     print(f"{out}: {done}{found.images:,} x {found.dimension} features of model {found.model}")
     if found.skipped:
-        print(f"{len(found.skipped):,} images skipped, listed in {out / SKIPPED}:")
+        count = len(found.skipped)
+        print(f"{count:,} image{'s' * (count > 1)} skipped, listed in {out / SKIPPED}:")
         print("\n".join(found.skipped[:10] + ["..."] * (len(found.skipped) > 10)))

@@ -20,7 +20,7 @@ def command(run: RunPath, data: DataOption = None) -> None:
     for results in tables:
         if len(tables) > 1:
             print(results.title)
-        print(format_table(results.rows))
+        print("\n".join([format_table(results.rows), *results.first.notes]))
     if not tables:
         print(f"not evaluated yet: dsareid eval {quoted(run)}")
     print(f"report: {page}")

@@ -7,6 +7,7 @@ comes in two forms, one of them from Macs; files keep the names that they have.
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +17,12 @@ from dsareid.ground.errors import DSAError
 
 _OF_SYSTEMS = {
     "__macosx",
-    *("@eadir", "#recycle", "#snapshot"),
+    *("@eadir", "@recycle", "#recycle", "#snapshot"),
     *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"),
     "lost+found",
 }
+_MOST_WAYS = 16  # to one folder, through links: some are of use, many are a maze
+_Identity = tuple[int, int]  # device and inode
 
 
 class FolderFiles(NamedTuple):
@@ -54,40 +57,53 @@ def image_names(names: Iterable[str]) -> list[str]:
     return sorted(filter(is_image, names))
 
 
-def walk(root: Path, without: Iterable[Path] = ()) -> Iterator[FolderFiles]:
+def walk(
+    root: Path, without: Iterable[Path] = (), unreadable: list[str] | None = None
+) -> Iterator[FolderFiles]:
     """Every folder below `root`, itself first, those beside each other in the order of their names.
 
     Args:
         root: where to begin.
         without: folders that are passed over with all that is in them.
+        unreadable: takes the folders that cannot be listed; without it one is an error.
 
     Raises:
-        DSAError: no folder, or one that cannot be listed.
+        DSAError: no folder, one that cannot be listed, or links that lead to one folder again and again.
     """
-    left_out = {path.absolute() for path in without}
-    pending: list[tuple[str, frozenset]] = [("", frozenset())]
+    passed_over = {path.absolute() for path in without}
+    ways: Counter[_Identity] = Counter()  # to each folder
+    pending: list[tuple[str, frozenset]] = [("", frozenset({_identity(root)}))]
     while pending:
         folder, above = pending.pop()
-        place = root / folder
-        files, folders = _list(place)
+        try:
+            files, folders = _list(root / folder)
+        except DSAError:
+            if unreadable is None or not folder:
+                raise
+            unreadable.append(folder)
+            continue
         yield FolderFiles(folder, image_names(files), sorted(x for x in files if not is_image(x)))
-        above |= {_identity(place)}
         for name in sorted(folders, reverse=True):
-            inner = f"{folder}/{name}" if folder else name
-            # A link may lead to a folder that it is in.
-            if (root / inner).absolute() not in left_out and _identity(root / inner) not in above:
-                pending.append((inner, above))
+            inner, identity = f"{folder}/{name}" if folder else name, folders[name]
+            if (root / inner).absolute() in passed_over or identity in above:
+                continue  # a link may lead to a folder that it is in
+            ways[identity] += 1
+            if ways[identity] > _MOST_WAYS:
+                raise DSAError(
+                    f"{root / inner}: more than {_MOST_WAYS} ways lead to this folder, through links"
+                )
+            pending.append((inner, above | {identity}))
 
 
 def find_images(root: Path) -> tuple[list[str], list[str]]:
-    """All images below a folder and all other files, relative to it, each sorted.
+    """All images below a folder and all other files, relative to it, each sorted; of a data set not its maps.
 
     Raises:
         DSAError: as walk; no image.
     """
     images: list[str] = []
     others: list[str] = []
-    for files in walk(root):
+    for files in walk(root, [root / "iuv"]):
         images += map(files.path, files.images)
         others += map(files.path, files.others)
     if not images:
@@ -104,26 +120,40 @@ def left_out(others: list[str]) -> str:
     if not others:
         return ""
     if len(others) == 1:
-        return f"{others[0]} is left out, as it is no image by its name"
-    return (
-        f"{len(others):,} files are left out, as they are no images by their names; the first is {others[0]}"
-    )
+        return f"{others[0]} is left out: its kind is not read"
+    return f"{len(others):,} files of kinds that are not read are left out, the first {others[0]}"
 
 
-def _list(place: Path) -> tuple[list[str], list[str]]:
-    """The names of files and of folders in a folder that are not hidden."""
+def _list(place: Path) -> tuple[list[str], dict[str, _Identity]]:
+    """The names of files in a folder that are not hidden, and its folders."""
     files: list[str] = []
-    folders: list[str] = []
+    folders: dict[str, _Identity] = {}
     try:
         with os.scandir(place) as found:
             for entry in found:
-                if not is_hidden(entry.name):
-                    (folders if entry.is_dir() else files).append(entry.name)
+                if is_hidden(entry.name):
+                    continue
+                identity = _identity(entry.path) if _is_folder(entry) else None
+                if identity is None:
+                    files.append(entry.name)
+                else:
+                    folders[entry.name] = identity
     except OSError as error:
         raise DSAError(f"{place}: cannot be listed: {error.strerror}") from error
     return files, folders
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = os.stat(folder)
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identity(folder: str | os.PathLike) -> _Identity | None:
+    """What a folder really is, whatever link leads to it; None where it has just been removed."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
     return status.st_dev, status.st_ino

@@ -2,8 +2,8 @@
 
 An image of a data set has the labels that the data set gives it, by its name, its folder or its line in
 data.csv; so `extract` and `search` know what `train` and `eval` know. Any other image is labelled by its name
-alone, where that begins as Market-1501's names do, 0002_c1s1_000451_03.jpg. In a folder of another name that
-is not enough: of anna/0001_c2.jpg 1 may be a frame. Then the labels are not known.
+alone, where that is as Market-1501's or DukeMTMC-reID's, 0002_c1s1_000451_03.jpg. Less is not enough, as of
+anna/0001_c2.jpg 1 may be a frame, unless the folder is called 1 too. Then the labels are not known.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsareid.data.layouts import cuhk01, find_labels
-from dsareid.data.layouts.base import ALL_SPLITS, CSV
+from dsareid.data.layouts.base import ALL_SPLITS, CSV, JUNK
 from dsareid.data.layouts.market_naming import DISTRACTORS, NAME
 from dsareid.data.layouts.own_labels import SPLIT_NAMES, canonical_label
 from dsareid.ground.errors import DSAError, logger
@@ -33,37 +33,61 @@ NOT_KNOWN = ImageLabel(None, None)
 
 
 def image_labels(folder: Path, files: Sequence[str]) -> list[ImageLabel]:
-    """The labels of images.
+    """The labels of images; logs which data set they are from.
 
     Args:
         folder: a data set's root, a folder inside of one, or any other.
         files: the images, relative to it.
     """
-    place = folder.absolute()
     known: dict[str, ImageLabel] = {}
-    for root in (place, *place.parents):
-        if len(known) == len(files):
-            break
-        inner = place.relative_to(root).as_posix()
-        if inner != "." and inner.partition("/")[0] not in _FOLDERS and not (root / CSV).exists():
-            continue  # not of this data set, if it is one: it need not be listed
-        names = {(file if inner == "." else f"{inner}/{file}"): file for file in files if file not in known}
-        try:
-            found = find_labels(root, names)
-        except DSAError as error:
-            logger.warning(f"no labels are taken from the data set {root}: {error}")
-            continue
-        known |= {names[name]: ImageLabel(*label) for name, label in found.items()}
-    return [known.get(file) or label_in_name(file) for file in files]
+    for place in dict.fromkeys((folder.absolute(), folder.resolve())):
+        for root in (place, *place.parents):
+            if len(known) < len(files) and _may_hold(root, place):
+                known |= _labels_by(root, place, [file for file in files if file not in known])
+    return [known.get(file) or label_in_name(f"{folder.absolute().name}/{file}") for file in files]
+
+
+def _may_hold(root: Path, place: Path) -> bool:
+    """Whether a folder may be of the data set in `root`, if there is one: if not, it need not be listed."""
+    inner = place.relative_to(root).parts
+    return not inner or inner[0] in _FOLDERS or _is_list(root / CSV)
+
+
+def _is_list(path: Path) -> bool:
+    """Whether data.csv is one of ours, by its first line."""
+    try:
+        with path.open("rb") as file:
+            return b"identity" in file.readline(1000)
+    except OSError:
+        return False
+
+
+def _labels_by(root: Path, place: Path, files: Sequence[str]) -> dict[str, ImageLabel]:
+    """The labels that the data set in `root` gives to images below `place`."""
+    inner = place.relative_to(root).as_posix()
+    names = {(file if inner == "." else f"{inner}/{file}"): file for file in files}
+    try:
+        found = find_labels(root, names)
+    except DSAError as error:
+        logger.warning(f"no labels are taken from the data set {root}: {error}")
+        return {}
+    if found:
+        logger.info(f"labels are those of the data set {root}")
+    if found and len(found) < len(names):
+        other = next(file for name, file in names.items() if name not in found)
+        logger.warning(
+            f"images that are of no split of this data set, {len(names) - len(found):,} in all, as {other}, "
+            "are labelled by their names"
+        )
+    return {names[name]: ImageLabel(*label) for name, label in found.items()}
 
 
 def label_in_name(file: str) -> ImageLabel:
-    """By an image's name, relative to a folder that is no data set's."""
+    """By the name of an image, with the folder that it is in."""
     folder, name = os.path.split(file)
     match = NAME.match(name)
-    if not match:
+    if not match or int(match[1]) < JUNK:
         return NOT_KNOWN
     label = ImageLabel(*map(canonical_label, match.groups()))
-    if folder and not _WHOLE_NAME.match(name) and canonical_label(os.path.basename(folder)) != label.identity:
-        return NOT_KNOWN
-    return label
+    certain = _WHOLE_NAME.match(name) or canonical_label(os.path.basename(folder)) == label.identity
+    return label if certain else NOT_KNOWN

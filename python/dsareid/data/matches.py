@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-SAME_CAMERA_RULE = (
-    "the same-camera rule removes gallery images of the query's person and camera; where cameras are not "
-    "known, list the images in data.csv without the column camera, and the rule is off"
-)
+SAME_CAMERA_RULE = "the same-camera rule removes gallery images of the query's person and camera"
+WITHOUT_CAMERAS = "list the images in data.csv without the column camera"
 
 
 def matched_of(matched: int, queries: int) -> str:
@@ -22,8 +20,12 @@ class Matches(NamedTuple):
     own_camera: int  # queries of whom the gallery has images of their own camera alone
     absent: int  # queries of whom it has none
 
-    def note(self) -> str:
-        """What to say of it, "3 of 24 queries have a match: ..."; empty where all have one."""
+    def note(self, way_out: str = WITHOUT_CAMERAS) -> str:
+        """What to say of it, "3 of 24 queries have a match: ..."; empty where all have one.
+
+        Args:
+            way_out: what to do to switch the same-camera rule off.
+        """
         if self.matched == self.queries:
             return ""
         why = []
@@ -32,7 +34,7 @@ class Matches(NamedTuple):
         if self.own_camera:
             why.append(
                 f"of {self.own_camera:,} the gallery has images of the query's own camera alone "
-                f"({SAME_CAMERA_RULE})"
+                f"({SAME_CAMERA_RULE}; to switch it off where cameras are not known, {way_out})"
             )
         return f"{matched_of(self.matched, self.queries)}: {', '.join(why)}"
 

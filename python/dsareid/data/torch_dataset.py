@@ -24,7 +24,7 @@ from dsa_ext import iuv_to_dsap
 from dsareid.data.iuv import read_pair
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import LAYOUT, SPLITS, TRAIN, Entry, missing_map
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 from dsareid.models.options import MEAN, STD
 
 
@@ -77,7 +77,10 @@ class DSAPDataset(Dataset):
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
         self.root, self.split, self.transform = Path(root), split, transform
-        self.entries = [entry for entry in list_data(root).entries if entry.split == split]
+        listing = list_data(root)
+        for note in listing.notes:
+            logger.warning(note)
+        self.entries = [entry for entry in listing.entries if entry.split == split]
         if not self.entries:
             raise DSAError(f"{self.root}: no images of {split}; {LAYOUT}")
         self._maps = [_checked_map(self.root, entry) for entry in self.entries]

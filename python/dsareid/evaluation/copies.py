@@ -15,13 +15,13 @@ _DIRECTIONS = 4  # in which features are compared before they are compared whole
 _MANY = 1000  # images that are compared whole with one query: more are near only where all are alike
 
 
-def copies_note(count: int, queries: int) -> str:
+def copies_note(count: int, queries: int, what: str = "the very same picture") -> str:
     """What to say of copies, empty where there is none."""
     if not count:
         return ""
     return (
-        f"{count:,} of {queries:,} queries are in the gallery too, as the very same picture: they are found "
-        "at once, whatever the network can do"
+        f"{count:,} of {queries:,} queries have {what} in the gallery, which is found at once, whatever the "
+        "network can do"
     )
 
 

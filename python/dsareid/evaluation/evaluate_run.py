@@ -119,7 +119,9 @@ def evaluate(
             queries=len(result.queries),
             skipped=result.skipped,
             gallery=len(gallery),
-            notes=list(filter(None, [matches.note(), _copies_note(query, gallery, labels)])),
+            notes=list(
+                filter(None, [matches.note(), _copies_note(query, gallery, labels), store.skipped_note])
+            ),
             rows=[_row(name, each) for name, each in results.items()],
             baselines=[
                 _row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),

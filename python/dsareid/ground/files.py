@@ -177,6 +177,18 @@ def check_stored(path: str | os.PathLike) -> None:
         raise DSAError(f"{path}: it claims to hold {claimed:,} bytes, but is {size:,} bytes long")
 
 
+def user_cache() -> Path:
+    """The folder for what can be made or fetched again; it may not be there yet.
+
+    Raises:
+        DSAError: the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsareid"
+    except RuntimeError as error:
+        raise DSAError("there is no home folder for a cache; set XDG_CACHE_HOME") from error
+
+
 def check_is_text(path: str | os.PathLike) -> None:
     """Raise DSAError where a path that is to stand in JSON has bytes that are no text."""
     try:

@@ -36,13 +36,15 @@ from dsareid.inference.feature_folder import (
     FEATURES,
     HEADER,
     IMAGES,
+    SKIPPED,
+    FeatureFolder,
     FeatureFolderInfo,
     open_features,
     write_index,
 )
 from dsareid.inference.pixels import read_ahead
 
-PLAN, PARTS, SKIPPED = "plan.json", "parts", "skipped.txt"
+PLAN, PARTS = "plan.json", "parts"
 PART = 1024  # images
 
 
@@ -101,6 +103,8 @@ def extract(
             if group.is_rank_0:
                 _join_parts(out, plan, files)
         found = open_features(out)
+        if already and group.is_rank_0:
+            _compare_labels(found)
         return Extracted(len(found), found.features.shape[1], found.model, _skipped_files(out), already)
 
 
@@ -284,6 +288,17 @@ def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
             )
         write_index(out, info, kept, labels)
     shutil.rmtree(out / PARTS, ignore_errors=True)
+
+
+def _compare_labels(found: FeatureFolder) -> None:
+    """Log where the labels of features that were there are no longer what the images' data set says."""
+    now = image_labels(found.images, found.files)
+    other = [file for file, one, two in zip(found.files, found.labels, now) if one != two]
+    if other:
+        logger.warning(
+            f"{found.path / IMAGES}: other labels than the images have now: {len(other):,}, the first of "
+            f"{other[0]}; if you have not edited them, remove the folder and extract again"
+        )
 
 
 def _skipped_files(out: Path) -> list[str]:

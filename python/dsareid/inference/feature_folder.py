@@ -21,12 +21,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dsareid.data.labels import ImageLabel, label_in_name
 from dsareid.data.layouts.base import JUNK
-from dsareid.data.layouts.own_labels import canonical_label
+from dsareid.data.layouts.own_labels import canonical_label, is_below_junk
 from dsareid.data.store.format import npy_header
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, make_folder
 
 FEATURES, IMAGES, HEADER = "features.npy", "images.csv", "features.json"
+SKIPPED = "skipped.txt"  # of extract: images that could not be read and why, a line each
 _COLUMNS = ["file", "identity", "camera"]
 
 
@@ -130,13 +131,16 @@ def write_features(
     for name, values in (("files", files), ("ids", ids), ("cams", cams)):
         if len(values) != len(features):
             raise ValueError(f"{name} must be {len(features)} long, as features are, not {len(values)}")
+    words = [tuple(None if x is None else str(x) for x in pair) for pair in zip(ids, cams)]
+    for pair in words:
+        if any(is_below_junk(word) for word in pair if word):
+            raise ValueError(f"ids and cams must be words or numbers of at least {JUNK}, not {pair}")
     with atomic_path(folder / FEATURES) as temporary:
         np.save(temporary, np.ascontiguousarray(features))
     count, dimension = features.shape
     info = FeatureFolderInfo(
         model=model, count=count, dimension=dimension, images=str(images), features=described
     )
-    words = (tuple(None if x is None else str(x) for x in pair) for pair in zip(ids, cams))
     write_index(folder, info, files, (ImageLabel(*pair) for pair in words))
 
 
@@ -153,9 +157,14 @@ def write_index(
     """
     with atomic_path(folder / IMAGES) as temporary:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            writer.writerows((name, *(word or "" for word in label)) for name, label in zip(files, labels))
+            plain = csv.writer(file, lineterminator="\n")
+            plain.writerow(_COLUMNS)
+            quoting = csv.writer(
+                file, lineterminator="\n", quoting=csv.QUOTE_ALL
+            )  # of a \r the plain one does not
+            for name, label in zip(files, labels):
+                row = [name, *(word or "" for word in label)]
+                (quoting if "\r" in "".join(row) else plain).writerow(row)
     with atomic_path(folder / HEADER) as temporary:
         temporary.write_text(json.dumps(info.model_dump(), indent=1) + "\n", encoding="utf-8")
 
@@ -229,7 +238,7 @@ def _read_images(path: Path, count: int) -> tuple[list[str], list[ImageLabel]]:
 def _word(where: str, column: str, text: str) -> str | None:
     """A label; None where the cell is empty. Each is in memory once."""
     word = canonical_label(text)
-    if word.startswith("-") and word[1:].isdecimal() and word != str(JUNK):
+    if is_below_junk(word):
         raise DSAError(
             f"{where}: the {column} must be a word, a number of at least -1, or empty, not {text[:40]!r}"
         )

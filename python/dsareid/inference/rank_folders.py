@@ -14,10 +14,19 @@ from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking
 from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.ground.errors import DSAError
-from dsareid.inference.feature_folder import IMAGES, FeatureFolder, check_same_model, open_features
+from dsareid.inference.feature_folder import (
+    IMAGES,
+    SKIPPED,
+    FeatureFolder,
+    check_same_model,
+    open_features,
+)
 from dsareid.runs.records import RANKS, Row
 
 NOBODY: dict[str | None, int] = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}  # labels that are no person's
+
+
+_WITHOUT_CAMERAS = f"empty the column camera of {IMAGES} in both folders"
 
 
 class RankedFolders(NamedTuple):
@@ -67,7 +76,7 @@ def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: b
     labels = labels._replace(query_ids=labels.query_ids[asked], query_cams=labels.query_cams[asked])
     matches = count_matches(*labels.pairs())
     if not matches.matched:
-        raise DSAError(f"{query.path} and {gallery.path}: {matches.note()}")
+        raise DSAError(f"{query.path} and {gallery.path}: {matches.note(_WITHOUT_CAMERAS)}")
     # Junk of a large gallery is removed from where it is: the rest is not to be copied.
     ranking = Ranking(FeatureDistances(queries, gallery.features, removed=~kept), labels)
     results = {"features": ranking.result(max_rank), "chance": ranking.chance(max_rank)}
@@ -81,8 +90,11 @@ def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: b
     notes = [
         "" if cameras else NO_CAMERAS,
         _distractor_note(query),
-        matches.note(),
-        copies_note(copied_features(queries, gallery.features, labels), len(queries)),
+        matches.note(_WITHOUT_CAMERAS),
+        copies_note(
+            copied_features(queries, gallery.features, labels), len(queries), "the very same features"
+        ),
+        *map(_skipped_note, (query, gallery)),
     ]
     return RankedFolders(rows, list(filter(None, notes)))
 
@@ -122,6 +134,15 @@ def _check_known(folder: FeatureFolder, cameras: bool) -> None:
             f"{folder.path / IMAGES}: identity or camera of {sum(unknown):,} of {len(folder):,} images are "
             f"not known, the first {folder.files[unknown.index(True)]}: fill in these columns to rank them"
         )
+
+
+def _skipped_note(folder: FeatureFolder) -> str:
+    """What extract has left out of a folder."""
+    try:
+        lines = (folder.path / SKIPPED).read_bytes().splitlines()
+    except OSError:  # it was not made by extract
+        return ""
+    return f"{folder.path}: left out as broken by extract: {len(lines):,} images" if lines else ""
 
 
 def _distractor_note(query: FeatureFolder) -> str:

@@ -71,6 +71,7 @@ def search(
     embedder, gallery = embed(model, device, trust=trust), Path(gallery)
     queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
+    made = 0.0  # when the gallery's features were
     if (gallery / HEADER).exists():
         opened = open_features(gallery)
         if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
@@ -80,10 +81,13 @@ def search(
             )
         files, rows = [opened.images / file for file in opened.files], opened.features
         identities = [label.identity for label in opened.labels]
+        made = (gallery / HEADER).stat().st_mtime
     else:
         files, embedded, identities = _embed_all(embedder, gallery)
         rows = embedded.numpy()
     distances, places = nearest(features, rows, count)
+    if made:
+        _warn_of_changes(gallery, [files[place] for place in sorted({*places.flatten().tolist()})], made)
     found = []
     for file, identity, near, where in zip(queries, asked, distances.tolist(), places.tolist()):
         matches = [Match(files[place], distance, identities[place]) for distance, place in zip(near, where)]
@@ -150,6 +154,16 @@ def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list
         path, names = path.parent, [path.name]
     files = [path / name for name in names]
     return files, embedder(files, progress=True), [label.identity for label in image_labels(path, names)]
+
+
+def _warn_of_changes(gallery: Path, files: list[Path], made: float) -> None:
+    """Log where images that were found are no longer what their features were made of."""
+    changed = [file for file in files if not file.exists() or file.stat().st_mtime > made]
+    if changed:
+        logger.warning(
+            f"{gallery}: images that are gone or newer than their features: {len(changed):,}, the first "
+            f"{changed[0]}"
+        )
 
 
 def _is_somebody(identity: str | None) -> bool:

@@ -309,7 +309,7 @@ def test_train_says_what_its_maps_show(capsys, own_data, tmp_path):
     arguments = ["--data", str(own_data), "--out", str(tmp_path / "run"), "--epochs", "1", *ARGUMENTS]
     assert main(["train", *arguments]) == 0
     assert "note: " in (err := capsys.readouterr().err)
-    assert "0 of 16 IUV maps of bounding_box_train show a person; 16 are all background" in err
+    assert "0 of 16 IUV maps of bounding_box_train show a person; all background: 16" in err
     assert main(["eval", str(tmp_path / "run"), "--features", "fused", "--device", "cpu"]) == 0
     assert "2 of 2 IUV maps of query show a person" in capsys.readouterr().err
 

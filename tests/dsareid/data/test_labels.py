@@ -11,7 +11,7 @@ from dsareid.data.labels import NOT_KNOWN, image_labels, label_in_name
 def test_names_of_market1501():
     assert label_in_name("0002_c1s1_000451_03.jpg") == ("2", "1")
     assert label_in_name("-1_c3s1_000001_00.jpg") == ("-1", "3")
-    assert label_in_name("0000_c6.png") == ("0", "6")
+    assert label_in_name("0000_c6s2_000001_00.png") == ("0", "6")
     assert label_in_name("holiday.jpg") == label_in_name("0002_c1/photo.jpg") == NOT_KNOWN
 
 
@@ -66,9 +66,9 @@ def test_cuhk01(tmp_path):
 
 
 def test_a_data_set_that_cannot_be_listed_is_told(tmp_path, caplog):
-    touch_files(tmp_path, ["mine/0001_c2.jpg"])
+    touch_files(tmp_path, ["query/0001_c2s1_000001_00.jpg"])
     (tmp_path / "data.csv").write_text("of another program\n")
-    assert image_labels(tmp_path / "mine", ["0001_c2.jpg"]) == [("1", "2")]
+    assert image_labels(tmp_path / "query", ["0001_c2s1_000001_00.jpg"]) == [("1", "2")]
     assert (
         "no labels are taken from the data set" in caplog.text and "line 1 must be the header" in caplog.text
     )
@@ -76,5 +76,7 @@ def test_a_data_set_that_cannot_be_listed_is_told(tmp_path, caplog):
 
 @pytest.mark.parametrize("folder", ["mine", "train of thought"])
 def test_a_folder_beside_a_data_set_is_not_of_it(tmp_path, folder):
-    touch_files(tmp_path, ["train/bob/1.jpg", f"{folder}/0001_c2.jpg"])
-    assert image_labels(tmp_path / folder, ["0001_c2.jpg"]) == [("1", "2")]
+    names = ["0001_c2s1_000001_00.jpg", "0001_c2.jpg"]
+    touch_files(tmp_path, ["train/bob/1.jpg", *(f"{folder}/{name}" for name in names)])
+    assert image_labels(tmp_path / folder, names) == [("1", "2"), NOT_KNOWN]
+    assert image_labels(tmp_path / "train/bob", ["1.jpg"]) == [("bob", None)]

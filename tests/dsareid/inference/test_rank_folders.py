@@ -185,4 +185,4 @@ def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsy
     rows = {"ids": gallery[1].tolist(), "cams": gallery[2].tolist()}
     write_features(tmp_path / "g", gallery[0], files, model="net", **rows)
     _, _, _, note = run(capsys, folders[0], tmp_path / "g")[1].splitlines()
-    assert note.startswith("3 of 12 queries are in the gallery too, as the very same picture")
+    assert note.startswith("3 of 12 queries have the very same features in the gallery")

@@ -88,9 +88,10 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
         found.protocol,
         found.cameras,
         sum(entry.identity < 0 and not entry.misnamed for entry in every),
+        found.without_camera,
         [],
     )
-    return replace(listing, remarks=listing_remarks(listing, every))
+    return replace(listing, remarks=listing_remarks(listing, found))
 
 
 def _counts(entry: Entry) -> bool:
@@ -131,12 +132,11 @@ def _labels(found: Found, wanted: set[str]) -> dict[str, tuple[str, str | None]]
     labels: dict[str, tuple[str, str | None]] = {}
     for entry in found.entries:
         if entry.name in wanted and not entry.misnamed:
-            camera = found.camera_words.get(entry.camera, str(entry.camera))
-            known = found.cameras and entry.camera >= 0
-            labels[entry.name] = (
-                found.words.get(entry.identity, str(entry.identity)),
-                camera if known else None,
-            )
+            if found.words:  # one's own labels
+                label = found.words[entry.identity], found.camera_words.get(entry.camera)
+            else:
+                label = str(entry.identity), str(entry.camera) if entry.camera >= 0 else None
+            labels[entry.name] = label
     return labels
 
 

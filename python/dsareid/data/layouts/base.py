@@ -103,6 +103,7 @@ class Found(NamedTuple):
     cameras: bool = True  # whether they are known
     words: Mapping[int, str] = {}  # of identities that are numbered, what they are called
     camera_words: Mapping[int, str] = {}  # the same of cameras
+    without_camera: str = ""  # which images' cameras are not known, where others' are
 
 
 class Layout(Protocol):
@@ -127,6 +128,7 @@ class Listing:
     protocol: str  # in full, also where it is the default
     cameras: bool  # whether they are known; if not, those of query and gallery differ
     junk: int  # images left out
+    without_camera: str  # as of Found
     remarks: list[str] = field(compare=False)
     """What a user should know beside the counts, see summary.listing_remarks."""
 
@@ -143,7 +145,8 @@ class Listing:
             texts = [f"{split}: expected {expected}, found {found}" for split, expected, found in differing]
             lines.append(f"{self.root} is named as {self.dataset.name}; {'; '.join(texts)}")
         if not self.cameras:
-            lines.append(f"{self.root}: {NO_CAMERAS}")
+            detail = f" ({self.without_camera})" if self.without_camera else ""
+            lines.append(f"{self.root}: {NO_CAMERAS}{detail}")
         return lines + [f"{self.root}: {remark}" for remark in self.remarks]
 
 

@@ -89,13 +89,18 @@ def find_market_images(dataset: Dataset, root: Path, scan: Scan, protocol: str) 
         entries += _distractors(root, scan)
         counted = {split: count for split, count in dataset.expected.items() if split != GALLERY}
         dataset = replace(dataset, expected=counted)
-    return Found(replace(dataset, aside=(MULTI_QUERY, DISTRACTORS, "gt_query")), protocol, entries)
+    of_protocols = {"multi-query": MULTI_QUERY, "distractors": DISTRACTORS}
+    aside = tuple(folder for name, folder in of_protocols.items() if name in dataset.protocols)
+    return Found(replace(dataset, aside=aside), protocol, entries)
 
 
 def _entry(split: str, file: str) -> Entry:
-    if match := NAME.match(file):
+    match = NAME.match(file)
+    if match and int(match[1]) >= JUNK:
         return Entry(split, f"{split}/{file}", int(match[1]), int(match[2]))
     wrong = "the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
+    if match:
+        wrong = f"the identity {match[1]} is no person: numbers begin with {JUNK}, which is junk"
     return Entry(split, f"{split}/{file}", JUNK, -1, misnamed=wrong)
 
 

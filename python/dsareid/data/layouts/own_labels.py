@@ -33,37 +33,51 @@ def canonical_label(word: str) -> str:
     return str(int(word)) if _NUMBER.fullmatch(word) else word
 
 
+def is_below_junk(word: str) -> bool:
+    """Whether a label is a number that means nothing."""
+    return bool(_NUMBER.fullmatch(word)) and int(word) < JUNK
+
+
 def number_labels(dataset: Dataset, images: list[LabelledFile]) -> Found:
     """The images with numbers for identities and cameras.
 
     Cameras are known where those of all people in query and gallery are; the training does not need them.
 
     Raises:
-        DSAError: two ways to write one number, as 1 and 0001: they may be two people.
+        DSAError: two ways to write one identity, as 1 and 0001, which may be two people; a number below -1.
     """
     identity = _identity_numbers(image.identity for image in images)
-    people = [image for image in images if identity[image.identity] > 0]
-    known = all(image.camera is not None for image in people if image.split != TRAIN)
-    camera = _camera_numbers({nfc(x.camera) for x in images if x.camera is not None}) if known else {}
+    tested = [image for image in images if identity[image.identity] > 0 and image.split != TRAIN]
+    without = [image.name for image in tested if image.camera is None]
+    camera = {} if without else _camera_numbers({canonical_label(x.camera) for x in images if x.camera})
     entries = []
     for image in images:
         number = identity[image.identity]
-        unknown = -1 if known and number <= 0 else _UNKNOWN_CAMERA[image.split]
-        entries.append(Entry(image.split, image.name, number, camera.get(nfc(image.camera or ""), unknown)))
+        unknown = _UNKNOWN_CAMERA[image.split] if without or number > 0 else -1
+        label = canonical_label(image.camera or "")
+        entries.append(Entry(image.split, image.name, number, camera.get(label, unknown)))
     words = {number: canonical_label(word) for word, number in identity.items()}
-    return Found(dataset, "", entries, known, words, {number: word for word, number in camera.items()})
+    some = ""
+    if 0 < len(without) < len(tested):
+        some = f"that of {without[0]} and {len(without) - 1:,} more of {len(tested):,} images is missing"
+    camera_words = {number: word for word, number in camera.items()}
+    return Found(dataset, "", entries, not without, words, camera_words, some)
 
 
 def _identity_numbers(words: Iterable[str]) -> dict[str, int]:
     """Each word's number."""
     canonical = {word: canonical_label(word) for word in set(words)}
     nobody = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}
+    for word, label in canonical.items():
+        if is_below_junk(label):
+            raise DSAError(f"the identity {word} is no person: numbers begin with {JUNK}, which is junk")
     people = {nfc(word): label for word, label in canonical.items() if label not in nobody}
     first: dict[str, str] = {}
     for word in sorted(people):
         if (other := first.setdefault(people[word], word)) != word:
             raise DSAError(
-                f"the identities {other} and {word} are one number: write that person alike everywhere"
+                f"the identities {other!r} and {word!r} are the same but for zeros or spaces: write that "
+                "person alike everywhere"
             )
     numbers = {people[word]: number for number, word in enumerate(sorted(people), 1)} | nobody
     return {word: numbers[label] for word, label in canonical.items()}

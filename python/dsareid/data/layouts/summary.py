@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from dsareid.data.folders import left_out, walk
 from dsareid.data.layouts.base import (
     ALL_SPLITS,
+    CSV,
     DISTRACTOR,
     GALLERY,
+    JUNK,
     QUERY,
     Entry,
+    Found,
     Listing,
 )
 from dsareid.data.matches import count_matches
+
+NOBODY = {JUNK: "junk", DISTRACTOR: "distractors"}
+_SHOWN = 5  # folders that are named
 
 
 def listing_summary(listing: Listing) -> str:
@@ -46,14 +52,20 @@ def listing_summary(listing: Listing) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in listing.notes)])
 
 
-def listing_remarks(listing: Listing, every: Sequence[Entry]) -> list[str]:
+def listing_remarks(listing: Listing, found: Found) -> list[str]:
     """What a user should know of a data set beside its counts, before it is used.
 
     Args:
         listing: without remarks.
-        every: all entries that its module found, also those that are not listed.
+        found: what its module found, with what is not listed.
     """
-    remarks = [_match_remark(listing.entries), _distractor_remark(every), *_unread_remarks(listing, every)]
+    csv = os.path.lexists(listing.root / CSV) and CSV not in found.dataset.layout
+    remarks = [
+        f"its {CSV} is not read, as its folders make it {found.dataset.name}" if csv else "",
+        _match_remark(listing.entries),
+        _nobody_remark(found.entries),
+        *_unread_remarks(listing, found.entries),
+    ]
     return list(filter(None, remarks))
 
 
@@ -68,36 +80,43 @@ def _match_remark(entries: Sequence[Entry]) -> str:
     return count_matches(query, gallery).note()
 
 
-def _distractor_remark(every: Sequence[Entry]) -> str:
-    found = Counter(e.split for e in every if e.identity == DISTRACTOR and e.split != GALLERY)
-    counts = ", ".join(f"{count:,} of {split}" for split, count in sorted(found.items()))
-    return (
-        f"identity {DISTRACTOR} is nobody, a distractor of the gallery: left out are {counts}"
-        if found
-        else ""
+def _nobody_remark(every: Sequence[Entry]) -> str:
+    """Images of training and query that are left out, as they show nobody."""
+    left = Counter(
+        (e.identity, e.split) for e in every if e.identity in NOBODY and e.split != GALLERY and not e.misnamed
     )
+    counts = ", ".join(
+        f"{count:,} of {split} ({NOBODY[identity]}, identity {identity})"
+        for (identity, split), count in sorted(left.items())
+    )
+    return f"left out as they show nobody: {counts}" if counts else ""
 
 
 def _unread_remarks(listing: Listing, every: Sequence[Entry]) -> list[str]:
-    """Images of folders that no split has, and files among the images that are none."""
+    """Images that no split has, files beside images that are none, and folders that cannot be looked into."""
     names = {entry.name for entry in every}
     folders = {os.path.dirname(name) for name in names}
     above = {folder[:end] for folder in folders for end in _ends(folder)}
+    tops = {folder.partition("/")[0] for folder in folders} - {""}
     aside = [listing.root / folder for folder in ("iuv", *listing.dataset.aside)]
     unread: Counter[str] = Counter()
     others: list[str] = []
-    for files in walk(listing.root, aside):
+    closed: list[str] = []
+    for files in walk(listing.root, aside, closed):
         for name in map(files.path, files.images):
             if name not in names:
-                tops = (files.folder[:end] for end in _ends(files.folder))
-                unread[next((top for top in tops if top not in above), files.folder) or "."] += 1
-        if files.folder and files.folder in folders:
+                highest = (files.folder[:end] for end in _ends(files.folder))
+                unread[next((folder for folder in highest if folder not in above), files.folder)] += 1
+        if files.folder.partition("/")[0] in tops:
             others += map(files.path, files.others)
-    remarks = []
+    remarks = [left_out(others)]
     if unread:
-        counts = ", ".join(f"{folder} ({count:,})" for folder, count in sorted(unread.items()))
-        remarks.append(f"{sum(unread.values()):,} images are not read, as they are of no split: {counts}")
-    return [*remarks, left_out(others)]
+        shown = [f"{folder or 'the folder itself'} ({n:,})" for folder, n in sorted(unread.items())[:_SHOWN]]
+        more = f" and {len(unread) - _SHOWN:,} more folders" if len(unread) > _SHOWN else ""
+        remarks.insert(0, f"images that are of no split are not read: {', '.join(shown)}{more}")
+    if closed:
+        remarks.append(f"{closed[0]} cannot be looked into")
+    return remarks
 
 
 def _ends(folder: str) -> list[int]:

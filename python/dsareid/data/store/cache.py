@@ -21,7 +21,7 @@ from dsareid.data.store.pack import is_free, pack_files, plan_store
 from dsareid.data.store.reader import Store, open_store, read_header
 from dsareid.data.store.writer import JOURNAL, open_writer, remove_leftovers
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import make_folder, readable_size
+from dsareid.ground.files import make_folder, readable_size, user_cache
 
 
 def ensure_store(
@@ -42,7 +42,13 @@ def ensure_store(
         DSAError: as pack and open_store; an image of a data set without the map it needs; a store that was
             packed by another protocol.
     """
-    path = Path(path)
+    store = _find_or_pack(Path(path), height, width, mapped, protocol)
+    if store.skipped_note:
+        logger.warning(f"{store.path}: {store.skipped_note}")
+    return store
+
+
+def _find_or_pack(path: Path, height: int, width: int, mapped: Sequence[str], protocol: str) -> Store:
     if os.path.lexists(path / HEADER):
         return _open_given(path, protocol)
     if min(height, width) < 1:
@@ -133,9 +139,5 @@ def _place(root: Path) -> Path:
     """The folder for the stores of a data set: the data set's own, or one below the user's cache."""
     if os.access(root, os.W_OK):
         return root
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        raise DSAError(f"{root} is not writable and there is no home folder; set XDG_CACHE_HOME") from error
     root = root.absolute()
-    return cache / "dsareid" / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+    return user_cache() / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"

@@ -85,9 +85,9 @@ class MapCounts(_Strict):
         useful = self.people - self.flat
         text = f"{useful:,} of {self.maps:,} IUV maps of {split} show a person"
         if empty := self.maps - self.people:
-            text += f"; {empty:,} are all background"
+            text += f"; all background: {empty:,}"
         if self.flat:
-            text += f"; {self.flat:,} have U = V = 0 everywhere, as a segmentation has, not DensePose"
+            text += f"; U = V = 0 everywhere, as in a segmentation, not DensePose: {self.flat:,}"
         return text
 
     @property

@@ -110,6 +110,14 @@ class Store:
         """The splits of which other counts are known, each with the expected and the found one."""
         return different_counts({str(x): count for x, count in self.header.expected.items()}, self.count)
 
+    @property
+    def skipped_note(self) -> str:
+        """What to say of files that were left out when it was packed; empty where there are none."""
+        skipped = self.header.skipped
+        if not skipped:
+            return ""
+        return f"left out as broken when it was packed: {len(skipped):,} images, the first {skipped[0].file}"
+
     def check_unchanged(self) -> None:
         """Raise DSAError where images.npy or iuv.npy is no longer as it was when it was opened."""
         for file, stamp in zip(self.files, self.stamps):
@@ -237,7 +245,8 @@ def store_summary(store: Store) -> str:
         lines += [f"  {'without one':<18} {images - mapped:>9,}  {needed}"]
     if header.skipped:
         lines += [f"  {'skipped as broken':<18} {len(header.skipped):>9,}"]
-        lines += [f"    {skipped.file}: {skipped.reason}" for skipped in header.skipped]
+        lines += [f"    {skipped.file}: {skipped.reason}" for skipped in header.skipped[:10]]
+        lines += ["    ..."] if len(header.skipped) > 10 else []
     return "\n".join(lines)
 
 

@@ -99,9 +99,7 @@ def test_one_person_in_two_unicode_forms(tmp_path):
 
 def test_one_number_in_two_ways(tmp_path):
     """They may be two people."""
-    with pytest.raises(
-        DSAError, match=f"{tmp_path}: the identities 0001 and 1 are one number: write that person"
-    ):
+    with pytest.raises(DSAError, match=f"{tmp_path}: the identities '0001' and '1' are the same but for"):
         list_data(make(tmp_path, ["query/0001/c1_1.jpg", "gallery/1/c2_1.jpg"]))
 
 
@@ -116,7 +114,7 @@ def test_folders_of_the_system_are_no_people(tmp_path, folder):
 
 def test_folders_below_an_identity_are_told(tmp_path):
     (note,) = list_data(make(tmp_path, [*FILES, "train/bob/day 1/c1_2.jpg"])).notes
-    assert note == f"{tmp_path}: 1 images are not read, as they are of no split: train/bob/day 1 (1)"
+    assert note == f"{tmp_path}: images that are of no split are not read: train/bob/day 1 (1)"
 
 
 def test_cameras_of_nobody_are_not_asked_for(tmp_path):

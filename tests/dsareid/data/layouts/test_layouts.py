@@ -188,7 +188,10 @@ def test_distractors_are_of_the_gallery_alone(own_data):
     listing = list_data(own_data)
     assert [entry.name for entry in listing.entries] == before
     (note,) = listing.remarks
-    assert note.endswith("a distractor of the gallery: left out are 1 of bounding_box_train, 1 of query")
+    assert note == (
+        "left out as they show nobody: 1 of bounding_box_train (distractors, identity 0), 1 of query "
+        "(distractors, identity 0)"
+    )
 
 
 def test_junk_and_distractors_are_the_same_in_every_layout(tmp_path):
@@ -252,8 +255,8 @@ def test_images_that_are_not_read_are_named(own_data):
     (own_data / "query/heic.heic").touch()
     listing = list_data(own_data)
     assert listing.remarks == [
-        "8 images are not read, as they are of no split: query/query (2), store-64x32 (2), test (2), val (2)",
-        "query/heic.heic is left out, as it is no image by its name",
+        "images that are of no split are not read: query/query (2), store-64x32 (2), test (2), val (2)",
+        "query/heic.heic is left out: its kind is not read",
     ]
     assert all(f"note: {own_data}: {remark}" in listing_summary(listing) for remark in listing.remarks)
 

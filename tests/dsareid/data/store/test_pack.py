@@ -700,8 +700,8 @@ def test_maps_that_show_a_person_are_counted(doubtful_maps, tmp_path):
     assert (maps[TRAIN].maps, maps[TRAIN].people, maps[TRAIN].flat) == (16, 11, 10)
     assert (maps[QUERY].maps, maps[QUERY].people, maps[QUERY].flat) == (2, 2, 0)
     note = (
-        f"1 of 16 IUV maps of {TRAIN} show a person; 5 are all background; 10 have U = V = 0 everywhere, as "
-        "a segmentation has, not DensePose"
+        f"1 of 16 IUV maps of {TRAIN} show a person; all background: 5; U = V = 0 everywhere, as in a "
+        "segmentation, not DensePose: 10"
     )
     assert maps[TRAIN].note(TRAIN) == note and maps[TRAIN].mostly_empty and not maps[QUERY].mostly_empty
     assert note in store_summary(store) and f"2 of 2 IUV maps of {QUERY} show a person" in store_summary(
