@@ -142,7 +142,7 @@ def _skipped_note(folder: FeatureFolder) -> str:
         lines = (folder.path / SKIPPED).read_bytes().splitlines()
     except OSError:  # it was not made by extract
         return ""
-    return f"{folder.path}: left out as broken by extract: {len(lines):,} images" if lines else ""
+    return f"{folder.path}: images left out as broken by extract: {len(lines):,}" if lines else ""
 
 
 def _distractor_note(query: FeatureFolder) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -329,3 +330,28 @@ def test_queries_without_a_match_stand_beside_the_table(capsys, own_data, tmp_pa
     assert main(["eval", str(run), "--device", "cpu"]) == 1
     err = capsys.readouterr().err
     assert "no query has a match" in err and "same-camera rule" in err and "without the column camera" in err
+
+
+def test_what_packing_has_skipped_is_told_by_every_command(capsys, own_data, tmp_path):
+    """Also where the store is found again by itself."""
+    sorted((own_data / "query").iterdir())[0].write_text("no image")
+    run = make_run(tmp_path / "run", data=own_data)
+    assert main(["pack", str(own_data), str(own_data / "store-64x32"), "--skip-broken"]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(run), "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    words = "images left out as broken when it was packed: 1, the first query/0005"
+    assert words in said.out.splitlines()[-1] and words in said.err
+    assert main(["report", str(run)]) == 0
+    assert words in capsys.readouterr().out and words in (run / "report.html").read_text()
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(sorted((own_data / "query").iterdir())[name == "b.png"], tmp_path / "photos" / name)
+    assert main(["extract", str(run), str(tmp_path / "photos"), str(tmp_path / "f"), "--skip-broken"]) == 0
+    table = tmp_path / "f/images.csv"
+    table.write_text("file,identity,camera\nb.png,1,1\n")
+    shutil.copytree(tmp_path / "f", tmp_path / "g")
+    (tmp_path / "g/images.csv").write_text("file,identity,camera\nb.png,1,2\n")
+    capsys.readouterr()
+    assert main(["rank", str(tmp_path / "f"), str(tmp_path / "g")]) == 0
+    assert "f: images left out as broken by extract: 1" in capsys.readouterr().out

@@ -65,3 +65,34 @@ def test_no_folder_and_no_images(tmp_path):
 def test_names_are_compared_in_one_form():
     mac = unicodedata.normalize("NFD", "josé.jpg")
     assert mac != "josé.jpg" and nfc(mac) == "josé.jpg" and nfc(os.fsdecode(b"\xff")) == "\udcff"
+
+
+def test_links_to_themselves_and_mazes_of_links(tmp_path):
+    touch_files(tmp_path, ["a.jpg"])
+    (tmp_path / "loop").symlink_to("loop")
+    assert find_images(tmp_path) == (["a.jpg"], ["loop"])
+    maze = tmp_path / "maze"
+    for name in "abcdef":
+        (maze / name).mkdir(parents=True)
+    for name in "abcdef":
+        for other in set("abcdef") - {name}:
+            (maze / name / other).symlink_to(maze / other)
+    with pytest.raises(DSAError, match="more than 16 ways lead to this folder, through links"):
+        find_images(tmp_path)
+
+
+def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+    touch_files(tmp_path, ["a.jpg", "closed/b.jpg"])
+    scandir = os.scandir
+
+    def closed(place):
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(place)
+
+    monkeypatch.setattr("dsareid.data.folders.os.scandir", closed)
+    with pytest.raises(DSAError, match="closed: cannot be listed: Permission denied"):
+        find_images(tmp_path)
+    unreadable = []
+    assert [files.images for files in walk(tmp_path, unreadable=unreadable)] == [["a.jpg"]]
+    assert unreadable == ["closed"]

@@ -80,3 +80,23 @@ def test_a_folder_beside_a_data_set_is_not_of_it(tmp_path, folder):
     touch_files(tmp_path, ["train/bob/1.jpg", *(f"{folder}/{name}" for name in names)])
     assert image_labels(tmp_path / folder, names) == [("1", "2"), NOT_KNOWN]
     assert image_labels(tmp_path / "train/bob", ["1.jpg"]) == [("bob", None)]
+
+
+def test_a_persons_own_folder(tmp_path):
+    """The name of the folder that is given counts as that of one inside it."""
+    touch_files(tmp_path, ["anna/0001_c2.jpg", "0001/0001_c2.jpg"])
+    assert image_labels(tmp_path / "anna", ["0001_c2.jpg"]) == [NOT_KNOWN]
+    assert image_labels(tmp_path / "0001", ["0001_c2.jpg"]) == [("1", "2")]
+
+
+def test_links_into_a_data_set(tmp_path):
+    touch_files(tmp_path / "own", ["query/anna/c1_1.jpg", "gallery/anna/c2_1.jpg"])
+    (tmp_path / "linked").symlink_to(tmp_path / "own/gallery")
+    assert image_labels(tmp_path / "linked", ["anna/c2_1.jpg"]) == [("anna", "2")]
+
+
+def test_images_of_no_split_are_told(tmp_path, caplog):
+    names = ["0001_c2.jpg", "more/0002_c2s1_000001_00.jpg"]
+    touch_files(tmp_path, ["query/0001_c1.jpg", *(f"bounding_box_test/{name}" for name in names)])
+    assert image_labels(tmp_path / "bounding_box_test", names) == [("1", "2"), ("2", "2")]
+    assert "images that are of no split of this data set, 1 in all, as more/0002" in caplog.text

@@ -318,6 +318,29 @@ def test_labels_that_are_not_known_are_told(run, tiny_data, tmp_path, caplog):
     assert "identity and camera of 10 of 10 images are not known, the first -1/0" in caplog.text
 
 
+def test_maps_of_a_data_set_are_no_photographs(run, own_data, tmp_path):
+    found = extract(run, own_data, tmp_path / "out", device="cpu")
+    assert found.images == 28 and not any("iuv" in file for file in open_features(tmp_path / "out").files)
+
+
+def test_labels_that_have_changed_since_are_told(run, tiny_data, tmp_path, caplog):
+    root = make_identity_folders(tiny_data, tmp_path / "own")
+    for _ in range(2):
+        extract(run, root / "gallery", tmp_path / "out", device="cpu")
+        assert "other labels" not in caplog.text
+    table = tmp_path / "out/images.csv"
+    table.write_text(table.read_text().replace("person 0005,1", "person 0006,1"))
+    extract(run, root / "gallery", tmp_path / "out", device="cpu")
+    assert "images.csv: other labels than the images have now: 2, the first of person 0005/" in caplog.text
+    assert "person 0006,1" in table.read_text()
+
+
+def test_a_name_with_a_carriage_return(run, images, tmp_path):
+    name = "0000_c1s1_000001_00.png\r, x.png"
+    shutil.copy(images / "0000_c1s1_000001_00.png", images / name)
+    assert name in read(_extracted(run, images, tmp_path / "out"))
+
+
 def test_folders_without_images(run, tmp_path):
     with pytest.raises(DSAError, match="nothing: cannot be listed: No such file"):
         extract(run, tmp_path / "nothing", tmp_path / "out", device="cpu")

@@ -59,7 +59,7 @@ def number_labels(dataset: Dataset, images: list[LabelledFile]) -> Found:
     words = {number: canonical_label(word) for word, number in identity.items()}
     some = ""
     if 0 < len(without) < len(tested):
-        some = f"that of {without[0]} and {len(without) - 1:,} more of {len(tested):,} images is missing"
+        some = f"of {len(without):,} of {len(tested):,} images it is missing, the first {without[0]}"
     camera_words = {number: word for word, number in camera.items()}
     return Found(dataset, "", entries, not without, words, camera_words, some)
 

@@ -116,7 +116,7 @@ class Store:
         skipped = self.header.skipped
         if not skipped:
             return ""
-        return f"left out as broken when it was packed: {len(skipped):,} images, the first {skipped[0].file}"
+        return f"images left out as broken when it was packed: {len(skipped):,}, the first {skipped[0].file}"
 
     def check_unchanged(self) -> None:
         """Raise DSAError where images.npy or iuv.npy is no longer as it was when it was opened."""

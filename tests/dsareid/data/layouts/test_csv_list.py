@@ -144,3 +144,12 @@ def test_one_number_in_two_ways(tmp_path):
         DSAError, match="data.csv, column identity: the identities '0001' and '1' are the same but"
     ):
         list_data(table(tmp_path, rows))
+
+
+@pytest.mark.parametrize("other", ["hall", "7"])
+def test_cameras_are_the_same_but_for_zeros(tmp_path, other):
+    """Whatever the cameras of the training are called."""
+    rows = [f"a/1.jpg,bob,train,{other}", "b.png,eve,query,1", "a/3.jpg,eve,gallery,01"]
+    listing = list_data(table(tmp_path, rows))
+    assert listing.entries[1].camera == listing.entries[2].camera
+    assert listing.remarks[0].startswith("no query has a match")

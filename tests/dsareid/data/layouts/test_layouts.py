@@ -297,3 +297,39 @@ def test_folders_that_are_links(own_data, tmp_path):
     before = list_data(own_data)
     (own_data / QUERY).symlink_to(tmp_path / "elsewhere")
     assert len(list_data(own_data).entries) == len(before.entries) + 2 and not list_data(own_data).remarks
+
+
+def test_two_layouts_in_one_folder(own_data):
+    (own_data / "data.csv").write_text("file,identity,split\n")
+    assert "its data.csv is not read, as its folders make it Market-1501" in list_data(own_data).remarks
+
+
+def test_people_of_whom_no_file_is_read(tmp_path):
+    names = ["train/bob/c1_1.jpg", "train/dora/1.heic", "gallery/emil/1.heic", "gallery/zoe/c1_1.jpg"]
+    (note,) = list_data(touch_files(tmp_path, names)).notes
+    assert note.endswith("2 files of kinds that are not read are left out, the first gallery/emil/1.heic")
+
+
+def test_folders_of_other_protocols_are_named_where_there_are_none(tmp_path):
+    names = ["query/0001_c1_f0000001.jpg", "bounding_box_test/0001_c2_f0000001.jpg", "images/a.jpg"]
+    (note,) = list_data(touch_files(tmp_path, names)).remarks
+    assert note == "images that are of no split are not read: images (1)"
+
+
+def test_many_folders_are_not_all_named(tmp_path):
+    names = ["query/0001_c1.jpg", "bounding_box_test/0001_c2.jpg", *(f"{k}/a.jpg" for k in range(9))]
+    (note,) = list_data(touch_files(tmp_path, names)).remarks
+    assert note.endswith("not read: 0 (1), 1 (1), 2 (1), 3 (1), 4 (1) and 4 more folders")
+
+
+@pytest.mark.parametrize("name", ["gallery/-2/c1_1.jpg", "bounding_box_test/-2_c1s1_000001_00.jpg"])
+def test_numbers_below_junk_are_nobody(tmp_path, name):
+    root = touch_files(tmp_path, [name])
+    if name.startswith("gallery"):
+        with pytest.raises(
+            DSAError, match="the identity -2 is no person: numbers begin with -1, which is junk"
+        ):
+            list_data(root)
+    else:
+        (wrong,) = list_data(root).entries
+        assert wrong.misnamed == "the identity -2 is no person: numbers begin with -1, which is junk"
