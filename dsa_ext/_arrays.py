@@ -29,7 +29,14 @@ def as_tensor(name: str, value: object) -> Tensor:
     if not hasattr(value, "__dlpack__"):
         raise TypeError(f"{name} must be a torch.Tensor or a DLPack array, not {type(value).__name__}")
     numpy = sys.modules.get("numpy")  # an array of it brings it along; nobody else needs it
-    read_only = numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable
+    read_only = False
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        read_only = not value.flags.writeable
+        if any(stride < 0 for stride in value.strides):
+            raise TypeError(
+                f"{name} cannot be shared with torch without a copy: it has reversed strides {value.strides}, as "
+                "after [::-1]; pass a copy of it"
+            )
     if read_only and name == "out":
         raise TypeError("out must be writeable, but it is a read-only array")
     try:

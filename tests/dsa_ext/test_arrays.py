@@ -125,3 +125,13 @@ def test_half_an_exporter_is_refused_by_name():
 
     with pytest.raises(TypeError, match="features cannot be shared"):
         merge_parts(NoDevice(), "mirror")
+
+
+def test_reversed_arrays_are_told_what_to_do():
+    image = np.zeros((1, 3, 4, 4), np.uint8)
+    with pytest.raises(
+        TypeError, match=r"image cannot .* it has reversed strides \(48, 16, 4, -1\), .*; pass a"
+    ):
+        iuv_to_dsap(image[..., ::-1], image)
+    with pytest.raises(TypeError, match="iuv cannot be shared .* reversed strides"):
+        iuv_to_dsap(image, image[:, :, ::-1])

@@ -31,7 +31,7 @@ def command(
     from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
 
     if out:
-        check_picture(out)
+        check_picture(out, query)
     found = search(model, query, gallery, count, device, trust)
     print("\n\n".join(map(format_list, found)))
     if out:

@@ -41,7 +41,7 @@ def command(
         raise DSAError(f"--scale must be 0..160, not {scale}")
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise DSAError(f"{out}: the name must end in .png or another image type")
-    check_writable(out)
+    check_writable(out, [image, iuv])
     colours, filled = part_images(image, iuv, size, box=_parse_box(box))
     picture = draw_part_images(colours, filled, scale or -(-160 // size))
     with atomic_path(out) as temporary:

@@ -82,9 +82,9 @@ def image_header(path: str | os.PathLike) -> ImageHeader:
         return ImageHeader(image.size[::-1] if sideways else image.size, turn)
 
 
-def turned(path: str | os.PathLike) -> str:
-    """What to add where the size of a file's picture is told: empty, or that EXIF data has turned it."""
-    turn = image_header(path).turn
+def turned(picture: str | os.PathLike | Image.Image) -> str:
+    """What to add where the size of a picture is told: empty, or that EXIF data has turned it."""
+    turn = _orientation(picture) if isinstance(picture, Image.Image) else image_header(picture).turn
     return "" if turn == 1 else f", turned upright as its EXIF data asks (orientation {turn})"
 
 

@@ -60,7 +60,7 @@ def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tup
     image, iuv = read_image(image_path), read_iuv(iuv_path)
     if image.shape != iuv.shape:
         raise DSAError(
-            f"{iuv_path}: the IUV map is {iuv.shape[1]}x{iuv.shape[0]}, "
+            f"{iuv_path}: the IUV map is {iuv.shape[1]}x{iuv.shape[0]}{turned(iuv_path)}, "
             f"but its image {image_path} is {image.shape[1]}x{image.shape[0]}{turned(image_path)}"
         )
     return image, iuv

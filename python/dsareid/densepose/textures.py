@@ -68,7 +68,7 @@ def part_images(
     chart = read_iuv(iuv) if isinstance(iuv, (str, os.PathLike)) else _as_array(iuv, "iuv")
     if pixels.shape != chart.shape:
         raise DSAError(
-            f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}, but the image "
+            f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}{_turned(iuv)}, but the image "
             f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}{_turned(image)}"
         )
     if box is not None:
@@ -104,7 +104,7 @@ def _name(picture: Picture) -> str:
 
 
 def _turned(picture: Picture) -> str:
-    return turned(picture) if isinstance(picture, (str, os.PathLike)) else ""
+    return "" if isinstance(picture, np.ndarray) else turned(picture)
 
 
 def _whole_numbers(box: PixelBox) -> PixelBox:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,9 +46,17 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
-def check_writable(path: str | os.PathLike) -> None:
-    """Raise DSAError where atomic_path could not write this file: before the work whose result it is for."""
+def check_writable(path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = ()) -> None:
+    """Raise DSAError where atomic_path could not write this file: before the work whose result it is for.
+
+    Args:
+        path: the file.
+        inputs: files that it may not be, as the work reads them.
+    """
     path = Path(path)
+    for other in inputs:
+        if path.exists() and os.path.exists(other) and path.samefile(other):
+            raise DSAError(f"{path}: this file is read, and would be written over; choose another name")
     with _write_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

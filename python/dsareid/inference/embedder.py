@@ -79,6 +79,8 @@ class Embedder:
             found = list(self._of_batch(images, batch_size))
         elif _is_one_image(images):
             found = list(self._of_several([images], batch_size, progress))
+        elif not isinstance(images, Iterable):
+            raise ValueError(f"images must be an image or several, not {type(images).__name__}")
         else:
             found = list(self._of_several(images, batch_size, progress))
         if not found:

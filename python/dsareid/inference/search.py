@@ -137,11 +137,11 @@ def write_picture(found: list[SearchResult], out: Path) -> None:
         picture.save(temporary)
 
 
-def check_picture(out: Path) -> None:
-    """Raise DSAError where a picture cannot be of this name, or not be written there."""
+def check_picture(out: Path, query: Path) -> None:
+    """Raise DSAError where a picture cannot be of this name, or not be written there, as over the query."""
     if out.suffix.lower() not in SUFFIXES:
         raise DSAError(f"{out}: the name must end in {', '.join(SUFFIXES)}, not {out.suffix!r}")
-    check_writable(out)
+    check_writable(out, [query])
 
 
 def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list[str | None]]:

@@ -20,7 +20,7 @@ _FIRST, _INNER = "conv1.weight", "layer1.0.conv1.weight"  # the second tells the
 class _NamedNetwork(NamedTuple):
     """A network in a file."""
 
-    holders: str  # the keys that lead to its state dict: "", or "checkpoint.model", say
+    holders: str  # the keys that lead to its state dict: "", or "state_dict", say
     prefix: str  # of its names: "", or "module.", say
     state: Mapping[str, Any]
 

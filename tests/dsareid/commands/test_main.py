@@ -355,3 +355,16 @@ def test_what_packing_has_skipped_is_told_by_every_command(capsys, own_data, tmp
     capsys.readouterr()
     assert main(["rank", str(tmp_path / "f"), str(tmp_path / "g")]) == 0
     assert "f: images left out as broken by extract: 1" in capsys.readouterr().out
+
+
+def test_no_input_is_written_over(capsys, tmp_path, tiny_data):
+    image, iuv = photograph(tmp_path)
+    before = image.read_bytes(), iuv.read_bytes()
+    for out in (image, iuv):
+        assert main(["warp", str(image), str(iuv), str(out)]) == 1
+        assert "this file is read, and would be written over" in capsys.readouterr().err
+    query = shutil.copy(sorted((tiny_data / "query").iterdir())[0], tmp_path / "query.png")
+    arguments = [str(make_run(tmp_path / "run")), str(query), str(tiny_data / "query"), "--out", str(query)]
+    assert main(["search", *arguments]) == 1
+    assert "would be written over" in capsys.readouterr().err
+    assert (image.read_bytes(), iuv.read_bytes()) == before

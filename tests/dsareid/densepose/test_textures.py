@@ -163,4 +163,18 @@ def test_bad_box_and_orientation():
     with pytest.raises(ValueError, match="orientation must be one of"):
         dsareid.texture(*make(), orientation="sideways")
     with pytest.raises(ValueError, match="orientation must be one of"):
-        dsareid.texture(*make(), orientation=["row-u"])
+        dsareid.dsareid.texture(*make(), orientation=["row-u"])
+
+
+def test_a_picture_that_exif_turns(tmp_path):
+    """Given as a file or as a PIL image: upright, and a size that does not fit is explained."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 4, 3), dtype=np.uint8)
+    iuv = np.full((8, 4, 3), 20, np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    expected = dsareid.texture(pixels, iuv, 8)[0]
+    for picture in (tmp_path / "a.png", Image.open(tmp_path / "a.png")):
+        assert np.array_equal(dsareid.texture(picture, iuv, 8)[0], expected)
+        with pytest.raises(DSAError, match="is 4x8, turned upright as its EXIF data asks"):
+            dsareid.texture(picture, iuv.transpose(1, 0, 2), 8)
