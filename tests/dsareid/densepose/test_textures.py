@@ -163,7 +163,7 @@ def test_bad_box_and_orientation():
     with pytest.raises(ValueError, match="orientation must be one of"):
         dsareid.texture(*make(), orientation="sideways")
     with pytest.raises(ValueError, match="orientation must be one of"):
-        dsareid.dsareid.texture(*make(), orientation=["row-u"])
+        dsareid.texture(*make(), orientation=["row-u"])
 
 
 def test_a_picture_that_exif_turns(tmp_path):
