@@ -34,8 +34,8 @@ def as_tensor(name: str, value: object) -> Tensor:
         read_only = not value.flags.writeable
         if any(stride < 0 for stride in value.strides):
             raise TypeError(
-                f"{name} cannot be shared with torch without a copy: it has reversed strides {value.strides}, "
-                "as after [::-1]; pass a copy of it"
+                f"{name} cannot be shared with torch without a copy: it has reversed strides "
+                f"{value.strides}, as after [::-1]; pass a copy of it"
             )
     if read_only and name == "out":
         raise TypeError("out must be writeable, but it is a read-only array")
