@@ -28,6 +28,7 @@ COMMANDS = {
     "data describe": Command("say which data set a folder holds, with its counts beside the expected ones"),
     "data extract": Command("write the images of CUHK03's MATLAB files as image files"),
     "densepose convert": Command("write DensePose output of any form as the IUV maps of a data set"),
+    "densepose estimate": Command("estimate IUV maps of pictures alone, without DensePose", shared=True),
     "pack": Command("decode a data set into a store, which train, eval and report read"),
     "check": Command("check that a store is still as it was packed"),
     "describe": Command("measure what a network costs, and what its guide adds: size, work, time, memory"),

@@ -1,6 +1,39 @@
-"""DensePose output as users bring it, and how it becomes IUV maps."""
+"""DensePose output as users bring it, and how it becomes IUV maps; and maps estimated of pictures alone.
+
+What estimates is loaded when it is used: converting does not need its networks.
+"""
+
+from typing import TYPE_CHECKING
 
 from dsareid.densepose.convert import ConversionReport, convert
 from dsareid.densepose.sources import Detections, Person, read_source
+from dsareid.ground.lazy import lazy_names
 
-__all__ = ["Detections", "Person", "ConversionReport", "convert", "read_source"]
+if TYPE_CHECKING:
+    from dsareid.densepose.estimate import EstimationReport, estimate_maps
+    from dsareid.densepose.estimators import EstimatedMap, MapEstimator, load_estimator
+
+__all__ = [
+    "ConversionReport",
+    "Detections",
+    "EstimatedMap",
+    "EstimationReport",
+    "MapEstimator",
+    "Person",
+    "convert",
+    "estimate_maps",
+    "load_estimator",
+    "read_source",
+]
+
+__getattr__, _ = lazy_names(
+    __name__,
+    {
+        ".estimate": ["EstimationReport", "estimate_maps"],
+        ".estimators": ["EstimatedMap", "MapEstimator", "load_estimator"],
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

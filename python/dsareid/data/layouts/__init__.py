@@ -150,7 +150,7 @@ def _no_data(root: Path) -> DSAError:
     level = [root]
     for _ in range(_DEEP):
         level = [inner for folder in level for inner in _folders(folder)][:_MANY]
-        if inside := [str(folder) for folder in level if _is_data_set(folder)]:
+        if inside := [str(folder) for folder in level if is_data_set(folder)]:
             return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
     if any((root / name).exists() for name in MATLAB_FILES):
         return DSAError(
@@ -169,7 +169,8 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_dir()]
 
 
-def _is_data_set(root: Path) -> bool:
+def is_data_set(root: Path) -> bool:
+    """Whether a folder holds a data set, also one whose files cannot be listed."""
     try:
         return _recognise(root, Scan(root)) is not None
     except DSAError:  # one whose files cannot be listed

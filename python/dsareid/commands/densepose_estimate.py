@@ -1,0 +1,46 @@
+"""dsareid densepose estimate"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dsareid.commands.options import Flag
+
+
+def command(
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
+    out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DST")] = None,
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
+    quality: Literal["default", "best"] = "default",
+    device: str = "auto",
+    overwrite: Flag = False,
+) -> None:
+    """Estimate the IUV maps of pictures alone, by BodyPix, without DensePose.
+
+    Look at DST/contact_sheet.png afterwards. Interrupted runs resume on the next call. Several processes
+    share the work: torchrun --nproc-per-node N -m dsareid densepose estimate ...
+
+    Args:
+        source: A data set's root, another folder of pictures with all folders below, or one picture.
+        out: The folder of the maps, default: SRC/iuv; of one picture its map, default: NAME_IUV.png.
+        weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
+            the environment variable DSAREID_BODYPIX, or the user's cache, into which they are fetched once.
+        quality: best looks at each picture in five sizes instead of two, which takes three times as long.
+        device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        overwrite: Estimate maps again that are there already.
+    """
+    from dsareid.densepose.estimate import estimate_maps
+    from dsareid.ground.distributed import rank_and_world
+    from dsareid.ground.errors import quoted
+
+    found = estimate_maps(source, out, weights=weights, device=device, quality=quality, overwrite=overwrite)
+    if rank_and_world()[0]:
+        return
+    kept = f", {found.kept:,} kept as they were (--overwrite makes them anew)" if found.kept else ""
+    print(f"{found.out}: {found.written:,} map{'s' * (found.written != 1)} written{kept}")
+    if found.nobody:
+        more = ", ..." if len(found.nobody) > 3 else ""
+        print(f"nobody seen, all background: {len(found.nobody):,} ({', '.join(found.nobody[:3])}{more})")
+    if found.sheet:
+        print(f"look at {quoted(found.sheet)} before you train: do the parts lie on the bodies?")

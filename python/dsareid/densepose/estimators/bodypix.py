@@ -1,0 +1,137 @@
+"""Maps by BodyPix 2.0, whose head of part offsets holds DensePose's U and V (see body_parts).
+
+A picture is looked at in several sizes, each also mirrored, and what the network says is averaged. The mask
+begins where the network is nearly as sure of a person as it gets in this picture: at even chances it is wider
+than people who are seen well, and breaks on those who are not. Charts that it pulls to their middle are
+stretched, each by a line. How these settings were chosen is in studies/estimator.
+"""
+
+import os
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from dsareid.densepose.estimators.base import EstimatedMap
+from dsareid.densepose.estimators.body_parts import PARTS, mirror_heads
+from dsareid.densepose.estimators.calibration import GAIN, SHIFT
+from dsareid.densepose.estimators.weights import LICENCE, NAME, ORIGIN, SHARD_SHA256, load_network
+from dsareid.ground.distributed import choose_device
+
+Quality = Literal["default", "best"]
+
+
+class BodyPixSettings(NamedTuple):
+    """How a picture is looked at."""
+
+    sides: tuple[int, ...]  # the longer side of what the network sees, in pixels
+    threshold: float = 0.64  # of a pixel's chance of a person, in parts of that of the person's surer pixels
+    mirrored: bool = True  # whether the mirror image is looked at too
+
+
+SETTINGS: dict[Quality, BodyPixSettings] = {
+    "default": BodyPixSettings((257, 385)),
+    "best": BodyPixSettings((257, 321, 385, 449, 513)),
+}
+LONGEST = 640  # of a picture's sides; a longer one is made smaller, and its map larger again
+NOBODY = 0.5  # where no pixel has this chance of a person nobody is in the picture
+_BOUNDS = 0.25, 0.75  # of the threshold
+_OUTPUTS = ("float_segments", "float_part_heatmaps", "float_part_offsets")
+_STRIDE = 16
+
+
+class BodyPix:
+    """The estimator.
+
+    Args:
+        weights: a folder; None: see estimators.weights.
+        device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        quality: default, for thirty crops of 64x128 a second on two cores, or best.
+
+    Raises:
+        DSAError: no weights, or those of another network; a device that does not exist.
+        ValueError: a quality that does not exist.
+    """
+
+    def __init__(
+        self, weights: str | os.PathLike | None = None, device: str = "auto", quality: Quality = "default"
+    ):
+        if quality not in get_args(Quality):
+            raise ValueError(f"quality must be one of {', '.join(get_args(Quality))}, not {quality!r}")
+        self.quality, self.settings = quality, SETTINGS[quality]
+        self.device = choose_device(device)
+        self.network = load_network(weights, _OUTPUTS).to(self.device)
+
+    def __call__(self, image: np.ndarray) -> EstimatedMap:
+        """The map of a picture, uint8 [H, W, 3] RGB.
+
+        Every picture goes through the network alone, with its mirror image: so its map has the same bits
+        whatever is estimated before, beside or after it.
+        """
+        height, width = image.shape[:2]
+        if max(height, width) <= LONGEST:
+            return self._estimate(image)
+        scale = LONGEST / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = self._estimate(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)))
+        rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), small.iuv.shape))
+        large = np.ix_(rows, columns)
+        uv = np.stack([plane[large] for plane in small.uv])
+        return EstimatedMap(small.iuv[large], uv, small.probability)
+
+    def record(self) -> dict[str, Any]:
+        """What made the maps."""
+        return {
+            "estimator": "bodypix",
+            "network": NAME,
+            "origin": ORIGIN,
+            "licence": LICENCE,
+            "weights_sha256": SHARD_SHA256,
+            "quality": self.quality,
+            **self.settings._asdict(),
+        }
+
+    @torch.inference_mode()
+    def _estimate(self, image: np.ndarray) -> EstimatedMap:
+        pixels = torch.from_numpy(np.array(image)).to(self.device)
+        scaled = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, 3, H, W)
+        both = torch.cat([scaled, scaled.flip(3)]) if self.settings.mirrored else scaled
+        looks = (self._look(both, side) for side in self.settings.sides)
+        return self._map(sum(looks, torch.zeros((), device=self.device)) / len(self.settings.sides))
+
+    def _look(self, both: Tensor, side: int) -> Tensor:
+        """The heads at one size, (73, H, W), the mean of the picture and its mirror image."""
+        scale = side / max(both.shape[2:])
+        size = [max(1, round(length * scale / _STRIDE)) * _STRIDE + 1 for length in both.shape[2:]]
+        seen = F.interpolate(both, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        outputs = self.network(seen.contiguous(memory_format=torch.channels_last))
+        segments, parts, offsets = (outputs[name] for name in _OUTPUTS)
+        heads = torch.cat([segments.sigmoid(), parts, offsets[:, 0::2], offsets[:, 1::2]], 1)
+        full = F.interpolate(heads, both.shape[2:], mode="bilinear", align_corners=True)
+        return (full[0] + mirror_heads(full[1])) / 2 if len(full) > 1 else full[0]
+
+    def _threshold(self, segments: Tensor) -> float:
+        """The least chance of a pixel of the mask; more than 1 where nobody is seen.
+
+        It follows the picture: of dark or blurred people the network is nowhere as sure as of others.
+        """
+        if segments.max() < NOBODY:
+            return 2.0
+        surer = segments[segments > _BOUNDS[0]].quantile(0.8)
+        least, most = _BOUNDS
+        return min(max(self.settings.threshold * float(surer), least), most)
+
+    def _map(self, heads: Tensor) -> EstimatedMap:
+        """The map of averaged heads."""
+        segments, parts, u, v = heads.split([1, 24, 24, 24])
+        part = parts.argmax(0, keepdim=True)  # [1, H, W]
+        body = segments > self._threshold(segments)
+        labels = torch.tensor(PARTS, device=self.device)[part] * body
+        uv = torch.cat([u.gather(0, part), v.gather(0, part)])  # [2, H, W]
+        gain, shift = (torch.from_numpy(table).to(self.device)[:, part[0]] for table in (GAIN, SHIFT))
+        uv = (0.5 + gain * (uv - 0.5) + shift).clamp(0, 1) * body
+        iuv = torch.cat([labels, (255 * uv).floor().long()]).byte().permute(1, 2, 0)
+        return EstimatedMap(iuv.cpu().numpy(), uv.cpu().numpy(), float(segments.max()))

@@ -1,0 +1,137 @@
+"""Maps of folders of pictures: whole, resumed, and it is told what made them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsareid.commands.main import main
+from dsareid.data.iuv import read_iuv
+from dsareid.data.layouts import list_data
+from dsareid.densepose import estimate as module
+from dsareid.densepose import estimate_maps, load_estimator
+from dsareid.ground.errors import DSAError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Nine pictures of several sizes, one in a folder, and a file that is none."""
+    draw = np.random.default_rng(0)
+    root = tmp_path / "pictures"
+    for k in range(9):
+        path = root / ("deep" if k == 4 else "") / f"{k}.{'jpg' if k % 2 else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (30 + k, 20, 3), dtype=np.uint8)).save(path)
+    (root / "notes.txt").touch()
+    return root
+
+
+def maps(out):
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.png") if path.name[0].isdigit()
+    }
+
+
+def test_a_folder(folder, tiny_bodypix, tmp_path, capsys, caplog):
+    out = tmp_path / "maps"
+    assert main(["densepose", "estimate", str(folder), str(out), "--weights", str(tiny_bodypix)]) == 0
+    said = capsys.readouterr()
+    assert f"{out}: 9 maps written\n" in said.out and "look at" in said.out
+    assert "notes.txt is left out" in said.err
+    assert sorted(maps(out)) == sorted(["deep/4.png", *(f"{k}.png" for k in range(9) if k != 4)])
+    estimator = load_estimator(weights=tiny_bodypix, device="cpu")
+    assert np.array_equal(read_iuv(out / "3.png"), estimator(folder / "3.jpg").iuv)
+    record = json.loads((out / "estimator.json").read_text())
+    assert record["estimator"] == "bodypix" and "Apache-2.0" in record["licence"] and record["origin"]
+    assert (out / "contact_sheet.png").exists()
+
+
+def test_a_data_set_and_one_picture(tiny_data, tiny_bodypix, tmp_path):
+    root = shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns("iuv", "store-*"))
+    estimate_maps(root, weights=tiny_bodypix, device="cpu")
+    assert all(entry.iuv for entry in list_data(root).entries)
+    picture = sorted((root / "query").iterdir())[0]
+    found = estimate_maps(picture, weights=tiny_bodypix, device="cpu")
+    assert found.out == picture.with_name(f"{picture.stem}_IUV.png")
+    assert np.array_equal(read_iuv(found.out), read_iuv(root / "iuv/query" / picture.name))
+    estimate_maps(picture, tmp_path / "map.png", weights=tiny_bodypix, device="cpu")
+    assert (tmp_path / "map.png").read_bytes() == found.out.read_bytes()
+
+
+def test_an_interrupted_call_resumes_to_the_same_bytes(folder, tiny_bodypix, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    before = torch.get_num_threads()
+    estimate_maps(folder, whole, weights=tiny_bodypix, device="cpu")
+    assert torch.get_num_threads() == before
+    write, written = module.write_iuv, []
+
+    def interrupted(path, iuv):
+        written.append(path)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        write(path, iuv)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_iuv", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="maps are there; the same command resumes"):
+            estimate_maps(folder, out, weights=tiny_bodypix, device="cpu")
+    some = maps(out)
+    assert 0 < len(some) < 9
+    monkeypatch.setattr(module, "cores", lambda: 1)
+    found = estimate_maps(folder, out, weights=tiny_bodypix, device="cpu")
+    assert (found.written, found.kept) == (9 - len(some), len(some)) and maps(out) == maps(whole)
+
+
+def test_maps_of_other_settings_are_not_mixed(folder, tiny_bodypix, tmp_path):
+    out = tmp_path / "maps"
+    estimate_maps(folder, out, weights=tiny_bodypix, device="cpu")
+    before = maps(out)
+    with pytest.raises(DSAError, match="estimator.json: the maps in this folder were made by other settings"):
+        estimate_maps(folder, out, weights=tiny_bodypix, device="cpu", quality="best")
+    assert maps(out) == before
+    found = estimate_maps(folder, out, weights=tiny_bodypix, device="cpu", quality="best", overwrite=True)
+    assert found.written == 9 and maps(out) != before
+
+
+def test_pictures_without_a_person_are_listed(folder, tiny_bodypix, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dsareid.densepose.estimators.bodypix.NOBODY", 1.1)
+    arguments = [str(folder), str(tmp_path / "maps"), "--weights", str(tiny_bodypix)]
+    assert main(["densepose", "estimate", *arguments]) == 0
+    assert "nobody seen, all background: 9 (" in capsys.readouterr().out
+    assert len((tmp_path / "maps/no_detection.txt").read_text().splitlines()) == 9
+    assert not (tmp_path / "maps/contact_sheet.png").exists()
+
+
+def test_what_cannot_be_estimated(folder, tiny_bodypix, tmp_path):
+    (folder / "9.png").write_text("no picture")
+    with pytest.raises(DSAError, match="9.png: not readable as an image"):
+        estimate_maps(folder, tmp_path / "maps", weights=tiny_bodypix, device="cpu")
+    (folder / "9.png").unlink()
+    shutil.copy(folder / "0.png", folder / "0.tif")
+    with pytest.raises(DSAError, match="0.png and 0.tif would have one map"):
+        estimate_maps(folder, tmp_path / "maps", weights=tiny_bodypix, device="cpu")
+    (folder / "0.tif").unlink()
+    with pytest.raises(DSAError, match="0.png: this is a picture, and its map would be written over it"):
+        estimate_maps(folder, folder, weights=tiny_bodypix, device="cpu")
+    (tmp_path / "file").touch()
+    with pytest.raises(DSAError, match="cannot create the folder"):
+        estimate_maps(folder, tmp_path / "file/maps", weights=tiny_bodypix, device="cpu")
+    with pytest.raises(DSAError, match="nowhere.jpg: no such file"):
+        estimate_maps(tmp_path / "nowhere.jpg", weights=tiny_bodypix, device="cpu")
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not os.environ.get("DSA_REAL"), reason="DSA_REAL does not name the folder of real files")
+def test_processes_share_the_work(folder, tmp_path):
+    weights = os.path.join(os.environ["DSA_REAL"], "bodypix")
+    options = ["-m", "dsareid", "densepose", "estimate", folder]
+    subprocess.run([sys.executable, *options, tmp_path / "one", "--weights", weights], check=True)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    subprocess.run([*launch, *options, tmp_path / "two", "--weights", weights], check=True)
+    assert maps(tmp_path / "one") == maps(tmp_path / "two") and len(maps(tmp_path / "one")) == 9
