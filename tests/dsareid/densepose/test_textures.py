@@ -4,7 +4,9 @@ import torch
 from PIL import Image
 
 import dsareid
+from dsareid.commands.main import main
 from dsareid.data.iuv import write_iuv
+from dsareid.densepose import load_estimator, textures
 from dsareid.densepose.pictures import draw_part_images
 from dsareid.densepose.textures import part_images
 from dsareid.ground.errors import DSAError
@@ -178,3 +180,20 @@ def test_a_picture_that_exif_turns(tmp_path):
         assert np.array_equal(dsareid.texture(picture, iuv, 8)[0], expected)
         with pytest.raises(DSAError, match="is 4x8, turned upright as its EXIF data asks"):
             dsareid.texture(picture, iuv.transpose(1, 0, 2), 8)
+
+
+def test_a_picture_alone(tiny_bodypix, tmp_path, monkeypatch):
+    """Its map is estimated, of a box what is in the box."""
+    monkeypatch.setenv("DSAREID_BODYPIX", str(tiny_bodypix))
+    textures._estimator.cache_clear()
+    image = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    estimator = load_estimator(weights=tiny_bodypix)
+    expected = dsareid.texture(image, estimator(image).iuv, 16)
+    assert np.array_equal(dsareid.texture(tmp_path / "a.png", size=16)[0], expected[0]) and expected[1].any()
+    boxed = image[10:30, 4:20]
+    expected = dsareid.texture(boxed, estimator(boxed).iuv, 16)[0]
+    assert np.array_equal(dsareid.texture(image, size=16, box=(4, 10, 20, 30))[0], expected)
+    arguments = [str(tmp_path / "a.png"), str(tmp_path / "parts.png")]
+    assert main(["warp", *arguments]) == 0 and (tmp_path / "parts.png").exists()
+    textures._estimator.cache_clear()
