@@ -38,7 +38,6 @@ from dsareid.densepose.seen_size import (
     check_sizes,
     leaves,
     parse_scale,
-    warn_of_told_sizes,
     wrong_map_size,
 )
 from dsareid.densepose.sources import Person, read_source
@@ -105,8 +104,8 @@ def convert(
         images: COCO annotations that name the images of COCO results.
         min_score: the least score, 0..1. People of a source without scores have it.
         scale: what DensePose saw was this many times our images, 1/64..64, or all of them at one size, as
-            "128x256". Maps are made of our images' size, by nearest neighbour. None: 1, and a source whose
-            boxes do not fit the images is refused.
+            "128x256". Maps are made of our images' size, by nearest neighbour. A source whose boxes do not
+            fit is refused; None is 1, and 1 that is given takes the boxes as they are.
         overwrite: write maps again that are there already.
 
     Raises:
@@ -123,7 +122,7 @@ def convert(
     tasks, report.not_found = find_tasks(source, detections, listed, out)
     report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
     warn_of_scores(source, [person for task in tasks for person in task.people], min_score)
-    _check_sizes(source, tasks, rules)
+    check_sizes(source, [task.seen for task in tasks], rules.scale)
     for folder in {task.out.parent for task in tasks}:
         make_folder(folder)
     shown = []
@@ -209,16 +208,6 @@ def _paste(iuv: np.ndarray, person: Person, task: ImageTask, rules: _Rules) -> N
 def _nearest(count: int, seen: int) -> np.ndarray:
     """Which of `seen` rows is nearest to each of `count` rows."""
     return (2 * np.arange(count) + 1) * seen // (2 * count)
-
-
-def _check_sizes(source: Path, tasks: list[ImageTask], rules: _Rules) -> None:
-    images = [task.seen for task in tasks]
-    if rules.scale is None:
-        check_sizes(source, images)
-    else:
-        warn_of_told_sizes(source, images, rules.scale)
-        for image in images:
-            rules.size(image)  # none is too large
 
 
 def _write_lists(report: ConversionReport, choices: dict[str, Choice], listed: DataImages | None) -> None:
