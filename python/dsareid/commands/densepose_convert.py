@@ -38,8 +38,9 @@ def command(
     Args:
         source: DensePose output.
         out: The folder to write to, normally ROOT/iuv; it is created.
-        data: The images' folder. Each file name of SRC is looked for in it by the end of its path.
-            Without ROOT file names must exist as SRC has them.
+        data: The images' folder. Each file name of SRC is looked for in it by the end of its path, with a
+            folder where other names of SRC are found with one. Without ROOT file names must exist as SRC
+            has them.
         images: COCO annotations (.json) whose list `images` names the image_id of COCO results.
         min_score: The least score, 0 to 1, of the person that is used. Where nobody in an image has it, the
             one with the best score is used. People of a SRC without scores have it.
@@ -99,6 +100,11 @@ def _print_warnings(report: "ConversionReport", source: Path, data: Path | None)
         )
     if report.not_found:
         print(f"warning: no image found for {_names(report.not_found, 'file name')} of {source}")
+    if report.by_last_part:
+        print(
+            f"by the last part of their names alone were found {_names(report.by_last_part)}: no folder in "
+            f"{source} is one of theirs"
+        )
     if report.no_map:
         path = shlex.quote(str(report.out / "no_map.txt"))
         print(f"warning: no map yet for {_names(report.no_map)} of {data}, listed in {path}")

@@ -64,6 +64,7 @@ class ConversionReport:
     turned: list[str] = field(default_factory=list)  # upright by its EXIF data alone
     shared: list[str] = field(default_factory=list)  # another image, whose suffix alone differs, has this map
     not_found: list[str] = field(default_factory=list)  # file names of the source without an image
+    by_last_part: list[str] = field(default_factory=list)  # found by their names, not by their folders
     no_map: list[str] = field(default_factory=list)
     sheet: Path | None = None  # None: nobody was found in any image
 
@@ -119,7 +120,7 @@ def convert(
     listed = None if data is None else DataImages(Path(data), out)
     report, choices = ConversionReport(out), {}
     detections = read_source(source, images)
-    tasks, report.not_found = find_tasks(source, detections, listed, out)
+    tasks, report.not_found, report.by_last_part = find_tasks(source, detections, listed, out)
     report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
     warn_of_scores(source, [person for task in tasks for person in task.people], min_score)
     check_sizes(source, [task.seen for task in tasks], rules.scale)
