@@ -24,11 +24,12 @@ from dsareid.densepose.lists import (
     NO_DETECTION,
     NO_MAP,
     SEVERAL,
+    SHEET,
     update_names,
     update_people,
     write_names,
 )
-from dsareid.densepose.naming import DataImages, without_maps
+from dsareid.densepose.naming import DataImages, check_place, without_maps
 from dsareid.densepose.people import MIN_SCORE, Choice, check_min_score, choose_person, warn_of_scores
 from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.densepose.seen_size import (
@@ -44,8 +45,6 @@ from dsareid.densepose.sources import Person, read_source
 from dsareid.densepose.tasks import ImageTask, find_tasks
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import make_folder
-
-SHEET = "contact_sheet.png"
 
 
 @dataclass
@@ -118,6 +117,8 @@ def convert(
     check_min_score(min_score)
     rules = _Rules(min_score, None if scale is None else parse_scale(scale), overwrite)
     listed = None if data is None else DataImages(Path(data), out)
+    if listed is not None:
+        check_place(listed.root, out)
     report, choices = ConversionReport(out), {}
     detections = read_source(source, images)
     tasks, report.not_found, report.by_last_part = find_tasks(source, detections, listed, out)

@@ -10,8 +10,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from dsareid.data.folders import nfc, walk
+from dsareid.data.folders import image_names, nfc, walk
 from dsareid.data.images import SUFFIXES
+from dsareid.densepose.lists import SHEET
 from dsareid.ground.errors import DSAError, logger
 
 
@@ -106,6 +107,40 @@ class DataImages:
             f"separately, and convert its output with `data={self.root / folder}` into "
             f"{shlex.quote(str(self.out / folder))}, and so on"
         )
+
+
+def check_place(root: Path, out: Path) -> None:
+    """Raise DSAError where maps in DST would be taken for images of ROOT; in ROOT/iuv they are not.
+
+    A folder below ROOT that is for maps alone is allowed.
+    """
+    base, place = Path(os.path.realpath(root)), Path(os.path.realpath(out))
+    if place == base:
+        raise DSAError(f"{out}: {_among_images(root)}")
+    if not place.is_relative_to(base) or place.is_relative_to(base / "iuv"):
+        return
+    folder = place
+    while folder != base:
+        if _images_in(folder) - (_maps_of(base) if folder == place else {SHEET}):
+            raise DSAError(f"{out}: {folder} holds images, and {_among_images(root)}")
+        folder = folder.parent
+
+
+def _among_images(root: Path) -> str:
+    return (
+        f"the maps would be taken for images of `data={root}`; write to "
+        f"{shlex.quote(str(root / 'iuv'))} or to a folder outside"
+    )
+
+
+def _images_in(folder: Path) -> set[str]:
+    return set(image_names(os.listdir(folder))) if folder.is_dir() else set()
+
+
+def _maps_of(folder: Path) -> set[str]:
+    """What a call before may have left beside each other: the maps of a folder's images, and their sheet."""
+    stems = {os.path.splitext(name)[0] for name in _images_in(folder)}
+    return {SHEET, *(f"{stem}{end}.png" for stem in stems for end in ("", "_IUV"))}
 
 
 def has_folders(file_name: str) -> bool:

@@ -184,10 +184,34 @@ def test_no_image_is_written_over(mimic, tmp_path, monkeypatch):
     before = (root / "query/a.png").read_bytes()
     source = dump(mimic, tmp_path / "dump.pkl", {"query/a.png": [person(mimic, (1, 1, 19, 39))]})
     monkeypatch.chdir(root)
-    for data in (root, None):
-        with pytest.raises(DSAError, match="a.png: this is an image, and its map would be written over it"):
+    for data, words in (
+        (root, "the maps would be taken for images"),
+        (None, "a.png: this is an image, and its"),
+    ):
+        with pytest.raises(DSAError, match=words):
             convert(source, root, data, overwrite=True)
     assert (root / "query/a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["", "query", "query/iuv", "query/new/maps", "link", "query/../query/x"])
+def test_maps_among_the_images_are_refused(mimic, tmp_path, root, out):
+    (root / "link").symlink_to("query")
+    source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [person(mimic, (1, 1, 19, 39))]})
+    before = sorted(root.rglob("*"))
+    with pytest.raises(
+        DSAError, match="the maps would be taken for images of `data=.*/data`; write to .*iuv or"
+    ):
+        convert(source, root / out, root)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("out", ["iuv", "iuv/part", "maps", "maps/part", "../query", "../data-iuv"])
+def test_maps_in_a_folder_of_their_own(mimic, tmp_path, root, out):
+    write_images(root, "top.jpg")  # its map is in DST itself, where the next call finds it
+    people = {name: [person(mimic, (1, 1, 19, 39))] for name in ("data/query/a.jpg", "data/top.jpg")}
+    source = dump(mimic, tmp_path / "dump.pkl", people)
+    assert convert(source, root / out, root).written == 2
+    assert convert(source, root / out, root).kept == 2
 
 
 # ---- lists and the sheet ----
