@@ -64,9 +64,10 @@ def command(
 def _print_people(report: "ConversionReport", min_score: float) -> None:
     listed = f"listed in {shlex.quote(str(report.out / 'several_people.csv'))}"
     if report.several:
+        among = f", among those with a score of {min_score:g} or more" if report.scored else ""
         print(
-            f"several people in {_names(report.several)}: the one with the largest box was taken, among "
-            f"those with a score of {min_score:g} or more; {listed}"
+            f"several people in {_names(report.several)}: the one with the largest box was taken{among}; "
+            f"{listed}"
         )
     if report.refused:
         print(f"{_count(report.refused, 'detection')} refused for a score below {min_score:g}")
@@ -75,8 +76,13 @@ def _print_people(report: "ConversionReport", min_score: float) -> None:
             f"warning: no score of {min_score:g} or more in {_names(report.below)}: the best was taken; "
             f"{listed}"
         )
+    path = shlex.quote(str(report.out / "no_detection.txt"))
+    if report.empty:
+        print(
+            f"warning: the map is empty although somebody was found in {_names(report.empty)}: no part of "
+            f"that person lies in the image, or a map without one was kept; listed in {path}"
+        )
     if report.no_detection:
-        path = shlex.quote(str(report.out / "no_detection.txt"))
         print(f"no detection in {_names(report.no_detection)}: all background, listed in {path}")
 
 

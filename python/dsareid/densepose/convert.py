@@ -1,7 +1,8 @@
 """Writing DensePose output as the IUV maps of a data set.
 
     DST/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order
-    DST/no_detection.txt        the images whose map is all background, as nobody was found in them
+    DST/no_detection.txt        the images whose map is all background: nobody was found in them, or nothing
+                                of whom was found lies in the image
     DST/no_map.txt              the images that have no map yet, of the folders of ROOT that have some
     DST/several_people.csv      the people of images in which several were found, or nobody of the least
                                 score: image, box (x0 y0 x1 y1 in the source's pixels), score, share of the
@@ -55,10 +56,12 @@ class ConversionReport:
     written: int = 0
     kept: int = 0  # maps that were there already
     differing: list[str] = field(default_factory=list)  # the kept map is not what this call would write
-    several: list[str] = field(default_factory=list)  # more than one person meets the image
+    several: list[str] = field(default_factory=list)  # more than one person meets the image; not those below
+    scored: bool = False  # the source has scores
     below: list[str] = field(default_factory=list)  # nobody has the least score: the best was taken
     refused: int = 0  # people who meet the image, not chosen for their score
-    no_detection: list[str] = field(default_factory=list)  # the map is all background
+    no_detection: list[str] = field(default_factory=list)  # the map is all background: nobody was found
+    empty: list[str] = field(default_factory=list)  # it is, although somebody was found
     outside: list[str] = field(default_factory=list)  # a box leaves what was seen by more than a pixel
     turned: list[str] = field(default_factory=list)  # upright by its EXIF data alone
     shared: list[str] = field(default_factory=list)  # another image, whose suffix alone differs, has this map
@@ -123,7 +126,9 @@ def convert(
     detections = read_source(source, images)
     tasks, report.not_found, report.by_last_part = find_tasks(source, detections, listed, out)
     report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
-    warn_of_scores(source, [person for task in tasks for person in task.people], min_score)
+    people = [person for task in tasks for person in task.people]
+    report.scored = any(person.score is not None for person in people)
+    warn_of_scores(source, people, min_score)
     check_sizes(source, [task.seen for task in tasks], rules.scale)
     for folder in {task.out.parent for task in tasks}:
         make_folder(folder)
@@ -175,12 +180,15 @@ def _note(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionRepo
     """Put what is to be said about an image into the report."""
     size = rules.size(task.seen)
     report.refused += choice.refused
+    # A map of the whole image says itself that nobody was found.
+    found = any(person.box is not None for person in task.people)
     for applies, names in (
-        (choice.several, report.several),
+        (choice.several and not choice.below, report.several),
         (choice.below, report.below),
         (task.seen.turned != 1, report.turned),
         (any(leaves(box, size) for box in task.seen.boxes), report.outside),
-        (not somebody, report.no_detection),
+        (not somebody and not found, report.no_detection),
+        (not somebody and found, report.empty),
     ):
         if applies:
             names.append(task.name)
@@ -214,7 +222,7 @@ def _nearest(count: int, seen: int) -> np.ndarray:
 
 def _write_lists(report: ConversionReport, choices: dict[str, Choice], listed: DataImages | None) -> None:
     """Write all; a data set may come in several sources, so what they said of other images stays."""
-    update_names(report.out / NO_DETECTION, report.no_detection, choices)
+    update_names(report.out / NO_DETECTION, report.no_detection + report.empty, choices)
     differing = set(report.differing)  # how their people were chosen is not known here
     new = {name: choice for name, choice in choices.items() if name not in differing}
     told = {name: choice for name, choice in new.items() if choice.several or choice.below}
