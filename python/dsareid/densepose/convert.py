@@ -26,6 +26,7 @@ from dsareid.densepose.lists import (
     NO_MAP,
     SEVERAL,
     SHEET,
+    check_lists,
     update_names,
     update_people,
     write_names,
@@ -132,6 +133,7 @@ def convert(
     check_sizes(source, [task.seen for task in tasks], rules.scale)
     for folder in {task.out.parent for task in tasks}:
         make_folder(folder)
+    check_lists(out)
     shown = []
     try:
         for task in tqdm(tasks, desc="IUV maps", unit="image", leave=False, disable=None):
@@ -157,7 +159,7 @@ def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: Conve
     if choice.chosen:
         _paste(iuv, choice.chosen.person, task, rules)
     if task.out.exists() and not rules.overwrite:
-        kept = read_iuv(task.out)
+        kept = _read_kept(task.out)
         if kept.shape != iuv.shape:
             found = f"{kept.shape[1]}x{kept.shape[0]}"
             raise DSAError(
@@ -174,6 +176,13 @@ def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: Conve
     found_people = bool(iuv[..., 0].any())
     _note(task, choice, rules, report, found_people)
     return found_people
+
+
+def _read_kept(path: Path) -> np.ndarray:
+    try:
+        return read_iuv(path)
+    except DSAError as error:
+        raise DSAError(f"{error}; `overwrite=True` writes it anew") from error
 
 
 def _note(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport, somebody: bool) -> None:

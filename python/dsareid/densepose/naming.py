@@ -150,7 +150,17 @@ def has_folders(file_name: str) -> bool:
 
 def share_a_map(one: str, other: str, root: Path) -> str:
     """The words about two images with one map."""
-    return f"{one} and {other} of {root} would share one map: rename one of the images"
+    return (
+        f"{one} and {other} of {root} would share one map{look_alike(one, other)}: rename one of the images"
+    )
+
+
+def look_alike(one: str, other: str) -> str:
+    """The words about two names that are printed alike; empty where they are not."""
+    one, other = os.path.splitext(one)[0], os.path.splitext(other)[0]
+    if one == other or nfc(one) != nfc(other):
+        return ""
+    return " (the names look alike, but differ in their Unicode form, NFC and NFD)"
 
 
 def existing(file_name: str) -> str | None:

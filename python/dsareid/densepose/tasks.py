@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from dsareid.data.images import image_header
-from dsareid.densepose.naming import DataImages, existing, has_folders, share_a_map
+from dsareid.densepose.naming import DataImages, existing, has_folders, look_alike, share_a_map
 from dsareid.densepose.seen_size import SeenImage
 from dsareid.densepose.sources import Detections, Person
 from dsareid.ground.errors import DSAError
@@ -76,7 +76,12 @@ def find_tasks(source: Path, detections: Sequence[Detections], listed: DataImage
         where = "exists" if listed is None else f"is an image below {listed.root}"
         hint = "; give `data=ROOT`, the folder of the images" if listed is None else ""
         example = f", as {missing[0]}" if missing else ""
-        raise DSAError(f"{source}: none of its {len(detections)} file names{example}, {where}{hint}")
+        names = f"none of its {len(detections):,} file names{example}, {where}"
+        if len(detections) == 1:
+            names = f"its only file name, {missing[0]}, " + (
+                "does not exist" if listed is None else f"is no image below {listed.root}"
+            )
+        raise DSAError(f"{source}: {names}{hint}")
     bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
     tasks = [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar]
     alone = [] if listed is None or with_folders else [x.name for x in named.values() if _has_folders(x)]
@@ -112,9 +117,12 @@ def _refuse_collision(
         raise DSAError(
             f"{source}: {share_a_map(one.name, other.name, listed.root)}, and its name in the source"
         )
+    if one.found.file_name == other.found.file_name:
+        raise DSAError(f"{source}: {one.found.file_name} is in it twice; leave one of the two out")
     hint = "; give `data=ROOT`, the folder of the images" if one.image != other.image else ""
     raise DSAError(
-        f"{source}: {one.found.file_name} and {other.found.file_name} would both be written as {path}{hint}"
+        f"{source}: {one.found.file_name} and {other.found.file_name} would both be written as {path}"
+        f"{look_alike(one.found.file_name, other.found.file_name)}{hint}"
     )
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from densepose_sources import HEIGHT, WIDTH, dump, person, write_images
 from PIL import Image
 
@@ -142,6 +143,27 @@ def test_one_image_under_two_names(mimic, tmp_path, root):
     source = dump(mimic, tmp_path / "dump.pkl", {"a.jpg": [], "query/a.jpg": []})
     with pytest.raises(DSAError, match="a.jpg and query/a.jpg would both be written as .*query/a.png"):
         convert(source, tmp_path / "iuv", root)
+
+
+def test_one_name_twice(mimic, tmp_path, root):
+    entries = [
+        {
+            "file_name": "a.jpg",
+            "scores": torch.zeros(0),
+            "pred_boxes_XYXY": torch.zeros(0, 4),
+            "pred_densepose": [],
+        }
+    ]
+    source = mimic.save(entries * 2, tmp_path / "dump.pkl")
+    with pytest.raises(DSAError, match="dump.pkl: a.jpg is in it twice"):
+        convert(source, tmp_path / "iuv", root)
+
+
+def test_the_only_name_is_not_there(mimic, tmp_path, root):
+    source = dump(mimic, tmp_path / "dump.pkl", {"z.jpg": []})
+    for data, words in ((root, "is no image below .*data"), (None, "does not exist; give `data=ROOT`")):
+        with pytest.raises(DSAError, match=f"dump.pkl: its only file name, z.jpg, {words}"):
+            convert(source, tmp_path / "iuv", data)
 
 
 def test_names_that_are_not_there(mimic, tmp_path, root):
@@ -333,7 +355,9 @@ def test_other_failures(mimic, tmp_path, root):
     (tmp_path / "kept/query").mkdir(parents=True)
     (tmp_path / "kept/query/b.png").write_text("half a map")
     other = dump(mimic, tmp_path / "dump.pkl", {"query/b.jpg": []})
-    with pytest.raises(DSAError, match="b.png: not readable as an IUV map"):
+    with pytest.raises(
+        DSAError, match="b.png: not readable as an IUV map.*; `overwrite=True` writes it anew"
+    ):
         convert(other, tmp_path / "kept", root)
 
 

@@ -50,7 +50,10 @@ def test_both_forms_in_one_folder(mimic, tmp_path):
     root = write_images(tmp_path / "data", *FORMS)
     os.rename(root / FORMS[1], root / FORMS[0].replace("josé", "jose\u0301"))
     source = source_of(mimic, tmp_path / "dump.pkl", "josé.jpg")
-    with pytest.raises(DSAError, match="would share one map: rename one of the images"):
+    with pytest.raises(
+        DSAError,
+        match=r"one map \(the names look alike, but differ in their Unicode form, NFC and NFD\): rename",
+    ):
         convert(source, tmp_path / "iuv", root)
 
 
@@ -196,3 +199,11 @@ def test_many_people_with_files_of_the_same_names(tmp_path):
         assert images.common_parts(f"/x/{name}") == 2 and images.find(f"/x/{name}", root) == name
         assert images.sharing(name) == []
     assert time.perf_counter() - begin < 20  # 1 s; by comparing each with each it was minutes
+
+
+def test_names_of_a_source_that_look_alike(mimic, tmp_path, root):
+    names = [unicodedata.normalize(form, "query/\xe9.jpg") for form in ("NFC", "NFD")]
+    write_images(root, names[0])
+    source = dump(mimic, tmp_path / "dump.pkl", dict.fromkeys(names, []))
+    with pytest.raises(DSAError, match=r"would both be written as .* \(the names look alike, but differ"):
+        convert(source, tmp_path / "iuv", root)

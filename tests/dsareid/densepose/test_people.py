@@ -213,3 +213,4 @@ def test_a_table_of_something_else_is_not_overwritten(three, tmp_path, root, tex
     with pytest.raises(DSAError, match="cannot read .*several_people.csv"):
         convert(three, tmp_path / "iuv", root)
     assert path.read_bytes() == text.encode("latin-1")
+    assert [x.name for x in (tmp_path / "iuv").rglob("*.*")] == [path.name]  # before the work
