@@ -45,8 +45,9 @@ def command(
         min_score: The least score, 0 to 1, of the person that is used. Where nobody in an image has it, the
             one with the best score is used. People of a SRC without scores have it.
         scale: The size of the images that DensePose was run on: 0.5 if it was half of yours, 128x256 if all
-            had this width and height, 1 if it was the same. Maps get the size of your images. Without it
-            the size must be the same, and a SRC whose boxes or maps do not look like it is refused.
+            had this width and height. Maps get the size of your images. A SRC whose boxes or maps do not
+            look like it is refused; without --scale the size must be the same, and --scale 1 takes boxes as
+            they are.
         overwrite: Write maps again that are there already.
     """
     from dsareid.densepose import convert

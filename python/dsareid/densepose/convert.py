@@ -43,7 +43,7 @@ from dsareid.densepose.seen_size import (
     parse_scale,
     wrong_map_size,
 )
-from dsareid.densepose.sources import Person, read_source
+from dsareid.densepose.sources import Detections, Person, read_source
 from dsareid.densepose.tasks import ImageTask, find_tasks
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import make_folder
@@ -115,7 +115,7 @@ def convert(
     Raises:
         DSAError: a source that is not as it must be, no image found or one that fits two file names or is
             fit by two, an image that cannot be read, a map of another size, boxes of images of another
-            size, a folder that is not writable.
+            size, a folder that is not writable, or in which maps would be taken for images of ROOT.
     """
     source, out = Path(source), Path(out)
     check_min_score(min_score)
@@ -124,13 +124,7 @@ def convert(
     if listed is not None:
         check_place(listed.root, out)
     report, choices = ConversionReport(out), {}
-    detections = read_source(source, images)
-    tasks, report.not_found, report.by_last_part = find_tasks(source, detections, listed, out)
-    report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
-    people = [person for task in tasks for person in task.people]
-    report.scored = any(person.score is not None for person in people)
-    warn_of_scores(source, people, min_score)
-    check_sizes(source, [task.seen for task in tasks], rules.scale)
+    tasks = _plan(source, read_source(source, images), listed, rules, report)
     for folder in {task.out.parent for task in tasks}:
         make_folder(folder)
     check_lists(out)
@@ -150,6 +144,23 @@ def convert(
         report.sheet = out / SHEET
         write_contact_sheet(report.sheet, [(task.name, task.image, task.out) for task in shown])
     return report
+
+
+def _plan(
+    source: Path,
+    detections: list[Detections],
+    listed: DataImages | None,
+    rules: _Rules,
+    report: ConversionReport,
+) -> list[ImageTask]:
+    """What is to be done, checked as a whole before anything is written."""
+    tasks, report.not_found, report.by_last_part = find_tasks(source, detections, listed, report.out)
+    report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
+    people = [person for task in tasks for person in task.people]
+    report.scored = any(person.score is not None for person in people)
+    warn_of_scores(source, people, rules.min_score)
+    check_sizes(source, [task.seen for task in tasks], rules.scale)
+    return tasks
 
 
 def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport) -> bool:

@@ -151,7 +151,7 @@ def _check_reach(source: Path, people: Sequence[SeenImage], scale: Scale) -> Non
     many = len(people) >= DOUBTED_IMAGES
     if many:  # of fewer, boxes may end early along one side by chance
         places += [
-            (side, reach, "on images of another shape")
+            (side, reach, "on images of another size")
             for side, reach in (("width", across), ("height", down))
         ]
     short = [place for place in places if place[1] <= SHORT_REACH]

@@ -28,7 +28,7 @@ class ImageTask(NamedTuple):
         return self.seen.name
 
 
-class Found(NamedTuple):
+class FoundTasks(NamedTuple):
     """What the file names of a source led to."""
 
     tasks: list[ImageTask]
@@ -44,7 +44,9 @@ class _Named(NamedTuple):
     found: Detections
 
 
-def find_tasks(source: Path, detections: Sequence[Detections], listed: DataImages | None, out: Path) -> Found:
+def find_tasks(
+    source: Path, detections: Sequence[Detections], listed: DataImages | None, out: Path
+) -> FoundTasks:
     """A task for each image that the source names, and the file names that have no image.
 
     Where folders of some file names are those of images, a name whose folders are not has no image: one of
@@ -85,7 +87,7 @@ def find_tasks(source: Path, detections: Sequence[Detections], listed: DataImage
     bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
     tasks = [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar]
     alone = [] if listed is None or with_folders else [x.name for x in named.values() if _has_folders(x)]
-    return Found(tasks, missing, alone)
+    return FoundTasks(tasks, missing, alone)
 
 
 def _has_folders(of: _Named) -> bool:

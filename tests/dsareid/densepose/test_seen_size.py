@@ -155,7 +155,7 @@ def test_an_uncommon_scale_is_not_taken_for_a_common_one(mimic, tmp_path, run, f
 @pytest.mark.parametrize(
     "size, seen, refused, words",
     [
-        ((20, 40), (20, 20), True, "beyond 50% of the height of its image.*images of another shape"),
+        ((20, 40), (20, 20), True, "beyond 50% of the height of its image.*images of another size"),
         ((140, 500), (128, 256), True, "beyond 51% of the height"),
         ((20, 40), (20, 30), False, "beyond 75% of the height"),
     ],
