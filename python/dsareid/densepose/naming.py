@@ -65,7 +65,7 @@ class DataImages:
         """
         parts = _parts(file_name)
         length, found = self._longest(parts)
-        if with_folder and length == 1 and has_folders(file_name):
+        if with_folder and length == 1 and names_folders(file_name):
             return None
         likeness = {name: _same_suffix(file_name, name) for name in found}
         most = max(likeness.values(), default=None)
@@ -143,7 +143,7 @@ def _maps_of(folder: Path) -> set[str]:
     return {SHEET, *(f"{stem}{end}.png" for stem in stems for end in ("", "_IUV"))}
 
 
-def has_folders(file_name: str) -> bool:
+def names_folders(file_name: str) -> bool:
     """Whether a file name comes with a folder."""
     return any(part not in ("/", ".") for part in _parts(file_name)[:-1])
 
@@ -151,11 +151,11 @@ def has_folders(file_name: str) -> bool:
 def share_a_map(one: str, other: str, root: Path) -> str:
     """The words about two images with one map."""
     return (
-        f"{one} and {other} of {root} would share one map{look_alike(one, other)}: rename one of the images"
+        f"{one} and {other} of {root} would share one map{unicode_note(one, other)}: rename one of the images"
     )
 
 
-def look_alike(one: str, other: str) -> str:
+def unicode_note(one: str, other: str) -> str:
     """The words about two names that are printed alike; empty where they are not."""
     one, other = os.path.splitext(one)[0], os.path.splitext(other)[0]
     if one == other or nfc(one) != nfc(other):

@@ -175,8 +175,8 @@ def _dump_entry(path: Path, entry: dict, file_size: int) -> Detections:
     if not isinstance(charts, list) or not len(charts) == len(boxes) == len(scores):
         count = len(charts) if isinstance(charts, list) else type(charts).__name__
         raise DSAError(
-            f"{where}: expected a score and a chart for each of {len(boxes)} boxes, not {len(scores)} scores "
-            f"and for pred_densepose {count}; a dump of a DensePose model has them"
+            f"{where}: expected a score and a chart for each box, but there are: boxes {len(boxes)}, scores "
+            f"{len(scores)}, pred_densepose {count}; a dump of a DensePose model has them"
         )
     people = []
     for number, (chart, box, score) in enumerate(zip(charts, boxes, scores), start=1):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from dsareid.data.images import image_header
-from dsareid.densepose.naming import DataImages, existing, has_folders, look_alike, share_a_map
+from dsareid.densepose.naming import DataImages, existing, names_folders, share_a_map, unicode_note
 from dsareid.densepose.seen_size import SeenImage
 from dsareid.densepose.sources import Detections, Person
 from dsareid.ground.errors import DSAError
@@ -86,13 +86,13 @@ def find_tasks(
         raise DSAError(f"{source}: {names}{hint}")
     bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
     tasks = [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar]
-    alone = [] if listed is None or with_folders else [x.name for x in named.values() if _has_folders(x)]
+    alone = [] if listed is None or with_folders else [x.name for x in named.values() if _names_folders(x)]
     return FoundTasks(tasks, missing, alone)
 
 
-def _has_folders(of: _Named) -> bool:
+def _names_folders(of: _Named) -> bool:
     """Whether an image or its name in the source has a folder that the other has not."""
-    return has_folders(of.name) or has_folders(of.found.file_name)
+    return names_folders(of.name) or names_folders(of.found.file_name)
 
 
 def _find_image(
@@ -124,7 +124,7 @@ def _refuse_collision(
     hint = "; give `data=ROOT`, the folder of the images" if one.image != other.image else ""
     raise DSAError(
         f"{source}: {one.found.file_name} and {other.found.file_name} would both be written as {path}"
-        f"{look_alike(one.found.file_name, other.found.file_name)}{hint}"
+        f"{unicode_note(one.found.file_name, other.found.file_name)}{hint}"
     )
 
 

@@ -419,10 +419,10 @@ def test_entries_that_are_wrong(mimic, detection, tmp_path):
     form = mimic.DensePoseChartResult(*detection[:2])
     two = torch.tensor([BOX, BOX])
     for value, words in (
-        ([entry([form], boxes=two)], "each of 2 boxes, not 1 scores and for pred_densepose 1"),
-        ([entry([form], scores=torch.rand(2))], "each of 1 boxes, not 2 scores"),
-        ([entry([], boxes=two, scores=torch.rand(2))], "each of 2 boxes.*pred_densepose 0"),
-        ([entry([form]) | {"pred_densepose": form}], "for pred_densepose ChartResult"),
+        ([entry([form], boxes=two)], "boxes 2, scores 1, pred_densepose 1"),
+        ([entry([form], scores=torch.rand(2))], "boxes 1, scores 2"),
+        ([entry([], boxes=two, scores=torch.rand(2))], "boxes 2.*pred_densepose 0"),
+        ([entry([form]) | {"pred_densepose": form}], "pred_densepose ChartResult"),
         ([entry([form], boxes=torch.rand(1, 5))], r"pred_boxes_XYXY must be \['N', 4\], not \[1, 5\]"),
         ([entry([form], scores=torch.tensor(0.5))], r"scores must be \['N'\], not \[\]"),
         ([entry([form], boxes=[BOX])], "pred_boxes_XYXY must be a tensor"),
