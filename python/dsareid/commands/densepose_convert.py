@@ -38,14 +38,16 @@ def command(
     Args:
         source: DensePose output.
         out: The folder to write to, normally ROOT/iuv; it is created.
-        data: The images' folder. Each file name of SRC is looked for in it by the end of its path.
-            Without ROOT file names must exist as SRC has them.
+        data: The images' folder. Each file name of SRC is looked for in it by the end of its path, with a
+            folder where other names of SRC are found with one. Without ROOT file names must exist as SRC
+            has them.
         images: COCO annotations (.json) whose list `images` names the image_id of COCO results.
         min_score: The least score, 0 to 1, of the person that is used. Where nobody in an image has it, the
             one with the best score is used. People of a SRC without scores have it.
         scale: The size of the images that DensePose was run on: 0.5 if it was half of yours, 128x256 if all
-            had this width and height, 1 if it was the same. Maps get the size of your images. Without it
-            the size must be the same, and a SRC whose boxes or maps do not look like it is refused.
+            had this width and height. Maps get the size of your images. A SRC whose boxes or maps do not
+            look like it is refused; without --scale the size must be the same, and --scale 1 takes boxes as
+            they are.
         overwrite: Write maps again that are there already.
     """
     from dsareid.densepose import convert
@@ -63,9 +65,10 @@ def command(
 def _print_people(report: "ConversionReport", min_score: float) -> None:
     listed = f"listed in {shlex.quote(str(report.out / 'several_people.csv'))}"
     if report.several:
+        among = f", among those with a score of {min_score:g} or more" if report.scored else ""
         print(
-            f"several people in {_names(report.several)}: the one with the largest box was taken, among "
-            f"those with a score of {min_score:g} or more; {listed}"
+            f"several people in {_names(report.several)}: the one with the largest box was taken{among}; "
+            f"{listed}"
         )
     if report.refused:
         print(f"{_count(report.refused, 'detection')} refused for a score below {min_score:g}")
@@ -74,8 +77,13 @@ def _print_people(report: "ConversionReport", min_score: float) -> None:
             f"warning: no score of {min_score:g} or more in {_names(report.below)}: the best was taken; "
             f"{listed}"
         )
+    path = shlex.quote(str(report.out / "no_detection.txt"))
+    if report.empty:
+        print(
+            f"warning: the map is empty although somebody was found in {_names(report.empty)}: no part of "
+            f"that person lies in the image, or a map without one was kept; listed in {path}"
+        )
     if report.no_detection:
-        path = shlex.quote(str(report.out / "no_detection.txt"))
         print(f"no detection in {_names(report.no_detection)}: all background, listed in {path}")
 
 
@@ -99,6 +107,11 @@ def _print_warnings(report: "ConversionReport", source: Path, data: Path | None)
         )
     if report.not_found:
         print(f"warning: no image found for {_names(report.not_found, 'file name')} of {source}")
+    if report.by_last_part:
+        print(
+            f"by the last part of their names alone were found {_names(report.by_last_part)}: no folder in "
+            f"{source} is one of theirs"
+        )
     if report.no_map:
         path = shlex.quote(str(report.out / "no_map.txt"))
         print(f"warning: no map yet for {_names(report.no_map)} of {data}, listed in {path}")

@@ -1,7 +1,8 @@
 """Writing DensePose output as the IUV maps of a data set.
 
     DST/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order
-    DST/no_detection.txt        the images whose map is all background, as nobody was found in them
+    DST/no_detection.txt        the images whose map is all background: nobody was found in them, or nothing
+                                of whom was found lies in the image
     DST/no_map.txt              the images that have no map yet, of the folders of ROOT that have some
     DST/several_people.csv      the people of images in which several were found, or nobody of the least
                                 score: image, box (x0 y0 x1 y1 in the source's pixels), score, share of the
@@ -24,11 +25,13 @@ from dsareid.densepose.lists import (
     NO_DETECTION,
     NO_MAP,
     SEVERAL,
+    SHEET,
+    check_lists,
     update_names,
     update_people,
     write_names,
 )
-from dsareid.densepose.naming import DataImages, without_maps
+from dsareid.densepose.naming import DataImages, check_place, without_maps
 from dsareid.densepose.people import MIN_SCORE, Choice, check_min_score, choose_person, warn_of_scores
 from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.densepose.seen_size import (
@@ -38,15 +41,12 @@ from dsareid.densepose.seen_size import (
     check_sizes,
     leaves,
     parse_scale,
-    warn_of_told_sizes,
     wrong_map_size,
 )
-from dsareid.densepose.sources import Person, read_source
+from dsareid.densepose.sources import Detections, Person, read_source
 from dsareid.densepose.tasks import ImageTask, find_tasks
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import make_folder
-
-SHEET = "contact_sheet.png"
 
 
 @dataclass
@@ -57,14 +57,17 @@ class ConversionReport:
     written: int = 0
     kept: int = 0  # maps that were there already
     differing: list[str] = field(default_factory=list)  # the kept map is not what this call would write
-    several: list[str] = field(default_factory=list)  # more than one person meets the image
+    several: list[str] = field(default_factory=list)  # more than one person meets the image; not those below
+    scored: bool = False  # the source has scores
     below: list[str] = field(default_factory=list)  # nobody has the least score: the best was taken
     refused: int = 0  # people who meet the image, not chosen for their score
-    no_detection: list[str] = field(default_factory=list)  # the map is all background
+    no_detection: list[str] = field(default_factory=list)  # the map is all background: nobody was found
+    empty: list[str] = field(default_factory=list)  # it is, although somebody was found
     outside: list[str] = field(default_factory=list)  # a box leaves what was seen by more than a pixel
     turned: list[str] = field(default_factory=list)  # upright by its EXIF data alone
     shared: list[str] = field(default_factory=list)  # another image, whose suffix alone differs, has this map
     not_found: list[str] = field(default_factory=list)  # file names of the source without an image
+    by_last_part: list[str] = field(default_factory=list)  # found by their names, not by their folders
     no_map: list[str] = field(default_factory=list)
     sheet: Path | None = None  # None: nobody was found in any image
 
@@ -105,27 +108,26 @@ def convert(
         images: COCO annotations that name the images of COCO results.
         min_score: the least score, 0..1. People of a source without scores have it.
         scale: what DensePose saw was this many times our images, 1/64..64, or all of them at one size, as
-            "128x256". Maps are made of our images' size, by nearest neighbour. None: 1, and a source whose
-            boxes do not fit the images is refused.
+            "128x256". Maps are made of our images' size, by nearest neighbour. A source whose boxes do not
+            fit is refused; None is 1, and 1 that is given takes the boxes as they are.
         overwrite: write maps again that are there already.
 
     Raises:
         DSAError: a source that is not as it must be, no image found or one that fits two file names or is
             fit by two, an image that cannot be read, a map of another size, boxes of images of another
-            size, a folder that is not writable.
+            size, a folder that is not writable, or in which maps would be taken for images of ROOT.
     """
     source, out = Path(source), Path(out)
     check_min_score(min_score)
     rules = _Rules(min_score, None if scale is None else parse_scale(scale), overwrite)
     listed = None if data is None else DataImages(Path(data), out)
+    if listed is not None:
+        check_place(listed.root, out)
     report, choices = ConversionReport(out), {}
-    detections = read_source(source, images)
-    tasks, report.not_found = find_tasks(source, detections, listed, out)
-    report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
-    warn_of_scores(source, [person for task in tasks for person in task.people], min_score)
-    _check_sizes(source, tasks, rules)
+    tasks = _plan(source, read_source(source, images), listed, rules, report)
     for folder in {task.out.parent for task in tasks}:
         make_folder(folder)
+    check_lists(out)
     shown = []
     try:
         for task in tqdm(tasks, desc="IUV maps", unit="image", leave=False, disable=None):
@@ -144,6 +146,23 @@ def convert(
     return report
 
 
+def _plan(
+    source: Path,
+    detections: list[Detections],
+    listed: DataImages | None,
+    rules: _Rules,
+    report: ConversionReport,
+) -> list[ImageTask]:
+    """What is to be done, checked as a whole before anything is written."""
+    tasks, report.not_found, report.by_last_part = find_tasks(source, detections, listed, report.out)
+    report.shared = [] if listed is None else sorted(x for task in tasks for x in listed.sharing(task.name))
+    people = [person for task in tasks for person in task.people]
+    report.scored = any(person.score is not None for person in people)
+    warn_of_scores(source, people, rules.min_score)
+    check_sizes(source, [task.seen for task in tasks], rules.scale)
+    return tasks
+
+
 def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport) -> bool:
     """Write the map of an image; returns whether there is somebody in it."""
     width, height = task.seen.size
@@ -151,7 +170,7 @@ def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: Conve
     if choice.chosen:
         _paste(iuv, choice.chosen.person, task, rules)
     if task.out.exists() and not rules.overwrite:
-        kept = read_iuv(task.out)
+        kept = _read_kept(task.out)
         if kept.shape != iuv.shape:
             found = f"{kept.shape[1]}x{kept.shape[0]}"
             raise DSAError(
@@ -170,16 +189,26 @@ def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: Conve
     return found_people
 
 
+def _read_kept(path: Path) -> np.ndarray:
+    try:
+        return read_iuv(path)
+    except DSAError as error:
+        raise DSAError(f"{error}; `overwrite=True` writes it anew") from error
+
+
 def _note(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport, somebody: bool) -> None:
     """Put what is to be said about an image into the report."""
     size = rules.size(task.seen)
     report.refused += choice.refused
+    # A map of the whole image says itself that nobody was found.
+    found = any(person.box is not None for person in task.people)
     for applies, names in (
-        (choice.several, report.several),
+        (choice.several and not choice.below, report.several),
         (choice.below, report.below),
         (task.seen.turned != 1, report.turned),
         (any(leaves(box, size) for box in task.seen.boxes), report.outside),
-        (not somebody, report.no_detection),
+        (not somebody and not found, report.no_detection),
+        (not somebody and found, report.empty),
     ):
         if applies:
             names.append(task.name)
@@ -211,19 +240,9 @@ def _nearest(count: int, seen: int) -> np.ndarray:
     return (2 * np.arange(count) + 1) * seen // (2 * count)
 
 
-def _check_sizes(source: Path, tasks: list[ImageTask], rules: _Rules) -> None:
-    images = [task.seen for task in tasks]
-    if rules.scale is None:
-        check_sizes(source, images)
-    else:
-        warn_of_told_sizes(source, images, rules.scale)
-        for image in images:
-            rules.size(image)  # none is too large
-
-
 def _write_lists(report: ConversionReport, choices: dict[str, Choice], listed: DataImages | None) -> None:
     """Write all; a data set may come in several sources, so what they said of other images stays."""
-    update_names(report.out / NO_DETECTION, report.no_detection, choices)
+    update_names(report.out / NO_DETECTION, report.no_detection + report.empty, choices)
     differing = set(report.differing)  # how their people were chosen is not known here
     new = {name: choice for name, choice in choices.items() if name not in differing}
     told = {name: choice for name, choice in new.items() if choice.several or choice.below}

@@ -26,6 +26,10 @@ CLASSES = {
 _OTHERS = re.compile(r"collections\.OrderedDict|torch\._utils\._rebuild_tensor_v2|torch\.\w+Storage")
 
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how torch.save began before 1.6
+# How zipfile, pickletools and torch say that a file ends too early.
+_CUT = re.compile(
+    "File is not a zip file|unexpected EOF|only \\d+ remain|exhausted before|truncated|not enough data"
+)
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
 
 
@@ -112,4 +116,6 @@ def _short(error: Exception) -> str:
     """What is wrong, in a line. Torch's words about a pickle advise to load it without its restrictions."""
     if isinstance(error, pickle.UnpicklingError):
         return "its pickle is damaged, or holds what a dump does not"
+    if _CUT.search(str(error)) or isinstance(error, EOFError):
+        return "its end is missing; was it written and copied to the end?"
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -13,6 +13,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
 NO_DETECTION, NO_MAP, SEVERAL = "no_detection.txt", "no_map.txt", "several_people.csv"
+SHEET = "contact_sheet.png"  # which is beside them
 PEOPLE_COLUMNS = ["image", "box", "score", "share", "chosen"]
 
 
@@ -27,21 +28,31 @@ def write_names(path: Path, names: Iterable[str]) -> None:
     _write(path, "".join(f"{name}\n" for name in sorted(names)))
 
 
+def check_lists(out: Path) -> None:
+    """Raise DSAError where a list of a call before cannot be read, so that it is said before the work."""
+    _read(out / NO_DETECTION)
+    _read_people(out / SEVERAL)
+
+
 def update_people(path: Path, choices: dict[str, Choice], converted: Container[str]) -> None:
     """Put the people of images into a table; what it says of images that were not converted stays."""
-    text = _read(path)
-    try:
-        header, *before = list(csv.reader(io.StringIO(text), strict=True)) or [PEOPLE_COLUMNS]
-    except csv.Error as error:
-        raise DSAError(f"cannot read {path}: {error}; move it away") from error
-    if header != PEOPLE_COLUMNS or any(len(row) != len(PEOPLE_COLUMNS) for row in before):
-        raise DSAError(f"cannot read {path}: its columns must be {', '.join(PEOPLE_COLUMNS)}; move it away")
-    rows = [row for row in before if row[0] not in converted]
+    rows = [row for row in _read_people(path) if row[0] not in converted]
     rows += [row for name, choice in choices.items() for row in _rows(name, choice)]
     rows.sort(key=lambda row: row[0])  # people of an image stay in their order
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([PEOPLE_COLUMNS, *rows])
     _write(path, table.getvalue() if rows else "")
+
+
+def _read_people(path: Path) -> list[list[str]]:
+    """The rows of the table below its header; none where there is no table."""
+    try:
+        header, *rows = list(csv.reader(io.StringIO(_read(path)), strict=True)) or [PEOPLE_COLUMNS]
+    except csv.Error as error:
+        raise DSAError(f"cannot read {path}: {error}; move it away") from error
+    if header != PEOPLE_COLUMNS or any(len(row) != len(PEOPLE_COLUMNS) for row in rows):
+        raise DSAError(f"cannot read {path}: its columns must be {', '.join(PEOPLE_COLUMNS)}; move it away")
+    return rows
 
 
 def _rows(name: str, choice: Choice) -> list[list[str]]:

@@ -10,8 +10,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from dsareid.data.folders import nfc, walk
+from dsareid.data.folders import image_names, nfc, walk
 from dsareid.data.images import SUFFIXES
+from dsareid.densepose.lists import SHEET
 from dsareid.ground.errors import DSAError, logger
 
 
@@ -28,6 +29,7 @@ class DataImages:
         if not root.is_dir():
             raise DSAError(f"`data={root}`: {'not a folder' if root.exists() else 'no such folder'}")
         self.root, self.out = root, out
+        self._base = PurePosixPath(nfc(root.absolute().as_posix())).parts
         self.names: list[str] = []
         self.unprintable: list[str] = []  # control characters, or not UTF-8
         for files in walk(root, without=(out, root / "iuv")):
@@ -42,29 +44,58 @@ class DataImages:
                 f"{root}: images whose names no source can hold (not UTF-8, or not printable), "
                 f"{len(self.unprintable):,} in all, as {printable(self.unprintable[0])}: rename them"
             )
-        self._by_stem: dict[str, list[str]] = {}
+        self._by_path: dict[tuple[str, ...], list[str]] = {}  # by all parts
+        self._by_end: dict[tuple[str, ...], list[str]] = {}  # by each of the ends of their paths
         for name in self.names:
-            self._by_stem.setdefault(_parts(name)[-1], []).append(name)
+            parts = _parts(name)
+            self._by_path.setdefault(parts, []).append(name)
+            for start in range(len(parts)):
+                self._by_end.setdefault(parts[start:], []).append(name)
 
-    def find(self, file_name: str, source: Path) -> str | None:
+    def find(self, file_name: str, source: Path, with_folder: bool = False) -> str | None:
         """The image that a file name means; None where there is none.
+
+        Args:
+            file_name: of a source.
+            source: where it is from.
+            with_folder: whether a file name that has folders must have one in common with the image.
 
         Raises:
             DSAError: it may be one of several.
         """
-        parts, base = _parts(file_name), self.root.absolute()
-        likeness = {
-            name: (_common_end(parts, _parts((base / name).as_posix())), *_same_suffix(file_name, name))
-            for name in self._by_stem.get(parts[-1], ())
-        }
-        best = [name for name, found in likeness.items() if found == max(likeness.values())]
+        parts = _parts(file_name)
+        length, found = self._longest(parts)
+        if with_folder and length == 1 and names_folders(file_name):
+            return None
+        likeness = {name: _same_suffix(file_name, name) for name in found}
+        most = max(likeness.values(), default=None)
+        best = sorted(name for name, like in likeness.items() if like == most)
         if len(best) > 1:
             raise self._ambiguous(file_name, best, source)
         return best[0] if best else None
 
+    def common_parts(self, file_name: str) -> int:
+        """How long the end of a file name's path is that an image has too, the name counted as one."""
+        return self._longest(_parts(file_name))[0]
+
+    def _longest(self, parts: tuple[str, ...]) -> tuple[int, list[str]]:
+        """The length of the longest common end of these and images' paths, and the images that have it."""
+        ends = [parts[start:] for start in range(len(parts))]  # the longest first
+        longest = next((end for end in ends if end in self._by_end), ())
+        length, found = len(longest), self._by_end.get(longest, [])
+        for end in ends:
+            if end in self._by_path:  # an image as a whole, so that ROOT's own folders are compared too
+                above = parts[: len(parts) - len(end)]
+                further = len(end) + _common_end(above, self._base)
+                if further > length:
+                    length, found = further, self._by_path[end]
+                elif further == length and further > len(end):
+                    found = found + self._by_path[end]
+        return length, found
+
     def sharing(self, name: str) -> list[str]:
         """The other images that would have the same map: those that differ in the suffix alone."""
-        return [x for x in self._by_stem[_parts(name)[-1]] if x != name and _parts(x) == _parts(name)]
+        return [other for other in self._by_path[_parts(name)] if other != name]
 
     def _ambiguous(self, file_name: str, best: list[str], source: Path) -> DSAError:
         one, other = best[:2]
@@ -78,9 +109,58 @@ class DataImages:
         )
 
 
+def check_place(root: Path, out: Path) -> None:
+    """Raise DSAError where maps in DST would be taken for images of ROOT; in ROOT/iuv they are not.
+
+    A folder below ROOT that is for maps alone is allowed.
+    """
+    base, place = Path(os.path.realpath(root)), Path(os.path.realpath(out))
+    if place == base:
+        raise DSAError(f"{out}: {_among_images(root)}")
+    if not place.is_relative_to(base) or place.is_relative_to(base / "iuv"):
+        return
+    folder = place
+    while folder != base:
+        if _images_in(folder) - (_maps_of(base) if folder == place else {SHEET}):
+            raise DSAError(f"{out}: {folder} holds images, and {_among_images(root)}")
+        folder = folder.parent
+
+
+def _among_images(root: Path) -> str:
+    return (
+        f"the maps would be taken for images of `data={root}`; write to "
+        f"{shlex.quote(str(root / 'iuv'))} or to a folder outside"
+    )
+
+
+def _images_in(folder: Path) -> set[str]:
+    return set(image_names(os.listdir(folder))) if folder.is_dir() else set()
+
+
+def _maps_of(folder: Path) -> set[str]:
+    """What a call before may have left beside each other: the maps of a folder's images, and their sheet."""
+    stems = {os.path.splitext(name)[0] for name in _images_in(folder)}
+    return {SHEET, *(f"{stem}{end}.png" for stem in stems for end in ("", "_IUV"))}
+
+
+def names_folders(file_name: str) -> bool:
+    """Whether a file name comes with a folder."""
+    return any(part not in ("/", ".") for part in _parts(file_name)[:-1])
+
+
 def share_a_map(one: str, other: str, root: Path) -> str:
     """The words about two images with one map."""
-    return f"{one} and {other} of {root} would share one map: rename one of the images"
+    return (
+        f"{one} and {other} of {root} would share one map{unicode_note(one, other)}: rename one of the images"
+    )
+
+
+def unicode_note(one: str, other: str) -> str:
+    """The words about two names that are printed alike; empty where they are not."""
+    one, other = os.path.splitext(one)[0], os.path.splitext(other)[0]
+    if one == other or nfc(one) != nfc(other):
+        return ""
+    return " (the names look alike, but differ in their Unicode form, NFC and NFD)"
 
 
 def existing(file_name: str) -> str | None:

@@ -22,9 +22,10 @@ MOST_SCALE = 64.0  # and its inverse is the least
 FEWEST_IMAGES = 3  # with people, before their boxes say something of the scale
 SHORT_REACH = 0.6  # of width and height: where no box of a source reaches further, the scale is another
 DOUBTED_REACH, DOUBTED_IMAGES = 0.9, 20  # further than that some box should reach in so many images
+AT_EDGE = 0.2  # of the images with people: where so many boxes end as far as any, they were clipped there
 MOST_LEAVING = 0.1  # of the images with people: detectron2 clips its boxes to what it saw
 
-_COMMON = (0.125, 0.2, 0.25, 0.4, 0.5, 0.6, 0.75, 0.8, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 16)
+_COMMON = (0.125, 0.2, 0.25, 0.4, 0.5, 0.6, 0.75, 0.8, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 16)
 
 
 class Scale(NamedTuple):
@@ -106,53 +107,80 @@ def leaves(box: Box, size: Size) -> bool:
     return min(box[:2]) < -1 or box[2] > size[0] + 1 or box[3] > size[1] + 1
 
 
-def check_sizes(source: Path, images: Sequence[SeenImage]) -> None:
-    """Refuse a source whose boxes were made on images of another size; log where that may be.
+def check_sizes(source: Path, images: Sequence[SeenImage], scale: Scale | None) -> None:
+    """Refuse a source made on images of another size than `scale` says, by its boxes; log where that may be.
+
+    A scale of 1 that was given is believed; None is 1, and is checked as any other.
 
     Raises:
-        DSAError: as said, with the scale that may fit.
+        DSAError: as said, with the scale that may fit; one that makes an image too large.
     """
-    _check_told(source, images)
+    if scale == Scale():
+        _note_told(source, images, scale)
+        return
+    scale = scale or Scale()
+    for image in images:
+        scale.seen(image.size)  # none is too large
+    _check_told(source, images, scale)
     people = [image for image in images if image.boxes]
-    _check_leaving(source, people)
-    _check_reach(source, [image for image in people if image.told is None])
+    _check_leaving(source, people, scale)
+    _check_reach(source, [image for image in people if image.told is None], scale)
 
 
-def _check_leaving(source: Path, people: Sequence[SeenImage]) -> None:
+def _check_leaving(source: Path, people: Sequence[SeenImage], scale: Scale) -> None:
     """Raise DSAError where boxes are outside of their images."""
-    leaving = [image for image in people if any(leaves(box, image.size) for box in image.boxes)]
+    leaving = _leaving(people, scale)
     for image in leaving:
-        if not any(leaves(box, image.stored) for box in image.boxes):
+        if not any(leaves(box, scale.seen(image.stored)) for box in image.boxes):
             raise DSAError(f"{source}: the boxes of {image.name} fit {_unturned(image)}")
     if len(leaving) > MOST_LEAVING * len(people):
-        hint = _hint(people) if max(max(_reach(image)) for image in people) > 1.05 else ""
+        first = leaving[0]
         raise DSAError(
-            f"{source}: boxes leave {len(leaving):,} of {len(people):,} images with people, as that of "
-            f"{leaving[0].name}, {_text(leaving[0].size)}: was DensePose run on images of another size? "
-            f"{hint}`scale=1` takes the boxes as they are and cuts them off"
+            f"{source}: boxes leave {len(leaving):,} of {_count(people)} with people, as that of "
+            f"{first.name}, {_text(scale.seen(first.size))}{_by(scale)}: was DensePose run on images of "
+            f"another size? {_hint(people, scale)}`scale=1` takes the boxes as they are and cuts them off"
         )
 
 
-def _check_reach(source: Path, people: Sequence[SeenImage]) -> None:
-    """Raise DSAError, or log, where no box reaches far into its image."""
-    reach = max((max(_reach(image)) for image in people), default=1.0)
-    said = (
-        f"{source}: no box reaches beyond {reach:.0%} of the width or height of its image, in "
-        f"{len(people):,} images with people: was DensePose run on smaller images? {_hint(people)}"
-    )
-    if reach <= SHORT_REACH and len(people) >= FEWEST_IMAGES:
+def _check_reach(source: Path, people: Sequence[SeenImage], scale: Scale) -> None:
+    """Raise DSAError, or log, where no box reaches far into its image, or all reach as far as in one size."""
+    if not people:
+        return
+    across, down = _reach(people, scale)
+    places = [("width or height", max(across, down), "on smaller images")]
+    many = len(people) >= DOUBTED_IMAGES
+    if many:  # of fewer, boxes may end early along one side by chance
+        places += [
+            (side, reach, "on images of another size")
+            for side, reach in (("width", across), ("height", down))
+        ]
+    short = [place for place in places if place[1] <= SHORT_REACH]
+    doubted = [place for place in places if many and place[1] <= DOUBTED_REACH]
+    one_size = many and scale.size is None and _is_one_size(people)
+    if not (short or doubted or one_size):
+        return
+    where = f"in {_count(people)} with people"
+    if one_size and not short:
+        said = f"{where} boxes end as if all had been of one size: was DensePose run on copies of one size?"
+    else:
+        side, reach, other = (short or doubted)[0]
+        said = (
+            f"no box reaches beyond {reach:.0%} of the {side} of its image{_by(scale)}, {where}: "
+            f"was DensePose run {other}?"
+        )
+    said = f"{source}: {said} {_hint(people, scale)}"
+    if (short and len(people) >= FEWEST_IMAGES) or (one_size and _leaving(people, scale)):
         raise DSAError(f"{said}`scale=1` takes the boxes as they are")
-    if reach <= (DOUBTED_REACH if len(people) >= DOUBTED_IMAGES else SHORT_REACH):
-        logger.warning(f"{said}look at the contact sheet")
+    logger.warning(f"{said}look at the contact sheet")
 
 
-def warn_of_told_sizes(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:
-    """Log where a source tells other sizes than a scale that was given."""
+def _note_told(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:
+    """Log where a source tells other sizes than a scale that is believed."""
     other = [x for x in images if x.told is not None and not scale.fits(x.told, x.size)]
     if other:
         first = other[0]
         logger.warning(
-            f"{source}: it tells other sizes than `scale={scale}` gives, of {len(other):,} images, as of "
+            f"{source}: it tells other sizes than `scale={scale}` gives, of {_count(other)}, as of "
             f"{first.name}: {first.told and _text(first.told)}, not {_text(scale.seen(first.size))}"
         )
 
@@ -160,29 +188,31 @@ def warn_of_told_sizes(source: Path, images: Sequence[SeenImage], scale: Scale) 
 def wrong_map_size(image: SeenImage, path: Path, found: Size, scale: Scale | None) -> str:
     """The words about a whole map that is not of the size it should be."""
     wrong = f"the map of {image.name} is {_text(found)}, but its image {path}"
+    fitting = _fitting([(found, image.size)]) or Scale(size=found)
     if scale is not None and scale != Scale():
-        return f"{wrong}, {_text(image.size)}, was seen as {_text(scale.seen(image.size))} by `scale={scale}`"
+        seen = _text(scale.seen(image.size))
+        hint = f"`scale={fitting}` may fit"
+        return f"{wrong}, {_text(image.size)}, was seen as {seen} by `scale={scale}`; {hint}"
     expected = f"{wrong} is {_text(image.size)}"
     if found == image.stored:
         return f"{expected}: the map fits {_unturned(image)}"
-    fitting = _fitting([(found, image.size)]) or Scale(size=found)
     return f"{expected}: was DensePose run on images of another size? `scale={fitting}` may fit"
 
 
-def _check_told(source: Path, images: Sequence[SeenImage]) -> None:
+def _check_told(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:
     """Raise DSAError where a source tells the sizes of other images than ours."""
-    other = [image for image in images if image.told is not None and image.told != image.size]
+    told = [(image, image.told) for image in images if image.told is not None]
+    other = [(image, size) for image, size in told if not scale.fits(size, image.size)]
     if not other:
         return
-    first = other[0]
-    if first.told == first.stored:
+    first, size = other[0]
+    if size == scale.seen(first.stored):
         raise DSAError(f"{source}: its size of {first.name} is {_unturned(first)}")
-    fitting = _fitting([(image.told, image.size) for image in images if image.told is not None])
+    fitting = _fitting([(size, image.size) for image, size in told])
     hint = f"`scale={fitting}` fits" if fitting else "no one scale fits"
     raise DSAError(
-        f"{source}: its sizes are not those of {len(other):,} images: by it {first.name} is "
-        f"{_text(first.told or first.size)}, but it is {_text(first.size)}; {hint}; `scale=1` takes the "
-        "boxes as they are"
+        f"{source}: its sizes are not those of {_count(other)}: by it {first.name} is {_text(size)}, but it "
+        f"is {_text(scale.seen(first.size))}{_by(scale)}; {hint}; `scale=1` takes the boxes as they are"
     )
 
 
@@ -205,36 +235,91 @@ def _fitting(pairs: Sequence[tuple[Size, Size]]) -> Scale | None:
     return None
 
 
-def _hint(images: Sequence[SeenImage]) -> str:
-    """The scale that boxes speak for, as a sentence; empty where there are too few.
+def _hint(people: Sequence[SeenImage], scale: Scale) -> str:
+    """The scale that boxes speak for, as a sentence; empty where there is none, or it is the one given."""
+    fitting = _likely(people)
+    if fitting is None or fitting == scale:
+        return ""
+    return f"`scale={fitting}` may fit; " if fitting != Scale() else "without `scale` they may fit; "
+
+
+def _likely(people: Sequence[SeenImage]) -> Scale | None:
+    """The scale that boxes speak for, which the checks accept; None where there is none.
 
     Boxes are clipped to what was seen, so the furthest of many ends at its edge.
     """
-    if len(images) < FEWEST_IMAGES:
-        return ""
-    boxes = np.array([np.max(image.boxes, axis=0)[2:] for image in images])  # [N, 2]
-    ratios = boxes / np.array([image.size for image in images])
-    furthest, reach = boxes.max(0), ratios.max(0)  # [2]
+    if len(people) < FEWEST_IMAGES:
+        return None
+    boxes, sizes = _ends(people), np.array([image.size for image in people])  # [N, 2]
+    furthest, reach = boxes.max(0), (boxes / sizes).max(0)  # [2]
     if min(furthest) < 1 or not 1 / MOST_SCALE <= reach.max() <= MOST_SCALE:
-        return ""
-    # If all were made to one size, boxes end at its edge, wherever that is in an image.
-    one_size = (boxes / furthest).mean() > (ratios / reach).mean() + 0.02
+        return None
     one_factor = abs(reach[0] - reach[1]) <= 0.15 * reach.max()
-    scale = Scale(_common(reach.max()))
-    if one_size or not one_factor:
-        scale = Scale(size=(math.ceil(furthest[0] - 0.5), math.ceil(furthest[1] - 0.5)))
-    return f"`scale={scale}` may fit; "
+    if _is_one_size(people) or not one_factor:
+        likely = [Scale(size=(math.ceil(furthest[0] - 0.5), math.ceil(furthest[1] - 0.5)))]
+    else:
+        side = int(reach.argmax())
+        likely = [Scale(factor) for factor in _likely_factors(boxes[:, side], sizes[:, side])]
+    return next((scale for scale in likely if _accepts(people, scale)), None)
 
 
-def _common(reach: float) -> float:
-    """The common scale at whose edge something of this reach may end, or the reach itself."""
-    fitting = (scale for scale in _COMMON if 0.98 * reach <= scale <= 1.15 * reach)
-    return next(fitting, float(f"{reach:.3g}"))
+def _likely_factors(ends: np.ndarray, sides: np.ndarray) -> list[float]:
+    """The factors at whose edge boxes may end, common ones first, of ends and sides of images [N]."""
+    reach = float((ends / sides).max())
+    pixel = 1 / sides.max()
+    rounded = [float(f"{reach:.{digits}g}") for digits in (2, 3, 4)]
+    at_edge = np.count_nonzero(ends >= reach * sides - 1)
+    if at_edge >= max(2, AT_EDGE * len(ends)):  # they were clipped there: this is the edge
+        common = [factor for factor in _COMMON if abs(factor - reach) <= pixel]
+    else:
+        common = [factor for factor in _COMMON if 0.98 * reach <= factor <= 1.05 * reach]
+    factors = common + [factor for factor in rounded if abs(factor - reach) <= pixel]
+    return [factor for factor in factors if 1 / MOST_SCALE <= factor <= MOST_SCALE]
 
 
-def _reach(image: SeenImage) -> tuple[float, float]:
-    """How far the boxes reach, in widths and heights of the image."""
-    return max(b[2] for b in image.boxes) / image.size[0], max(b[3] for b in image.boxes) / image.size[1]
+def _accepts(people: Sequence[SeenImage], scale: Scale) -> bool:
+    """Whether a source of this scale would not be refused for its boxes."""
+    try:
+        leaving, reach = _leaving(people, scale), _reach(people, scale)
+    except DSAError:  # an image would be too large
+        return False
+    furthest = min(reach) if len(people) >= DOUBTED_IMAGES else max(reach)
+    return len(leaving) <= MOST_LEAVING * len(people) and furthest > SHORT_REACH
+
+
+def _is_one_size(people: Sequence[SeenImage]) -> bool:
+    """Whether boxes end at the edge of one size better than at that of their images.
+
+    If all were made to one size, boxes end at its edge, wherever that is in an image.
+    """
+    boxes = _ends(people)
+    ratios = boxes / np.array([image.size for image in people])
+    furthest, reach = boxes.max(0), ratios.max(0)
+    return bool(min(furthest) > 0 and (boxes / furthest).mean() > (ratios / reach).mean() + 0.02)
+
+
+def _leaving(people: Sequence[SeenImage], scale: Scale) -> list[SeenImage]:
+    """The images that a box leaves."""
+    return [image for image in people if any(leaves(box, scale.seen(image.size)) for box in image.boxes)]
+
+
+def _reach(people: Sequence[SeenImage], scale: Scale) -> tuple[float, float]:
+    """How far boxes reach, in widths and heights of what was seen of their images."""
+    across, down = (_ends(people) / np.array([scale.seen(image.size) for image in people])).max(0).tolist()
+    return across, down
+
+
+def _ends(people: Sequence[SeenImage]) -> np.ndarray:
+    """The right and lower ends of the boxes of each image together, [N, 2]."""
+    return np.array([np.max(image.boxes, axis=0)[2:] for image in people])
+
+
+def _by(scale: Scale) -> str:
+    return "" if scale == Scale() else f" by `scale={scale}`"
+
+
+def _count(images: Sequence) -> str:
+    return f"{len(images):,} image{'' if len(images) == 1 else 's'}"
 
 
 def _text(size: Size) -> str:

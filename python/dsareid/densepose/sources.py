@@ -94,6 +94,11 @@ def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None
     _refuse_others(path, head)
     results = _read_json(path)
     if isinstance(results, dict):
+        if "annotations" not in results:
+            raise DSAError(
+                f"{path}: expected COCO results, a list or an object with images and annotations, but it is "
+                f"an object without annotations: {_in_words(results)}; known: {FORMS}"
+            )
         names = _coco_images(path, results) | names
         results = results.get("annotations")
     return _read_entries(path, results, names, file_size)
@@ -170,8 +175,8 @@ def _dump_entry(path: Path, entry: dict, file_size: int) -> Detections:
     if not isinstance(charts, list) or not len(charts) == len(boxes) == len(scores):
         count = len(charts) if isinstance(charts, list) else type(charts).__name__
         raise DSAError(
-            f"{where}: expected a score and a chart for each of {len(boxes)} boxes, not {len(scores)} scores "
-            f"and for pred_densepose {count}; a dump of a DensePose model has them"
+            f"{where}: expected a score and a chart for each box, but there are: boxes {len(boxes)}, scores "
+            f"{len(scores)}, pred_densepose {count}; a dump of a DensePose model has them"
         )
     people = []
     for number, (chart, box, score) in enumerate(zip(charts, boxes, scores), start=1):
@@ -217,6 +222,12 @@ def _coco_name(entry: dict, names: CocoImages, where: str) -> object:
         return entry["file_name"]
     if isinstance(key, str) and not names:  # some programs take the file's name for its id
         return key
+    if isinstance(key, (int, str)) and str(key) in map(str, names):
+        one, other = ("text", "a number") if isinstance(key, str) else ("a number", "text")
+        raise DSAError(
+            f"{where}: the image_id {reprlib.repr(key)} is {one}, but the id of this image is "
+            f"{other}; make them alike"
+        )
     raise DSAError(
         f"{where}: the image_id {reprlib.repr(key)} has no file name; give the COCO annotations that name it "
         "with `images`"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from dsareid.data.images import image_header
-from dsareid.densepose.naming import DataImages, existing, share_a_map
+from dsareid.densepose.naming import DataImages, existing, names_folders, share_a_map, unicode_note
 from dsareid.densepose.seen_size import SeenImage
 from dsareid.densepose.sources import Detections, Person
 from dsareid.ground.errors import DSAError
@@ -28,6 +28,14 @@ class ImageTask(NamedTuple):
         return self.seen.name
 
 
+class FoundTasks(NamedTuple):
+    """What the file names of a source led to."""
+
+    tasks: list[ImageTask]
+    missing: list[str]  # file names that have no image
+    by_last_part: list[str]  # images that were found by their name alone, not by their folders
+
+
 class _Named(NamedTuple):
     """An image that the source names."""
 
@@ -38,8 +46,11 @@ class _Named(NamedTuple):
 
 def find_tasks(
     source: Path, detections: Sequence[Detections], listed: DataImages | None, out: Path
-) -> tuple[list[ImageTask], list[str]]:
+) -> FoundTasks:
     """A task for each image that the source names, and the file names that have no image.
+
+    Where folders of some file names are those of images, a name whose folders are not has no image: one of
+    another folder may have the same last part. Where none are, images are found by the last part alone.
 
     Args:
         source: where the detections are from.
@@ -54,8 +65,9 @@ def find_tasks(
         raise DSAError(f"{source}: a folder of maps needs `data=ROOT`, the folder of their images")
     named: dict[Path, _Named] = {}  # by the map
     missing = []
+    with_folders = listed is not None and any(listed.common_parts(x.file_name) > 1 for x in detections)
     for found in detections:
-        image = _find_image(found, listed, source)
+        image = _find_image(found, listed, source, with_folders)
         if image is None:
             missing.append(found.file_name)
             continue
@@ -66,14 +78,28 @@ def find_tasks(
         where = "exists" if listed is None else f"is an image below {listed.root}"
         hint = "; give `data=ROOT`, the folder of the images" if listed is None else ""
         example = f", as {missing[0]}" if missing else ""
-        raise DSAError(f"{source}: none of its {len(detections)} file names{example}, {where}{hint}")
+        names = f"none of its {len(detections):,} file names{example}, {where}"
+        if len(detections) == 1:
+            names = f"its only file name, {missing[0]}, " + (
+                "does not exist" if listed is None else f"is no image below {listed.root}"
+            )
+        raise DSAError(f"{source}: {names}{hint}")
     bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
-    return [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar], missing
+    tasks = [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar]
+    alone = [] if listed is None or with_folders else [x.name for x in named.values() if _names_folders(x)]
+    return FoundTasks(tasks, missing, alone)
 
 
-def _find_image(found: Detections, listed: DataImages | None, source: Path) -> _Named | None:
+def _names_folders(of: _Named) -> bool:
+    """Whether an image or its name in the source has a folder that the other has not."""
+    return names_folders(of.name) or names_folders(of.found.file_name)
+
+
+def _find_image(
+    found: Detections, listed: DataImages | None, source: Path, with_folder: bool
+) -> _Named | None:
     if listed is not None:
-        name = listed.find(found.file_name, source)
+        name = listed.find(found.file_name, source, with_folder)
         return None if name is None else _Named(name, str(listed.root / name), found)
     image = existing(found.file_name)
     if image is None:
@@ -93,9 +119,12 @@ def _refuse_collision(
         raise DSAError(
             f"{source}: {share_a_map(one.name, other.name, listed.root)}, and its name in the source"
         )
+    if one.found.file_name == other.found.file_name:
+        raise DSAError(f"{source}: {one.found.file_name} is in it twice; leave one of the two out")
     hint = "; give `data=ROOT`, the folder of the images" if one.image != other.image else ""
     raise DSAError(
-        f"{source}: {one.found.file_name} and {other.found.file_name} would both be written as {path}{hint}"
+        f"{source}: {one.found.file_name} and {other.found.file_name} would both be written as {path}"
+        f"{unicode_note(one.found.file_name, other.found.file_name)}{hint}"
     )
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from densepose_sources import HEIGHT, WIDTH, dump, person, write_images
 from PIL import Image
 
@@ -144,6 +145,27 @@ def test_one_image_under_two_names(mimic, tmp_path, root):
         convert(source, tmp_path / "iuv", root)
 
 
+def test_one_name_twice(mimic, tmp_path, root):
+    entries = [
+        {
+            "file_name": "a.jpg",
+            "scores": torch.zeros(0),
+            "pred_boxes_XYXY": torch.zeros(0, 4),
+            "pred_densepose": [],
+        }
+    ]
+    source = mimic.save(entries * 2, tmp_path / "dump.pkl")
+    with pytest.raises(DSAError, match="dump.pkl: a.jpg is in it twice"):
+        convert(source, tmp_path / "iuv", root)
+
+
+def test_the_only_name_is_not_there(mimic, tmp_path, root):
+    source = dump(mimic, tmp_path / "dump.pkl", {"z.jpg": []})
+    for data, words in ((root, "is no image below .*data"), (None, "does not exist; give `data=ROOT`")):
+        with pytest.raises(DSAError, match=f"dump.pkl: its only file name, z.jpg, {words}"):
+            convert(source, tmp_path / "iuv", data)
+
+
 def test_names_that_are_not_there(mimic, tmp_path, root):
     source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [], "query/z.jpg": []})
     assert convert(source, tmp_path / "iuv", root).not_found == ["query/z.jpg"]
@@ -184,10 +206,34 @@ def test_no_image_is_written_over(mimic, tmp_path, monkeypatch):
     before = (root / "query/a.png").read_bytes()
     source = dump(mimic, tmp_path / "dump.pkl", {"query/a.png": [person(mimic, (1, 1, 19, 39))]})
     monkeypatch.chdir(root)
-    for data in (root, None):
-        with pytest.raises(DSAError, match="a.png: this is an image, and its map would be written over it"):
+    for data, words in (
+        (root, "the maps would be taken for images"),
+        (None, "a.png: this is an image, and its"),
+    ):
+        with pytest.raises(DSAError, match=words):
             convert(source, root, data, overwrite=True)
     assert (root / "query/a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["", "query", "query/iuv", "query/new/maps", "link", "query/../query/x"])
+def test_maps_among_the_images_are_refused(mimic, tmp_path, root, out):
+    (root / "link").symlink_to("query")
+    source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [person(mimic, (1, 1, 19, 39))]})
+    before = sorted(root.rglob("*"))
+    with pytest.raises(
+        DSAError, match="the maps would be taken for images of `data=.*/data`; write to .*iuv or"
+    ):
+        convert(source, root / out, root)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("out", ["iuv", "iuv/part", "maps", "maps/part", "../query", "../data-iuv"])
+def test_maps_in_a_folder_of_their_own(mimic, tmp_path, root, out):
+    write_images(root, "top.jpg")  # its map is in DST itself, where the next call finds it
+    people = {name: [person(mimic, (1, 1, 19, 39))] for name in ("data/query/a.jpg", "data/top.jpg")}
+    source = dump(mimic, tmp_path / "dump.pkl", people)
+    assert convert(source, root / out, root).written == 2
+    assert convert(source, root / out, root).kept == 2
 
 
 # ---- lists and the sheet ----
@@ -309,7 +355,9 @@ def test_other_failures(mimic, tmp_path, root):
     (tmp_path / "kept/query").mkdir(parents=True)
     (tmp_path / "kept/query/b.png").write_text("half a map")
     other = dump(mimic, tmp_path / "dump.pkl", {"query/b.jpg": []})
-    with pytest.raises(DSAError, match="b.png: not readable as an IUV map"):
+    with pytest.raises(
+        DSAError, match="b.png: not readable as an IUV map.*; `overwrite=True` writes it anew"
+    ):
         convert(other, tmp_path / "kept", root)
 
 

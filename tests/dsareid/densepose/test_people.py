@@ -88,6 +88,45 @@ def test_the_best_where_nobody_has_the_score(three, mimic, tmp_path, root, run):
     assert [(row["image"], row["chosen"]) for row in table(tmp_path / "iuv")] == [("query/b.jpg", "yes")]
 
 
+def test_two_people_below_the_score_are_said_once(mimic, tmp_path, root, run):
+    people = [person(mimic, LARGE, 7), person(mimic, SMALL, 8)]
+    source = dump(mimic, tmp_path / "2.pkl", {"b.jpg": people}, {"b.jpg": [0.2, 0.3]})
+    status, printed, _ = run(source, tmp_path / "iuv", "--data", root)
+    assert status == 0 and part(tmp_path / "iuv/query/b.png") == 8
+    assert "several people" not in printed
+    assert "warning: no score of 0.5 or more in 1 image (query/b.jpg): the best was taken" in printed
+    assert [row["chosen"] for row in table(tmp_path / "iuv")] == ["no", "yes"]
+
+
+def test_no_score_is_spoken_of_where_there_is_none(as_png, tmp_path, root, run):
+    result = {"image_id": "a.jpg", "uv_shape": [3, 8, 6], "uv_data": as_png(np.full((3, 8, 6), 7, np.uint8))}
+    people = [result | {"bbox": [2, 3, 6, 8]}, result | {"bbox": [3, 30, 6, 8]}]
+    (tmp_path / "r.json").write_text(json.dumps(people))
+    status, printed, err = run(tmp_path / "r.json", tmp_path / "iuv", "--data", root)
+    assert status == 0, err
+    assert "the one with the largest box was taken; listed in" in printed
+
+
+def test_an_empty_map_is_not_called_no_detection(mimic, tmp_path, root, run):
+    out = tmp_path / "iuv"
+    outside, background = person(mimic, (50, 60, 70, 90)), person(mimic, LARGE, 0)
+    fitting = {f"x/{number}.jpg": [person(mimic, LARGE)] for number in range(20)}
+    write_images(root, *fitting)
+    found = {"query/a.jpg": [background, person(mimic, SMALL, 4)], "query/b.jpg": [outside], "c.jpg": []}
+    source = dump(mimic, tmp_path / "2.pkl", found | fitting)
+    status, printed, err = run(source, out, "--data", root)
+    assert status == 0, err
+    assert "no detection in 1 image (bounding_box_test/c.jpg): all background" in printed
+    words = "warning: the map is empty although somebody was found in"
+    assert f"{words} 2 images (query/a.jpg, query/b.jpg): no part of that person lies" in printed
+    listed = ["bounding_box_test/c.jpg", "query/a.jpg", "query/b.jpg"]
+    assert (out / "no_detection.txt").read_text().splitlines() == listed
+    somebody = dump(mimic, tmp_path / "3.pkl", {"query/a.jpg": [], "c.jpg": [person(mimic, LARGE)]})
+    status, printed, _ = run(somebody, out, "--data", root)  # the blank maps are kept
+    assert "no detection in 1 image (query/a.jpg)" in printed
+    assert f"{words} 1 image (bounding_box_test/c.jpg)" in printed
+
+
 def test_sources_without_scores(mimic, as_png, tmp_path, root):
     chart = np.full((3, 8, 6), 7, np.uint8)
     result = {"image_id": "a.jpg", "bbox": [2, 3, 6, 8], "uv_shape": [3, 8, 6], "uv_data": as_png(chart)}
@@ -174,3 +213,4 @@ def test_a_table_of_something_else_is_not_overwritten(three, tmp_path, root, tex
     with pytest.raises(DSAError, match="cannot read .*several_people.csv"):
         convert(three, tmp_path / "iuv", root)
     assert path.read_bytes() == text.encode("latin-1")
+    assert [x.name for x in (tmp_path / "iuv").rglob("*.*")] == [path.name]  # before the work

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -99,7 +100,9 @@ def test_all_made_to_one_size(mimic, tmp_path):
 
 def test_sources_that_are_not_refused(mimic, tmp_path, many, caplog):
     small = {name: [person(mimic, (1, 1, 9, 9))] for name in NAMES}
-    one_reaches = small | {NAMES[0]: [person(mimic, (1, 1, 9, 39))]}
+    one_reaches = small | {NAMES[0]: [person(mimic, (1, 1, 19, 39))]}
+    along_one_side = small | {NAMES[0]: [person(mimic, (1, 1, 9, 39))]}
+    few = {name: along_one_side[name] for name in NAMES[:19]}
     two_leave = small | {name: [person(mimic, (1, 1, 30, 39))] for name in NAMES[:2]}
     three_leave = two_leave | {NAMES[2]: [person(mimic, (1, 1, 30, 39))]}
     nobody = dict.fromkeys(NAMES, [])
@@ -109,6 +112,8 @@ def test_sources_that_are_not_refused(mimic, tmp_path, many, caplog):
             (small, "no box reaches beyond 45% of the width or height of its image, in 20 images"),
             ({name: small[name] for name in NAMES[:3]}, "no box reaches beyond 45%"),
             (one_reaches, ""),
+            (along_one_side, "no box reaches beyond 45% of the width of its image, in 20 images"),
+            (few, ""),
             (two_leave, ""),
             (three_leave, "boxes leave 3 of 20 images with people, as that of query/00.jpg, 20x40"),
             (nobody, ""),
@@ -119,6 +124,80 @@ def test_sources_that_are_not_refused(mimic, tmp_path, many, caplog):
             with pytest.raises(DSAError, match=words):
                 convert(source, tmp_path / f"iuv{number}", many)
         convert(source, tmp_path / f"iuv{number}", many, scale=1 if words else None)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "size, told", [((10, 20), "`scale=0.5` may fit"), ((20, 40), "without `scale` they")]
+)
+@pytest.mark.parametrize("scale", ["0.5", "2", "40x20", "4"])
+def test_a_wrong_scale_is_refused_with_the_right_one(mimic, tmp_path, many, size, told, scale):
+    source = seen_at(mimic, tmp_path / "dump.pkl", size)
+    if size == (10, 20) and scale == "0.5":
+        convert(source, tmp_path / "iuv", many, scale=scale)
+        return
+    with pytest.raises(DSAError, match=f"(boxes leave|no box reaches) .* by `scale={scale}`.*{told}"):
+        convert(source, tmp_path / "iuv", many, scale=scale)
+    assert not (tmp_path / "iuv").exists()
+    convert(source, tmp_path / "iuv", many, scale=1)
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.45, 0.55, 1.1, 1.15, 1.3, 1.9, 2.2, 2.75, 7])
+def test_an_uncommon_scale_is_not_taken_for_a_common_one(mimic, tmp_path, run, factor):
+    root = write_images(tmp_path / "data", *NAMES, size=(100, 200))
+    source = seen_at(mimic, tmp_path / "dump.pkl", (100 * factor, 200 * factor))
+    _, _, err = run(source, tmp_path / "iuv", "--data", root)
+    assert f"--scale {factor} may fit" in err
+    status, _, err = run(source, tmp_path / "iuv", "--data", root, "--scale", factor)
+    assert status == 0 and "may fit" not in err
+
+
+@pytest.mark.parametrize(
+    "size, seen, refused, words",
+    [
+        ((20, 40), (20, 20), True, "beyond 50% of the height of its image.*images of another size"),
+        ((140, 500), (128, 256), True, "beyond 51% of the height"),
+        ((20, 40), (20, 30), False, "beyond 75% of the height"),
+    ],
+)
+def test_a_scale_of_one_side_alone(mimic, tmp_path, caplog, size, seen, refused, words):
+    root = write_images(tmp_path / "data", *NAMES, size=size)
+    source, hint = seen_at(mimic, tmp_path / "dump.pkl", seen), f"{seen[0]}x{seen[1]}"
+    try:
+        convert(source, tmp_path / "iuv", root)
+    except DSAError as error:
+        said = [str(error)]
+    else:
+        said = caplog.messages
+    assert (not caplog.messages) == refused and len(said) == 1
+    assert re.search(f"{words}.*`scale={hint}` may fit", said[0])
+    caplog.clear()
+    convert(source, tmp_path / "iuv", root, scale=hint, overwrite=True)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("least, refused", [(125, True), (140, False)])
+def test_images_of_many_sizes_that_all_were_seen_at_one(mimic, tmp_path, caplog, least, refused):
+    for number, name in enumerate(NAMES):
+        write_images(tmp_path / "data", name, size=(least + 3 * number, 2 * least + 4 * number))
+    boxes = [(1, 1, 128, 256), *boxes_of((128, 256), 20)[1:]]
+    source = dump(mimic, tmp_path / "dump.pkl", {n: [person(mimic, box)] for n, box in zip(NAMES, boxes)})
+    words = "in 20 images with people boxes end as if all had been of one size.* `scale=128x256` may fit"
+    if refused:
+        with pytest.raises(DSAError, match=words):
+            convert(source, tmp_path / "iuv", tmp_path / "data")
+    else:
+        convert(source, tmp_path / "iuv", tmp_path / "data")
+        assert len(caplog.messages) == 1 and re.search(words, caplog.text)
+
+
+def test_images_of_many_sizes_that_were_seen_as_they_are(mimic, tmp_path, caplog):
+    people = {}
+    for number, name in enumerate(NAMES):
+        size = (100 + 3 * number, 250 - 4 * number)
+        write_images(tmp_path / "data", name, size=size)
+        people[name] = [person(mimic, box) for box in boxes_of(size, 1, number)]
+    convert(dump(mimic, tmp_path / "dump.pkl", people), tmp_path / "iuv", tmp_path / "data")
     assert not caplog.messages
 
 
@@ -138,6 +217,11 @@ def test_a_reach_in_between_is_doubted(mimic, tmp_path, many, caplog):
 # ---- what it makes ----
 
 
+def fitting(mimic, size):
+    """People in other images who fit what was seen: one box outside is then no sign of another size."""
+    return {name: [person(mimic, (0, 0, *size))] for name in NAMES}
+
+
 def pasted(seen, box, chart):
     """uint8 [h, w, 3], by hand."""
     canvas = np.zeros((seen[1], seen[0], 3), np.uint8)
@@ -153,11 +237,12 @@ def pasted(seen, box, chart):
 @pytest.mark.parametrize(
     "scale, seen", [("0.5", (10, 20)), ("2", (40, 80)), ("1", (20, 40)), ("13x31", (13, 31))]
 )
-def test_a_chart_is_pasted_into_what_was_seen_and_resized(mimic, tmp_path, root, scale, seen):
+def test_a_chart_is_pasted_into_what_was_seen_and_resized(mimic, tmp_path, many, scale, seen):
+    write_images(many, "query/a.jpg")
     for box in ((2.7, 3.2, 9.9, 18.1), (-3.5, -2, 6, 9), (5, 8, seen[0] + 4, seen[1] + 9)):
         _, chart = person(mimic, box)
-        source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [(box, chart)]})
-        convert(source, tmp_path / "iuv", root, scale=scale, overwrite=True)
+        source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [(box, chart)]} | fitting(mimic, seen))
+        convert(source, tmp_path / "iuv", many, scale=scale, overwrite=True)
         expected = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         canvas = pasted(seen, box, chart)
         for y in range(HEIGHT):
@@ -168,13 +253,14 @@ def test_a_chart_is_pasted_into_what_was_seen_and_resized(mimic, tmp_path, root,
         assert expected.any() and np.array_equal(read_iuv(tmp_path / "iuv/query/a.png"), expected)
 
 
-def test_shares_are_of_what_was_seen(mimic, tmp_path, root):
+def test_shares_are_of_what_was_seen(mimic, tmp_path, root, many):
     people = [person(mimic, (0, 0, 5, 20)), person(mimic, (0, 0, 10, 10))]
     source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": people})
     report = convert(source, tmp_path / "iuv", root, scale=0.5)
     rows = (tmp_path / "iuv/several_people.csv").read_text().splitlines()
     assert [row.split(",")[3] for row in rows[1:]] == ["0.500", "0.500"] and not report.outside
-    source = dump(mimic, tmp_path / "dump.pkl", {"query/a.jpg": [person(mimic, (0, 0, 15, 20))]})
+    outside = {"query/a.jpg": [person(mimic, (0, 0, 15, 20))]} | fitting(mimic, (10, 20))
+    source = dump(mimic, tmp_path / "dump.pkl", outside)
     assert convert(source, tmp_path / "iuv", root, scale=0.5).outside == ["query/a.jpg"]
 
 
@@ -200,7 +286,7 @@ def test_whole_maps_of_another_size(tmp_path, root, run, size, hint):
     expected[HEIGHT // 2 :] = 7
     assert np.array_equal(read_iuv(out / "query/a.png"), expected)
     status, _, err = run(source, tmp_path / "iuv2", "--data", root, "--scale", "5")
-    assert status == 1 and "a.jpg, 20x40, was seen as 100x200 by --scale 5" in err
+    assert status == 1 and f"20x40, was seen as 100x200 by --scale 5; --scale {hint} may fit" in err
 
 
 def test_maps_of_odd_sizes_rounded_either_way(tmp_path):
@@ -241,7 +327,7 @@ def test_sizes_that_are_told(as_png, tmp_path, root, caplog):
         ),
         (
             {a: (20, 40), b: (40, 80)},
-            "not those of 1 images: by it query/b.jpg is 40x80, .*; no one scale fits",
+            "not those of 1 image: by it query/b.jpg is 40x80, .*; no one scale fits",
         ),
         ({a: (30, 30), b: (30, 30)}, "`scale=30x30` fits; `scale=1` takes"),
     ):
@@ -258,8 +344,12 @@ def test_sizes_that_are_told(as_png, tmp_path, root, caplog):
     caplog.clear()
     convert(coco(as_png, path, {a: (10, 20)}), tmp_path / "iuv", root, scale=0.5)
     assert not caplog.messages
+    with pytest.raises(
+        DSAError, match="is 10x20, but it is 40x80 by `scale=2`; `scale=0.5` fits; `scale=1` t"
+    ):
+        convert(coco(as_png, path, {a: (10, 20)}), tmp_path / "iuv", root, scale=2)
     convert(coco(as_png, path, {a: (10, 20)}), tmp_path / "iuv", root, scale=1)
-    assert "other sizes than `scale=1` gives, of 1 images, as of query/a.jpg: 10x20, not 20x40" in caplog.text
+    assert "other sizes than `scale=1` gives, of 1 image, as of query/a.jpg: 10x20, not 20x40" in caplog.text
 
 
 # ---- images that EXIF turns upright ----

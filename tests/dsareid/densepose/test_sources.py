@@ -419,10 +419,10 @@ def test_entries_that_are_wrong(mimic, detection, tmp_path):
     form = mimic.DensePoseChartResult(*detection[:2])
     two = torch.tensor([BOX, BOX])
     for value, words in (
-        ([entry([form], boxes=two)], "each of 2 boxes, not 1 scores and for pred_densepose 1"),
-        ([entry([form], scores=torch.rand(2))], "each of 1 boxes, not 2 scores"),
-        ([entry([], boxes=two, scores=torch.rand(2))], "each of 2 boxes.*pred_densepose 0"),
-        ([entry([form]) | {"pred_densepose": form}], "for pred_densepose ChartResult"),
+        ([entry([form], boxes=two)], "boxes 2, scores 1, pred_densepose 1"),
+        ([entry([form], scores=torch.rand(2))], "boxes 1, scores 2"),
+        ([entry([], boxes=two, scores=torch.rand(2))], "boxes 2.*pred_densepose 0"),
+        ([entry([form]) | {"pred_densepose": form}], "pred_densepose ChartResult"),
         ([entry([form], boxes=torch.rand(1, 5))], r"pred_boxes_XYXY must be \['N', 4\], not \[1, 5\]"),
         ([entry([form], scores=torch.tensor(0.5))], r"scores must be \['N'\], not \[\]"),
         ([entry([form], boxes=[BOX])], "pred_boxes_XYXY must be a tensor"),
@@ -458,10 +458,19 @@ def test_results_that_are_wrong(as_png, detection, tmp_path):
         ([{"image_id": "a", "bbox": [1, 2, 3, 4]}], "no uv_shape and uv_data"),
         ([1], "a list with a dictionary"),
         ({"annotations": [good]}, "id and file_name of each image in images"),
+        ({"a": 1}, "an object without annotations: a dictionary with 'a' in it"),
         ({"images": [{"id": 1}], "annotations": []}, "file_name must be the name"),
         ({"images": [{"id": [], "file_name": "a"}], "annotations": []}, "an id of its own"),
         ({"images": [{"id": 1, "file_name": "a"}] * 2, "annotations": []}, "an id of its own"),
-        ({"images": []}, "a list with a dictionary"),
+        ({"images": []}, "an object without annotations: a dictionary with 'images' in it"),
+        (
+            {"images": [{"id": 100, "file_name": "a"}], "annotations": [good | {"image_id": "100"}]},
+            "result 1: the image_id '100' is text, but the id of this image is a number; make them alike",
+        ),
+        (
+            {"images": [{"id": "7", "file_name": "a"}], "annotations": [good | {"image_id": 7}]},
+            "result 1: the image_id 7 is a number, but the id of this image is text",
+        ),
         (
             {"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}], "annotations": [good]},
             "images: a is the file_name of the id 1 and of 2",
@@ -618,6 +627,10 @@ def test_truncated_dumps(mimic, detection, tmp_path, legacy):
         path.write_bytes(whole[:length])
         with pytest.raises(DSAError, match=re.escape(str(path))):
             only_person(read_source(path)).chart()
+    for cut in (1, 100, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        with pytest.raises(DSAError, match="its end is missing; was it written and copied to the end"):
+            read_source(path)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
