@@ -23,6 +23,7 @@ import torch
 from detectron2_files import Mimic
 from PIL import ExifTags, Image
 from scipy.io import savemat
+from tfjs_files import SHARD, write_bodypix
 
 from dsareid.data.folders import find_images
 from dsareid.data.images import image_size, read_image
@@ -36,6 +37,7 @@ from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import open_store, verify
 from dsareid.data.store.writer import JOURNAL
 from dsareid.densepose import Person, convert, read_source
+from dsareid.densepose.estimators.tfjs import GraphModel, read_graph, read_weights
 from dsareid.densepose.lists import SEVERAL, update_people
 from dsareid.densepose.people import choose_person
 from dsareid.engine.learner import Learner
@@ -400,6 +402,12 @@ def _write_report(folder: Path) -> None:
     write_report(folder / "run")
 
 
+def _read_graph(folder: Path) -> None:
+    graph = read_graph(folder / _GRAPH)
+    nodes = {node.name: node for node in graph.modelTopology.node}
+    GraphModel(nodes, read_weights(graph, folder), ["float_segments", "float_part_offsets"])
+
+
 def _make_synth(folder: Path) -> None:
     from dsareid.synth.dataset import RECORD, SynthConfig, _record
 
@@ -447,6 +455,7 @@ _REPORT = (
     "run/log.jsonl",
 )
 
+_GRAPH = "model-stride16.json"
 READERS: dict[str, Reader] = {
     "png": _image("a.png"),
     "png, palette": _image("a.png", "P"),
@@ -516,6 +525,8 @@ READERS: dict[str, Reader] = {
     "weights .safetensors": _weights("a.safetensors"),
     "report files": Reader(_make_report, _read_report, _REPORT, (mutate.raw, mutate.json_lines)),
     "report": Reader(_make_report, _write_report, _REPORT, (mutate.json_lines,), slow=True),
+    "graph": Reader(write_bodypix, _read_graph, (_GRAPH,), (mutate.raw, mutate.json_text)),
+    "graph's weights": Reader(write_bodypix, _read_graph, (SHARD,), (mutate.raw,)),
     "synth.json": Reader(_make_synth, _read_synth, ("out/synth.json",), _JSON),
     "features": Reader(
         _make_features,

@@ -15,13 +15,17 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import read_json
 
 _SAME = base64.b64encode(b"SAME").decode()
+_Digits = Annotated[str, Field(pattern=r"^[1-9]\d?$")]
+_FOUR_NUMBERS = TypeAdapter(
+    dict[Literal["list"], dict[Literal["i"], Annotated[list[_Digits], Field(min_length=4, max_length=4)]]]
+)
 _Side = Annotated[int, Field(ge=0, le=1 << 20)]
 
 
@@ -63,10 +67,17 @@ class GraphNode(BaseModel):
     attr: dict[str, Any] = {}
 
     def numbers(self, attribute: str) -> list[int]:
-        """A list of whole numbers, as strides; [1, 1, 1, 1] where it is not there."""
-        found = self.attr.get(attribute, {})
-        found = found.get("list", {}).get("i", [1, 1, 1, 1]) if isinstance(found, dict) else []
-        return [int(x) for x in found]
+        """A list of four small whole numbers, as strides; 1, 1, 1, 1 where it is not there.
+
+        Raises:
+            DSAError: it is something else.
+        """
+        if attribute not in self.attr:
+            return [1, 1, 1, 1]
+        try:
+            return [int(text) for text in _FOUR_NUMBERS.validate_python(self.attr[attribute])["list"]["i"]]
+        except ValidationError as error:
+            raise DSAError(f"its {attribute} of {self.name} are no four numbers") from error
 
 
 class Topology(BaseModel):
@@ -169,9 +180,9 @@ class GraphModel(nn.Module):
         if node.op == "Placeholder":
             self.input = node.name
             return
-        source, name = (
-            (_bare(each) for each in node.input[:2]) if len(node.input) > 1 else (_bare(node.input[0]), "")
-        )
+        if not node.input:
+            raise DSAError(f"its {node.op} {node.name} reads nothing")
+        source, name = map(_bare, (*node.input, "")[:2])
         if node.op == "BiasAdd":
             self._add_bias(source, node.name, _weight(weights, name, 1))
         elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
