@@ -164,7 +164,8 @@ def missing_map(root: Path, name: str) -> str:
     other = f"{os.path.basename(stem)}_IUV.png"
     return (
         f"{root}: iuv/{stem}.png: the IUV map of {name} is missing, and so is {other} (an image "
-        "without a detection needs an all-background map)"
+        "without a detection needs an all-background map; dsareid densepose estimate makes maps of pictures "
+        "alone)"
     )
 
 
