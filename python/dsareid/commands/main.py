@@ -23,7 +23,7 @@ class Command(NamedTuple):
 # The commands in the order of --help; a name of two words is a module of that name with an underscore in
 # dsareid.commands.
 COMMANDS = {
-    "warp": Command("draw the 24 part images of a photograph and its DensePose map"),
+    "warp": Command("draw the 24 part images of a photograph, with its DensePose map or an estimated one"),
     "synth": Command("make the synthetic data set"),
     "data describe": Command("say which data set a folder holds, with its counts beside the expected ones"),
     "data extract": Command("write the images of CUHK03's MATLAB files as image files"),
