@@ -271,10 +271,11 @@ def _make_coco(folder: Path) -> None:
     (folder / "images.json").write_text(json.dumps({"images": images}))
 
 
-def _make_converted(folder: Path) -> None:
-    """COCO results that tell the sizes of their images, and these."""
+def _make_converted(folder: Path, scale: int = 1) -> None:
+    """COCO results that tell the sizes of their images, as DensePose saw them, and these."""
     _make_coco(folder)
-    images = [{"id": key, "file_name": f"{key}.png", "width": 16, "height": 24} for key in (7, 8)]
+    size = {"width": 16 * scale, "height": 24 * scale}
+    images = [{"id": key, "file_name": f"{key}.png", **size} for key in (7, 8)]
     (folder / "images.json").write_text(json.dumps({"images": images}))
     (folder / "data").mkdir()
     for image in images:
@@ -504,7 +505,11 @@ READERS: dict[str, Reader] = {
     ),
     "convert": Reader(_make_converted, _convert(None), ("results.json", "images.json"), _JSON, slow=True),
     "convert, scaled": Reader(
-        _make_converted, _convert("2"), ("results.json", "images.json"), _JSON, slow=True
+        lambda folder: _make_converted(folder, scale=2),
+        _convert("2"),
+        ("results.json", "images.json"),
+        _JSON,
+        slow=True,
     ),
     "folder of maps": Reader(_make_maps, _source(""), ("a_IUV.png", "a.png"), (mutate.raw, mutate.png)),
     "several_people.csv": Reader(

@@ -321,3 +321,13 @@ def test_pt2_is_loaded_only_where_it_is_trusted(run, exported, tmp_path, capsys)
         assert main([*arguments, "--device", "cpu"]) == 1
         assert "or, where you trust the file's origin, --trust" in capsys.readouterr().err
         assert main([*arguments, "--device", "cpu", "--trust"]) == 0
+
+
+def test_settings_that_are_no_text(run, tmp_path):
+    """Damaged bytes in an ONNX file's metadata are an error of ours."""
+    export(run, tmp_path / "a.onnx")
+    data = (tmp_path / "a.onnx").read_bytes()
+    at = data.index(b"dsareid MF-Stream")
+    (tmp_path / "b.onnx").write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    with pytest.raises(DSAError, match="b.onnx: "):
+        embed(tmp_path / "b.onnx", "cpu")

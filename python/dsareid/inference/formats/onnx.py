@@ -60,9 +60,11 @@ def load(path: Path, device: str) -> LoadedModel:
     providers = [provider] if target.type == "cuda" else ["CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(path, options, providers)
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     except Exception as error:  # its exceptions have no common class of their own
-        raise DSAError(f"{path}: not readable as ONNX: {str(error)[:200]}") from error
-    settings = parse_settings(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DSAError(f"{path}: not readable as ONNX: {first[:200]}") from error
+    settings = parse_settings(path, text)
     found = [(x.name, x.type, x.shape[1:]) for x in (*session.get_inputs(), *session.get_outputs())]
     expected = [
         ("image", "tensor(uint8)", [settings.height, settings.width, 3]),
