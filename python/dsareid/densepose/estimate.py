@@ -187,7 +187,7 @@ def _take(finished: set[Future[None]], bar: tqdm) -> int:
 
 @contextlib.contextmanager
 def _one_thread_an_operation() -> Iterator[None]:
-    """Pictures run side by side, each on one thread, so that a map has the same bits however many there are."""
+    """Pictures run side by side, a thread each, so that a map has the same bits however many there are."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
