@@ -1,6 +1,5 @@
 """dsareid densepose convert"""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dsareid.commands.options import DataOption, Flag
+from dsareid.ground.errors import quoted
 
 if TYPE_CHECKING:  # --help needs none of it
     from dsareid.densepose import ConversionReport
@@ -58,12 +58,12 @@ def command(
     _print_people(report, min_score)
     _print_warnings(report, source, data)
     if report.sheet:
-        sheet = shlex.quote(str(report.sheet))
+        sheet = quoted(report.sheet)
         print(f"look at {sheet} before you train: do the parts lie on the bodies?")
 
 
 def _print_people(report: "ConversionReport", min_score: float) -> None:
-    listed = f"listed in {shlex.quote(str(report.out / 'several_people.csv'))}"
+    listed = f"listed in {quoted(report.out / 'several_people.csv')}"
     if report.several:
         among = f", among those with a score of {min_score:g} or more" if report.scored else ""
         print(
@@ -77,7 +77,7 @@ def _print_people(report: "ConversionReport", min_score: float) -> None:
             f"warning: no score of {min_score:g} or more in {_names(report.below)}: the best was taken; "
             f"{listed}"
         )
-    path = shlex.quote(str(report.out / "no_detection.txt"))
+    path = quoted(report.out / "no_detection.txt")
     if report.empty:
         print(
             f"warning: the map is empty although somebody was found in {_names(report.empty)}: no part of "
@@ -113,7 +113,7 @@ def _print_warnings(report: "ConversionReport", source: Path, data: Path | None)
             f"{source} is one of theirs"
         )
     if report.no_map:
-        path = shlex.quote(str(report.out / "no_map.txt"))
+        path = quoted(report.out / "no_map.txt")
         print(f"warning: no map yet for {_names(report.no_map)} of {data}, listed in {path}")
 
 

@@ -103,6 +103,9 @@ def _run_logged(name: str, arguments: list[str]) -> int:
     return 0
 
 
+_QUOTES = "\"'"
+
+
 def with_flags(message: str) -> str:
     """A message of the library with the command line's names: `batch_size` becomes --batch-size, and
     `weights="none"` --weights none."""
@@ -111,7 +114,7 @@ def with_flags(message: str) -> str:
         name, value = "--" + found[1].replace("_", "-"), found[2]
         if value is None or value == "True":
             return name
-        return f"{name} {quoted(value.strip(chr(34) + chr(39)))}"
+        return f"{name} {quoted(value.strip(_QUOTES))}"
 
     return re.sub(r"`([a-z][\w.]*)(?:=([^`]*))?`", flag, message)
 

@@ -107,12 +107,9 @@ def find_images(root: Path) -> tuple[list[str], list[str]]:
         images += map(files.path, files.images)
         others += map(files.path, files.others)
     if not images:
-        raise DSAError("; ".join(filter(None, [_no_images(root), left_out(others)])))
+        more = f"; {left_out(others)}" if others else ""
+        raise DSAError(f"{root}: no images in it or below ({', '.join(SUFFIXES)}){more}")
     return sorted(images), sorted(others)
-
-
-def _no_images(root: Path) -> str:
-    return f"{root}: no images in it or below ({', '.join(SUFFIXES)})"
 
 
 def left_out(others: list[str]) -> str:

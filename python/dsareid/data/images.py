@@ -39,7 +39,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)  # the turns that change width and height
 
 
 class ImageHeader(NamedTuple):
@@ -78,7 +78,7 @@ def image_header(path: str | os.PathLike) -> ImageHeader:
     """
     with _opened(path, "an image") as image:
         turn = _orientation(image)
-        sideways = image.format != "TIFF" and turn in _SIDEWAYS  # Pillow turns TIFF itself
+        sideways = image.format != "TIFF" and turn in SIDEWAYS  # Pillow turns TIFF itself
         return ImageHeader(image.size[::-1] if sideways else image.size, turn)
 
 

@@ -7,11 +7,6 @@ SAME_CAMERA_RULE = "the same-camera rule removes gallery images of the query's p
 WITHOUT_CAMERAS = "list the images in data.csv without the column camera"
 
 
-def matched_of(matched: int, queries: int) -> str:
-    """The sentence that stands beside a table of which some queries are no part."""
-    return f"{matched:,} of {queries:,} queries have a match" if matched else "no query has a match"
-
-
 class Matches(NamedTuple):
     """How many queries have a match, and why the others have none."""
 
@@ -36,7 +31,8 @@ class Matches(NamedTuple):
                 f"of {self.own_camera:,} the gallery has images of the query's own camera alone "
                 f"({SAME_CAMERA_RULE}; to switch it off where cameras are not known, {way_out})"
             )
-        return f"{matched_of(self.matched, self.queries)}: {', '.join(why)}"
+        some = f"{self.matched:,} of {self.queries:,} queries have a match"
+        return f"{some if self.matched else 'no query has a match'}: {', '.join(why)}"
 
 
 def count_matches(queries: Iterable[tuple[int, int]], gallery: Iterable[tuple[int, int]]) -> Matches:

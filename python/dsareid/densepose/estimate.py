@@ -24,9 +24,8 @@ from tqdm import tqdm
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.layouts import is_data_set, list_data
-from dsareid.densepose.convert import SHEET
 from dsareid.densepose.estimators import MapEstimator, Quality, load_estimator
-from dsareid.densepose.lists import NO_DETECTION, update_names
+from dsareid.densepose.lists import NO_DETECTION, SHEET, update_names
 from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError, logger

@@ -5,7 +5,6 @@ the file name's own suffix is preferred.
 """
 
 import os
-import shlex
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from dsareid.data.folders import image_names, nfc, walk
 from dsareid.data.images import SUFFIXES
 from dsareid.densepose.lists import SHEET
-from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.errors import DSAError, logger, quoted
 
 
 class DataImages:
@@ -105,7 +104,7 @@ class DataImages:
         return DSAError(
             f"{source}: {file_name} may be {one} or {other} of {self.root}; run DensePose on each folder "
             f"separately, and convert its output with `data={self.root / folder}` into "
-            f"{shlex.quote(str(self.out / folder))}, and so on"
+            f"{quoted(self.out / folder)}, and so on"
         )
 
 
@@ -129,7 +128,7 @@ def check_place(root: Path, out: Path) -> None:
 def _among_images(root: Path) -> str:
     return (
         f"the maps would be taken for images of `data={root}`; write to "
-        f"{shlex.quote(str(root / 'iuv'))} or to a folder outside"
+        f"{quoted(root / 'iuv')} or to a folder outside"
     )
 
 

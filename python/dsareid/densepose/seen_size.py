@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsareid.data.images import MOST_PIXELS
+from dsareid.data.images import MOST_PIXELS, SIDEWAYS
 from dsareid.densepose.charts import Box
 from dsareid.ground.errors import DSAError, logger
 
@@ -99,7 +99,7 @@ class SeenImage:
     @property
     def stored(self) -> Size:
         """Before it is turned upright."""
-        return self.size[::-1] if self.turned in (5, 6, 7, 8) else self.size
+        return self.size[::-1] if self.turned in SIDEWAYS else self.size
 
 
 def leaves(box: Box, size: Size) -> bool:

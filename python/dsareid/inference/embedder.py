@@ -19,11 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import TypeIs
 
+from dsareid.data.any_image import ImageLike
 from dsareid.ground.errors import DSAError
 from dsareid.ground.machine import cores
 from dsareid.inference.formats.table import MODEL_FORMATS
 from dsareid.inference.network import PixelNetwork, network_of_run
-from dsareid.inference.pixels import ImageLike, read_ahead
+from dsareid.inference.pixels import read_ahead
 from dsareid.inference.settings import ModelSettings
 from dsareid.runs.folder import load_run
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dsareid.data.layouts.base import DISTRACTOR, JUNK, NO_CAMERAS
+from dsareid.data.layouts.own_labels import NOBODY
 from dsareid.data.matches import count_matches
 from dsareid.evaluation.copies import copied_features, copies_note
 from dsareid.evaluation.distances import FeatureDistances
@@ -22,9 +23,6 @@ from dsareid.inference.feature_folder import (
     open_features,
 )
 from dsareid.runs.records import RANKS, Row
-
-NOBODY: dict[str | None, int] = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}  # labels that are no person's
-
 
 _WITHOUT_CAMERAS = f"empty the column camera of {IMAGES} in both folders"
 

@@ -12,6 +12,7 @@ from dsareid.data.folders import find_images, left_out
 from dsareid.data.images import SUFFIXES, read_image
 from dsareid.data.labels import image_labels
 from dsareid.data.layouts.base import DISTRACTOR, JUNK
+from dsareid.data.layouts.own_labels import NOBODY
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import atomic_path, check_writable
@@ -120,7 +121,7 @@ def draw_lists(found: list[SearchResult]) -> Image.Image:
         _draw(sheet, _MARGIN, top, one.file, f"query{_who(one.identity)}", "", _INK)
         for column, match in enumerate(one.matches):
             left = 2 * _MARGIN + width + width // 4 + column * (width + _MARGIN)
-            right = one.identity == match.identity and _is_somebody(match.identity)
+            right = one.identity == match.identity and match.identity not in (None, *NOBODY)
             title = f"{column + 1}: {match.distance:.3f}"
             _draw(sheet, left, top, match.file, title, _who(match.identity)[2:], _RIGHT if right else _DIM)
     return sheet
@@ -164,10 +165,6 @@ def _warn_of_changes(gallery: Path, files: list[Path], made: float) -> None:
             f"{gallery}: images that are gone or newer than their features: {len(changed):,}, the first "
             f"{changed[0]}"
         )
-
-
-def _is_somebody(identity: str | None) -> bool:
-    return identity not in (None, str(DISTRACTOR), str(JUNK))
 
 
 def _who(identity: str | None) -> str:

@@ -15,6 +15,8 @@ from dsareid.ground.errors import DSAError
 
 SPLIT_NAMES = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}  # as users write them
 _UNKNOWN_CAMERA = {TRAIN: 0, QUERY: 0, GALLERY: 1}
+NOBODY: dict[str | None, int] = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}
+"""The labels that are no person's, and their numbers."""
 _NUMBER = re.compile("-?[0-9]{1,18}")
 
 
@@ -67,11 +69,10 @@ def number_labels(dataset: Dataset, images: list[LabelledFile]) -> Found:
 def _identity_numbers(words: Iterable[str]) -> dict[str, int]:
     """Each word's number."""
     canonical = {word: canonical_label(word) for word in set(words)}
-    nobody = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}
     for word, label in canonical.items():
         if is_below_junk(label):
             raise DSAError(f"the identity {word} is no person: numbers begin with {JUNK}, which is junk")
-    people = {nfc(word): label for word, label in canonical.items() if label not in nobody}
+    people = {nfc(word): label for word, label in canonical.items() if label not in NOBODY}
     first: dict[str, str] = {}
     for word in sorted(people):
         if (other := first.setdefault(people[word], word)) != word:
@@ -79,7 +80,7 @@ def _identity_numbers(words: Iterable[str]) -> dict[str, int]:
                 f"the identities {other!r} and {word!r} are the same but for zeros or spaces: write that "
                 "person alike everywhere"
             )
-    numbers = {people[word]: number for number, word in enumerate(sorted(people), 1)} | nobody
+    numbers = {people[word]: number for number, word in enumerate(sorted(people), 1)} | NOBODY
     return {word: numbers[label] for word, label in canonical.items()}
 
 

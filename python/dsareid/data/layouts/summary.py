@@ -19,7 +19,7 @@ from dsareid.data.layouts.base import (
 )
 from dsareid.data.matches import count_matches
 
-NOBODY = {JUNK: "junk", DISTRACTOR: "distractors"}
+_LEFT_OUT = {JUNK: "junk", DISTRACTOR: "distractors"}
 _SHOWN = 5  # folders that are named
 
 
@@ -83,10 +83,12 @@ def _match_remark(entries: Sequence[Entry]) -> str:
 def _nobody_remark(every: Sequence[Entry]) -> str:
     """Images of training and query that are left out, as they show nobody."""
     left = Counter(
-        (e.identity, e.split) for e in every if e.identity in NOBODY and e.split != GALLERY and not e.misnamed
+        (e.identity, e.split)
+        for e in every
+        if e.identity in _LEFT_OUT and e.split != GALLERY and not e.misnamed
     )
     counts = ", ".join(
-        f"{count:,} of {split} ({NOBODY[identity]}, identity {identity})"
+        f"{count:,} of {split} ({_LEFT_OUT[identity]}, identity {identity})"
         for (identity, split), count in sorted(left.items())
     )
     return f"left out as they show nobody: {counts}" if counts else ""

@@ -11,8 +11,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, NO_CAMERAS, QUERY, Listing, missing_map
 from dsareid.data.matches import count_matches
@@ -98,9 +96,9 @@ def _open_given(path: Path, protocol: str) -> Store:
             f"{path}: packed by {f'the protocol {found}' if found else 'no protocol'}, not by "
             f"{protocol}; give the folder that it was packed from"
         )
-    query, gallery = ((store.ids[at], store.cams[at]) for at in map(store.at, (QUERY, GALLERY)))
-    matches = count_matches(zip(*map(np.ndarray.tolist, query)), zip(*map(np.ndarray.tolist, gallery)))
-    notes = ["" if store.header.cameras else NO_CAMERAS, matches.note() if len(gallery[0]) else ""]
+    query, gallery = store.pairs(QUERY), store.pairs(GALLERY)
+    matches = count_matches(query, gallery).note() if gallery else ""
+    notes = ["" if store.header.cameras else NO_CAMERAS, matches]
     for note in filter(None, notes):
         logger.warning(f"{path}: {note}")
     return store

@@ -78,6 +78,11 @@ class Store:
         """The rows of a split, int64 [n], in the order of their names."""
         return np.flatnonzero(self.split == ALL_SPLITS.index(split))
 
+    def pairs(self, split: str) -> list[tuple[int, int]]:
+        """Identity and camera of each image of a split."""
+        rows = self.at(split)
+        return list(zip(self.ids[rows].tolist(), self.cams[rows].tolist()))
+
     def select(self, split: str, *, iuv: bool) -> "Split":
         """The images of a split, in the order of their names.
 

@@ -9,18 +9,14 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, overload
 
-import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from dsareid.data.images import read_image, upright
+from dsareid.data.any_image import ImageLike, rgb_pixels
 from dsareid.densepose.estimators.base import EstimatedMap, Estimator
 from dsareid.densepose.estimators.bodypix import BodyPix, Quality
 
 EstimatorName = Literal["bodypix"]
 ESTIMATORS: dict[EstimatorName, Callable[..., Estimator]] = {"bodypix": BodyPix}
-AnyPicture = str | os.PathLike | Image.Image | np.ndarray | Tensor
-"""An image file, a PIL image (both are turned upright), or uint8 [H, W, 3] RGB."""
 
 
 class MapEstimator:
@@ -30,24 +26,24 @@ class MapEstimator:
         self.network = network
 
     @overload
-    def __call__(self, pictures: AnyPicture) -> EstimatedMap: ...  # type: ignore[overload-overlap]
+    def __call__(self, pictures: ImageLike) -> EstimatedMap: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, pictures: Iterable[AnyPicture]) -> list[EstimatedMap]: ...
-    def __call__(self, pictures: AnyPicture | Iterable[AnyPicture]) -> EstimatedMap | list[EstimatedMap]:
+    def __call__(self, pictures: Iterable[ImageLike]) -> list[EstimatedMap]: ...
+    def __call__(self, pictures: ImageLike | Iterable[ImageLike]) -> EstimatedMap | list[EstimatedMap]:
         """The map of one picture, of its size, or a list of maps of several.
 
         Args:
-            pictures: one of AnyPicture, several of them, or a batch, uint8 (B, H, W, 3).
+            pictures: one of ImageLike, several of them, or a batch, uint8 (B, H, W, 3).
 
         Raises:
             DSAError: a file that cannot be read.
             ValueError: something else than pictures.
         """
         if isinstance(pictures, (str, os.PathLike, Image.Image)) or getattr(pictures, "ndim", 0) == 3:
-            return self.network(_pixels(pictures))
+            return self.network(rgb_pixels(pictures, "a picture"))
         if not isinstance(pictures, Iterable):
             raise ValueError(f"pictures must be one or several pictures, not {type(pictures).__name__}")
-        return [self.network(_pixels(picture)) for picture in pictures]
+        return [self.network(rgb_pixels(picture, "a picture")) for picture in pictures]
 
     def record(self) -> dict[str, Any]:
         """What makes the maps, as JSON: estimator, weights, settings, licence and origin."""
@@ -77,20 +73,3 @@ def load_estimator(
     if name not in ESTIMATORS:
         raise ValueError(f"name must be one of {', '.join(ESTIMATORS)}, not {name!r}")
     return MapEstimator(ESTIMATORS[name](weights, device, quality))
-
-
-def _pixels(picture: object) -> np.ndarray:
-    """A picture as uint8 [H, W, 3]."""
-    if isinstance(picture, (str, os.PathLike)):
-        return read_image(picture)
-    if isinstance(picture, Image.Image):
-        if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"a picture must have 8 bits a channel, but its mode is {picture.mode}")
-        return np.array(upright(picture).convert("RGB"))
-    pixels = picture.cpu().numpy() if isinstance(picture, Tensor) else picture
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
-        what = getattr(pixels, "dtype", type(pixels).__name__)
-        raise ValueError(f"a picture must be a path, a PIL image or uint8 [H, W, 3], not {what}")
-    if pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ValueError(f"a picture must be [H, W, 3], not {list(pixels.shape)}")
-    return pixels
