@@ -26,7 +26,7 @@ def command(
         out: The folder of the maps, default: SRC/iuv; of one picture its map, default: NAME_IUV.png.
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, into which they are fetched once.
-        quality: best looks at each picture in five sizes instead of two, which takes three times as long.
+        quality: best looks at each picture in five sizes instead of two: three to four times as long.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         overwrite: Estimate maps again that are there already.
     """

@@ -64,7 +64,7 @@ def load_estimator(
         weights: the folder of its weights; None: that of the environment variable DSAREID_BODYPIX, or the
             user's cache, into which they are fetched once.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        quality: "default", or "best", which takes about three times as long.
+        quality: "default", or "best", which takes three to four times as long.
 
     Raises:
         DSAError: no weights, or those of another network; a device that does not exist.
