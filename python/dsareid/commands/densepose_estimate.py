@@ -13,6 +13,7 @@ def command(
     out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DST")] = None,
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
     quality: Literal["default", "best"] = "default",
+    protocol: str = "",
     device: str = "auto",
     overwrite: Flag = False,
 ) -> None:
@@ -23,10 +24,13 @@ def command(
 
     Args:
         source: A data set's root, another folder of pictures with all folders below, or one picture.
-        out: The folder of the maps, default: SRC/iuv; of one picture its map, default: NAME_IUV.png.
+        out: The folder of the maps, default: SRC/iuv, or a folder in the user's cache where SRC is not
+            writable; of one picture its map, default: NAME_IUV.png.
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, into which they are fetched once.
         quality: best looks at each picture in five sizes instead of two: three to four times as long.
+        protocol: Protocol by which a data set's images are listed, such as multi-query; default: the data
+            set's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         overwrite: Estimate maps again that are there already.
     """
@@ -34,7 +38,15 @@ def command(
     from dsareid.ground.distributed import rank_and_world
     from dsareid.ground.errors import quoted
 
-    found = estimate_maps(source, out, weights=weights, device=device, quality=quality, overwrite=overwrite)
+    found = estimate_maps(
+        source,
+        out,
+        weights=weights,
+        device=device,
+        quality=quality,
+        protocol=protocol,
+        overwrite=overwrite,
+    )
     if rank_and_world()[0]:
         return
     kept = f", {found.kept:,} kept as they were (--overwrite makes them anew)" if found.kept else ""

@@ -1,6 +1,6 @@
 """dsareid eval"""
 
-from dsareid.commands.options import DataOption, Flag, RunPath
+from dsareid.commands.options import DataOption, Flag, RunPath, maps_maker
 from dsareid.models.table import MatchedBy
 
 
@@ -12,6 +12,7 @@ def command(
     batch_size: int = 64,
     device: str = "auto",
     rerank: Flag = False,
+    estimate: Flag = False,
 ) -> None:
     """mAP and rank-1/5/10 on query and gallery, beside colour histograms and chance.
 
@@ -26,12 +27,21 @@ def command(
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         rerank: Also rank after k-reciprocal re-ranking (Zhong et al., 2017); most papers report figures
             without it. Its time grows with the square of the number of images.
+        estimate: Where features need IUV maps, estimate those that are missing first, as densepose estimate
+            ROOT does.
     """
     from dsareid.evaluation.evaluate_run import evaluate
     from dsareid.runs.records import format_table
 
     found = evaluate(
-        run, data, features, batch_size=batch_size, device=device, protocol=protocol, rerank=rerank
+        run,
+        data,
+        features,
+        batch_size=batch_size,
+        device=device,
+        protocol=protocol,
+        rerank=rerank,
+        make_maps=maps_maker(estimate, device),
     )
     if found:
         print("\n".join([format_table([*found.rows, *found.baselines]), *found.notes]))

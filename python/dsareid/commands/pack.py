@@ -1,6 +1,6 @@
 """dsareid pack"""
 
-from dsareid.commands.options import Flag, OutPath, RootPath
+from dsareid.commands.options import Flag, OutPath, RootPath, maps_maker
 
 
 def command(
@@ -10,13 +10,14 @@ def command(
     width: int | None = None,
     protocol: str = "",
     skip_broken: Flag = False,
+    estimate: Flag = False,
 ) -> None:
     """Decode a data set once into a store: arrays that --data takes in place of its folder.
 
     Train, eval and report do so by themselves, into ROOT/store-HxW. Interrupted runs resume on the next call.
 
     Args:
-        root: The data set, with the IUV maps in its folder iuv.
+        root: The data set, with IUV maps in its folder iuv if a guide is to be trained.
         out: The store's folder; it is created.
         height: Rows of the stored images, with --width; default: those of the files, or 256 where the
             files are not of one size.
@@ -24,8 +25,18 @@ def command(
         protocol: The protocol by which the images are split, as `dsareid data describe` lists them; default:
             the data set's.
         skip_broken: Leave out images that cannot be read or are misnamed, and list them.
+        estimate: Estimate the IUV maps that are missing first, as densepose estimate ROOT does.
     """
     from dsareid.data.store.pack import pack
     from dsareid.data.store.reader import store_summary
 
-    print(store_summary(pack(root, out, height, width, protocol=protocol, skip_broken=skip_broken)))
+    made = pack(
+        root,
+        out,
+        height,
+        width,
+        protocol=protocol,
+        skip_broken=skip_broken,
+        make_maps=maps_maker(estimate),
+    )
+    print(store_summary(made))

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from dsareid.commands.early_options import known_preset, peek
-from dsareid.commands.options import Flag
+from dsareid.commands.options import Flag, maps_maker
 from dsareid.engine.presets import PresetName, preset
 from dsareid.runs.config import CONFIG, TrainConfig, load_config
 
@@ -25,6 +25,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
         config: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = default,
         preset: PresetName = "paper",
         resume: Flag = False,
+        estimate: Flag = False,
     ) -> None:
         """Train a network. The images are decoded once, into a store; DSAP-images are warped on the fly.
 
@@ -34,10 +35,13 @@ def build(arguments: list[str]) -> Callable[..., None]:
                 study: the same for longer, to compare methods on the synthetic data set.
                 Sets the defaults below.
             resume: Resume the run in --out, with its settings.
+            estimate: Where the network needs IUV maps, estimate those that are missing first, as densepose
+                estimate ROOT does.
         """
         from dsareid.engine.loop import train
 
         # Absolute: `dsareid eval RUN` is to find the data from any folder.
-        train(dataclasses.replace(config, data=config.data.absolute()), resume=resume)
+        own = dataclasses.replace(config, data=config.data.absolute())
+        train(own, resume=resume, make_maps=maps_maker(estimate, config.device))
 
     return command

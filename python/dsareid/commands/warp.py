@@ -1,5 +1,6 @@
 """dsareid warp"""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,48 +11,82 @@ from dsareid.ground.files import atomic_path, check_writable
 
 
 def command(
-    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")],
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IUV] OUT")],
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IUV] ... OUT")],
     box: Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = None,
     size: int = 32,
+    erode: int = 0,
     scale: int = 0,
 ) -> None:
-    """Draw the 24 part images of a photograph as one labelled picture.
+    """Draw the 24 part images of a person as one labelled picture, from one photograph or several.
 
     Down the rows of a part U grows, along its columns V. Holes show as a grey checkerboard.
 
     Args:
-        image: The photograph.
-        files: Its classic NAME_IUV.png (Pillow sees R=V, G=U, B=I), of the same size; without it the map is
-            estimated, as by densepose estimate. Then the picture to write (.png).
-        box: In pixels, the last two exclusive: picks one of several people.
+        files: Photographs of one person; behind each its classic NAME_IUV.png (Pillow sees R=V, G=U, B=I) of
+            its size, or nothing: then the map is estimated, as by densepose estimate. Last the picture to
+            write (.png). A cell that several photographs show has the median of their colours.
+        box: In pixels, the last two exclusive: picks one of several people in one photograph.
         size: Cells on each side of a part image, 1..256.
+        erode: Pixels along the person's outline that are left out, against colours from behind.
         scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
     """
     from PIL import Image
 
     from dsareid.densepose.pictures import draw_part_images
-    from dsareid.densepose.textures import part_images
+    from dsareid.densepose.textures import join_part_images, part_images
 
-    if len(files) not in (1, 2):
-        raise DSAError(f"expected IMAGE [IUV] OUT, not {1 + len(files)} files")
-    *maps, out = files
+    if len(files) < 2:
+        raise DSAError(f"expected IMAGE [IUV] ... OUT, not {len(files)} file{'s' * (len(files) != 1)}")
+    *given, out = files
     if not 1 <= size <= 256:
         raise DSAError(f"--size must be 1..256, not {size}")
     if not 0 <= scale <= 160:
         raise DSAError(f"--scale must be 0..160, not {scale}")
+    if erode < 0:
+        raise DSAError(f"--erode must be 0 or more, not {erode}")
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise DSAError(f"{out}: the name must end in .png or another image type")
-    check_writable(out, [image, *maps])
-    colours, filled = part_images(image, maps[0] if maps else None, size, box=_parse_box(box))
+    check_writable(out, given)
+    images, maps = _with_maps(given)
+    if len(images) == 1:
+        colours, filled = part_images(images[0], maps[0], size, box=_parse_box(box), erode=erode)
+    elif box:
+        raise DSAError(f"--box picks a person in one photograph, but there are {len(images)}")
+    else:
+        colours, count = join_part_images(images, maps, size, erode=erode)
+        filled = count > 0
     picture = draw_part_images(colours, filled, scale or -(-160 // size))
     with atomic_path(out) as temporary:
         picture.save(temporary)
     visible = int(filled.any((1, 2)).sum())
-    where = "the box" if box else "the image"
+    where = "the box" if box else "the image" if len(images) == 1 else "every image"
     empty = "" if visible else f"; the IUV map is all background in {where}"
-    how = "" if maps else ", by an estimated map"
-    print(f"{out}: {visible} of 24 parts visible{how}{empty}")
+    print(f"{out}: {visible} of 24 parts visible{_source(maps)}{empty}")
+
+
+def _with_maps(files: Iterable[Path]) -> tuple[list[Path], list[Path | None]]:
+    """The photographs, and behind which of them its map was given."""
+    from dsareid.data.iuv import is_meant_as_map
+
+    images: list[Path] = []
+    maps: list[Path | None] = []
+    for file in files:
+        if not is_meant_as_map(file):
+            images.append(file)
+            maps.append(None)
+        elif not images or maps[-1]:
+            raise DSAError(f"{file}: this is an IUV map; the photograph it belongs to must stand before it")
+        else:
+            maps[-1] = file
+    return images, maps
+
+
+def _source(maps: list[Path | None]) -> str:
+    """What a texture was made of."""
+    estimated = maps.count(None)
+    if len(maps) == 1:
+        return ", by an estimated map" if estimated else ""
+    return f", joined from {len(maps)} photographs ({estimated} of the maps estimated)"
 
 
 def _parse_box(text: str | None) -> tuple[int, int, int, int] | None:

@@ -16,6 +16,8 @@ from dsareid.data.matlab import read_matlab
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
+_SMALL = 40  # a part index, and what lossy compression makes of it
+
 
 def read_iuv(path: str | os.PathLike) -> np.ndarray:
     """Read a classic NAME_IUV.png as uint8 [H, W, 3] in the order I, U, V.
@@ -36,6 +38,20 @@ def read_iuv(path: str | os.PathLike) -> np.ndarray:
             f"{path}: the part index I (blue channel) must be 0..24, found {iuv[..., 0].max()}{hint}"
         )
     return iuv
+
+
+def is_meant_as_map(path: str | os.PathLike) -> bool:
+    """Whether a picture is an IUV map, right or wrong, rather than a photograph.
+
+    It is called so, or one of its channels has small numbers alone, as I has, also after lossy compression. A
+    photograph of that kind would be nearly black.
+
+    Raises:
+        DSAError: as read_image.
+    """
+    if os.path.splitext(path)[0].endswith("_IUV"):
+        return True
+    return bool((read_image(path).max((0, 1)) <= _SMALL).any())
 
 
 def write_iuv(path: str | os.PathLike, iuv: np.ndarray) -> None:

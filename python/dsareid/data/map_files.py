@@ -1,4 +1,8 @@
-"""Which file is the IUV map of an image: ROOT/iuv/query/NAME.png, or NAME_IUV.png, of ROOT/query/NAME.jpg."""
+"""Which file is the IUV map of an image.
+
+ROOT/iuv/query/NAME.png, or NAME_IUV.png         of ROOT/query/NAME.jpg
+$XDG_CACHE_HOME/dsareid/NAME-HASH/iuv/...        the same, where ROOT is not writable and holds none
+"""
 
 import filecmp
 import os
@@ -9,6 +13,7 @@ from typing import TYPE_CHECKING
 from dsareid.data.folders import nfc
 from dsareid.data.iuv import read_iuv
 from dsareid.ground.errors import DSAError
+from dsareid.ground.files import place_for
 
 if TYPE_CHECKING:  # the layouts look for maps, so that they import this module
     from dsareid.data.layouts.base import Entry, Scan
@@ -18,37 +23,47 @@ class MapFiles:
     """The IUV maps of a data set."""
 
     def __init__(self, scan: "Scan"):
-        self._scan = scan
-        self._by_stem: dict[str, dict[str, list[str]]] = {}  # of each folder that was looked into
+        place = place_for(scan.root)
+        self._scans = [scan] if place == scan.root else [scan, type(scan)(place)]
+        self._by_stem: dict[tuple[Path, str], dict[str, list[str]]] = {}  # of folders that were looked into
 
     def of(self, image: str) -> str | None:
-        """The map of an image, both relative to the root; None where there is none.
+        """The map of an image, both relative to the root; absolute where it lies in the user's cache; None
+        where there is none.
 
         Raises:
             DSAError: there are two that differ.
         """
+        own, *others = self._scans
+        if found := self._find(own, image):
+            return found
+        return next((str(scan.root / found) for scan in others if (found := self._find(scan, image))), None)
+
+    def _find(self, scan: "Scan", image: str) -> str | None:
+        """The map of an image in one place, relative to it."""
         folder, _, file = image.rpartition("/")
-        maps = self._in_folder(f"iuv/{folder}" if folder else "iuv")
+        maps = self._in_folder(scan, f"iuv/{folder}" if folder else "iuv")
         stem = nfc(os.path.splitext(file)[0])
         found = [*maps.get(stem, ()), *maps.get(f"{stem}_IUV", ())]
         for other in found[1:]:
-            if not _same_map(self._scan.root / found[0], self._scan.root / other):
+            if not _same_map(scan.root / found[0], scan.root / other):
                 raise DSAError(
-                    f"{self._scan.root}: {found[0]} and {other} differ, and both are the IUV map of {image}: "
+                    f"{scan.root}: {found[0]} and {other} differ, and both are the IUV map of {image}: "
                     "remove the wrong one"
                 )
         return found[0] if found else None
 
-    def _in_folder(self, folder: str) -> dict[str, list[str]]:
+    def _in_folder(self, scan: "Scan", folder: str) -> dict[str, list[str]]:
         """The .png files of a folder by their names without suffix."""
-        if folder not in self._by_stem:
-            self._by_stem[folder] = {}
-            if place := self._scan.find(folder):
-                for name in sorted(self._scan(place)):
+        key = scan.root, folder
+        if key not in self._by_stem:
+            self._by_stem[key] = {}
+            if place := scan.find(folder):
+                for name in sorted(scan(place)):
                     stem, suffix = os.path.splitext(name)
                     if suffix.lower() == ".png":
-                        self._by_stem[folder].setdefault(nfc(stem), []).append(f"{place}/{name}")
-        return self._by_stem[folder]
+                        self._by_stem[key].setdefault(nfc(stem), []).append(f"{place}/{name}")
+        return self._by_stem[key]
 
 
 def _same_map(one: Path, other: Path) -> bool:

@@ -23,7 +23,7 @@ from torchvision.transforms.functional import to_tensor
 from dsa_ext import iuv_to_dsap
 from dsareid.data.iuv import read_pair
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import LAYOUT, SPLITS, TRAIN, Entry, missing_map
+from dsareid.data.layouts.base import LAYOUT, SPLITS, TRAIN
 from dsareid.ground.errors import DSAError, logger
 from dsareid.models.options import MEAN, STD
 
@@ -83,7 +83,11 @@ class DSAPDataset(Dataset):
         self.entries = [entry for entry in listing.entries if entry.split == split]
         if not self.entries:
             raise DSAError(f"{self.root}: no images of {split}; {LAYOUT}")
-        self._maps = [_checked_map(self.root, entry) for entry in self.entries]
+        for entry in self.entries:
+            if entry.misnamed:
+                raise DSAError(f"{self.root / entry.name}: {entry.misnamed}")
+        listing.check_maps([split])
+        self._maps = [str(entry.iuv) for entry in self.entries]
         ids = [entry.identity for entry in self.entries]
         identities, self.labels = np.unique(ids, return_inverse=True)  # labels: int64 [N]
         self.identities = len(identities)
@@ -138,12 +142,3 @@ def collate_dsap(
         iuv_to_dsap(pixels, iuv, size=size, mean=mean, std=std, out=out)
     numbers = torch.tensor([(x.label, x.id, x.camera) for x in samples])  # [B, 3]
     return DSAPBatch(torch.stack(images), dsap, *numbers.unbind(1))
-
-
-def _checked_map(root: Path, entry: Entry) -> str:
-    """The IUV map of an image; DSAError where the image cannot be used."""
-    if entry.misnamed:
-        raise DSAError(f"{root / entry.name}: {entry.misnamed}")
-    if entry.iuv is None:
-        raise DSAError(missing_map(root, entry.name))
-    return entry.iuv

@@ -10,7 +10,7 @@ from dsareid.densepose.sources import Detections, Person, read_source
 from dsareid.ground.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from dsareid.densepose.estimate import EstimationReport, estimate_maps
+    from dsareid.densepose.estimate import EstimationReport, estimate_maps, estimate_missing
     from dsareid.densepose.estimators import EstimatedMap, MapEstimator, load_estimator
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Person",
     "convert",
     "estimate_maps",
+    "estimate_missing",
     "load_estimator",
     "read_source",
 ]
@@ -29,7 +30,7 @@ __all__ = [
 __getattr__, _ = lazy_names(
     __name__,
     {
-        ".estimate": ["EstimationReport", "estimate_maps"],
+        ".estimate": ["EstimationReport", "estimate_maps", "estimate_missing"],
         ".estimators": ["EstimatedMap", "MapEstimator", "load_estimator"],
     },
 )

@@ -1,6 +1,7 @@
 """Estimating the IUV maps of pictures alone, without DensePose.
 
-    OUT/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order
+    OUT/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order; OUT is ROOT/iuv,
+                                or where ROOT is not writable a folder in the user's cache
     OUT/estimator.json          what made the maps: estimator, weights, settings, licence, origin
     OUT/no_detection.txt        the pictures whose map is all background, as nobody was seen in them
     OUT/contact_sheet.png       a sample, to look at
@@ -24,12 +25,14 @@ from tqdm import tqdm
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.layouts import is_data_set, list_data
+from dsareid.data.layouts.base import ALL_SPLITS
+from dsareid.data.store.format import HEADER
 from dsareid.densepose.estimators import MapEstimator, Quality, load_estimator
 from dsareid.densepose.lists import NO_DETECTION, SHEET, update_names
 from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import atomic_path, make_folder, read_json
+from dsareid.ground.files import atomic_path, make_folder, place_for, read_json
 from dsareid.ground.machine import cores
 
 RECORD = "estimator.json"
@@ -46,6 +49,10 @@ class EstimationReport:
     nobody: list[str] = field(default_factory=list)  # the map is all background
     sheet: Path | None = None
 
+    def __str__(self) -> str:
+        nobody = f"; nobody seen in {len(self.nobody):,}, all background" if self.nobody else ""
+        return f"{self.out}: {self.written:,} map{'s' * (self.written != 1)} written{nobody}"
+
 
 class _Task(NamedTuple):
     name: str  # relative to the source
@@ -60,6 +67,7 @@ def estimate_maps(
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality = "default",
+    protocol: str = "",
     overwrite: bool = False,
 ) -> EstimationReport:
     """Estimate the IUV map of every picture of a source, with a progress bar.
@@ -69,9 +77,10 @@ def estimate_maps(
 
     Args:
         source: a data set's root, another folder of pictures, or one picture.
-        out: the folder of the maps, or of one picture its map, .png; None: iuv in the source, or NAME_IUV.png
-            beside the picture.
+        out: the folder of the maps, or of one picture its map, .png; None: iuv in the source, in the user's
+            cache for a source that is not writable, or NAME_IUV.png beside the picture.
         weights, device, quality: as for load_estimator.
+        protocol: of a data set, the one by which its images are listed, as for list_data.
         overwrite: estimate again what is there already.
 
     Raises:
@@ -81,14 +90,15 @@ def estimate_maps(
     source = Path(source)
     chosen = own_device(choose_device(device))
     with join_group(chosen) as group:
-        tasks, folder = _find_tasks(source, None if out is None else Path(out))
+        tasks, folder = _find_tasks(source, None if out is None else Path(out), protocol)
         estimator = load_estimator(
             weights=weights, device=device if group.alone else str(chosen), quality=quality
         )
         if folder is not None:
             with group.rank_0_first():
-                _check_record(folder, estimator.record(), overwrite)
+                _check_record(folder, estimator.record(), [task.out.exists() for task in tasks], overwrite)
         todo = [task for task in tasks if overwrite or not task.out.exists()]
+        group.barrier()  # until all have looked
         for place in {task.out.parent for task in todo}:
             make_folder(place)
         _estimate(todo[group.share(len(todo))], len(tasks) - len(todo), estimator, group)
@@ -99,21 +109,51 @@ def estimate_maps(
         return report
 
 
-def _find_tasks(source: Path, out: Path | None) -> tuple[list[_Task], Path | None]:
+def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str = "auto") -> None:
+    """Estimate the maps of a data set's images that have none; does nothing for a store.
+
+    What `make_maps` of train, evaluate and pack may be. Arguments and errors as for estimate_maps.
+    """
+    root = Path(root)
+    if (root / HEADER).exists():
+        return
+    with join_group(own_device(choose_device(device))) as group:
+        missing = list_data(root, protocol).without_map(ALL_SPLITS)
+        group.barrier()  # until all have looked
+        if not missing:
+            return
+        found = estimate_maps(root, device=device, protocol=protocol)
+        if group.is_rank_0:
+            logger.info(f"{found}; look at {found.sheet or found.out} before you trust them")
+
+
+def _find_tasks(source: Path, out: Path | None, protocol: str) -> tuple[list[_Task], Path | None]:
     """The pictures with their maps, and the folder of the maps; None for one picture."""
     if not source.is_dir():
         return [_Task(source.name, source, out or source.with_name(f"{source.stem}_IUV.png"))], None
+    folder = out or place_for(source) / "iuv"
     if is_data_set(source):
-        listing = list_data(source)
-        names = [entry.name for entry in listing.entries if not entry.misnamed]
+        listing = list_data(source, protocol)
         for note in listing.notes:
             logger.warning(note)
+        names = {entry.name: entry.iuv for entry in listing.entries if not entry.misnamed}
+    elif protocol:
+        raise DSAError(f"{source}: no data set, so that it has no `protocol`")
     else:
-        names, others = find_images(source)
+        images, others = find_images(source)
+        names = dict.fromkeys(images)
         if others:
             logger.warning(f"{source}: {left_out(others)}")
-    folder = out or source / "iuv"
-    tasks = [_Task(name, source / name, (folder / name).with_suffix(".png")) for name in names]
+    tasks = []
+    for name, there in names.items():
+        own = source / there if there and out is None else (folder / name).with_suffix(".png")
+        tasks.append(_Task(name, source / name, own))
+    _check_tasks(source, tasks)
+    return tasks, folder
+
+
+def _check_tasks(source: Path, tasks: list[_Task]) -> None:
+    """Raise DSAError where two pictures would have one map, or one would be written over."""
     taken: dict[Path, str] = {}
     for task in tasks:
         if (other := taken.setdefault(task.out, task.name)) != task.name:
@@ -124,11 +164,14 @@ def _find_tasks(source: Path, out: Path | None) -> tuple[list[_Task], Path | Non
             raise DSAError(
                 f"{task.out}: this is a picture, and its map would be written over it; choose another DST"
             )
-    return tasks, folder
 
 
-def _check_record(folder: Path, record: dict[str, Any], overwrite: bool) -> None:
-    """Write down what makes the maps of a folder, or find it written down."""
+def _check_record(folder: Path, record: dict[str, Any], there: list[bool], overwrite: bool) -> None:
+    """Write down what makes the maps of a folder, or find it written down.
+
+    Args:
+        there: for each picture, whether it has a map already.
+    """
     path = folder / RECORD
     content = json.loads(json.dumps(record))  # lists where there are tuples
     try:
@@ -139,6 +182,11 @@ def _check_record(folder: Path, record: dict[str, Any], overwrite: bool) -> None
         raise DSAError(
             f"{path}: the maps in this folder were made by other settings; `overwrite=True` makes all of "
             "them anew, or choose another folder"
+        )
+    if before is None and any(there) and not overwrite:
+        logger.warning(
+            f"{folder}: {sum(there):,} of {len(there):,} pictures have maps that were not estimated here; "
+            "they are kept, and the others estimated"
         )
     if before != content:
         with atomic_path(make_folder(folder) / RECORD) as temporary:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dsa_ext import CUDA_ERROR
 from dsareid.data.batch import Batch, BatchConfig
-from dsareid.data.layouts.base import TRAIN
+from dsareid.data.layouts.base import TRAIN, MakeMaps
 from dsareid.data.loader import TrainData
 from dsareid.data.sampler import PKSampler
 from dsareid.data.store.cache import ensure_store, log_maps
@@ -45,11 +45,17 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C was pressed and the checkpoint is written."""
 
 
-def train(config: TrainConfig, *, resume: bool = False) -> RunFolder:
+def train(config: TrainConfig, *, resume: bool = False, make_maps: MakeMaps | None = None) -> RunFolder:
     """Train a network into the folder config.out.
 
     On the CPU a resumed run computes the same numbers, bit for bit, as an uninterrupted one with
     the same number of threads. It may be resumed by another number of processes.
+
+    Args:
+        config: all settings.
+        resume: whether a run in config.out is resumed.
+        make_maps: called with the data and its protocol where the network needs maps, to make those that are
+            missing; dsareid.densepose.estimate_missing estimates them.
 
     Returns:
         The run's folder.
@@ -64,6 +70,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunFolder:
         run = RunFolder(config.out)
         _check_folder(run, config, resume)
         group.barrier()  # until all have looked into the folder
+        if make_maps and config.needs_iuv:
+            make_maps(config.data, config.protocol)
         _prepare(run, config, device, group, resume).run()
     return run
 

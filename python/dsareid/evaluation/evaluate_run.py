@@ -1,12 +1,14 @@
 """Evaluate a run: its network on query and gallery, beside colour histograms and chance."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dsareid.data.layouts.base import GALLERY, QUERY
+from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, MakeMaps, MissingMaps
 from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.data.matches import count_matches
 from dsareid.data.store.cache import ensure_store, log_maps
@@ -46,6 +48,7 @@ def evaluate(
     device: str | torch.device = "auto",
     protocol: str | None = None,
     rerank: bool = False,
+    make_maps: MakeMaps | None = None,
 ) -> Evaluation | None:
     """Evaluate a run on query and gallery, and keep what was found in its folder.
 
@@ -61,6 +64,8 @@ def evaluate(
         device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
         protocol: of the data set; None: the run's own, or the default of `data`.
         rerank: whether the first row is that of k-reciprocal re-ranking; the second is without.
+        make_maps: called with the data and its protocol where maps are needed, to make the missing ones;
+            dsareid.densepose.estimate_missing estimates them.
 
     Returns:
         What is written to the run's folder (see RunFolder.evaluation): the rows of the table with their CMC,
@@ -84,12 +89,16 @@ def evaluate(
             protocol = config.protocol if data is None else ""
         root = Path(config.data if data is None else data)
         check_is_text(root)
-        with group.rank_0_first():
-            store = ensure_store(root, config.height, config.width, protocol=protocol)
+        mapped = [QUERY, GALLERY, MULTI_QUERY] if needs_iuv(config, features) else []
+        if mapped and make_maps:
+            make_maps(root, protocol)
+        with _told_who_needs_maps(config, features):
+            with group.rank_0_first():
+                store = ensure_store(root, config.height, config.width, mapped=mapped, protocol=protocol)
+            query, gallery = (store.select(name, iuv=bool(mapped)) for name in (QUERY, GALLERY))
         _check_unseen(loaded, store)
-        if needs_iuv(config, features) and group.is_rank_0:
-            log_maps(store, [QUERY, GALLERY])
-        query, gallery = (_select(store, name, config, features) for name in (QUERY, GALLERY))
+        if group.is_rank_0:
+            log_maps(store, mapped)
         try:
             labels = ranking_labels(query, gallery)
             matches = count_matches(*labels.pairs())
@@ -164,13 +173,11 @@ def _check_unseen(run: Run, store: Store) -> None:
         )
 
 
-def _select(store: Store, name: str, config: TrainConfig, features: MatchedBy) -> Split:
-    split = store.select(name, iuv=False)
-    if not needs_iuv(config, features):
-        return split
+@contextlib.contextmanager
+def _told_who_needs_maps(config: TrainConfig, features: MatchedBy) -> Iterator[None]:
     try:
-        return store.select(name, iuv=True)
-    except DSAError as error:
+        yield
+    except MissingMaps as error:
         others = "; `features=mf` needs images alone" if config.streams != "dsag" else ""
         raise DSAError(
             f"{error} ({features} features need the IUV of every query and gallery image{others})"

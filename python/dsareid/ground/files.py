@@ -197,6 +197,15 @@ def user_cache() -> Path:
         raise DSAError("there is no home folder for a cache; set XDG_CACHE_HOME") from error
 
 
+def place_for(root: Path) -> Path:
+    """The folder for what is made of a data set: its own, or where that is not writable one below the user's
+    cache, NAME-HASH; it may not be there yet."""
+    if os.access(root, os.W_OK):
+        return root
+    root = root.absolute()
+    return user_cache() / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+
+
 def check_is_text(path: str | os.PathLike) -> None:
     """Raise DSAError where a path that is to stand in JSON has bytes that are no text."""
     try:

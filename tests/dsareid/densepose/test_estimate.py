@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from dsareid.commands.main import main
-from dsareid.data.iuv import read_iuv
+from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.layouts import list_data
+from dsareid.data.store.pack import pack
 from dsareid.densepose import estimate as module
 from dsareid.densepose import estimate_maps, load_estimator
 from dsareid.ground.errors import DSAError
@@ -62,6 +63,80 @@ def test_a_data_set_and_one_picture(tiny_data, tiny_bodypix, tmp_path):
     assert np.array_equal(read_iuv(found.out), read_iuv(root / "iuv/query" / picture.name))
     estimate_maps(picture, tmp_path / "map.png", weights=tiny_bodypix, device="cpu")
     assert (tmp_path / "map.png").read_bytes() == found.out.read_bytes()
+
+
+@pytest.fixture
+def unmapped(tiny_data, tiny_bodypix, tmp_path, monkeypatch):
+    """A data set without maps, and weights where --estimate finds them."""
+    monkeypatch.setenv("DSAREID_BODYPIX", str(tiny_bodypix))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns("iuv", "store-*"))
+
+
+def test_a_data_set_that_is_not_writable(unmapped, tmp_path, monkeypatch, capsys):
+    """Its maps lie in the user's cache, and whoever reads the data set finds them."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != unmapped and real(path, mode))
+    assert main(["densepose", "estimate", str(unmapped), "--device", "cpu"]) == 0
+    place = next((tmp_path / "cache/dsareid").glob("data-*")) / "iuv"
+    assert f"{place}: " in capsys.readouterr().out and not (unmapped / "iuv").exists()
+    listing = list_data(unmapped)
+    assert all(entry.iuv.startswith(f"{place}/") for entry in listing.entries)
+    store = pack(unmapped, tmp_path / "store")
+    assert store.has_iuv.all() and store.iuv[0].any()
+    entry = listing.entries[0]  # a map of the data set itself comes first
+    own = unmapped / "iuv" / entry.name
+    own.parent.mkdir(parents=True)
+    shutil.copy(entry.iuv, own)
+    found = list_data(unmapped)
+    assert found.entries[0].iuv == f"iuv/{entry.name}" and found.entries[1] == listing.entries[1]
+    assert found.fingerprint != listing.fingerprint
+
+
+def test_maps_from_elsewhere_are_kept_and_told(unmapped, tiny_bodypix, caplog):
+    listing = list_data(unmapped)
+    name = listing.entries[0].name
+    theirs = unmapped / "iuv" / f"{os.path.splitext(name)[0]}_IUV.png"
+    theirs.parent.mkdir(parents=True)
+    write_iuv(theirs, np.zeros((64, 32, 3), np.uint8))
+    before = theirs.read_bytes()
+    found = estimate_maps(unmapped, weights=tiny_bodypix, device="cpu")
+    assert (found.kept, found.written) == (1, len(listing.entries) - 1) and theirs.read_bytes() == before
+    assert f"1 of {len(listing.entries)} pictures have maps that were not estimated here" in caplog.text
+    assert all(entry.iuv for entry in list_data(unmapped).entries)  # and no image has two
+    assert estimate_maps(unmapped, weights=tiny_bodypix, device="cpu", overwrite=True).kept == 0
+    assert theirs.read_bytes() != before and list_data(unmapped).entries[0].iuv.endswith("_IUV.png")
+
+
+def test_commands_say_what_is_missing_and_estimate(unmapped, tmp_path, capsys):
+    """pack, train and eval; the model is so small that it learns nothing."""
+    count = len(list_data(unmapped).entries)
+    root, run = str(unmapped), str(tmp_path / "run")
+    how = f"dsareid densepose estimate {root} makes them of the pictures alone, in about a minute at most"
+    small = "--preset demo --epochs 1 --identities 2 --images 2 --device cpu".split()
+    train = ["train", "--data", root, "--out", run, *small]
+    assert main(["pack", root, str(tmp_path / "before")]) == 0
+    assert f"note: {root}: {count} of {count} images have no IUV map" in (said := capsys.readouterr().err)
+    assert how in said
+    assert main(train) == 1
+    assert how in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert main([*train, "--estimate"]) == 0
+    assert f"{unmapped / 'iuv'}: {count} maps written" in capsys.readouterr().err
+    shutil.rmtree(unmapped / "iuv/query")
+    fused = ["eval", run, "--features", "fused"]
+    assert main(fused) == 1
+    assert how in (said := capsys.readouterr().err) and "fused features need the IUV" in said
+    assert main([*fused, "--estimate"]) == 0
+    assert "2 maps written" in capsys.readouterr().err
+    assert main([*fused, "--estimate"]) == 0
+    assert "written" not in capsys.readouterr().err
+    shutil.rmtree(unmapped / "iuv")
+    (tmp_path / "file").touch()
+    assert main(["pack", root, str(tmp_path / "file"), "--estimate"]) == 1 and not (unmapped / "iuv").exists()
+    capsys.readouterr()
+    assert main(["pack", root, str(tmp_path / "after"), "--estimate"]) == 0
+    assert "have no IUV map" not in (said := capsys.readouterr()).err
+    assert f"with an IUV map{count:>13}" in said.out
 
 
 def test_an_interrupted_call_resumes_to_the_same_bytes(folder, tiny_bodypix, tmp_path, monkeypatch):

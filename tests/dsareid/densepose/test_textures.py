@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -91,13 +93,13 @@ def test_bad_size(size):
     "change,error,words",
     [
         (lambda i, c: (i, c[:-1]), DSAError, "16x19.*16x20"),
-        (lambda i, c: (i.astype(float), c), ValueError, "image must be a path"),
-        (lambda i, c: (i[..., 0], c), ValueError, r"image must be \[H, W, 3\]"),
+        (lambda i, c: (i.astype(float), c), ValueError, "image must be uint8 .* not float64"),
+        (lambda i, c: (i[..., 0], c), ValueError, r"image must be uint8 \[h, w, 3\]"),
         (lambda i, c: (i, c[..., :2]), ValueError, r"iuv must be \[H, W, 3\]"),
         (lambda i, c: (i, c + 20), ValueError, "I = 0..24"),
         (lambda i, c: (i, Image.fromarray(c[..., 0])), ValueError, "mode L"),
         (lambda i, c: ("missing.png", c), DSAError, "missing.png: no such file"),
-        (lambda i, c: (i > 0, c), ValueError, "image must be .* a uint8 array, not bool"),
+        (lambda i, c: (i > 0, c), ValueError, "image must be uint8 .*, not bool"),
         (lambda i, c: (i, c > 0), ValueError, "iuv must be .* a uint8 array, not bool"),
         (lambda i, c: (Image.fromarray(i[..., 0].astype(np.uint16)), c), ValueError, "its mode is I;16"),
     ],
@@ -180,6 +182,104 @@ def test_a_picture_that_exif_turns(tmp_path):
         assert np.array_equal(dsareid.texture(picture, iuv, 8)[0], expected)
         with pytest.raises(DSAError, match="is 4x8, turned upright as its EXIF data asks"):
             dsareid.texture(picture, iuv.transpose(1, 0, 2), 8)
+
+
+def views(count=3):
+    """The same person in other colours, in each view without some rows of the part."""
+    found = []
+    for k in range(count):
+        image, iuv = make()
+        image[..., 2] = 40 * k
+        iuv[4 * k : 4 * k + 4] = 0
+        found.append((image, iuv))
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_several_pictures_are_joined(count, tmp_path):
+    """Each cell has the median of the pictures that show it, and their number."""
+    images, maps = zip(*views(count))
+    joined = dsareid.texture(list(images), list(maps), 8)
+    single = [dsareid.texture(*view, 8) for view in zip(images, maps)]
+    counts = sum(mask.astype(int) for _, mask in single)
+    assert np.array_equal(joined.counts, counts) and np.array_equal(joined.mask, counts > 0)
+    assert counts.max() == count and (count == 1 or counts[counts > 0].min() < count)
+    for row, column in np.argwhere(counts):
+        seen = [atlas[row, column] for atlas, mask in single if mask[row, column]]
+        expected = np.floor(np.median(seen, axis=0) + 0.5)
+        assert np.array_equal(joined.atlas[row, column], expected)
+    assert not joined.atlas[~joined.mask].any()
+    paths = [tmp_path / f"{k}.png" for k in range(count)]
+    for path, image in zip(paths, images):
+        Image.fromarray(image).save(path)
+    for pictures in (paths, np.stack(images), (Image.fromarray(image) for image in images)):
+        assert np.array_equal(dsareid.texture(pictures, maps, 8).atlas, joined.atlas)
+
+
+def test_a_silhouette_is_eroded():
+    """Along the outline of the body, but neither along the picture's edge nor between parts."""
+    image, iuv = make()
+    iuv[6:] = 0
+    iuv[:, 8:, 0] *= 2  # another part
+    expected = iuv.copy()
+    expected[4:] = 0
+    for got, wanted in zip(dsareid.texture(image, iuv, 8, erode=2), dsareid.texture(image, expected, 8)):
+        assert np.array_equal(got, wanted)
+    assert not dsareid.texture(image, iuv, 8, erode=20)[1].any()
+    for erode in (-1, 1.5, None):
+        with pytest.raises(ValueError, match="erode must be a number of pixels, 0 or more"):
+            dsareid.texture(image, iuv, 8, erode=erode)
+
+
+def test_several_pictures_that_cannot_be_joined(caplog):
+    (image, iuv), *_ = views()
+    with pytest.raises(ValueError, match="maps must be one for each picture, but there are 1 for 2"):
+        dsareid.texture([image, image], [iuv])
+    with pytest.raises(ValueError, match="there are 0 for 0"):
+        dsareid.texture([])
+    with pytest.raises(ValueError, match="box picks a person in one picture"):
+        dsareid.texture([image], [iuv], box=(0, 0, 4, 4))
+    with pytest.raises(ValueError, match="image must be a path"):
+        dsareid.texture(None)
+    joined = dsareid.texture([image, image], [iuv, np.zeros_like(iuv)], 8)
+    assert joined.counts.max() == 1
+    assert "picture 2, (ndarray): shows nobody, so that it adds nothing" in caplog.text
+
+
+def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys):
+    """Maps are told from photographs, in whatever folder they are."""
+    monkeypatch.setenv("DSAREID_BODYPIX", str(tiny_bodypix))
+    textures._estimator.cache_clear()
+    files = []
+    for k, (image, iuv) in enumerate(views()):
+        image[..., :2] += 50
+        image[..., 2] += 50
+        Image.fromarray(image).save(tmp_path / f"{k}.png")
+        write_iuv(tmp_path / f"map {k}.png", iuv)
+        files += [str(tmp_path / f"{k}.png"), str(tmp_path / f"map {k}.png")]
+    out = str(tmp_path / "parts.png")
+    for given, words in [
+        (files, "joined from 3 photographs (0 of the maps estimated)"),
+        ([*files[:2], files[2]], "joined from 2 photographs (1 of the maps estimated)"),
+        (files[:1], "by an estimated map"),
+    ]:
+        assert main(["warp", *given, out]) == 0
+        assert words in capsys.readouterr().out
+    Image.fromarray(views()[0][1]).save(tmp_path / "map.jpg")  # damaged, but no photograph
+    for given, words in [
+        (
+            [files[1], files[0]],
+            "map 0.png: this is an IUV map; the photograph it belongs to must stand before",
+        ),
+        ([*files[:2], files[3]], "map 1.png: this is an IUV map"),
+        ([*files, "--box", "0,0,4,4"], "--box picks a person in one photograph, but there are 3"),
+        ([files[0], str(tmp_path / "map.jpg")], "map.jpg: the part index I .* must be 0..24"),
+    ]:
+        named = given.index("--box") if "--box" in given else len(given)
+        assert main(["warp", *given[:named], out, *given[named:]]) == 1
+        error = capsys.readouterr().err
+        assert re.search(words, error), error
+    textures._estimator.cache_clear()
 
 
 def test_a_picture_alone(tiny_bodypix, tmp_path, monkeypatch):

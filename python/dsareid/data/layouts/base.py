@@ -1,6 +1,6 @@
 """What a data set consists of, whatever its layout: images with their labels, and what is known of it.
 
-The IUV map of ROOT/FOLDER/NAME.jpg is ROOT/iuv/FOLDER/NAME.png; NAME_IUV.png is found too.
+Where the IUV map of an image lies: data/map_files.py.
 """
 
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dsareid.data.folders import nfc, walk
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, quoted
+from dsareid.ground.machine import cores
 
 TRAIN, QUERY, GALLERY = SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 MULTI_QUERY = "gt_bbox"  # further images of the queries, for the protocol multi-query
@@ -25,7 +26,11 @@ JUNK, DISTRACTOR = (
 )  # the identities of images that count for nothing, and of people that nobody looks for
 CSV = "data.csv"  # lists one's own data
 OWN_DATA = "own data"  # the name of every data set that is none of the public ones
+_ESTIMATED_A_SECOND = 16  # maps of crops of 64x128, by one core: benchmarks/estimate.py
 NO_CAMERAS = "its cameras are not known: the same-camera rule is off, no gallery image is left out"
+
+MakeMaps = Callable[[Path, str], object]
+"""Makes the IUV maps that a data set lacks, given its root and protocol, as densepose.estimate_missing."""
 
 
 class Scan:
@@ -137,6 +142,26 @@ class Listing:
         identities = [e.identity for e in self.entries if e.split == split and not e.misnamed]
         return Count(len(identities), len(set(identities) - {0}))
 
+    def without_map(self, splits: Sequence[str]) -> list[str]:
+        """The images of these splits that have no IUV map and are not misnamed, by name."""
+        entries = [entry for entry in self.entries if entry.split in splits and not entry.misnamed]
+        return [entry.name for entry in entries if entry.iuv is None]
+
+    def check_maps(self, splits: Sequence[str]) -> None:
+        """Raise MissingMaps where an image of these splits has no IUV map."""
+        if missing := self.without_map(splits):
+            raise MissingMaps(self.root, missing, self.how_to_estimate())
+
+    def how_to_estimate(self) -> str:
+        """A sentence on the way to the maps that are missing, with the time that it takes on this machine."""
+        minutes = round(len(self.without_map(ALL_SPLITS)) / _ESTIMATED_A_SECOND / cores() / 60)
+        time = f"{minutes:,} minute{'s' * (minutes != 1)}" if minutes else "a minute at most"
+        by = f" with `protocol={self.protocol}`" if self.protocol != self.dataset.default else ""
+        return (
+            f"dsareid densepose estimate {quoted(self.root)}{by} makes them of the pictures alone, in about "
+            f"{time} on this machine's CPU, and so does the option estimate of pack, train and eval"
+        )
+
     @property
     def notes(self) -> list[str]:
         """What a user should know before the data set is used, a line each."""
@@ -158,15 +183,23 @@ def different_counts(
     return [(split, expected[split], found[split]) for split in expected if found[split] != expected[split]]
 
 
-def missing_map(root: Path, name: str) -> str:
-    """The sentence about an image, relative to the root, that has no IUV map."""
-    stem, _ = os.path.splitext(name)
-    other = f"{os.path.basename(stem)}_IUV.png"
-    return (
-        f"{root}: iuv/{stem}.png: the IUV map of {name} is missing, and so is {other} (an image "
-        "without a detection needs an all-background map; dsareid densepose estimate makes maps of pictures "
-        "alone)"
-    )
+class MissingMaps(DSAError):
+    """Images have no IUV map and need one.
+
+    Args:
+        place: the data set or store.
+        names: of the images, relative to it; one at least.
+        remedy: a sentence.
+    """
+
+    def __init__(self, place: Path, names: Sequence[str], remedy: str):
+        stem, _ = os.path.splitext(names[0])
+        more = f"; {len(names) - 1:,} more are missing" if len(names) > 1 else ""
+        super().__init__(
+            f"{place}: iuv/{stem}.png: the IUV map of {names[0]} is missing, and so is "
+            f"{os.path.basename(stem)}_IUV.png{more}; {remedy}; an image without a person needs an "
+            "all-background map"
+        )
 
 
 def unknown_protocol(dataset: Dataset, protocol: str) -> DSAError:

@@ -5,21 +5,20 @@ ROOT/store-HxW-PROTOCOL
 $XDG_CACHE_HOME/dsareid/NAME-HASH   in place of ROOT where that is not writable; or below ~/.cache
 """
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import GALLERY, NO_CAMERAS, QUERY, Listing, missing_map
+from dsareid.data.layouts.base import GALLERY, NO_CAMERAS, QUERY, Listing
 from dsareid.data.matches import count_matches
 from dsareid.data.store.format import HEADER, StoreLayout
 from dsareid.data.store.pack import is_free, pack_files, plan_store
 from dsareid.data.store.reader import Store, open_store, read_header
 from dsareid.data.store.writer import JOURNAL, open_writer, remove_leftovers
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import make_folder, readable_size, user_cache
+from dsareid.ground.files import make_folder, place_for, readable_size
 
 
 def ensure_store(
@@ -37,8 +36,8 @@ def ensure_store(
         protocol: the one by which the data set is split, as for list_data; of a store its own, or none.
 
     Raises:
-        DSAError: as pack and open_store; an image of a data set without the map it needs; a store that was
-            packed by another protocol.
+        MissingMaps: images of a data set without the maps they need.
+        DSAError: as pack and open_store; a store that was packed by another protocol.
     """
     store = _find_or_pack(Path(path), height, width, mapped, protocol)
     if store.skipped_note:
@@ -54,10 +53,8 @@ def _find_or_pack(path: Path, height: int, width: int, mapped: Sequence[str], pr
     listing = list_data(path, protocol)
     for note in listing.notes:
         logger.warning(note)
-    for entry in listing.entries:
-        if entry.split in mapped and entry.iuv is None:
-            raise DSAError(missing_map(path, entry.name))
-    place = _place(path)
+    listing.check_maps(mapped)
+    place = place_for(path)
     there = sorted({*path.glob("store-*x*"), *place.glob("store-*x*")})
     found = [_current_store(folder, listing, height, width) for folder in there]
     if stores := [store for store in found if store]:
@@ -131,11 +128,3 @@ def _check_replaceable(path: Path) -> None:
     if HEADER not in found or not found <= ours:
         other = ", ".join(sorted(found - ours)[:3]) or f"no {HEADER}"
         raise DSAError(f"{path}: the place of a store, but this is something else ({other}); move it away")
-
-
-def _place(root: Path) -> Path:
-    """The folder for the stores of a data set: the data set's own, or one below the user's cache."""
-    if os.access(root, os.W_OK):
-        return root
-    root = root.absolute()
-    return user_cache() / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"

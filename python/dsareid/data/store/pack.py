@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dsareid.data.images import LONGEST_SIDE, image_size, read_image
 from dsareid.data.iuv import read_pair
 from dsareid.data.layouts import list_data
-from dsareid.data.layouts.base import ALL_SPLITS, Entry, Listing
+from dsareid.data.layouts.base import ALL_SPLITS, Entry, Listing, MakeMaps
 from dsareid.data.layouts.synthetic import SYNTH_RECORD
 from dsareid.data.store.format import (
     CAMERAS,
@@ -71,6 +71,7 @@ def pack(
     protocol: str = "",
     default: tuple[int, int] = (256, 128),
     skip_broken: bool = False,
+    make_maps: MakeMaps | None = None,
 ) -> Store:
     """Decode a data set into a store, with a progress bar and on all cores.
 
@@ -86,6 +87,8 @@ def pack(
         default: the height and width where the files are not of one size.
         skip_broken: leave out files that cannot be read or are misnamed, instead of raising; the
             store's header lists them.
+        make_maps: called with root and protocol before anything is packed, to make the maps that are missing;
+            dsareid.densepose.estimate_missing estimates them.
 
     Raises:
         DSAError: no data set, a file of it that cannot be read or is misnamed, an IUV map of another
@@ -98,9 +101,19 @@ def pack(
                 f"`height` and `width` must both be given, 1..{LONGEST_SIDE}, not {height} and {width}"
             )
         given = height, width
-    out, listing = Path(out), list_data(root, protocol)
+    root, out = Path(root), Path(out)
+    if not is_free(out) and not os.path.lexists(out / HEADER):
+        raise DSAError(f"{out}: exists already and is not a store; choose another folder")
+    if make_maps:
+        make_maps(root, protocol)
+    listing = list_data(root, protocol)
     for note in listing.notes:
         logger.warning(note)
+    if missing := listing.without_map(ALL_SPLITS):
+        logger.warning(
+            f"{listing.root}: {len(missing):,} of {len(listing.entries):,} images have no IUV map, which a "
+            f"guide needs; {listing.how_to_estimate()}"
+        )
     plan = plan_store(listing, given, default)
     if is_free(out):
         make_folder(out.parent)
@@ -117,8 +130,6 @@ def is_free(out: Path) -> bool:
 
 def _existing_store(out: Path, plan: PackPlan) -> Store:
     """The store `out`, if it is the planned one."""
-    if not os.path.lexists(out / HEADER):
-        raise DSAError(f"{out}: exists already and is not a store; choose another folder")
     try:
         store = open_store(out)
     except DSAError as error:

@@ -17,8 +17,8 @@ from dsareid.data.layouts.base import (
     NO_CAMERAS,
     TRAIN,
     Count,
+    MissingMaps,
     different_counts,
-    missing_map,
 )
 from dsareid.data.store.format import (
     CAMERAS,
@@ -40,6 +40,8 @@ from dsareid.data.store.format import (
 )
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import read_json, readable_size
+
+_MAKE_MAPS = "make them for the folder that was packed (dsareid densepose estimate ROOT), and pack it again"
 
 
 @dataclass(eq=False, repr=False)
@@ -92,7 +94,8 @@ class Store:
             iuv: whether every image must have an IUV map.
 
         Raises:
-            DSAError: the store does not hold the split, or a map is missing.
+            MissingMaps: an image without the map it needs.
+            DSAError: the store does not hold the split.
         """
         rows = self.at(split)
         if not len(rows):
@@ -102,8 +105,7 @@ class Store:
             )
         missing = rows[~self.has_iuv[rows]]
         if iuv and len(missing):
-            more = f"; {len(missing) - 1} more are missing" if len(missing) > 1 else ""
-            raise DSAError(missing_map(self.path, self.names[missing[0]]) + more)
+            raise MissingMaps(self.path, [self.names[row] for row in missing], _MAKE_MAPS)
         return Split(split, rows, [self.names[i] for i in rows], self.ids[rows], self.cams[rows], self)
 
     def count(self, split: str) -> Count:
