@@ -1,6 +1,6 @@
 """kill -9 at random moments: nothing half-written is seen, the same command goes on, and the end is the same.
 
-    python tests/robustness/kills.py [--times 200] [--command pack|train|convert|extract] [--seed 0]
+    python tests/robustness/kills.py [--times 200] [--command pack|train|convert|estimate|extract] [--seed 0]
     python tests/robustness/kills.py --left-behind 5 [--command synth|describe|...] [--seed 0]
 
 Each command is first run to its end, which is timed and is what all others are compared with. Then it is
@@ -155,9 +155,8 @@ def training(folder: Path) -> Command:
     return Command(arguments, check, saved, result)
 
 
-def converting(folder: Path) -> Command:
-    write_data(folder / "data", 2048, 64, 32)
-    (folder / "data/iuv").rename(folder / "maps")
+def writing_maps(arguments: Callable[[Path], list[str]]) -> Command:
+    """A command that writes a folder of maps."""
 
     def maps(out: Path) -> list[Path]:
         return [path for path in sorted(out.rglob("*.png")) if path.name[0] != "." and path.parent != out]
@@ -171,10 +170,21 @@ def converting(folder: Path) -> Command:
     def saved(out: Path) -> set[Hashable]:
         return {(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in maps(out)}
 
-    def arguments(out: Path) -> list[str]:
-        return ["densepose", "convert", str(folder / "maps"), str(out), "--data", str(folder / "data")]
-
     return Command(arguments, check, saved, contents)
+
+
+def converting(folder: Path) -> Command:
+    write_data(folder / "data", 2048, 64, 32)
+    (folder / "data/iuv").rename(folder / "maps")
+    source = ["densepose", "convert", str(folder / "maps")]
+    return writing_maps(lambda out: [*source, str(out), "--data", str(folder / "data")])
+
+
+def estimating(folder: Path) -> Command:
+    """By the weights that DSAREID_BODYPIX names."""
+    write_data(folder / "data", 96, 64, 32)
+    source = ["densepose", "estimate", str(folder / "data")]
+    return writing_maps(lambda out: [*source, str(out), "--device", "cpu"])
 
 
 def extracting(folder: Path) -> Command:
@@ -216,6 +226,7 @@ COMMANDS: dict[str, Callable[[Path], Command]] = {
     "pack": packing,
     "train": training,
     "convert": converting,
+    "estimate": estimating,
     "extract": extracting,
 }
 

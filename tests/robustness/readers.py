@@ -20,6 +20,7 @@ import cuhk03_files
 import mutate
 import numpy as np
 import torch
+from coco_files import coco
 from detectron2_files import Mimic
 from PIL import ExifTags, Image
 from scipy.io import savemat
@@ -36,7 +37,7 @@ from dsareid.data.store.format import HEADER, VERSION
 from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import open_store, verify
 from dsareid.data.store.writer import JOURNAL
-from dsareid.densepose import Person, convert, read_source
+from dsareid.densepose import Person, compare_maps, convert, read_source
 from dsareid.densepose.estimators.tfjs import GraphModel, read_graph, read_weights
 from dsareid.densepose.lists import SEVERAL, update_people
 from dsareid.densepose.people import choose_person
@@ -409,6 +410,13 @@ def _read_graph(folder: Path) -> None:
     GraphModel(nodes, read_weights(graph, folder), ["float_segments", "float_part_offsets"])
 
 
+def _make_points(folder: Path) -> None:
+    write_iuv(folder / "maps/a.png", np.full((130, 70, 3), 2, np.uint8))
+    mask = np.zeros((256, 256), bool)
+    mask[60:200, 30:90] = True
+    (folder / "coco.json").write_text(json.dumps(coco([mask])))
+
+
 def _make_synth(folder: Path) -> None:
     from dsareid.synth.dataset import RECORD, SynthConfig, _record
 
@@ -532,6 +540,12 @@ READERS: dict[str, Reader] = {
     "report": Reader(_make_report, _write_report, _REPORT, (mutate.json_lines,), slow=True),
     "graph": Reader(write_bodypix, _read_graph, (_GRAPH,), (mutate.raw, mutate.json_text)),
     "graph's weights": Reader(write_bodypix, _read_graph, (SHARD,), (mutate.raw,)),
+    "marked points": Reader(
+        _make_points,
+        lambda folder: compare_maps(folder / "maps", folder / "coco.json"),
+        ("coco.json",),
+        _JSON,
+    ),
     "synth.json": Reader(_make_synth, _read_synth, ("out/synth.json",), _JSON),
     "features": Reader(
         _make_features,

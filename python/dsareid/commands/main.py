@@ -23,12 +23,13 @@ class Command(NamedTuple):
 # The commands in the order of --help; a name of two words is a module of that name with an underscore in
 # dsareid.commands.
 COMMANDS = {
-    "warp": Command("draw the 24 part images of a photograph, with its DensePose map or an estimated one"),
+    "warp": Command("draw the 24 part images of a person, from photographs with DensePose maps or without"),
     "synth": Command("make the synthetic data set"),
     "data describe": Command("say which data set a folder holds, with its counts beside the expected ones"),
     "data extract": Command("write the images of CUHK03's MATLAB files as image files"),
     "densepose convert": Command("write DensePose output of any form as the IUV maps of a data set"),
     "densepose estimate": Command("estimate IUV maps of pictures alone, without DensePose", shared=True),
+    "densepose compare": Command("say how far IUV maps are from others, or from DensePose-COCO's points"),
     "pack": Command("decode a data set into a store, which train, eval and report read"),
     "check": Command("check that a store is still as it was packed"),
     "describe": Command("measure what a network costs, and what its guide adds: size, work, time, memory"),

@@ -10,16 +10,19 @@ from dsareid.densepose.sources import Detections, Person, read_source
 from dsareid.ground.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from dsareid.densepose.compare import Comparison, compare_maps
     from dsareid.densepose.estimate import EstimationReport, estimate_maps, estimate_missing
     from dsareid.densepose.estimators import EstimatedMap, MapEstimator, load_estimator
 
 __all__ = [
+    "Comparison",
     "ConversionReport",
     "Detections",
     "EstimatedMap",
     "EstimationReport",
     "MapEstimator",
     "Person",
+    "compare_maps",
     "convert",
     "estimate_maps",
     "estimate_missing",
@@ -30,6 +33,7 @@ __all__ = [
 __getattr__, _ = lazy_names(
     __name__,
     {
+        ".compare": ["Comparison", "compare_maps"],
         ".estimate": ["EstimationReport", "estimate_maps", "estimate_missing"],
         ".estimators": ["EstimatedMap", "MapEstimator", "load_estimator"],
     },
