@@ -1,6 +1,7 @@
 """kill -9 at random moments: nothing half-written is seen, the same command goes on, and the end is the same.
 
     python tests/robustness/kills.py [--times 200] [--command pack|train|convert|estimate|extract] [--seed 0]
+        (estimate: where DSAREID_BODYPIX names the folder of its weights)
     python tests/robustness/kills.py --left-behind 5 [--command synth|describe|...] [--seed 0]
 
 Each command is first run to its end, which is timed and is what all others are compared with. Then it is

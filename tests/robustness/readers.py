@@ -411,6 +411,7 @@ def _read_graph(folder: Path) -> None:
 
 
 def _make_points(folder: Path) -> None:
+    (folder / "maps").mkdir()
     write_iuv(folder / "maps/a.png", np.full((130, 70, 3), 2, np.uint8))
     mask = np.zeros((256, 256), bool)
     mask[60:200, 30:90] = True
