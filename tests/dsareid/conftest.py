@@ -1,12 +1,15 @@
-"""A tiny data set in Market-1501's layout, made once."""
+"""A tiny data set in Market-1501's layout, made once, and a tiny network that estimates maps."""
 
 import shutil
 from pathlib import Path
 
 import pytest
+from tfjs_files import SHARD, write_bodypix
 from tiny_market import make_data, write_person
 
 from dsareid.data.store.pack import pack
+from dsareid.densepose.estimators import weights as bodypix_weights
+from dsareid.densepose.estimators.tfjs import read_graph
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +40,15 @@ def tiny_store(tiny_data, tmp_path_factory) -> Path:
 def own_store(tiny_store, tmp_path) -> Path:
     """The same, to be damaged by a test."""
     return shutil.copytree(tiny_store, tmp_path / "store")
+
+
+@pytest.fixture
+def tiny_bodypix(tmp_path, monkeypatch):
+    """The folder of a small network that passes for BodyPix, and that sees people everywhere."""
+    folder = tmp_path / "weights"
+    write_bodypix(folder, seed=3)
+    graph = read_graph(folder / bodypix_weights.GRAPH)
+    monkeypatch.setattr(bodypix_weights, "GRAPH_DIGEST", bodypix_weights.graph_digest(graph))
+    monkeypatch.setattr(bodypix_weights, "SHARD_SHA256", bodypix_weights._sha256(folder / SHARD))
+    monkeypatch.delenv(bodypix_weights.VARIABLE, raising=False)
+    return folder

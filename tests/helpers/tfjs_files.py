@@ -77,6 +77,7 @@ def write_bodypix(folder, seed=0, stored="uint16"):
     graph.convolution("float_segments", x, 8, 1)
     graph.convolution("float_part_heatmaps", x, 8, 24)
     graph.convolution("float_heatmaps", x, 8, 17)
+    graph.convolution("float_long_offsets", x, 8, 34)
     offsets = graph.convolution("add_1", x, 8, 48)
     for name, value in (("one", 1.0), ("zero", 0.0)):
         graph.constant(name, ())

@@ -13,6 +13,7 @@ def command(
     out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DST")] = None,
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
     quality: Literal["default", "best"] = "default",
+    people: Literal["one", "all"] | None = None,
     protocol: str = "",
     device: str = "auto",
     overwrite: Flag = False,
@@ -29,6 +30,8 @@ def command(
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, into which they are fetched once.
         quality: best looks at each picture in five sizes instead of two: three to four times as long.
+        people: one: only the largest and most central person of each picture; all: everybody. Default: one in
+            a data set, all elsewhere.
         protocol: Protocol by which a data set's images are listed, such as multi-query; default: the data
             set's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
@@ -44,6 +47,7 @@ def command(
         weights=weights,
         device=device,
         quality=quality,
+        people=people,
         protocol=protocol,
         overwrite=overwrite,
     )
@@ -51,8 +55,11 @@ def command(
         return
     kept = f", {found.kept:,} kept as they were (--overwrite makes them anew)" if found.kept else ""
     print(f"{found.out}: {found.written:,} map{'s' * (found.written != 1)} written{kept}")
-    if found.nobody:
-        more = ", ..." if len(found.nobody) > 3 else ""
-        print(f"nobody seen, all background: {len(found.nobody):,} ({', '.join(found.nobody[:3])}{more})")
+    for title, names in (
+        ("nobody seen, all background", found.nobody),
+        ("several people seen, all but one left out", found.others),
+    ):
+        if names:
+            print(f"{title}: {len(names):,} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")
     if found.sheet:
         print(f"look at {quoted(found.sheet)} before you train: do the parts lie on the bodies?")

@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dsareid.data.images import decode_image, read_image, turned
 from dsareid.data.matlab import read_matlab
@@ -54,8 +55,8 @@ def is_meant_as_map(path: str | os.PathLike) -> bool:
     return bool((read_image(path).max((0, 1)) <= _SMALL).any())
 
 
-def write_iuv(path: str | os.PathLike, iuv: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] in the order I, U, V as a classic NAME_IUV.png.
+def write_iuv(path: str | os.PathLike, iuv: np.ndarray, note: str = "") -> None:
+    """Write uint8 [H, W, 3] in the order I, U, V as a classic NAME_IUV.png, with a note as its comment.
 
     Raises:
         ValueError: the array is not uint8 [H, W, 3].
@@ -64,7 +65,19 @@ def write_iuv(path: str | os.PathLike, iuv: np.ndarray) -> None:
     if iuv.dtype != np.uint8 or iuv.ndim != 3 or iuv.shape[2] != 3:
         raise ValueError(f"iuv must be uint8 [H, W, 3], not {iuv.dtype} {list(iuv.shape)}")
     with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(iuv[..., ::-1])).save(temporary)
+        comment = PngInfo()
+        if note:
+            comment.add_text("Comment", note)
+        Image.fromarray(np.ascontiguousarray(iuv[..., ::-1])).save(temporary, pnginfo=comment)
+
+
+def read_note(path: str | os.PathLike) -> str:
+    """The note that a map was written with; empty where there is none.
+
+    Raises:
+        DSAError: as read_iuv, for a file that is no image.
+    """
+    return str(decode_image(path, "an IUV map").info.get("Comment", ""))
 
 
 def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@
                                 or where ROOT is not writable a folder in the user's cache
     OUT/estimator.json          what made the maps: estimator, weights, settings, licence, origin
     OUT/no_detection.txt        the pictures whose map is all background, as nobody was seen in them
+    OUT/others_left_out.txt     those that show more people than the one whose map it is
     OUT/contact_sheet.png       a sample, to look at
 
 An interrupted call leaves whole maps; the next one keeps them. Processes that torchrun started share the
@@ -23,12 +24,12 @@ import torch
 from tqdm import tqdm
 
 from dsareid.data.folders import find_images, left_out
-from dsareid.data.iuv import read_iuv, write_iuv
+from dsareid.data.iuv import read_iuv, read_note, write_iuv
 from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import ALL_SPLITS
 from dsareid.data.store.format import HEADER
-from dsareid.densepose.estimators import MapEstimator, Quality, load_estimator
-from dsareid.densepose.lists import NO_DETECTION, SHEET, update_names
+from dsareid.densepose.estimators import MapEstimator, People, Quality, load_estimator
+from dsareid.densepose.lists import NO_DETECTION, OTHERS, SHEET, update_names
 from dsareid.densepose.pictures import write_contact_sheet
 from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
@@ -37,6 +38,8 @@ from dsareid.ground.machine import cores
 
 RECORD = "estimator.json"
 _AHEAD = 4  # pictures a thread has waiting
+_OTHERS = "others left out"  # how the note of such a map begins: a call that resumes finds it there
+_CRUMBS = 0.02  # of the mask: what is smaller is no person
 
 
 @dataclass
@@ -47,11 +50,13 @@ class EstimationReport:
     written: int = 0
     kept: int = 0  # maps that were there already
     nobody: list[str] = field(default_factory=list)  # the map is all background
+    others: list[str] = field(default_factory=list)  # another person was left out
     sheet: Path | None = None
 
     def __str__(self) -> str:
         nobody = f"; nobody seen in {len(self.nobody):,}, all background" if self.nobody else ""
-        return f"{self.out}: {self.written:,} map{'s' * (self.written != 1)} written{nobody}"
+        others = f"; others than one person left out in {len(self.others):,}" if self.others else ""
+        return f"{self.out}: {self.written:,} map{'s' * (self.written != 1)} written{nobody}{others}"
 
 
 class _Task(NamedTuple):
@@ -67,6 +72,7 @@ def estimate_maps(
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality = "default",
+    people: People | None = None,
     protocol: str = "",
     overwrite: bool = False,
 ) -> EstimationReport:
@@ -80,6 +86,8 @@ def estimate_maps(
         out: the folder of the maps, or of one picture its map, .png; None: iuv in the source, in the user's
             cache for a source that is not writable, or NAME_IUV.png beside the picture.
         weights, device, quality: as for load_estimator.
+        people: "one": the largest and most central person of each picture, or "all"; None: one in a data set,
+            all elsewhere.
         protocol: of a data set, the one by which its images are listed, as for list_data.
         overwrite: estimate again what is there already.
 
@@ -92,7 +100,10 @@ def estimate_maps(
     with join_group(chosen) as group:
         tasks, folder = _find_tasks(source, None if out is None else Path(out), protocol)
         estimator = load_estimator(
-            weights=weights, device=device if group.alone else str(chosen), quality=quality
+            weights=weights,
+            device=device if group.alone else str(chosen),
+            quality=quality,
+            people=people or ("one" if is_data_set(source) else "all"),
         )
         if folder is not None:
             with group.rank_0_first():
@@ -199,7 +210,9 @@ def _estimate(tasks: list[_Task], kept: int, estimator: MapEstimator, group: Pro
     hidden = None if group.is_rank_0 else True
 
     def run(task: _Task) -> None:
-        write_iuv(task.out, estimator(task.image).iuv)
+        found = estimator(task.image)
+        note = f"{_OTHERS}, {found.others:.0%} of the mask" if found.others > _CRUMBS else ""
+        write_iuv(task.out, found.iuv, note)
 
     done = 0
     with (
@@ -244,13 +257,17 @@ def _one_thread_an_operation() -> Iterator[None]:
 
 
 def _finish(report: EstimationReport, tasks: list[_Task], folder: Path | None) -> None:
-    """The list of pictures without a person, and the contact sheet."""
+    """The lists of pictures without a person and with several, and the contact sheet."""
     with ThreadPoolExecutor(cores()) as pool:
         seen = list(pool.map(lambda task: bool(read_iuv(task.out)[..., 0].any()), tasks))
+        notes = pool.map(lambda task: read_note(task.out), tasks)
+        report.others = [task.name for task, note in zip(tasks, notes) if note.startswith(_OTHERS)]
     report.nobody = [task.name for task, found in zip(tasks, seen) if not found]
     if folder is None:
         return
-    update_names(folder / NO_DETECTION, report.nobody, {task.name for task in tasks})
+    names = {task.name for task in tasks}
+    update_names(folder / NO_DETECTION, report.nobody, names)
+    update_names(folder / OTHERS, report.others, names)
     shown = [(task.name, task.image, task.out) for task, found in zip(tasks, seen) if found]
     if shown:
         report.sheet = folder / SHEET

@@ -13,6 +13,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
 NO_DETECTION, NO_MAP, SEVERAL = "no_detection.txt", "no_map.txt", "several_people.csv"
+OTHERS = "others_left_out.txt"
 SHEET = "contact_sheet.png"  # which is beside them
 PEOPLE_COLUMNS = ["image", "box", "score", "share", "chosen"]
 

@@ -61,8 +61,8 @@ def texture(pictures, maps=None, size=200, *, box=None, orientation="row-u", ero
     Args:
         pictures: one of ImageLike, or several of the same person: a cell then has the median of what fell
             into it, for each channel.
-        maps: the picture's IUV map, one of MapLike, of several one each; None: it is estimated (see
-            load_estimator).
+        maps: the picture's IUV map, one of MapLike, of several one each; None: it is estimated, of the
+            largest and most central person (see load_estimator).
         size: side of a part in pixels, 1..256.
         box: x0, y0, x1, y1 in pixels (the last two are exclusive), to pick one of several people in a
             picture; a map is then estimated of what is in the box.
@@ -117,7 +117,7 @@ def part_images(
         inside = _checked_box(box, *pixels.shape[:2])
         pixels, chart = pixels[inside], None if chart is None else chart[inside]
     if chart is None:
-        chart = _estimator()(np.ascontiguousarray(pixels)).iuv
+        chart = default_estimator()(np.ascontiguousarray(pixels)).iuv
     chart = _eroded(chart, erode)
     batch = (torch.from_numpy(np.array(x)).permute(2, 0, 1)[None] for x in (pixels, chart))
     dsap, source = dsa_ext.iuv_to_dsap(*batch, size=size, return_source=True)
@@ -189,11 +189,11 @@ def _name(picture: object) -> str:
 
 
 @functools.cache
-def _estimator() -> "MapEstimator":
-    """The default one, loaded once."""
+def default_estimator() -> "MapEstimator":
+    """The estimator of maps that are not given, of one person, loaded once."""
     from dsareid.densepose.estimators import load_estimator
 
-    return load_estimator()
+    return load_estimator(people="one")
 
 
 def _checked_box(box: PixelBox, height: int, width: int) -> tuple[slice, slice]:

@@ -27,12 +27,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class EstimatedPartMap:
+    """The part map that is estimated of an image alone, beside the one it has."""
+
+    picture: str  # data URI
+    iou: float  # of the masks, 0..1
+    parts: float  # share of equal parts where both see a person, 0..1
+
+
+@dataclass(frozen=True)
 class Sheet:
     """A training image, its part map and its DSAP-images."""
 
     name: str
     image: str  # data URI
     part_map: str  # data URI
+    estimated: "EstimatedPartMap | None"
     parts: list[Part]  # 24, in the order of I = 1..24
 
 
@@ -82,13 +92,30 @@ def _sheet(name: str, image: np.ndarray, iuv: np.ndarray, size: int) -> Sheet:
         Part(part, _data_uri(_with_alpha(colour, mask), "PNG"), float(mask.mean()))
         for part, colour, mask in zip(NAMES, colours, filled)
     ]
-    part_map = Image.fromarray(part_colours()[iuv[..., 0]])
     return Sheet(
         name,
         _data_uri(Image.fromarray(image), "JPEG", quality=90),
-        _data_uri(part_map, "PNG"),
+        _part_map(iuv),
+        _estimated(image, iuv),
         parts,
     )
+
+
+def _part_map(iuv: np.ndarray) -> str:
+    return _data_uri(Image.fromarray(part_colours()[iuv[..., 0]]), "PNG")
+
+
+def _estimated(image: np.ndarray, iuv: np.ndarray) -> EstimatedPartMap | None:
+    """None where the estimator's weights are not at hand."""
+    from dsareid.densepose.agreement import compare_pixels
+    from dsareid.densepose.estimators.weights import weights_at_hand
+    from dsareid.densepose.textures import default_estimator
+
+    if not weights_at_hand():
+        return None
+    found = default_estimator()(image).iuv
+    scores = compare_pixels(found.transpose(2, 0, 1), iuv.transpose(2, 0, 1)).scores()
+    return EstimatedPartMap(_part_map(found), scores.iou, scores.parts)
 
 
 def _with_alpha(colour: np.ndarray, mask: np.ndarray) -> Image.Image:

@@ -5,11 +5,8 @@ import pytest
 import torch
 from densepose_sources import write_images
 from detectron2_files import Mimic, png_text
-from tfjs_files import SHARD, write_bodypix
 
 from dsareid.commands.main import main
-from dsareid.densepose.estimators import weights as bodypix_weights
-from dsareid.densepose.estimators.tfjs import read_graph
 
 
 @pytest.fixture(scope="session")
@@ -56,15 +53,3 @@ def run(capsys):
         return status, captured.out, captured.err
 
     return call
-
-
-@pytest.fixture
-def tiny_bodypix(tmp_path, monkeypatch):
-    """The folder of a small network that passes for BodyPix, and that sees people everywhere."""
-    folder = tmp_path / "weights"
-    write_bodypix(folder, seed=3)
-    graph = read_graph(folder / bodypix_weights.GRAPH)
-    monkeypatch.setattr(bodypix_weights, "GRAPH_DIGEST", bodypix_weights.graph_digest(graph))
-    monkeypatch.setattr(bodypix_weights, "SHARD_SHA256", bodypix_weights._sha256(folder / SHARD))
-    monkeypatch.delenv(bodypix_weights.VARIABLE, raising=False)
-    return folder

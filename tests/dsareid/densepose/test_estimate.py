@@ -58,10 +58,10 @@ def test_a_data_set_and_one_picture(tiny_data, tiny_bodypix, tmp_path):
     estimate_maps(root, weights=tiny_bodypix, device="cpu")
     assert all(entry.iuv for entry in list_data(root).entries)
     picture = sorted((root / "query").iterdir())[0]
-    found = estimate_maps(picture, weights=tiny_bodypix, device="cpu")
+    found = estimate_maps(picture, weights=tiny_bodypix, device="cpu", people="one")
     assert found.out == picture.with_name(f"{picture.stem}_IUV.png")
     assert np.array_equal(read_iuv(found.out), read_iuv(root / "iuv/query" / picture.name))
-    estimate_maps(picture, tmp_path / "map.png", weights=tiny_bodypix, device="cpu")
+    estimate_maps(picture, tmp_path / "map.png", weights=tiny_bodypix, device="cpu", people="one")
     assert (tmp_path / "map.png").read_bytes() == found.out.read_bytes()
 
 
@@ -146,11 +146,11 @@ def test_an_interrupted_call_resumes_to_the_same_bytes(folder, tiny_bodypix, tmp
     assert torch.get_num_threads() == before
     write, written = module.write_iuv, []
 
-    def interrupted(path, iuv):
+    def interrupted(path, iuv, note):
         written.append(path)
         if len(written) == 4:
             raise KeyboardInterrupt
-        write(path, iuv)
+        write(path, iuv, note)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_iuv", interrupted)
@@ -183,6 +183,37 @@ def test_pictures_without_a_person_are_listed(folder, tiny_bodypix, tmp_path, ca
     assert not (tmp_path / "maps/contact_sheet.png").exists()
 
 
+def test_others_are_left_out_of_crops_and_told(folder, unmapped, tiny_bodypix, tmp_path, capsys, monkeypatch):
+    """Also by a call that resumes, which did not see them; a data set's pictures are of one person each."""
+
+    def half(body, toward):
+        kept = body.clone()
+        kept[:, : kept.shape[1] // 2] = False
+        return kept
+
+    monkeypatch.setattr("dsareid.densepose.estimators.bodypix.main_person", half)
+    options = ["--weights", str(tiny_bodypix), "--device", "cpu"]
+    assert main(["densepose", "estimate", str(folder), str(tmp_path / "maps"), *options]) == 0
+    assert "left out" not in capsys.readouterr().out.replace("notes.txt is left out", "")
+    assert (
+        main(["densepose", "estimate", str(folder), str(tmp_path / "one"), *options, "--people", "one"]) == 0
+    )
+    said = "several people seen, all but one left out: 9 (0.png, 1.jpg, 2.png, ...)"
+    assert said in capsys.readouterr().out
+    names = (tmp_path / "one/others_left_out.txt").read_text().splitlines()
+    assert len(names) == 9 and not read_iuv(tmp_path / "one/0.png")[:, :10].any()
+    (tmp_path / "one/others_left_out.txt").unlink()
+    (tmp_path / "one/3.png").unlink()
+    assert (
+        main(["densepose", "estimate", str(folder), str(tmp_path / "one"), *options, "--people", "one"]) == 0
+    )
+    assert said in capsys.readouterr().out
+    assert (tmp_path / "one/others_left_out.txt").read_text().splitlines() == names
+    assert main(["densepose", "estimate", str(unmapped), *options]) == 0
+    assert "all but one left out" in capsys.readouterr().out
+    assert json.loads((unmapped / "iuv/estimator.json").read_text())["people"] == "one"
+
+
 def test_what_cannot_be_estimated(folder, tiny_bodypix, tmp_path):
     (folder / "9.png").write_text("no picture")
     with pytest.raises(DSAError, match="9.png: not readable as an image"):
@@ -202,9 +233,9 @@ def test_what_cannot_be_estimated(folder, tiny_bodypix, tmp_path):
 
 
 @pytest.mark.processes
-@pytest.mark.skipif(not os.environ.get("DSA_REAL"), reason="DSA_REAL does not name the folder of real files")
+@pytest.mark.skipif(not os.environ.get("REAL_BODYPIX"), reason="DSAREID_BODYPIX does not name the weights")
 def test_processes_share_the_work(folder, tmp_path):
-    weights = os.path.join(os.environ["DSA_REAL"], "bodypix")
+    weights = os.environ["REAL_BODYPIX"]
     options = ["-m", "dsareid", "densepose", "estimate", folder]
     subprocess.run([sys.executable, *options, tmp_path / "one", "--weights", weights], check=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

@@ -249,7 +249,7 @@ def test_several_pictures_that_cannot_be_joined(caplog):
 def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys):
     """Maps are told from photographs, in whatever folder they are."""
     monkeypatch.setenv("DSAREID_BODYPIX", str(tiny_bodypix))
-    textures._estimator.cache_clear()
+    textures.default_estimator.cache_clear()
     files = []
     for k, (image, iuv) in enumerate(views()):
         image[..., :2] += 50
@@ -279,16 +279,16 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
         assert main(["warp", *given[:named], out, *given[named:]]) == 1
         error = capsys.readouterr().err
         assert re.search(words, error), error
-    textures._estimator.cache_clear()
+    textures.default_estimator.cache_clear()
 
 
 def test_a_picture_alone(tiny_bodypix, tmp_path, monkeypatch):
     """Its map is estimated, of a box what is in the box."""
     monkeypatch.setenv("DSAREID_BODYPIX", str(tiny_bodypix))
-    textures._estimator.cache_clear()
+    textures.default_estimator.cache_clear()
     image = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
-    estimator = load_estimator(weights=tiny_bodypix)
+    estimator = load_estimator(weights=tiny_bodypix, people="one")
     expected = dsareid.texture(image, estimator(image).iuv, 16)
     assert np.array_equal(dsareid.texture(tmp_path / "a.png", size=16)[0], expected[0]) and expected[1].any()
     boxed = image[10:30, 4:20]
@@ -296,4 +296,4 @@ def test_a_picture_alone(tiny_bodypix, tmp_path, monkeypatch):
     assert np.array_equal(dsareid.texture(image, size=16, box=(4, 10, 20, 30))[0], expected)
     arguments = [str(tmp_path / "a.png"), str(tmp_path / "parts.png")]
     assert main(["warp", *arguments]) == 0 and (tmp_path / "parts.png").exists()
-    textures._estimator.cache_clear()
+    textures.default_estimator.cache_clear()

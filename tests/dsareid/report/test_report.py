@@ -12,6 +12,7 @@ from PIL import Image
 
 from dsareid.data.iuv import write_iuv
 from dsareid.data.store.pack import pack
+from dsareid.densepose import textures
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import NetworkConfig
 from dsareid.report import group_results, write_report
@@ -157,6 +158,18 @@ def test_a_full_page(full_run, data):
     assert len(page.images) == 1 + 6 + 1 + 5 + 3 * 26  # CMC, curves, query, answers, sheets
     assert all(image["alt"] for image in page.images)
     assert path.stat().st_size < 4 << 20
+
+
+def test_maps_by_bodypix_stand_beside_the_others(full_run, tiny_bodypix, monkeypatch):
+    """Where the estimator's weights are at hand; elsewhere nothing is fetched and nothing said."""
+    assert "BodyPix" not in read(write_report(full_run))[0]
+    monkeypatch.setenv("DSAREID_BODYPIX", str(tiny_bodypix))
+    textures.default_estimator.cache_clear()
+    text, page = read(write_report(full_run))
+    textures.default_estimator.cache_clear()
+    assert "BodyPix estimates of the image alone" in text
+    assert len(re.findall(r"estimated: masks' IoU \d\.\d\d, equal parts\s+\d\.\d\d", text)) == 3
+    assert len(page.images) == 1 + 6 + 1 + 5 + 3 * 27
 
 
 def test_the_page_needs_no_other_file(full_run):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dsareid.data.any_image import ImageLike, rgb_pixels
 from dsareid.densepose.estimators.base import EstimatedMap, Estimator
-from dsareid.densepose.estimators.bodypix import BodyPix, Quality
+from dsareid.densepose.estimators.bodypix import BodyPix, People, Quality
 
 EstimatorName = Literal["bodypix"]
 ESTIMATORS: dict[EstimatorName, Callable[..., Estimator]] = {"bodypix": BodyPix}
@@ -56,6 +56,7 @@ def load_estimator(
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality = "default",
+    people: People = "all",
 ) -> MapEstimator:
     """Load an estimator of DensePose maps: a function from pictures to their maps.
 
@@ -65,11 +66,12 @@ def load_estimator(
             user's cache, into which they are fetched once.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         quality: "default", or "best", which takes three to four times as long.
+        people: "all" of a picture, or "one": the largest and most central, as crops of one person want it.
 
     Raises:
         DSAError: no weights, or those of another network; a device that does not exist.
-        ValueError: an estimator or a quality that does not exist.
+        ValueError: an estimator, a quality or people that do not exist.
     """
     if name not in ESTIMATORS:
         raise ValueError(f"name must be one of {', '.join(ESTIMATORS)}, not {name!r}")
-    return MapEstimator(ESTIMATORS[name](weights, device, quality))
+    return MapEstimator(ESTIMATORS[name](weights, device, quality, people))

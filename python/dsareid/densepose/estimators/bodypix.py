@@ -7,6 +7,7 @@ stretched, each by a line. How these settings were chosen is in studies/estimato
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,10 +19,12 @@ from torch import Tensor
 from dsareid.densepose.estimators.base import EstimatedMap
 from dsareid.densepose.estimators.body_parts import PARTS, mirror_heads
 from dsareid.densepose.estimators.calibration import GAIN, SHIFT
+from dsareid.densepose.estimators.main_person import main_person, mirror_toward, toward_middle
 from dsareid.densepose.estimators.weights import LICENCE, NAME, ORIGIN, SHARD_SHA256, load_network
 from dsareid.ground.distributed import choose_device
 
 Quality = Literal["default", "best"]
+People = Literal["all", "one"]
 
 
 class BodyPixSettings(NamedTuple):
@@ -40,6 +43,7 @@ LONGEST = 640  # of a picture's sides; a longer one is made smaller, and its map
 NOBODY = 0.5  # where no pixel has this chance of a person nobody is in the picture
 _BOUNDS = 0.25, 0.75  # of the threshold
 _OUTPUTS = ("float_segments", "float_part_heatmaps", "float_part_offsets")
+_LONG, _LONG_SIDE = "float_long_offsets", 385  # whose a pixel is, and the size at which that is asked
 _STRIDE = 16
 
 
@@ -50,20 +54,27 @@ class BodyPix:
         weights: a folder; None: see estimators.weights.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         quality: default, for thirty crops of 64x128 a second on two cores, or best.
+        people: "all" of a picture, or "one": the largest and most central (see main_person).
 
     Raises:
         DSAError: no weights, or those of another network; a device that does not exist.
-        ValueError: a quality that does not exist.
+        ValueError: a quality or people that do not exist.
     """
 
     def __init__(
-        self, weights: str | os.PathLike | None = None, device: str = "auto", quality: Quality = "default"
+        self,
+        weights: str | os.PathLike | None = None,
+        device: str = "auto",
+        quality: Quality = "default",
+        people: People = "all",
     ):
-        if quality not in get_args(Quality):
-            raise ValueError(f"quality must be one of {', '.join(get_args(Quality))}, not {quality!r}")
-        self.quality, self.settings = quality, SETTINGS[quality]
+        for name, value, known in (("quality", quality, Quality), ("people", people, People)):
+            if value not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {value!r}")
+        self.quality, self.people, self.settings = quality, people, SETTINGS[quality]
         self.device = choose_device(device)
-        self.network = load_network(weights, _OUTPUTS).to(self.device)
+        outputs = _OUTPUTS if people == "all" else (*_OUTPUTS, _LONG)
+        self.network = load_network(weights, outputs).to(self.device)
 
     def __call__(self, image: np.ndarray) -> EstimatedMap:
         """The map of a picture, uint8 [H, W, 3] RGB.
@@ -80,7 +91,7 @@ class BodyPix:
         rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), small.iuv.shape))
         large = np.ix_(rows, columns)
         uv = np.stack([plane[large] for plane in small.uv])
-        return EstimatedMap(small.iuv[large], uv, small.probability)
+        return small._replace(iuv=small.iuv[large], uv=uv)
 
     def record(self) -> dict[str, Any]:
         """What made the maps."""
@@ -91,6 +102,7 @@ class BodyPix:
             "licence": LICENCE,
             "weights_sha256": SHARD_SHA256,
             "quality": self.quality,
+            "people": self.people,
             **self.settings._asdict(),
         }
 
@@ -99,19 +111,33 @@ class BodyPix:
         pixels = torch.from_numpy(np.array(image)).to(self.device)
         scaled = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, 3, H, W)
         both = torch.cat([scaled, scaled.flip(3)]) if self.settings.mirrored else scaled
-        looks = (self._look(both, side) for side in self.settings.sides)
-        return self._map(sum(looks, torch.zeros((), device=self.device)) / len(self.settings.sides))
+        heads, toward = torch.zeros((), device=self.device), None
+        for side in self.settings.sides:
+            outputs = self._look(both, side)
+            heads = heads + self._heads(outputs, both.shape[2:])
+            if self.people == "one" and side == _LONG_SIDE:
+                toward = self._toward(outputs[_LONG], both.shape[2:])
+        return self._map(heads / len(self.settings.sides), toward)
 
-    def _look(self, both: Tensor, side: int) -> Tensor:
-        """The heads at one size, (73, H, W), the mean of the picture and its mirror image."""
+    def _look(self, both: Tensor, side: int) -> dict[str, Tensor]:
+        """What the network says of the picture and its mirror image at one size."""
         scale = side / max(both.shape[2:])
         size = [max(1, round(length * scale / _STRIDE)) * _STRIDE + 1 for length in both.shape[2:]]
         seen = F.interpolate(both, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        outputs = self.network(seen.contiguous(memory_format=torch.channels_last))
+        return self.network(seen.contiguous(memory_format=torch.channels_last))
+
+    def _heads(self, outputs: dict[str, Tensor], size: Sequence[int]) -> Tensor:
+        """The heads, (73, H, W), the mean of the picture and its mirror image."""
         segments, parts, offsets = (outputs[name] for name in _OUTPUTS)
         heads = torch.cat([segments.sigmoid(), parts, offsets[:, 0::2], offsets[:, 1::2]], 1)
-        full = F.interpolate(heads, both.shape[2:], mode="bilinear", align_corners=True)
+        full = F.interpolate(heads, size, mode="bilinear", align_corners=True)
         return (full[0] + mirror_heads(full[1])) / 2 if len(full) > 1 else full[0]
+
+    def _toward(self, long_offsets: Tensor, size: Sequence[int]) -> Tensor:
+        """The way from each pixel to its person's middle, (2, H, W)."""
+        toward = toward_middle(long_offsets, size, _STRIDE)
+        full = F.interpolate(toward, size, mode="bilinear", align_corners=True)
+        return (full[0] + mirror_toward(full[1])) / 2 if len(full) > 1 else full[0]
 
     def _threshold(self, segments: Tensor) -> float:
         """The least chance of a pixel of the mask; more than 1 where nobody is seen.
@@ -124,14 +150,16 @@ class BodyPix:
         least, most = _BOUNDS
         return min(max(self.settings.threshold * float(surer), least), most)
 
-    def _map(self, heads: Tensor) -> EstimatedMap:
-        """The map of averaged heads."""
+    def _map(self, heads: Tensor, toward: Tensor | None) -> EstimatedMap:
+        """The map of averaged heads, of everybody or, where the ways are given, of one person."""
         segments, parts, u, v = heads.split([1, 24, 24, 24])
         part = parts.argmax(0, keepdim=True)  # [1, H, W]
-        body = segments > self._threshold(segments)
+        everybody = segments > self._threshold(segments)
+        body = everybody if toward is None else main_person(everybody[0], toward)[None]
+        others = 1 - float(body.sum()) / max(float(everybody.sum()), 1) if everybody.any() else 0.0
         labels = torch.tensor(PARTS, device=self.device)[part] * body
         uv = torch.cat([u.gather(0, part), v.gather(0, part)])  # [2, H, W]
         gain, shift = (torch.from_numpy(table).to(self.device)[:, part[0]] for table in (GAIN, SHIFT))
         uv = (0.5 + gain * (uv - 0.5) + shift).clamp(0, 1) * body
         iuv = torch.cat([labels, (255 * uv).floor().long()]).byte().permute(1, 2, 0)
-        return EstimatedMap(iuv.cpu().numpy(), uv.cpu().numpy(), float(segments.max()))
+        return EstimatedMap(iuv.cpu().numpy(), uv.cpu().numpy(), float(segments.max()), others)

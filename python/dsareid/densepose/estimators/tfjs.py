@@ -289,10 +289,13 @@ def _weight(weights: Mapping[str, Tensor], name: str, dimensions: int) -> Tensor
 def _convolution(node: GraphNode, weight: Tensor) -> SameConvolution:
     strides, dilations = node.numbers("strides"), node.numbers("dilations")
     padding = node.attr.get("padding", {})
-    if padding != {"s": _SAME} or len({*strides[1:3]}) != 1 or len({*dilations[1:3]}) != 1:
+    dilation = max(dilations)
+    # The graph of stride 8 has them in front, [2, 2, 1, 1], and means both directions all the same.
+    known = ([1, dilation, dilation, 1], [dilation, dilation, 1, 1])
+    if padding != {"s": _SAME} or len({*strides[1:3]}) != 1 or dilations not in known:
         raise DSAError(f"its {node.op} {node.name} is of a kind that is not known here")
     if node.op == "Conv2D":
-        return SameConvolution(weight.permute(3, 2, 0, 1), strides[1], dilations[1], 1)
+        return SameConvolution(weight.permute(3, 2, 0, 1), strides[1], dilation, 1)
     height, width, channels, multiplier = weight.shape
     weight = weight.permute(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-    return SameConvolution(weight, strides[1], dilations[1], channels)
+    return SameConvolution(weight, strides[1], dilation, channels)

@@ -63,11 +63,21 @@ def graph_digest(graph: GraphFile) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def weights_at_hand() -> bool:
+    """Whether the network can be loaded without fetching anything."""
+    place = Path(os.environ.get(VARIABLE) or _cache())
+    return all((place / name).exists() for name in (GRAPH, SHARD))
+
+
+def _cache() -> Path:
+    return user_cache() / "bodypix-mobilenet-quant2-075"
+
+
 def _find(folder: str | os.PathLike | None) -> Path:
     given = folder or os.environ.get(VARIABLE)
     if given:
         return Path(given)
-    place = user_cache() / "bodypix-mobilenet-quant2-075"
+    place = _cache()
     if not all((place / name).exists() for name in (GRAPH, SHARD)):
         _fetch(make_folder(place))
     return place

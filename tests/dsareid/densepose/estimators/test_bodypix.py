@@ -14,6 +14,7 @@ from dsareid.densepose import load_estimator
 from dsareid.densepose.estimators import bodypix, weights
 from dsareid.densepose.estimators.body_parts import PARTS, mirror_heads
 from dsareid.densepose.estimators.bodypix import BodyPix
+from dsareid.densepose.estimators.tfjs import GraphModel, read_graph, read_weights
 from dsareid.ground.errors import DSAError
 
 
@@ -79,6 +80,28 @@ def test_pictures_of_odd_sizes(tiny_bodypix, height, width):
     assert BodyPix(tiny_bodypix, "cpu")(picture(height, width)).iuv.shape == (height, width, 3)
 
 
+def test_one_of_several_people(tiny_bodypix, monkeypatch):
+    """What belongs to others becomes background, and its share is told."""
+    image = picture(300, 200)
+    every = BodyPix(tiny_bodypix, "cpu")(image)
+    asked = {}
+
+    def left(body, toward):
+        asked["ways"] = toward
+        kept = body.clone()
+        kept[:, 100:] = False
+        return kept
+
+    monkeypatch.setattr(bodypix, "main_person", left)
+    found = BodyPix(tiny_bodypix, "cpu", people="one")(image)
+    assert asked["ways"].shape == (2, 300, 200) and asked["ways"].isfinite().all()
+    assert np.array_equal(found.iuv[:, :100], every.iuv[:, :100]) and not found.iuv[:, 100:].any()
+    share = (every.iuv[:, 100:, 0] > 0).sum() / (every.iuv[..., 0] > 0).sum()
+    assert found.others == pytest.approx(share) and every.others == 0
+    with pytest.raises(ValueError, match="people must be one of all, one, not 'two'"):
+        BodyPix(tiny_bodypix, "cpu", people="two")
+
+
 def test_nobody_is_all_background(tiny_bodypix, monkeypatch):
     monkeypatch.setattr(bodypix, "NOBODY", 1.1)
     found = BodyPix(tiny_bodypix, "cpu")(picture())
@@ -128,9 +151,9 @@ def test_weights_are_fetched_once(tiny_bodypix, tmp_path, monkeypatch):
 
 # ---- the real network, on real photographs ----
 
-REAL = os.environ.get("DSA_REAL")
+REAL, WEIGHTS = os.environ.get("DSA_REAL"), os.environ.get("REAL_BODYPIX")
 needs_real = pytest.mark.skipif(
-    not REAL or not Path(REAL, "bodypix").is_dir(), reason="DSA_REAL does not name the folder of real files"
+    not REAL or not WEIGHTS, reason="DSA_REAL and DSAREID_BODYPIX do not name real files and weights"
 )
 
 
@@ -142,14 +165,39 @@ def test_maps_are_near_denseposes(rows, least, most, monkeypatch):
     import run
 
     monkeypatch.setattr(run, "REAL", Path(REAL))
-    pairs = run.estimate(BodyPix(Path(REAL, "bodypix"), "cpu"), run.photographs(rows))
+    pairs = run.estimate(BodyPix(WEIGHTS, "cpu"), run.photographs(rows))
     overlap, right, u, v = np.mean([run.scores(pair) for pair in pairs], 0)
     assert overlap >= least[0] and right >= least[1] and max(u, v) <= most
 
 
 @needs_real
+def test_one_person_stays_whole(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[4] / "studies/estimator")
+    import run
+
+    monkeypatch.setattr(run, "REAL", Path(REAL))
+    estimator = BodyPix(WEIGHTS, "cpu", people="one")
+    assert all(estimator(photograph.image).others == 0 for photograph in run.photographs(128))
+
+
+@needs_real
+def test_the_graph_of_stride_8_is_read_too():
+    """Its heads are those of stride 16 at twice the resolution."""
+    image = torch.from_numpy(np.array(Image.open(Path(REAL, "pairs/stool.jpg")).resize((257, 257))))
+    scaled = image.permute(2, 0, 1)[None] / 127.5 - 1
+    masks = []
+    for stride in (16, 8):
+        graph = read_graph(Path(WEIGHTS, f"model-stride{stride}.json"))
+        nodes = {node.name: node for node in graph.modelTopology.node}
+        network = GraphModel(nodes, read_weights(graph, Path(WEIGHTS)), ["float_segments"])
+        masks.append(network(scaled)["float_segments"][0, 0] > 0)
+    coarse, fine = masks
+    assert fine.shape == (33, 33) and (coarse == fine[::2, ::2]).float().mean() > 0.9
+
+
+@needs_real
 def test_hardly_any_crop_is_empty():
-    estimator = load_estimator(weights=Path(REAL, "bodypix"), device="cpu")
+    estimator = load_estimator(weights=WEIGHTS, device="cpu")
     crops = sorted(Path(REAL, "pku").rglob("*.png"))[::24]
     seen = [(estimator(crop).iuv[..., 0] > 0).mean() for crop in crops]
     assert np.mean(np.array(seen) < 0.15) <= 0.02 and np.mean(seen) > 0.3
