@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 import dsareid
 from dsa_ext import assemble_batch, draw_augmentation
 from dsareid.data.iuv import read_pair
-from dsareid.densepose.textures import part_images
+from dsareid.densepose.textures import join_part_images, part_images
 from dsareid.synth import SynthConfig, generate
 
 FIGURES = Path(__file__).parent / "figures"
@@ -115,6 +115,20 @@ def view_figure(image: np.ndarray, iuv: np.ndarray) -> None:
     save(side_by_side(pictures, arrows=False), "views.png")
 
 
+def joined_figure(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Views of a person, the part images of the first, and those joined from all."""
+    views = Image.new("RGB", (4 * 68 - 4, 2 * 132 - 4), PAPER)
+    for number, (image, _) in enumerate(pairs):
+        small = Image.fromarray(image).resize((64, 128), Image.Resampling.LANCZOS)
+        views.paste(small, (number % 4 * 68, number // 4 * 132))
+    colours, count = join_part_images(*zip(*pairs), 32)
+    first = atlas_picture(*part_images(*pairs[0], 32), times=2)
+    joined = atlas_picture(colours, count > 0, times=2)
+    save(
+        side_by_side([("eight views", views), ("from the first", first), ("from all", joined)]), "joined.png"
+    )
+
+
 def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,6 +141,7 @@ def main() -> None:
     warp_figure(image, iuv)
     orientation_figure(image, iuv)
     view_figure(image, iuv)
+    joined_figure(pairs[16:24])
 
 
 if __name__ == "__main__":

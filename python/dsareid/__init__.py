@@ -2,7 +2,7 @@
 
 What follows loads on first use, so that `import dsareid` alone needs no torch:
 
-    texture(image, iuv)                 the part textures of a person and its DensePose map
+    texture(pictures, maps)             the part textures of a person, with DensePose maps or without
     train(preset("demo", ROOT, RUN))    train a network; TrainConfig has all settings
     evaluate(run)                       mAP and CMC of a trained network
     rank(query, gallery, ...)           mAP and CMC of any features

@@ -21,6 +21,7 @@ from dsareid.data.iuv import read_iuv
 from dsareid.densepose.estimators import bodypix
 from dsareid.densepose.estimators.body_parts import PARTS
 from dsareid.densepose.estimators.bodypix import BodyPix, BodyPixSettings
+from dsareid.densepose.estimators.tfjs import GraphModel, read_graph, read_weights
 
 REAL = Path(os.environ.get("DSA_REAL", "real"))
 NAMES = ("demo_im", "pairs/spotlight_001", "pairs/spotlight_002", "pairs/stool", "pairs/jacket")
@@ -28,6 +29,7 @@ MAN = slice(185, 425), slice(180, 262)  # the one of demo_im's people who stands
 MARGIN, FEWEST = 0.15, 20  # of a box; pixels of a part that say something
 PRIOR = 0.05  # how strongly a line is held to gain 1 and shift 0, in photographs
 CROPS = 8  # every so many of pku/
+STRIDE_8 = bodypix.SETTINGS["default"]._replace()  # by the other graph, of twice the resolution
 
 
 class Photograph(NamedTuple):
@@ -130,10 +132,15 @@ def left_out(pairs: list[Pair]) -> list[tuple[float, float, float, float]]:
     return [scores(stretched(pair, fit([x for x in pairs if x.name != pair.name]))) for pair in pairs]
 
 
-def unstretched(settings: BodyPixSettings) -> BodyPix:
+def unstretched(settings: BodyPixSettings, stride: int = 16) -> BodyPix:
     bodypix.GAIN, bodypix.SHIFT = np.ones((2, 24), np.float32), np.zeros((2, 24), np.float32)
     estimator = BodyPix(REAL / "bodypix", "cpu")
     estimator.settings = settings
+    if stride != 16:
+        graph = read_graph(REAL / f"bodypix/model-stride{stride}.json")
+        nodes = {node.name: node for node in graph.modelTopology.node}
+        weights = read_weights(graph, REAL / "bodypix")
+        estimator.network = GraphModel(nodes, weights, estimator.network.outputs)
     return estimator
 
 
@@ -154,8 +161,9 @@ def table() -> None:
         default._replace(threshold=0.72),
         default,
         best,
+        STRIDE_8,
     ):
-        estimator = unstretched(settings)
+        estimator = unstretched(settings, 8 if settings is STRIDE_8 else 16)
         pairs = estimate(estimator, large), estimate(estimator, small)
         share = np.mean([(estimator(crop).iuv[..., 0] > 0).mean() < 0.15 for crop in crops])
         for charts, found in (
@@ -164,7 +172,7 @@ def table() -> None:
         ):
             cells = [" | ".join(f"{x:.3f}" for x in np.mean(found[0], 0))]
             cells += [" / ".join(f"{x:.3f}" for x in np.mean(found[1], 0))]
-            sizes = ", ".join(map(str, settings.sides))
+            sizes = ", ".join(map(str, settings.sides)) + " (stride 8)" * (settings is STRIDE_8)
             print(
                 f"| {sizes} | {'yes' if settings.mirrored else 'no'} | {settings.threshold} | {charts} | "
                 f"{' | '.join(cells)} | {share:.1%} |",

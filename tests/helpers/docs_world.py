@@ -4,6 +4,8 @@ ROOT, Market-1501, CUHK03/labeled    one tiny synthetic data set, with gt_bbox a
 CUHK01                               the same pictures under CUHK01's names
 mine/train, query, gallery           the same in plain folders, a folder for each person
 photo.jpg, photo_IUV.png             a rendered person at 180,185,262,425, where README's box is
+front.jpg, side.jpg, back.jpg        another one in three pictures, with front_IUV.png and so on
+estimated                            maps of ROOT's query
 person.jpg, photos/                  images of people
 dump.pkl                             the maps of ROOT/query as detectron2's apply_net.py dumps them
 query_features, gallery_features     folders of features, as extract writes them
@@ -50,7 +52,9 @@ def make_world(folder: Path) -> None:
     _make_cuhk01(root, folder / "CUHK01")
     _make_plain_folders(root, folder / "mine")
     _make_photo(folder)
+    _make_views(folder)
     _make_dump(root, folder / "dump.pkl")
+    shutil.copytree(root / "iuv/query", folder / "estimated/query")
     for name, split in (("query", "query"), ("gallery", "bounding_box_test")):
         files = sorted(image.name for image in (root / split).glob("*.jpg"))
         features = np.random.default_rng(len(files)).random((len(files), 16), np.float32)
@@ -114,6 +118,15 @@ def _make_photo(folder: Path) -> None:
     whole[y0:y1, x0:x1] = iuv
     photo.save(folder / "photo.jpg", quality=92)
     write_iuv(folder / "photo_IUV.png", whole)
+
+
+def _make_views(folder: Path) -> None:
+    rng, difficulty = np.random.default_rng(6), DIFFICULTIES["easy"]
+    person = dress(make_person(SynthConfig(difficulty="easy"), 4))
+    for name in ("front", "side", "back"):
+        image, iuv = render(person, random_camera(difficulty, rng), difficulty, (128, 64), rng)
+        image.save(folder / f"{name}.jpg", quality=92)
+        write_iuv(folder / f"{name}_IUV.png", iuv)
 
 
 def _make_dump(root: Path, out: Path) -> None:
