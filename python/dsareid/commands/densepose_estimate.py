@@ -35,11 +35,12 @@ def command(
         protocol: Protocol by which a data set's images are listed, such as multi-query; default: the data
             set's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        overwrite: Estimate maps again that are there already.
+        overwrite: Also estimate pictures whose maps were made by other settings, or not estimated at all.
     """
+    from dsareid.commands.main import with_flags
     from dsareid.densepose.estimate import estimate_maps
     from dsareid.ground.distributed import rank_and_world
-    from dsareid.ground.errors import quoted
+    from dsareid.ground.errors import DSAError, quoted
 
     found = estimate_maps(
         source,
@@ -53,13 +54,9 @@ def command(
     )
     if rank_and_world()[0]:
         return
-    kept = f", {found.kept:,} kept as they were (--overwrite makes them anew)" if found.kept else ""
-    print(f"{found.out}: {found.written:,} map{'s' * (found.written != 1)} written{kept}")
-    for title, names in (
-        ("nobody seen, all background", found.nobody),
-        ("several people seen, all but one left out", found.others),
-    ):
-        if names:
-            print(f"{title}: {len(names):,} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")
+    print("\n".join(map(with_flags, found.lines())))
     if found.sheet:
         print(f"look at {quoted(found.sheet)} before you train: do the parts lie on the bodies?")
+    if found.unreadable:
+        first = next(iter(found.unreadable.values()))
+        raise DSAError(f"{len(found.unreadable):,} pictures have no map, as they cannot be read: {first}")

@@ -90,8 +90,8 @@ def _run_logged(name: str, arguments: list[str]) -> int:
         command = module.build(arguments) if hasattr(module, "build") else module.command
         tyro.cli(command, prog=f"dsareid {name}", args=arguments)
     except DSAError as error:
-        if rank != "0":  # what all say, rank 0 says alone: torchrun then ends the others
-            time.sleep(3)
+        # What all say, rank 0 says alone: torchrun then ends the others. Who lost them lets them speak.
+        time.sleep(6 if type(error).__name__ == "LostOthers" else 3 if rank != "0" else 0)
         print(f"{who}: error: {with_flags(str(error))}", file=sys.stderr, flush=True)
         return 1
     except BrokenPipeError:  # whoever read what is printed has enough, as `| head` does

@@ -11,7 +11,11 @@ from dsareid.ground.files import atomic_path, check_writable
 
 
 def command(
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IUV] ... OUT")],
+    files: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="IMAGE [IUV] ... OUT", help_behavior_hint="(required)"),
+    ],
     box: Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = None,
     size: int = 32,
     erode: int = 0,
@@ -27,13 +31,35 @@ def command(
             write (.png). A cell that several photographs show has the median of their colours.
         box: In pixels, the last two exclusive: picks one of several people in one photograph.
         size: Cells on each side of a part image, 1..256.
-        erode: Pixels along the person's outline that are left out, against colours from behind.
+        erode: Leave out so many pixels along the person's outline, where a map takes up the background.
         scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
     """
-    from PIL import Image
-
     from dsareid.densepose.pictures import draw_part_images
     from dsareid.densepose.textures import join_part_images, part_images
+
+    given, out = _checked(files, size, scale, erode)
+    images, maps = _with_maps(given)
+    if len(images) == 1:
+        colours, filled = part_images(images[0], maps[0], size, box=_parse_box(box), erode=erode)
+    elif box is not None:
+        raise DSAError(f"--box picks a person in one photograph, but there are {len(images)}")
+    else:
+        colours, count = join_part_images(images, maps, size, erode=erode)
+        filled = count > 0
+    picture = draw_part_images(colours, filled, scale or -(-160 // size))
+    with atomic_path(out) as temporary:
+        picture.save(temporary)
+    visible = int(filled.any((1, 2)).sum())
+    where = "the box" if box else "the image" if len(images) == 1 else "every image"
+    empty = f"; nobody is seen in {where}" if not visible and not erode else ""
+    print(f"{out}: {visible} of 24 parts visible{_source(maps)}{empty}")
+
+
+def _checked(files: tuple[Path, ...], size: int, scale: int, erode: int) -> tuple[list[Path], Path]:
+    """The files that are read, and the picture to write; before any work."""
+    from PIL import Image
+
+    from dsareid.data.iuv import is_meant_as_map
 
     if len(files) < 2:
         raise DSAError(f"expected IMAGE [IUV] ... OUT, not {len(files)} file{'s' * (len(files) != 1)}")
@@ -47,21 +73,11 @@ def command(
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise DSAError(f"{out}: the name must end in .png or another image type")
     check_writable(out, given)
-    images, maps = _with_maps(given)
-    if len(images) == 1:
-        colours, filled = part_images(images[0], maps[0], size, box=_parse_box(box), erode=erode)
-    elif box:
-        raise DSAError(f"--box picks a person in one photograph, but there are {len(images)}")
-    else:
-        colours, count = join_part_images(images, maps, size, erode=erode)
-        filled = count > 0
-    picture = draw_part_images(colours, filled, scale or -(-160 // size))
-    with atomic_path(out) as temporary:
-        picture.save(temporary)
-    visible = int(filled.any((1, 2)).sum())
-    where = "the box" if box else "the image" if len(images) == 1 else "every image"
-    empty = "" if visible else f"; the IUV map is all background in {where}"
-    print(f"{out}: {visible} of 24 parts visible{_source(maps)}{empty}")
+    if out.exists() and is_meant_as_map(out):
+        raise DSAError(
+            f"{out}: this is an IUV map, and would be written over: name the picture to write last"
+        )
+    return given, out
 
 
 def _with_maps(files: Iterable[Path]) -> tuple[list[Path], list[Path | None]]:
@@ -75,7 +91,10 @@ def _with_maps(files: Iterable[Path]) -> tuple[list[Path], list[Path | None]]:
             images.append(file)
             maps.append(None)
         elif not images or maps[-1]:
-            raise DSAError(f"{file}: this is an IUV map; the photograph it belongs to must stand before it")
+            raise DSAError(
+                f"{file}: this looks like an IUV map (a channel has next to no numbers above 24, or the name "
+                "ends in _IUV); the photograph that it belongs to must stand before it"
+            )
         else:
             maps[-1] = file
     return images, maps
@@ -86,7 +105,10 @@ def _source(maps: list[Path | None]) -> str:
     estimated = maps.count(None)
     if len(maps) == 1:
         return ", by an estimated map" if estimated else ""
-    return f", joined from {len(maps)} photographs ({estimated} of the maps estimated)"
+    which = {0: "all maps given", len(maps): "all maps estimated"}.get(
+        estimated, f"{estimated} maps estimated"
+    )
+    return f", joined from {len(maps)} photographs, {which}"
 
 
 def _parse_box(text: str | None) -> tuple[int, int, int, int] | None:

@@ -6,6 +6,7 @@ else that reads R, G, B sees V, U, I.
 """
 
 import functools
+import json
 import os
 
 import numpy as np
@@ -13,11 +14,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dsareid.data.images import decode_image, read_image, turned
+from dsareid.data.map_notes import MapNote, picture_digest, read_note
 from dsareid.data.matlab import read_matlab
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
-_SMALL = 40  # a part index, and what lossy compression makes of it
+MAP_END, INSTANCES_END = "_IUV", "_INDS"  # the ends of the classic Detectron's names, before .png
+_SMALL = 30  # a part index, and what lossy compression makes of most of them
 
 
 def read_iuv(path: str | os.PathLike) -> np.ndarray:
@@ -44,18 +47,18 @@ def read_iuv(path: str | os.PathLike) -> np.ndarray:
 def is_meant_as_map(path: str | os.PathLike) -> bool:
     """Whether a picture is an IUV map, right or wrong, rather than a photograph.
 
-    It is called so, or one of its channels has small numbers alone, as I has, also after lossy compression. A
-    photograph of that kind would be nearly black.
+    It is called NAME_IUV, or one of its channels has next to no numbers above those of parts, also after
+    lossy compression. A photograph of that kind would be nearly black.
 
     Raises:
         DSAError: as read_image.
     """
-    if os.path.splitext(path)[0].endswith("_IUV"):
+    if os.path.splitext(path)[0].endswith(MAP_END):
         return True
-    return bool((read_image(path).max((0, 1)) <= _SMALL).any())
+    return bool((np.percentile(read_image(path), 98, axis=(0, 1)) <= _SMALL).any())
 
 
-def write_iuv(path: str | os.PathLike, iuv: np.ndarray, note: str = "") -> None:
+def write_iuv(path: str | os.PathLike, iuv: np.ndarray, note: MapNote | None = None) -> None:
     """Write uint8 [H, W, 3] in the order I, U, V as a classic NAME_IUV.png, with a note as its comment.
 
     Raises:
@@ -67,25 +70,22 @@ def write_iuv(path: str | os.PathLike, iuv: np.ndarray, note: str = "") -> None:
     with atomic_path(path) as temporary:
         comment = PngInfo()
         if note:
-            comment.add_text("Comment", note)
+            comment.add_text("Comment", json.dumps(note._asdict()))
         Image.fromarray(np.ascontiguousarray(iuv[..., ::-1])).save(temporary, pnginfo=comment)
-
-
-def read_note(path: str | os.PathLike) -> str:
-    """The note that a map was written with; empty where there is none.
-
-    Raises:
-        DSAError: as read_iuv, for a file that is no image.
-    """
-    return str(decode_image(path, "an IUV map").info.get("Comment", ""))
 
 
 def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read an image and its IUV map, both uint8 [H, W, 3].
 
     Raises:
-        DSAError: as read_image and read_iuv, and where the two sizes differ.
+        DSAError: as read_image and read_iuv, where the two sizes differ, or the map was estimated of another
+            picture.
     """
+    note = read_note(iuv_path)
+    if note and note.of != picture_digest(image_path):
+        raise DSAError(
+            f"{iuv_path}: estimated before {image_path} was changed; dsareid densepose estimate makes it anew"
+        )
     image, iuv = read_image(image_path), read_iuv(iuv_path)
     if image.shape != iuv.shape:
         raise DSAError(

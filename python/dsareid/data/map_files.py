@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsareid.data.folders import nfc
-from dsareid.data.iuv import read_iuv
+from dsareid.data.iuv import MAP_END, read_iuv
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import place_for
 
@@ -44,7 +44,7 @@ class MapFiles:
         folder, _, file = image.rpartition("/")
         maps = self._in_folder(scan, f"iuv/{folder}" if folder else "iuv")
         stem = nfc(os.path.splitext(file)[0])
-        found = [*maps.get(stem, ()), *maps.get(f"{stem}_IUV", ())]
+        found = [*maps.get(stem, ()), *maps.get(f"{stem}{MAP_END}", ())]
         for other in found[1:]:
             if not _same_map(scan.root / found[0], scan.root / other):
                 raise DSAError(

@@ -2,8 +2,9 @@
 
 The geodesic point similarity (GPS) of DensePose-COCO is the mean of exp(-g² / 2κ²) over a person's points, g
 the distance on the body's surface between where a point is and where the map puts it. Here g is measured
-along the chart, by lengths of its sides, and a point on a wrong part counts 0: a lower bound, as the way over
-the edge of a chart may be short. GPSm is the root of GPS times the masks' IoU.
+along the chart, by lengths of its sides, and a point on a wrong part counts 0: a lower bound but for places
+where a chart is stretched more than usual, as the way over the edge of a chart may be short. GPSm is the root
+of GPS times the masks' IoU.
 """
 
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,7 @@ class ChartScale(NamedTuple):
     """What distances on a group of charts mean."""
 
     kappa: float  # metres: detectron2's DensePoseCocoEval has one for each of the eight groups
-    u: float  # metres that U and V grow by 1 on: the synthetic body's, 1.85 m tall, by its mesh
+    u: float  # metres on which U, and V, grows by 1: the median over the synthetic body, 1.85 m tall
     v: float
 
 

@@ -23,6 +23,8 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 class _Image(BaseModel):
     id: int | str
     file_name: str
+    width: int | None = None
+    height: int | None = None
 
 
 class _Mask(BaseModel):
@@ -33,7 +35,7 @@ class _Mask(BaseModel):
 class _Annotation(BaseModel):
     image_id: int | str
     bbox: tuple[_Length, _Length, _Length, _Length]  # x, y, width, height
-    dp_I: list[Annotated[float, Field(ge=1, le=24)]] = []
+    dp_I: list[Annotated[int, Field(ge=1, le=24)]] = []  # 2.0 in the file
     dp_U: list[_Share] = []
     dp_V: list[_Share] = []
     dp_x: list[_Place] = []
@@ -50,11 +52,19 @@ class MarkedPerson(NamedTuple):
     """A person with n points."""
 
     image: str  # the file's name without its suffix
+    size: tuple[int, int] | None  # its height and width, where the file says them
     box: tuple[float, float, float, float]  # x, y, width, height
     points: np.ndarray  # float64 [2, n]: x and y in pixels of the image
     part: np.ndarray  # int64 [n], 1..24
     uv: np.ndarray  # float64 [2, n], 0..1
-    mask: np.ndarray  # bool [256, 256] over the box
+    mask: np.ndarray | None  # bool [256, 256] over the box; None where the file has none
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether the points may be of an image of this size."""
+        if self.size is not None:
+            return self.size == (height, width)
+        x, y = self.points
+        return bool(x.max() <= width + 1 and y.max() <= height + 1 and min(x.min(), y.min()) >= -1)
 
     def pixels(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows and columns of an image that its points fall on, int64 [n] each."""
@@ -84,35 +94,48 @@ def read_marked_people(path: Path) -> list[MarkedPerson]:
         content = read_json(path, _File, "annotations of DensePose-COCO")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DSAError(f"{path}: no such file") from error
-    names = {image.id: image.file_name for image in content.images}
+    images = {image.id: image for image in content.images}
+    if len(images) < len(content.images):
+        raise DSAError(f"{path}: images: each must have an id of its own")
     marked = [entry for entry in enumerate(content.annotations) if entry[1].dp_I]
     if not marked:
         raise DSAError(f"{path}: nobody in it has points (dp_I, dp_U, dp_V, dp_x, dp_y)")
-    return [_person(f"{path}: annotations.{number}", each, names) for number, each in marked]
+    return [_person(f"{path}: annotations.{number}", each, images) for number, each in marked]
 
 
-def _person(where: str, each: _Annotation, names: dict[int | str, str]) -> MarkedPerson:
-    if each.image_id not in names:
+def _person(where: str, each: _Annotation, images: dict[int | str, _Image]) -> MarkedPerson:
+    if each.image_id not in images:
         raise DSAError(f"{where}: its image_id {each.image_id!r} is not in images")
     lengths = {len(values) for values in (each.dp_I, each.dp_U, each.dp_V, each.dp_x, each.dp_y)}
-    if len(lengths) > 1 or min(each.bbox[2:]) <= 0:
-        raise DSAError(f"{where}: dp_I, dp_U, dp_V, dp_x and dp_y must be as long, and bbox not empty")
-    mask = np.zeros((_SIDE, _SIDE), bool)
-    for part in each.dp_masks:
-        if isinstance(part, _Mask):
-            if part.size != (_SIDE, _SIDE):
-                raise DSAError(f"{where}: a mask must be {_SIDE} x {_SIDE}, not {part.size}")
-            mask |= _decode(part.counts, where)
+    if len(lengths) > 1:
+        raise DSAError(f"{where}: dp_I, dp_U, dp_V, dp_x and dp_y must have the same length")
+    if min(each.bbox[2:]) <= 0:
+        raise DSAError(f"{where}: its bbox is empty")
     x, y, width, height = each.bbox
     points = np.array([each.dp_x, each.dp_y]) / (_SIDE - 1) * [[width], [height]] + [[x], [y]]
+    image = images[each.image_id]
     return MarkedPerson(
-        os.path.splitext(names[each.image_id])[0],
+        os.path.splitext(image.file_name)[0],
+        None if image.height is None or image.width is None else (image.height, image.width),
         each.bbox,
         points,
-        np.array(each.dp_I).astype(np.int64),
+        np.array(each.dp_I),
         np.array([each.dp_U, each.dp_V]),
-        mask,
+        _mask(each, where),
     )
+
+
+def _mask(each: _Annotation, where: str) -> np.ndarray | None:
+    """The masks of the coarse parts together; None where there is none."""
+    given = [part for part in each.dp_masks if isinstance(part, _Mask)]
+    if not given:
+        return None
+    mask = np.zeros((_SIDE, _SIDE), bool)
+    for part in given:
+        if part.size != (_SIDE, _SIDE):
+            raise DSAError(f"{where}: a mask must be {_SIDE} x {_SIDE}, not {part.size}")
+        mask |= _decode(part.counts, where)
+    return mask
 
 
 def _decode(counts: str, where: str) -> np.ndarray:

@@ -25,7 +25,6 @@ from dsareid.densepose.lists import (
     NO_DETECTION,
     NO_MAP,
     SEVERAL,
-    SHEET,
     check_lists,
     update_names,
     update_people,
@@ -33,7 +32,7 @@ from dsareid.densepose.lists import (
 )
 from dsareid.densepose.naming import DataImages, check_place, without_maps
 from dsareid.densepose.people import MIN_SCORE, Choice, check_min_score, choose_person, warn_of_scores
-from dsareid.densepose.pictures import write_contact_sheet
+from dsareid.densepose.pictures import SHEET, write_contact_sheet
 from dsareid.densepose.seen_size import (
     Scale,
     SeenImage,

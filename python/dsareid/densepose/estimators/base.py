@@ -9,7 +9,7 @@ class EstimatedMap(NamedTuple):
     """The map of one picture."""
 
     iuv: np.ndarray  # uint8 [H, W, 3] in the order I, U, V; the background is 0
-    uv: np.ndarray  # float32 [2, H, W], U and V before they are rounded, 0 in the background
+    uv: np.ndarray | None  # float32 [2, H, W], U and V before they are rounded, 0 in the background
     probability: float  # that somebody is in the picture, 0..1
     others: float = 0.0  # share of the people's pixels that belong to others than the one who is kept
 
@@ -17,8 +17,9 @@ class EstimatedMap(NamedTuple):
 class Estimator(Protocol):
     """A network that estimates maps. A new one is such a class and a line in estimators.ESTIMATORS."""
 
-    def __call__(self, image: np.ndarray) -> EstimatedMap:
-        """The map of uint8 [H, W, 3] RGB. The same bits whatever else is estimated beside it."""
+    def __call__(self, image: np.ndarray, uv: bool = True) -> EstimatedMap:
+        """The map of uint8 [H, W, 3] RGB, with U and V as floats or without. The same bits whatever else is
+        estimated beside it."""
 
     def record(self) -> dict[str, Any]:
         """What made the maps, as JSON beside them: name, weights, settings, licence, origin."""

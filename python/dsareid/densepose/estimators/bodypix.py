@@ -76,22 +76,23 @@ class BodyPix:
         outputs = _OUTPUTS if people == "all" else (*_OUTPUTS, _LONG)
         self.network = load_network(weights, outputs).to(self.device)
 
-    def __call__(self, image: np.ndarray) -> EstimatedMap:
-        """The map of a picture, uint8 [H, W, 3] RGB.
+    def __call__(self, image: np.ndarray, uv: bool = True) -> EstimatedMap:
+        """The map of a picture, uint8 [H, W, 3] RGB, with U and V as floats or without.
 
         Every picture goes through the network alone, with its mirror image: so its map has the same bits
         whatever is estimated before, beside or after it.
         """
         height, width = image.shape[:2]
         if max(height, width) <= LONGEST:
-            return self._estimate(image)
+            found = self._estimate(image)
+            return found if uv else found._replace(uv=None)
         scale = LONGEST / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         small = self._estimate(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)))
         rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), small.iuv.shape))
         large = np.ix_(rows, columns)
-        uv = np.stack([plane[large] for plane in small.uv])
-        return small._replace(iuv=small.iuv[large], uv=uv)
+        floats = np.stack([plane[large] for plane in small.uv]) if uv and small.uv is not None else None
+        return small._replace(iuv=small.iuv[large], uv=floats)
 
     def record(self) -> dict[str, Any]:
         """What made the maps."""
@@ -115,7 +116,7 @@ class BodyPix:
         for side in self.settings.sides:
             outputs = self._look(both, side)
             heads = heads + self._heads(outputs, both.shape[2:])
-            if self.people == "one" and side == _LONG_SIDE:
+            if self.people == "one" and side == min(self.settings.sides, key=lambda x: abs(x - _LONG_SIDE)):
                 toward = self._toward(outputs[_LONG], both.shape[2:])
         return self._map(heads / len(self.settings.sides), toward)
 

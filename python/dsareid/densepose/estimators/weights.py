@@ -7,6 +7,7 @@ then in the user's cache, into which they are fetched once.
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -36,12 +37,7 @@ def load_network(folder: str | os.PathLike | None, outputs: tuple[str, ...]) -> 
         DSAError: a file that is missing, cut short or of another network, or cannot be fetched.
     """
     place = _find(folder)
-    try:
-        graph = read_graph(place / GRAPH)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DSAError(f"{place / GRAPH}: no such file; {_how_to_get()}") from error
-    if graph_digest(graph) != GRAPH_DIGEST:
-        raise DSAError(f"{place / GRAPH}: the graph of another network than {NAME}; {_how_to_get()}")
+    graph = _read_checked(place / GRAPH)
     if (found := _sha256(place / SHARD)) != SHARD_SHA256:
         raise DSAError(
             f"{place / SHARD}: not the weights of {NAME}: its SHA-256 is {found}, not {SHARD_SHA256}; "
@@ -50,6 +46,19 @@ def load_network(folder: str | os.PathLike | None, outputs: tuple[str, ...]) -> 
     nodes = {node.name: node for node in graph.modelTopology.node}
     with torch.inference_mode():
         return GraphModel(nodes, read_weights(graph, place), outputs).eval()
+
+
+def _read_checked(path: Path) -> GraphFile:
+    """The graph, if it is BodyPix's."""
+    try:
+        graph = read_graph(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DSAError(f"{path}: no such file; {_how_to_get()}") from error
+    except DSAError as error:
+        raise DSAError(f"{error}; {_how_to_get()}") from error
+    if graph_digest(graph) != GRAPH_DIGEST:
+        raise DSAError(f"{path}: the graph of another network than {NAME}; {_how_to_get()}")
+    return graph
 
 
 def graph_digest(graph: GraphFile) -> str:
@@ -84,18 +93,23 @@ def _find(folder: str | os.PathLike | None) -> Path:
 
 
 def _fetch(place: Path) -> None:
-    """Load both files from their origin, with a progress bar; each is there only when it is whole."""
-    for name, digest in ((GRAPH, None), (SHARD, SHARD_SHA256)):
-        try:
-            torch.hub.download_url_to_file(f"{ORIGIN}{name}", str(place / name), digest)
-        except (OSError, RuntimeError) as error:
-            raise DSAError(f"cannot fetch {ORIGIN}{name} ({error}); {_how_to_get()}") from error
+    """Load both files from their origin, with a progress bar; they are there only when they are whole."""
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=place) as name:
+        fetched = Path(name)
+        for file, digest in ((GRAPH, None), (SHARD, SHARD_SHA256)):
+            try:
+                torch.hub.download_url_to_file(f"{ORIGIN}{file}", str(fetched / file), digest)
+            except (OSError, RuntimeError) as error:
+                raise DSAError(f"cannot fetch {ORIGIN}{file} ({error}); {_how_to_get()}") from error
+        _read_checked(fetched / GRAPH)
+        for file in (SHARD, GRAPH):
+            os.replace(fetched / file, place / file)
 
 
 def _how_to_get() -> str:
     return (
-        f"put {GRAPH} and {SHARD} of {ORIGIN} into a folder and give it as `weights=FOLDER`, or set the "
-        f"environment variable {VARIABLE} to it"
+        f"put {GRAPH} and {SHARD} of {ORIGIN} into a folder and set the environment variable {VARIABLE} to "
+        "it, or give it as `weights=FOLDER` to what estimates"
     )
 
 

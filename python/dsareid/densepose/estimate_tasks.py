@@ -1,0 +1,134 @@
+"""Which pictures of a source are to be estimated, and which of their maps are there."""
+
+import os
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from dsareid.data.folders import find_images, left_out
+from dsareid.data.iuv import INSTANCES_END, MAP_END
+from dsareid.data.layouts import is_data_set, list_data
+from dsareid.data.map_notes import picture_digest, read_note
+from dsareid.densepose.pictures import SHEET
+from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.files import place_for
+
+RECORD = "estimator.json"
+
+
+class MapTask(NamedTuple):
+    """A picture, and the file of its map."""
+
+    name: str  # relative to the source
+    image: Path
+    out: Path
+
+
+class MapState(Enum):
+    """What is there of a map."""
+
+    MISSING = "there is none"
+    CURRENT = "of this picture, by these settings"
+    CHANGED = "of this file before it was changed"
+    OTHER = "by other settings"
+    FOREIGN = "not estimated"
+
+
+class Source(NamedTuple):
+    """The pictures of a source."""
+
+    tasks: list[MapTask]
+    folder: Path | None  # of the maps; None for one picture
+
+
+def find_source(source: Path, out: Path | None, protocol: str) -> Source:
+    """The pictures of a data set, of another folder, or one.
+
+    Raises:
+        DSAError: no picture, two that would have one map, a folder of maps among the pictures.
+    """
+    if not source.is_dir():
+        own = out or source.with_name(f"{source.stem}{MAP_END}.png")
+        if own.suffix.lower() != ".png":
+            raise DSAError(f"{own}: the name of a map must end in .png")
+        return Source([MapTask(source.name, source, own)], None)
+    _check_folders(source, out)
+    folder = out or place_for(source) / "iuv"
+    names = _list_data_set(source, protocol) if is_data_set(source) else _list_folder(source, protocol)
+    tasks = []
+    for name, there in names.items():
+        own = source / there if there and out is None else (folder / name).with_suffix(".png")
+        tasks.append(MapTask(name, source / name, own))
+    taken: dict[Path, str] = {}
+    for task in tasks:
+        if (other := taken.setdefault(task.out, task.name)) != task.name:
+            raise DSAError(
+                f"{source}: {other} and {task.name} would have one map, {task.out}: rename one of them"
+            )
+    return Source(tasks, folder)
+
+
+def find_states(tasks: Sequence[MapTask], by: str) -> list[MapState]:
+    """What is there of each map; `by`: the settings that are asked for."""
+    return [_state(task, by) for task in tasks]
+
+
+def _state(task: MapTask, by: str) -> MapState:
+    if not os.path.lexists(task.out):
+        return MapState.MISSING
+    note = read_note(task.out)
+    if note is None:
+        return MapState.FOREIGN
+    if note.by != by:
+        return MapState.OTHER
+    try:
+        return MapState.CURRENT if note.of == picture_digest(task.image) else MapState.CHANGED
+    except OSError:  # estimating says so
+        return MapState.CHANGED
+
+
+def _check_folders(source: Path, out: Path | None) -> None:
+    if (source / RECORD).exists():
+        raise DSAError(f"{source}: this is a folder of estimated maps; give the pictures")
+    if out is None:
+        return
+    inside = out.resolve().relative_to(source.resolve()) if _is_inside(out, source) else None
+    if inside is not None and inside != Path("iuv"):
+        raise DSAError(
+            f"{out}: lies in {source}, where maps would be taken for pictures; leave DST out for "
+            f"{source / 'iuv'}, or choose another folder"
+        )
+
+
+def _is_inside(out: Path, source: Path) -> bool:
+    return out.resolve().is_relative_to(source.resolve())
+
+
+def _list_data_set(source: Path, protocol: str) -> dict[str, str | None]:
+    """Its images, and the maps that they have."""
+    listing = list_data(source, protocol)
+    for note in listing.notes:
+        logger.warning(note)
+    return {entry.name: entry.iuv for entry in listing.entries if not entry.misnamed}
+
+
+def _list_folder(source: Path, protocol: str) -> dict[str, str | None]:
+    """The pictures in a folder and below, without maps that lie among them."""
+    if protocol:
+        raise DSAError(f"{source}: this is no data set, and has no `protocol`")
+    images, others = find_images(source)
+    kept = [name for name in images if not _is_map_name(name)]
+    if others:
+        logger.warning(f"{source}: {left_out(others)}")
+    if len(kept) < len(images):
+        maps = len(images) - len(kept)
+        logger.warning(f"{source}: passed over, as they are called as maps: {maps:,} files")
+    if not kept:
+        raise DSAError(f"{source}: no pictures in it but maps")
+    return dict.fromkeys(kept)
+
+
+def _is_map_name(name: str) -> bool:
+    stem = os.path.splitext(name)[0]
+    return stem.endswith((MAP_END, INSTANCES_END)) or os.path.basename(name) == SHEET
