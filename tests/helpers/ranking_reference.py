@@ -16,7 +16,7 @@ def literal_rank(
     gallery_cams,
     max_rank=50,
 ):
-    """Takes tensors as `rank` does; returns (mAP, cmc, ap, counted queries)."""
+    """Takes tensors as `rank` does; returns (mAP, cmc, ap, counted queries, inp, places of first matches)."""
     query, gallery = query_features.double().numpy(), gallery_features.double().numpy()
     distances = [literal_distances(features, gallery) for features in query]
     labels = query_ids, gallery_ids, query_cams, gallery_cams
@@ -26,7 +26,7 @@ def literal_rank(
 def literal_rank_distances(distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=50):
     """Takes a row of distances per query and tensors of labels."""
     ids, cams = gallery_ids.numpy(), gallery_cams.numpy()
-    curves, aps, counted = [], [], []
+    curves, aps, counted, penalties, first = [], [], [], [], []
     for i, row in enumerate(np.asarray(distances)):
         identity, camera = query_ids[i].item(), query_cams[i].item()
         hits = ids[literal_order(row, identity, ids, camera, cams)] == identity
@@ -36,7 +36,10 @@ def literal_rank_distances(distances, query_ids, gallery_ids, query_cams, galler
         curve = np.minimum(hits.cumsum(), 1)[:max_rank].astype(float)
         curves.append(np.concatenate([curve, np.full(max_rank - len(curve), curve[-1])]))
         aps.append(literal_ap(hits))
-    return np.mean(aps), np.mean(curves, axis=0), np.array(aps), counted
+        places = 1 + np.flatnonzero(hits)
+        penalties.append(len(places) / places[-1])
+        first.append(places[0])
+    return np.mean(aps), np.mean(curves, axis=0), np.array(aps), counted, penalties, first
 
 
 def literal_distances(query, gallery):
@@ -102,10 +105,12 @@ def assert_equal_to_literal(case, max_rank=50, form=None):
     """A ranking and the literal one of the same arguments agree; form: the two functions."""
     function, literal = form or (rank, literal_rank)
     result = function(*case, max_rank=max_rank)
-    mean, cmc, ap, counted = literal(*case, max_rank=max_rank)
+    mean, cmc, ap, counted, penalties, first = literal(*case, max_rank=max_rank)
     assert result.queries.tolist() == counted
     assert result.skipped == len(case[0]) - len(counted)
     assert result.cmc.shape == (max_rank,)
     np.testing.assert_allclose(result.ap.numpy(), ap, rtol=1e-12)
     np.testing.assert_allclose(result.cmc.numpy(), cmc, rtol=1e-12)
     assert result.mAP == pytest.approx(mean, rel=1e-12)
+    np.testing.assert_allclose(result.inp.numpy(), penalties, rtol=1e-12)
+    assert result.first.tolist() == first and result.mINP == pytest.approx(np.mean(penalties))

@@ -1,5 +1,10 @@
 """dsareid eval"""
 
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
 from dsareid.commands.options import DataOption, Flag, RunPath, maps_maker
 from dsareid.models.table import MatchedBy
 
@@ -12,9 +17,10 @@ def command(
     batch_size: int = 64,
     device: str = "auto",
     rerank: Flag = False,
+    queries: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     estimate: Flag = False,
 ) -> None:
-    """mAP and rank-1/5/10 on query and gallery, beside colour histograms and chance.
+    """mAP, mINP, rank-1/5/10 and TPR over pairs on query and gallery, beside colour histograms and chance.
 
     Args:
         run: The folder that train wrote.
@@ -27,11 +33,14 @@ def command(
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         rerank: Also rank after k-reciprocal re-ranking (Zhong et al., 2017); most papers report figures
             without it. Its time grows with the square of the number of images.
+        queries: Write a JSON object a line for each query to this file: its image, identity and camera, AP,
+            INP and the place of its first match.
         estimate: Where features need IUV maps, estimate those that are missing first, as densepose estimate
             ROOT does.
     """
     from dsareid.evaluation.evaluate_run import evaluate
-    from dsareid.runs.records import format_table
+    from dsareid.evaluation.verification import RATES
+    from dsareid.runs.records import format_pairs, format_table
 
     found = evaluate(
         run,
@@ -41,7 +50,9 @@ def command(
         device=device,
         protocol=protocol,
         rerank=rerank,
+        queries=queries,
         make_maps=maps_maker(estimate, device),
     )
     if found:
-        print("\n".join([format_table([*found.rows, *found.baselines]), *found.notes]))
+        rows = [*found.rows, *found.baselines]
+        print("\n".join([format_table(rows), format_pairs(rows, RATES), *found.notes]))

@@ -14,8 +14,9 @@ def command(
     gallery: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GALLERY")],
     rerank: Flag = False,
     max_rank: int = 10,
+    queries: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
 ) -> None:
-    """mAP and rank-1/5/10 of the features of queries and a gallery, beside chance.
+    """mAP, mINP, rank-1/5/10 and TPR over pairs of the features of queries and a gallery, beside chance.
 
     Identities and cameras are those in images.csv of both folders: any words, the same word is the same
     person. Gallery images of the query's identity and camera are removed, and so is junk, identity -1; 0 is a
@@ -28,12 +29,20 @@ def command(
         rerank: Also after k-reciprocal re-ranking (Zhong et al., CVPR 2017). All features are in memory then,
             and the time grows with the square of the number of images.
         max_rank: The last rank of the table: 50 adds rank-50.
+        queries: Write a JSON object a line for each query to this file: its image, identity and camera, AP,
+            INP and the place of its first match.
     """
+    from dsareid.evaluation.verification import RATES
+    from dsareid.ground.files import check_writable
     from dsareid.inference.rank_folders import rank_folders
-    from dsareid.runs.records import RANKS, format_table
+    from dsareid.runs.records import RANKS, format_pairs, format_table, write_query_lines
 
     if max_rank < 1:
         raise DSAError(f"`max_rank` must be at least 1, not {max_rank}")
+    if queries:
+        check_writable(queries)
     ranks = [*(rank for rank in RANKS if rank < max_rank), max_rank]
     found = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
-    print("\n".join([format_table(found.rows, ranks), *found.notes]))
+    if queries:
+        write_query_lines(queries, found.queries)
+    print("\n".join([format_table(found.rows, ranks), format_pairs(found.rows, RATES), *found.notes]))

@@ -33,6 +33,14 @@ class Distances(Protocol):
     device: torch.device
     removed: Tensor | None  # int64, images of no query's gallery: infinitely far, which no other is
 
+    @property
+    def query_square(self) -> Tensor | None:
+        """[Q], what rows lack to be comparable between queries."""
+
+    @property
+    def most(self) -> float:
+        """No finite distance, its query's square added, is larger."""
+
     def rows(self, start: int, stop: int) -> Tensor:
         """Distances of queries start..stop, [stop - start, G], which the next call may overwrite."""
 
@@ -57,12 +65,19 @@ class MatrixDistances:
     """
 
     removed: Tensor | None = None
+    query_square: Tensor | None = None
 
     def __init__(self, distances: Tensor):
         check_distances(distances)
         self.distances, self.device = distances, distances.device
         self.shape = (distances.shape[0], distances.shape[1])
         self.dtype = torch.float64 if distances.dtype == torch.float64 else torch.float32
+
+    @property
+    def most(self) -> float:
+        """The largest finite one."""
+        tops = (row[row.isfinite()].max() for row in self.distances if row.isfinite().any())
+        return float(max(tops, default=0.0))
 
     @property
     def as_it_lies(self) -> bool:
@@ -113,6 +128,11 @@ class FeatureDistances:
         self.query_square, self.square = squares  # [Q], [G]
         self.copies, self.originals = _copies(gallery)
         self.memory = torch.empty(0, len(gallery), dtype=self.dtype, device=self.device)
+
+    @property
+    def most(self) -> float:
+        """By the triangle: the largest norms of both sides added, squared."""
+        return float(self.query_square.max().sqrt() + self.square.max().sqrt()) ** 2
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows start..stop, [stop - start, G], in memory that the next call overwrites."""

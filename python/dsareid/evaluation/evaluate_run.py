@@ -18,6 +18,7 @@ from dsareid.evaluation.copies import copied_pictures, copies_note
 from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking, RankResult, chance
 from dsareid.evaluation.rerank import k_reciprocal
+from dsareid.evaluation.rows import query_lines, table_row
 from dsareid.evaluation.run_features import (
     check_features,
     compute_features,
@@ -26,13 +27,14 @@ from dsareid.evaluation.run_features import (
     query_features,
     ranking_labels,
 )
+from dsareid.evaluation.verification import RATES
 from dsareid.ground.distributed import choose_device, current_group, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import check_is_text, check_writable_folder
+from dsareid.ground.files import check_is_text, check_writable, check_writable_folder
 from dsareid.models.table import SYMBOLS, MatchedBy
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run, load_run
-from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, Row
+from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, write_query_lines
 
 RANK_LISTS = 8  # queries shown, evenly over the AP range
 RANK_LIST_LENGTH = 10
@@ -48,6 +50,7 @@ def evaluate(
     device: str | torch.device = "auto",
     protocol: str | None = None,
     rerank: bool = False,
+    queries: str | os.PathLike[str] | None = None,
     make_maps: MakeMaps | None = None,
 ) -> Evaluation | None:
     """Evaluate a run on query and gallery, and keep what was found in its folder.
@@ -64,6 +67,8 @@ def evaluate(
         device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
         protocol: of the data set; None: the run's own, or the default of `data`.
         rerank: whether the first row is that of k-reciprocal re-ranking; the second is without.
+        queries: a file to write, a JSON object a line for each query: its image, identity and camera, AP, INP
+            and the place of its first match, by the first row.
         make_maps: called with the data and its protocol where maps are needed, to make the missing ones;
             dsareid.densepose.estimate_missing estimates them.
 
@@ -82,6 +87,8 @@ def evaluate(
     with join_group(device) as group:
         loaded = load_run(run, device)
         check_writable_folder(loaded.folder.path)
+        if queries:
+            check_writable(Path(queries))
         config = loaded.config
         features = features or own_features(config)
         _check(loaded, features)
@@ -114,7 +121,7 @@ def evaluate(
         if not group.is_rank_0:
             return None
         rankings = _rankings(loaded, _title(config, features), embeddings, labels, rerank)
-        results = {name: ranking.result() for name, ranking in rankings.items()}
+        results = {name: ranking.result(rates=RATES) for name, ranking in rankings.items()}
         first, result = next(iter(results.items()))
         found = Evaluation(
             data=str(root),
@@ -131,24 +138,24 @@ def evaluate(
             notes=list(
                 filter(None, [matches.note(), _copies_note(query, gallery, labels), store.skipped_note])
             ),
-            rows=[_row(name, each) for name, each in results.items()],
+            rows=[table_row(name, each) for name, each in results.items()],
             baselines=[
-                _row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
-                _row("colour histograms", _rank_colours(query, gallery, labels, False)),
-                _row("chance", by_chance),
+                table_row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
+                table_row("colour histograms", _rank_colours(query, gallery, labels, False)),
+                table_row("chance", by_chance),
             ],
             rank_lists=_rank_lists(rankings[first], result, query, gallery),
         )
         loaded.folder.write_evaluation(found, loaded.data)
+        if queries:
+            write_query_lines(
+                queries, query_lines(query.names, query.ids.tolist(), query.cams.tolist(), result)
+            )
         return found
 
 
 def _copies_note(query: Split, gallery: Split, labels: Labels) -> str:
     return copies_note(copied_pictures(query, gallery, labels), len(query))
-
-
-def _row(name: str, result: RankResult) -> Row:
-    return Row(name=name, mAP=result.mAP, cmc=result.cmc.tolist())
 
 
 def _check(run: Run, features: MatchedBy) -> None:
@@ -206,7 +213,7 @@ def _title(config: TrainConfig, features: MatchedBy) -> str:
 
 def _rank_colours(query: Split, gallery: Split, labels: Labels, balanced: bool) -> RankResult:
     colours = (_colours(split, balanced) for split in (query, gallery))
-    return Ranking(FeatureDistances(*colours), labels).result()
+    return Ranking(FeatureDistances(*colours), labels).result(rates=RATES)
 
 
 def _colours(split: Split, balanced: bool) -> Tensor:

@@ -9,7 +9,7 @@ the distance matrix is in memory at a time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ import dsa_ext
 from dsareid.evaluation.arguments import check_labels, check_positive
 from dsareid.evaluation.distances import Distances, FeatureDistances, MatrixDistances, tile_of
 from dsareid.evaluation.nearest import smallest
+from dsareid.evaluation.verification import PairCounts
 
 _NO_MATCH = (
     "no query has a match: no image in the gallery has the identity of a query and another camera, and the "
@@ -50,15 +51,28 @@ class RankResult:
         mAP: mean of `ap`.
         cmc: [max_rank]; cmc[k - 1] is the share of counted queries with a match in the first k.
         ap: [counted queries], average precision of each counted query.
+        inp: [counted queries], the inverse negative penalty of each (Ye et al., TPAMI 2021): its matches,
+            divided by the place of the last of them.
+        first: int64 [counted queries], the place of its first match, from 1; empty of `chance`.
         queries: int64 [counted queries], the index of each counted query, ascending.
         skipped: number of queries that have no match in the gallery and are not counted.
+        tpr: for each false-positive rate that was asked for, the true-positive rate over all pairs (see
+            verification).
     """
 
     mAP: float
     cmc: Tensor
     ap: Tensor
+    inp: Tensor
+    first: Tensor
     queries: Tensor
     skipped: int
+    tpr: dict[float, float] = field(default_factory=dict)
+
+    @property
+    def mINP(self) -> float:
+        """Mean of `inp`."""
+        return float(self.inp.mean())
 
 
 def rank(
@@ -123,8 +137,8 @@ class Ranking:
         self._positives = _Positives(labels, checked.shape, checked.device, checked.removed)
 
     @torch.no_grad()
-    def result(self, max_rank: int = 50) -> RankResult:
-        """mAP and CMC, of that many ranks.
+    def result(self, max_rank: int = 50, rates: Sequence[float] = ()) -> RankResult:
+        """mAP, mINP and CMC, of that many ranks, and TPR at these false-positive rates.
 
         Raises:
             ValueError: max_rank is below 1, no query has a match, or distances hold a NaN.
@@ -132,7 +146,8 @@ class Ranking:
         check_positive("max_rank", max_rank)
         distances, positives = self.distances, self._positives
         queries, tile = distances.shape[0], self._tile()
-        first_hits, precisions, counted = [], [], []
+        first_hits, precisions, penalties, counted = [], [], [], []
+        pairs = PairCounts(distances.most, positives.device) if rates else None
         # The bar comes for rankings that take seconds, and goes away when they are done.
         with tqdm(total=queries, desc="ranking", unit="query", leave=False, delay=2, disable=None) as bar:
             for start in range(0, queries, tile):
@@ -145,8 +160,27 @@ class Ranking:
                 ranks, found = ranks[has_match], found[has_match]
                 first_hits.append(ranks[:, 0].clone())  # and no more of them stays in memory
                 precisions.append(_average_precision(ranks, found))
+                penalties.append(_inverse_negative_penalty(ranks, found))
+                if pairs:
+                    self._count_pairs(pairs, rows, start, stop)
                 bar.update(stop - start)
-        return _result(torch.cat(precisions), torch.cat(first_hits), torch.cat(counted), queries, max_rank)
+        return _result(
+            torch.cat(precisions),
+            torch.cat(penalties),
+            torch.cat(first_hits),
+            torch.cat(counted),
+            queries - sum(map(len, counted)),
+            max_rank,
+            dict(zip(rates, pairs.shares(rates))) if pairs else {},
+        )
+
+    def _count_pairs(self, pairs: PairCounts, rows: Tensor, start: int, stop: int) -> None:
+        """Count a tile, whose rows are written over where they lack the squares of their queries."""
+        square = self.distances.query_square
+        if square is not None:
+            rows += square[start:stop, None].to(rows.device)
+        removed = self.distances.removed
+        pairs.add(rows, *self._positives.pairs(start, stop), 0 if removed is None else len(removed))
 
     def chance(self, max_rank: int = 50) -> RankResult:
         """The expected result for a random order of the gallery, in closed form: see `chance`.
@@ -204,7 +238,9 @@ def chance(labels: Labels, max_rank: int = 50) -> RankResult:
     - a match in the first k: 1 - (N-n)/N * (N-n-1)/(N-1) * ... (k factors);
     - place k holds a match with probability n / N, and then (n-1)/(N-1) of the k-1 places before
       it do, so AP is on average (1/N) * sum over k of (1 + (k-1) (n-1)/(N-1)) / k
-      = (H + (n-1)/(N-1) * (N - H)) / N with the harmonic number H = 1 + 1/2 + ... + 1/N.
+      = (H + (n-1)/(N-1) * (N - H)) / N with the harmonic number H = 1 + 1/2 + ... + 1/N;
+    - the last match is at place N with probability n / N, and at place k - 1 (k - n) / (k - 1) times as
+      likely as at k; INP is n divided by that place.
 
     Raises:
         ValueError: as `rank`.
@@ -232,7 +268,21 @@ def _expected(positives: "_Positives", max_rank: int) -> RankResult:
     place = torch.arange(max_rank, dtype=torch.float64)  # [max_rank]
     misses = (size - n)[:, None] - place  # [queries, max_rank], wrong images left at each place
     miss = (misses.clamp(min=0) / (size[:, None] - place).clamp(min=1)).cumprod(1)
-    return RankResult(float(ap.mean()), (1 - miss).mean(0), ap, queries, len(junk) - len(queries))
+    inp = _expected_inp(n, size)
+    none, skipped = torch.empty(0, dtype=torch.int64), len(junk) - len(queries)
+    return RankResult(float(ap.mean()), (1 - miss).mean(0), ap, inp, none, queries, skipped)
+
+
+def _expected_inp(n: Tensor, size: Tensor) -> Tensor:
+    """By the formula of `chance`, float64 of n and size, both [queries]."""
+    kinds, kind = torch.stack([n, size], 1).unique(dim=0, return_inverse=True)
+    found = []
+    for matches, images in kinds.tolist():
+        place = torch.arange(images, matches, -1, dtype=torch.float64)  # images, ..., matches + 1
+        likely = torch.cat([place.new_ones(1), ((place - matches) / (place - 1)).cumprod(0)])
+        places = torch.arange(images, matches - 1, -1, dtype=torch.float64)
+        found.append(matches / images * (likely * matches / places).sum())
+    return torch.stack(found)[kind]
 
 
 class _Positives:
@@ -276,6 +326,17 @@ class _Positives:
         rows = slice(start, stop)
         return self.members, self.first[rows], self.count[rows], self.query_cams[rows], self.gallery_cams
 
+    def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Row, of queries start..stop, and column of the pairs that show one person, int64 [n, 2]: by two
+        cameras, and by one."""
+        count = self.count[start:stop]
+        row = torch.arange(stop - start, device=self.device).repeat_interleave(count)
+        place = torch.arange(len(row), device=self.device) - (count.cumsum(0) - count)[row]
+        column = self.members[self.first[start:stop][row] + place]
+        junk = self.gallery_cams[column] == self.query_cams[start:stop][row]
+        every = torch.stack([row, column], 1)
+        return every[~junk], every[junk]
+
     def junk(self, query: int) -> Tensor:
         """Gallery indices of the query's identity and camera, int64 [junk]."""
         same_id = self.members[self.first[query] :][: self.count[query]]
@@ -298,9 +359,23 @@ def _average_precision(ranks: Tensor, found: Tensor) -> Tensor:
     return precision.cumsum(1)[:, -1] / found  # added one by one: padding changes no rounding
 
 
-def _result(ap: Tensor, first_hits: Tensor, queries: Tensor, asked: int, max_rank: int) -> RankResult:
+def _inverse_negative_penalty(ranks: Tensor, found: Tensor) -> Tensor:
+    """float64 [T], of ranks [T, P] whose first found [T] entries are valid."""
+    last = ranks.gather(1, found[:, None] - 1).squeeze(1)
+    return found.double() / (last + 1)
+
+
+def _result(
+    ap: Tensor,
+    inp: Tensor,
+    first_hits: Tensor,
+    queries: Tensor,
+    skipped: int,
+    max_rank: int,
+    tpr: dict[float, float],
+) -> RankResult:
     if not len(queries):
         raise ValueError(_NO_MATCH)
     hits = torch.bincount(first_hits.clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]
     cmc = hits.cumsum(0).double() / len(queries)
-    return RankResult(float(ap.mean()), cmc, ap, queries, asked - len(queries))
+    return RankResult(float(ap.mean()), cmc, ap, inp, first_hits + 1, queries, skipped, tpr)

@@ -14,6 +14,8 @@ from dsareid.evaluation.copies import copied_features, copies_note
 from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.ranking import Labels, Ranking
 from dsareid.evaluation.rerank import k_reciprocal
+from dsareid.evaluation.rows import query_lines, table_row
+from dsareid.evaluation.verification import RATES
 from dsareid.ground.errors import DSAError
 from dsareid.inference.feature_folder import (
     IMAGES,
@@ -22,7 +24,7 @@ from dsareid.inference.feature_folder import (
     check_same_model,
     open_features,
 )
-from dsareid.runs.records import RANKS, Row
+from dsareid.runs.records import RANKS, QueryLine, Row
 
 _WITHOUT_CAMERAS = f"empty the column camera of {IMAGES} in both folders"
 
@@ -34,6 +36,8 @@ class RankedFolders(NamedTuple):
     """Of a table: the features re-ranked, if asked for, the features, and chance."""
     notes: list[str]
     """What stands beside the table."""
+    queries: list[QueryLine]
+    """A line for each query, by the first row."""
 
 
 def rank_folders(
@@ -77,14 +81,14 @@ def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: b
         raise DSAError(f"{query.path} and {gallery.path}: {matches.note(_WITHOUT_CAMERAS)}")
     # Junk of a large gallery is removed from where it is: the rest is not to be copied.
     ranking = Ranking(FeatureDistances(queries, gallery.features, removed=~kept), labels)
-    results = {"features": ranking.result(max_rank), "chance": ranking.chance(max_rank)}
+    results = {"features": ranking.result(max_rank, RATES), "chance": ranking.chance(max_rank)}
     if rerank:
         of_kept = labels._replace(
             gallery_ids=labels.gallery_ids[kept], gallery_cams=labels.gallery_cams[kept]
         )
         reranked = Ranking(k_reciprocal(queries, _rows(gallery, kept)), of_kept)
-        results = {"features, re-ranked": reranked.result(max_rank), **results}
-    rows = [Row(name=name, mAP=found.mAP, cmc=found.cmc.tolist()) for name, found in results.items()]
+        results = {"features, re-ranked": reranked.result(max_rank, RATES), **results}
+    rows = [table_row(name, found) for name, found in results.items()]
     notes = [
         "" if cameras else NO_CAMERAS,
         _distractor_note(query),
@@ -94,7 +98,12 @@ def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: b
         ),
         *map(_skipped_note, (query, gallery)),
     ]
-    return RankedFolders(rows, list(filter(None, notes)))
+    files = [file for file, used in zip(query.files, asked.tolist()) if used]
+    words = [label for label, used in zip(query.labels, asked.tolist()) if used]
+    lines = query_lines(
+        files, [str(x.identity) for x in words], [x.camera for x in words], next(iter(results.values()))
+    )
+    return RankedFolders(rows, list(filter(None, notes)), list(lines))
 
 
 def _rows(folder: FeatureFolder, kept: Tensor) -> np.ndarray:

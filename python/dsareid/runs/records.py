@@ -1,7 +1,7 @@
 """What an evaluation found, as RUN/evaluation*.json holds it: one schema, written and read."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,9 @@ class Row(_Record):
 
     name: str
     mAP: float
+    mINP: float
+    tpr: list[float] = []
+    """True-positive rates over pairs at verification.RATES; none of chance, whose are those rates."""
     cmc: Annotated[list[float], Field(min_length=max(RANKS))]
     """cmc[k - 1]: the share of queries with a match among the first k."""
 
@@ -111,6 +114,29 @@ def read_evaluation(path: Path) -> Evaluation:
         ) from error
 
 
+class QueryLine(_Record):
+    """What was found for one query; nothing where it has no match in the gallery."""
+
+    query: str
+    identity: int | str
+    camera: int | str | None
+    ap: float | None
+    inp: float | None
+    first: int | None
+    """The place of its first match, from 1."""
+
+
+def write_query_lines(path: str | os.PathLike[str], lines: Iterable[QueryLine]) -> None:
+    """Write a JSON object a line.
+
+    Raises:
+        DSAError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        text = "".join(f"{line.model_dump_json()}\n" for line in lines)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def format_table(rows: Sequence[Row], ranks: Sequence[int] = RANKS) -> str:
     """Rows as an aligned table, in per cent."""
     width = max(len(row.name) for row in rows)
@@ -118,4 +144,15 @@ def format_table(rows: Sequence[Row], ranks: Sequence[int] = RANKS) -> str:
     for row in rows:
         figures = (row.mAP, *map(row.rank, ranks))
         lines.append(f"{row.name:<{width}}" + "".join(f"{100 * figure:9.1f}" for figure in figures))
+    return "\n".join(lines)
+
+
+def format_pairs(rows: Sequence[Row], rates: Sequence[float]) -> str:
+    """mINP, and TPR over pairs at false-positive rates, as an aligned table below format_table's."""
+    width = max(len(row.name) for row in rows)
+    titles = "mINP", *(f"TPR@{rate:g}" for rate in rates)
+    lines = [" " * width + "".join(f"{title:>11}" for title in titles)]
+    for row in rows:
+        figures = row.mINP, *(row.tpr or rates)
+        lines.append(f"{row.name:<{width}}" + "".join(f"{100 * figure:11.1f}" for figure in figures))
     return "\n".join(lines)

@@ -33,6 +33,8 @@ def test_chance_is_the_mean_over_all_orders(ids, cams):
     result = chance(Labels(labels(1), labels(*ids), labels(0), labels(*cams)), max_rank=8)
     assert result.mAP == pytest.approx(ap, rel=1e-12)
     np.testing.assert_allclose(result.cmc.numpy(), cmc, atol=1e-12)
+    last = orders.shape[1] - orders[:, ::-1].argmax(1)  # the place of the last match in each order
+    assert result.mINP == pytest.approx(np.mean(sum(kept) / last), rel=1e-12)
 
 
 def test_chance_is_what_random_features_reach():
@@ -43,6 +45,7 @@ def test_chance_is_what_random_features_reach():
     ]
     expected = chance(Labels(*case), max_rank=20)
     assert expected.mAP == pytest.approx(np.mean([run.mAP for run in runs]), abs=0.02)
+    assert expected.mINP == pytest.approx(np.mean([run.mINP for run in runs]), abs=0.02)
     mean = torch.stack([run.cmc for run in runs]).mean(0)
     assert torch.allclose(expected.cmc, mean, atol=0.05)
 

@@ -1,5 +1,6 @@
 """evaluate on a small data set, with a stand-in for the trained network."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -89,6 +90,25 @@ def test_what_is_written(run, data, features, file):
         assert [row.rank(1), row.rank(5), row.rank(10)] == [row.cmc[k] for k in (0, 4, 9)]
     if features == "mf":
         assert model.mAP == 1
+
+
+def test_a_line_for_each_query(run, tmp_path):
+    path = tmp_path / "queries.jsonl"
+    evaluation = evaluate(run, queries=path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == evaluation.queries and list(lines[0]) == [
+        "query",
+        "identity",
+        "camera",
+        "ap",
+        "inp",
+        "first",
+    ]
+    assert np.mean([line["ap"] for line in lines]) == pytest.approx(evaluation.rows[0].mAP)
+    assert np.mean([line["inp"] for line in lines]) == pytest.approx(evaluation.rows[0].mINP)
+    assert np.mean([line["first"] == 1 for line in lines]) == pytest.approx(evaluation.rows[0].rank(1))
+    with pytest.raises(DSAError, match="q.jsonl"):
+        evaluate(run, queries=tmp_path / "no/where/q.jsonl")
 
 
 def test_rank_lists(run):

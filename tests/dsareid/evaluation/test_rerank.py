@@ -95,7 +95,7 @@ def test_equals_the_definition(name, parts, monkeypatch):
 def test_the_same_ranking(seed):
     (query, gallery), labels = make_features(seed, 30, 120)
     expected = literal_k_reciprocal(query.numpy(), gallery.numpy())
-    mean, cmc, ap, counted = literal_rank_distances(expected, *labels)
+    mean, cmc, ap, counted, *_ = literal_rank_distances(expected, *labels)
     result = Ranking(k_reciprocal(query, gallery), Labels(*labels)).result()
     assert result.mAP == pytest.approx(mean, rel=1e-12) and result.queries.tolist() == counted
     np.testing.assert_allclose(result.cmc.numpy(), cmc, rtol=1e-12)

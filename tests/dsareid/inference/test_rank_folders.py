@@ -1,11 +1,14 @@
 """dsareid rank: two folders of features, ranked as their images would be."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from dsareid.commands.main import main
-from dsareid.evaluation import Labels, Ranking, chance, k_reciprocal, rank
+from dsareid.evaluation import FeatureDistances, Labels, Ranking, chance, k_reciprocal, rank
+from dsareid.evaluation.verification import RATES
 from dsareid.inference.feature_folder import write_features
 
 
@@ -50,7 +53,14 @@ def test_the_table(folders, capsys):
     query, gallery, case = folders
     status, out, err = run(capsys, query, gallery)
     assert (status, err) == (0, "")
-    title, features, random = out.splitlines()
+    title, features, random, pairs, *others = out.splitlines()
+    assert pairs.split() == ["mINP", "TPR@0.01", "TPR@0.001", "TPR@0.0001"]
+    found = Ranking(FeatureDistances(*case[:2]), Labels(*case[2:])).result(rates=RATES)
+    for line, name, figures in (
+        (others[0], "features", (found.mINP, *found.tpr.values())),
+        (others[1], "chance", (chance(Labels(*case[2:])).mINP, *RATES)),
+    ):
+        assert line == f"{name:<8}" + "".join(f"{100 * figure:11.1f}" for figure in figures)
     assert title.split() == ["mAP", "rank-1", "rank-5", "rank-10"]
     assert_line(features, "features", rank(*case))
     assert_line(random, "chance", chance(Labels(*case[2:])))
@@ -60,9 +70,24 @@ def test_reranked(folders, capsys):
     query, gallery, case = folders
     plain = run(capsys, query, gallery)[1].splitlines()
     status, out, _ = run(capsys, query, gallery, "--rerank")
-    title, reranked, features, random = out.splitlines()
+    title, reranked, features, random, *_ = out.splitlines()
     assert status == 0 and features.split() == plain[1].split() and random.split() == plain[2].split()
     assert_line(reranked, "features, re-ranked", Ranking(k_reciprocal(*case[:2]), Labels(*case[2:])).result())
+
+
+def test_a_line_for_each_query(folders, tmp_path, capsys):
+    query, gallery, case = folders
+    path = tmp_path / "queries.jsonl"
+    assert run(capsys, query, gallery, "--queries", path)[0] == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found = rank(*case)
+    assert [line["identity"] for line in lines] == list(map(str, case[2].tolist()))
+    counted = [lines[k] for k in found.queries.tolist()]
+    for name in ("ap", "inp", "first"):
+        assert [line[name] for line in counted] == pytest.approx(getattr(found, name).tolist())
+    assert all(line["ap"] is None for k, line in enumerate(lines) if k not in found.queries.tolist())
+    status, _, err = run(capsys, query, gallery, "--queries", tmp_path / "no/where/q.jsonl")
+    assert status == 1 and "q.jsonl" in err
 
 
 def test_options(folders, capsys):
@@ -176,7 +201,7 @@ def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsy
     ids[-2:] = 77  # with nobody in the gallery, but its features are there
     files = [f"{i}.png" for i in range(len(ids))]
     write_features(tmp_path / "q", features, files, model="net", ids=ids.tolist(), cams=cams.tolist())
-    _, _, _, *notes = run(capsys, tmp_path / "q", folders[1])[1].splitlines()
+    notes = run(capsys, tmp_path / "q", folders[1])[1].splitlines()[6:]
     assert notes == ["13 of 15 queries have a match: of 2 the person is not in the gallery"]
     gallery = [np.concatenate([x, y[:4]]) for x, y in zip(folders[2][1::2], folders[2][::2])]
     gallery[2][-4:-1] += 10  # other cameras; the last one is as the query's, so that it is removed
@@ -184,5 +209,5 @@ def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsy
     files = [f"{i}.png" for i in range(len(gallery[1]))]
     rows = {"ids": gallery[1].tolist(), "cams": gallery[2].tolist()}
     write_features(tmp_path / "g", gallery[0], files, model="net", **rows)
-    _, _, _, note = run(capsys, folders[0], tmp_path / "g")[1].splitlines()
+    (note,) = run(capsys, folders[0], tmp_path / "g")[1].splitlines()[6:]
     assert note.startswith("3 of 12 queries have the very same features in the gallery")
