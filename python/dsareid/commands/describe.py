@@ -12,7 +12,8 @@ from dsareid.runs.config import Precision
 
 
 def build(arguments: list[str]) -> Callable[..., None]:
-    default = preset(known_preset(peek(arguments).preset), Path(), Path())
+    chosen = peek(arguments)
+    default = preset(known_preset(chosen.preset), Path(), Path(), trunk=chosen.trunk)
 
     def command(
         preset: PresetName = "paper",

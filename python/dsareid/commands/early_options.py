@@ -3,14 +3,16 @@
 import argparse
 
 from dsareid.engine.presets import PRESETS, PresetName
+from dsareid.models.options import RESNET
 
 
 def peek(arguments: list[str]) -> argparse.Namespace:
-    """The options that set the defaults of the others: preset, resume and out."""
+    """The options that set the defaults of the others: preset, resume, out and trunk."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?", default="paper")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--out", nargs="?")
+    parser.add_argument("--network.trunk", nargs="?", dest="trunk", default=RESNET, const=RESNET)
     return parser.parse_known_args(arguments)[0]
 
 

@@ -19,7 +19,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
         default = load_config(Path(chosen.out) / CONFIG)  # a resumed run keeps its settings
     else:
         name = known_preset(chosen.preset)
-        default = preset(name, data=tyro.MISSING, out=tyro.MISSING)  # MISSING: tyro asks for both
+        default = preset(name, tyro.MISSING, tyro.MISSING, trunk=chosen.trunk)  # MISSING: tyro asks for both
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = default,

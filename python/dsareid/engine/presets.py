@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsareid.data.augment import AugmentConfig
-from dsareid.models.options import NetworkConfig
+from dsareid.models.options import PAPER_DEPTHS, RESNET, NetworkConfig
 from dsareid.runs.config import OptimConfig, TrainConfig
 
 PresetName = Literal["paper", "demo", "study"]
@@ -45,8 +45,13 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {"paper": {}, "demo": _DEMO, "
 """By name, the fields of TrainConfig that differ from its defaults."""
 
 
-def preset(name: PresetName, data: Path, out: Path, **changes: Any) -> TrainConfig:
+def preset(name: PresetName, data: Path, out: Path, *, trunk: str = RESNET, **changes: Any) -> TrainConfig:
     """The settings of a run by a preset, with further changes.
+
+    Args:
+        name: which preset.
+        data, out: see TrainConfig.
+        trunk: see NetworkConfig; with one of timm the preset's sizes of the trunk are left out.
 
     Raises:
         ValueError: no such preset.
@@ -54,4 +59,11 @@ def preset(name: PresetName, data: Path, out: Path, **changes: Any) -> TrainConf
     """
     if name not in PRESETS:
         raise ValueError(f"name must be one of {', '.join(PRESETS)}, not {name!r}")
-    return TrainConfig(data=data, out=out, **{**PRESETS[name], **changes})
+    values = {**PRESETS[name], **changes}
+    if trunk != RESNET:
+        network: NetworkConfig = values.get("network", NetworkConfig())
+        depths = (*PAPER_DEPTHS[:3], network.depths[3])
+        # Heads keep their proportion to the trunk.
+        heads = network.head_width / network.width
+        values["network"] = replace(network, trunk=trunk, width=1.0, head_width=heads, depths=depths)
+    return TrainConfig(data=data, out=out, **values)

@@ -12,7 +12,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.inference.formats.base import ExportPrecision
 from dsareid.inference.settings import ModelSettings
 from dsareid.models import DSAReID
-from dsareid.models.options import MEAN, STD
+from dsareid.models.options import MEAN, RESNET, STD
 from dsareid.runs.folder import Run
 
 
@@ -63,6 +63,8 @@ def network_of_run(run: Run, path: Path) -> tuple[ModelSettings, DSAReID]:
         width=config.width,
         dimension=dimension,
         branches=config.branches,
+        trunk=network.trunk,
+        trunk_stage=network.trunk_stage,
         network_width=network.width,
         head_width=network.head_width,
         depths=network.depths,
@@ -72,12 +74,19 @@ def network_of_run(run: Run, path: Path) -> tuple[ModelSettings, DSAReID]:
 
 
 def empty_model(settings: ModelSettings) -> DSAReID:
-    """The model that settings describe, on the meta device: nothing is allocated yet."""
-    with torch.device("meta"):
+    """The model that settings describe, on the meta device: nothing is allocated yet. With a trunk of timm on
+    the CPU: timm's networks have tables that no state dict holds.
+
+    Raises:
+        DSAError: timm is missing, or does not have this trunk.
+    """
+    with torch.device("meta" if settings.trunk == RESNET else "cpu"):
         return DSAReID(
             1,
             streams="mf",
             branches=settings.branches,
+            trunk=settings.trunk,
+            trunk_stage=settings.trunk_stage,
             width=settings.network_width,
             head_width=settings.head_width,
             depths=settings.depths,
@@ -88,6 +97,8 @@ def empty_model(settings: ModelSettings) -> DSAReID:
 def identity(settings: ModelSettings, weights: Mapping[str, Tensor]) -> str:
     """16 hex digits that stand for a model: of what decides about its features, and its float32 weights."""
     decides = {"height", "width", "branches", "network_width", "head_width", "depths", "classifier"}
+    if settings.trunk != RESNET:
+        decides |= {"trunk", "trunk_stage"}
     digest = hashlib.sha256(json.dumps(settings.model_dump(include=decides), sort_keys=True).encode())
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {list(weight.shape)}".encode())
@@ -96,7 +107,8 @@ def identity(settings: ModelSettings, weights: Mapping[str, Tensor]) -> str:
 
 
 def inference_weights(model: DSAReID) -> dict[str, Tensor]:
-    """The weights that inference uses, by their names in the model: those of the layers that it calls."""
+    """The weights that inference uses, by their names in the model: those of the layers that it calls, and of
+    what such layers are in, as a ViT's positions."""
     called: set[nn.Module] = set()
     hooks = [
         module.register_forward_hook(lambda module, *_: called.add(module)) for module in model.modules()
@@ -109,7 +121,7 @@ def inference_weights(model: DSAReID) -> dict[str, Tensor]:
     return {
         f"{prefix}.{name}": weight
         for prefix, module in model.named_modules()
-        if module in called
+        if any(inner in called for inner in module.modules())
         for name, weight in (*module._parameters.items(), *module._buffers.items())
         if weight is not None and weight.is_floating_point()
     }

@@ -7,7 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.inference.formats.base import ExportPrecision
-from dsareid.models.options import ClassifierKind, Depth, HeadWidth, InputSide, TrunkWidth
+from dsareid.models.options import (
+    RESNET,
+    ClassifierKind,
+    Depth,
+    HeadWidth,
+    InputSide,
+    TrunkStage,
+    TrunkWidth,
+)
 from dsareid.models.table import Branches
 
 METADATA = "dsareid"
@@ -34,6 +42,8 @@ class ModelSettings(BaseModel):
     )
     features: str = "float32 (B, dimension): f_G and f_L of the MF-Stream, each L2-normalised, side by side"
     branches: Branches
+    trunk: str = RESNET
+    trunk_stage: TrunkStage = "sixteenth"
     network_width: TrunkWidth
     head_width: HeadWidth
     depths: tuple[Depth, Depth, Depth, Depth]

@@ -9,7 +9,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MultipleOf
 
+from dsareid.ground.errors import DSAError
+
 Guidance = Literal["add", "concat", "distill"]
+RESNET = "resnet50"  # the trunk of our own; others are timm's
+TrunkStage = Literal["sixteenth", "last"]
 ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
 GuideInputName = Literal["part-images", "part-crops", "image-patches"]
 GUIDE_INPUT_NEEDS_IUV: Mapping[GuideInputName, bool] = {
@@ -30,23 +34,39 @@ TrunkWidth = Annotated[float, Ge(1 / 64), Le(8), MultipleOf(1 / 64)]
 HeadWidth = Annotated[float, Ge(1 / 32), Le(8), MultipleOf(1 / 32)]
 Depth = Annotated[int, Ge(1), Le(100)]
 Weight = Annotated[float, Ge(0)]
+PAPER_DEPTHS = (3, 4, 6, 3)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Sizes of the network; the defaults are the paper's."""
 
+    trunk: str = RESNET
+    """What the MF-Stream stands on: resnet50, the paper's conv1..conv4_x, or a model of timm by its name."""
+    trunk_stage: TrunkStage = "sixteenth"
+    """Where a trunk of timm ends. sixteenth: at its last stage of stride 16, or the nearest.
+    last: at its last stage, whose stride is taken out."""
     width: TrunkWidth = 1.0
-    """Scales the channels of the MF-Stream's trunk; 1 is ResNet-50."""
+    """Scales the channels of the trunk resnet50; 1 is ResNet-50."""
     head_width: HeadWidth = 1.0
-    """Scales the channels of the heads and of the DSAG-Stream."""
-    depths: tuple[Depth, Depth, Depth, Depth] = (3, 4, 6, 3)
-    """Blocks in conv2_x .. conv5_x of the MF-Stream."""
+    """Scales the channels of the heads and of the DSAG-Stream.
+    With a trunk of timm also its channels do, in parts of ResNet-50's 1024."""
+    depths: tuple[Depth, Depth, Depth, Depth] = PAPER_DEPTHS
+    """Blocks in conv2_x .. conv5_x of the MF-Stream; with a trunk of timm the last number alone counts."""
     classifier: ClassifierKind = "two-layer"
     """ID classifiers: two fully connected layers (the paper's), or BatchNorm and a single one.
     bnneck: the latter, and images are matched by what its BatchNorm makes of f (not in the paper)."""
     zero_init: bool = False
     """Start every residual block as its shortcut (for small networks without ImageNet weights)."""
+
+    def __post_init__(self) -> None:
+        if self.trunk == RESNET and self.trunk_stage != "sixteenth":
+            raise DSAError(f"`network.trunk_stage={self.trunk_stage}` is for trunks of timm")
+        if self.trunk != RESNET and (self.width != 1 or self.depths[:3] != PAPER_DEPTHS[:3]):
+            raise DSAError(
+                f"`network.trunk={self.trunk}` has sizes of its own: `network.width` must be 1, and "
+                f"`network.depths` begin with {', '.join(map(str, PAPER_DEPTHS[:3]))}"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from dsareid.models.branch import zero_last_scales
 from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Features
 from dsareid.models.heads import Heads, Output
-from dsareid.models.mf import MFStream, ResNetTrunk
-from dsareid.models.options import ClassifierKind, Guidance
+from dsareid.models.mf import MFStream
+from dsareid.models.options import PAPER_DEPTHS, RESNET, ClassifierKind, Guidance, TrunkStage
 from dsareid.models.table import Branches, Streams
+from dsareid.models.trunks import TimmTrunk, build_trunk
 
 
 class DSAReID(Heads):
@@ -22,8 +23,9 @@ class DSAReID(Heads):
 
     Args:
         num_classes: identities in the training set.
+        trunk, trunk_stage: see build_trunk.
         width, head_width, depths: see ResNetTrunk, MFStream; head_width also scales the DSAG-Stream, because
-            z = f + d needs equal sizes.
+            z = f + d needs equal sizes. With a trunk of timm both are scaled to it, see TimmTrunk.head_width.
         classifier_kind: "two-layer" is the paper's; of "bnneck" every embedding is that behind the necks.
         zero_init: start every residual block as its shortcut (not in the paper; small networks
             that start from random weights need it).
@@ -39,9 +41,11 @@ class DSAReID(Heads):
         self,
         num_classes: int,
         *,
+        trunk: str = RESNET,
+        trunk_stage: TrunkStage = "sixteenth",
         width: float = 1.0,
         head_width: float = 1.0,
-        depths: Sequence[int] = (3, 4, 6, 3),
+        depths: Sequence[int] = PAPER_DEPTHS,
         classifier_kind: ClassifierKind = "two-layer",
         zero_init: bool = False,
         streams: Streams = "both",
@@ -52,7 +56,10 @@ class DSAReID(Heads):
         self.mf: MFStream | None = None
         self.dsag: DSAGStream | None = None
         if streams != "dsag":
-            self.mf = MFStream(ResNetTrunk(width, depths[:3]), head_width, depths[3], branches)
+            built = build_trunk(trunk, width, depths[:3], trunk_stage)
+            if isinstance(built, TimmTrunk):
+                head_width = built.head_width(head_width)
+            self.mf = MFStream(built, head_width, depths[3], branches)
         if streams != "mf":
             self.dsag = DSAGStream(head_width, branches)
         size = 4 * int(512 * head_width)

@@ -14,6 +14,7 @@ from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, check_is_text
 from dsareid.models.options import (
     GUIDE_INPUT_NEEDS_IUV,
+    RESNET,
     Guidance,
     GuideInputName,
     InputSide,
@@ -95,8 +96,9 @@ class TrainConfig:
     """Batches whose mean gradient makes a step of the optimizer."""
     weights: str = "imagenet"
     """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file.
-    A file holds torchvision's ResNet-50 as .pth or .safetensors: a state dict, or a checkpoint with one in
-    it, whose names may have a prefix, as "module.".
+    A file, .pth or .safetensors, holds torchvision's ResNet-50, or the model of timm that is the trunk, by
+    timm's names or another's: a state dict, or a checkpoint with one in it, whose names may have a prefix,
+    as "module.".
     The folder of another run: all but the classifiers start where that run ended."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
@@ -151,8 +153,9 @@ class TrainConfig:
 
     @property
     def differences(self) -> list[str]:
-        """What makes the guide another than the method's."""
-        found = [self.guidance] if self.guidance != "add" else []
+        """What makes trunk and guide others than the method's."""
+        found = [self.network.trunk] if self.network.trunk != RESNET and self.streams != "dsag" else []
+        found += [self.guidance] if self.guidance != "add" else []
         return found + ([self.guide] if self.guide not in (None, "part-images") else [])
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from dsareid.data.batch import InputConfig
 from dsareid.ground.errors import DSAError
 from dsareid.models.reid import DSAReID
+from dsareid.models.trunks import TimmTrunk, import_timm
 from dsareid.runs.config import TrainConfig
-from dsareid.runs.weights import read_weights
+from dsareid.runs.weights import read_timm_weights, read_weights
 
 
 def build_model(config: TrainConfig, identities: int) -> DSAReID:
@@ -24,6 +25,8 @@ def build_model(config: TrainConfig, identities: int) -> DSAReID:
             streams=config.streams,
             branches=config.branches,
             guidance=config.guidance,
+            trunk=network.trunk,
+            trunk_stage=network.trunk_stage,
             width=network.width,
             head_width=network.head_width,
             depths=network.depths,
@@ -68,13 +71,17 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
     Heads and DSAG-Stream stay random (section 4.1), and so does a network of the DSAG-Stream alone.
 
     Args:
-        source: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none" (all stays
-            random), or a .pth or .safetensors file with a ResNet-50 state dict, see read_weights.
+        source: "imagenet" (torchvision's IMAGENET1K_V1, or timm's own for its trunk, downloaded once), "none"
+            (all stays random), or a .pth or .safetensors file with a state dict of the trunk's network, see
+            read_weights and read_timm_weights.
 
     Raises:
         DSAError: the download fails, as read_weights, or the weights do not fit.
     """
     if source == "none" or model.mf is None:
+        return
+    if isinstance(model.mf.trunk, TimmTrunk):
+        _fill_timm_trunk(model.mf.trunk, source)
         return
     state = _imagenet() if source == "imagenet" else read_weights(Path(source))
     targets: list[tuple[nn.Module, str, tuple[str, ...]]]
@@ -90,6 +97,33 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
                 f"`weights={source}`: not the weights of a ResNet-50 of this width: {prefix}{difference}"
             )
         module.load_state_dict(part)
+
+
+def _fill_timm_trunk(trunk: TimmTrunk, source: str) -> None:
+    """Fill a trunk of timm from its own weights, or a file."""
+    timm = import_timm()
+    if source == "imagenet":
+        try:
+            state = timm.create_model(trunk.name, pretrained=True, num_classes=0).state_dict()
+        except Exception as error:  # whatever the download raises
+            raise DSAError(
+                f"`weights=imagenet`: timm cannot fetch its weights of {trunk.name} ({error}). Give "
+                "`weights=FILE` with them copied from elsewhere, or `weights=none` for random weights"
+            ) from error
+    else:
+        with torch.device("meta"):
+            expected = timm.create_model(trunk.name, num_classes=0).state_dict()
+        state = read_timm_weights(Path(source), expected)
+    # timm's names in a trunk are those of the whole network, with other separators.
+    names = {name.replace(".", "_") for name in state}
+    own = [name for name in trunk.body.state_dict() if not name.endswith("num_batches_tracked")]
+    missing = [name for name in own if name.removeprefix("model.").replace(".", "_") not in names]
+    if missing:
+        raise DSAError(
+            f"`weights={source}`: not the weights of {trunk.name}: {len(missing)} of {len(own)} tensors of "
+            f"the trunk are missing, the first {missing[0]}"
+        )
+    trunk.load_state_dict(TimmTrunk(trunk.name, trunk.stage, state).state_dict())
 
 
 def first_difference(module: nn.Module, state: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import check_stored
 
-_HOLDERS = ("state_dict", "model", "net", "network", "model_state_dict")  # as others name a state dict
+# As others name a state dict; teacher, student: SOLIDER's and TransReID-SSL's files.
+_HOLDERS = ("state_dict", "model", "net", "network", "model_state_dict", "teacher", "student")
 _DEEPEST = 2  # holders within each other
 _FIRST, _INNER = "conv1.weight", "layer1.0.conv1.weight"  # the second tells the stem from a block
 
@@ -50,7 +51,10 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise DSAError(f"`weights={path}`: expected a state dict, names to tensors, not {kind}")
     found = [_NamedNetwork(holders, prefix, state) for holders, state in dicts for prefix in _prefixes(state)]
     if not found:
-        raise DSAError(f"`weights={path}`: not the weights of a ResNet-50: {_what_is_there(dicts)}")
+        raise DSAError(
+            f"`weights={path}`: not the weights of a ResNet-50: no {_FIRST} and {_INNER}, with any "
+            f"prefix; {_names(dicts)}"
+        )
     if len(found) > 1:
         raise DSAError(
             f"`weights={path}`: several networks ({'; '.join(map(str, found))}), and which to take is not "
@@ -64,6 +68,66 @@ def read_weights(path: Path) -> dict[str, Any]:
         for name, value in state.items()
         if isinstance(name, str) and name.startswith(prefix)
     }
+
+
+def read_timm_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read a .pth or .safetensors file that holds one network of timm, or the same network by other names.
+
+    As read_weights. Where no names are timm's, and a state dict has tensors of the very same shapes in the
+    same order, as torchvision's of some networks, it is taken by that order; a line of the log says so.
+
+    Args:
+        path: the file.
+        expected: the state dict of the network without its classifier, by timm's names; its values may be on
+            the meta device.
+
+    Returns:
+        By timm's names, what the file has of them in the shapes expected.
+
+    Raises:
+        DSAError: as read_weights.
+    """
+    dicts = list(_state_dicts(_load(path), "", 0))
+    found = [network for holders, state in dicts for network in _by_name(holders, state, expected)]
+    if not found:
+        ordered = [_NamedNetwork(holders, "", _by_order(state, expected)) for holders, state in dicts]
+        found = [network for network in ordered if network.state]
+        if found:
+            logger.info(
+                f"{path}: the names are not timm's: tensors are taken in order, in which all shapes fit"
+            )
+    if len(found) != 1:
+        several = "; ".join(f"{x.prefix or 'no prefix'} in {x.holders or 'the file'}" for x in found)
+        what = f"several networks ({several})" if found else _names(dicts) if dicts else "no state dict in it"
+        raise DSAError(f"`weights={path}`: not the weights of this trunk: {what}")
+    if found[0].prefix or found[0].holders:
+        logger.info(f"{path}: the weights have the prefix {found[0].prefix!r}, in {found[0].holders or 'it'}")
+    return dict(found[0].state)
+
+
+def _by_name(holders: str, state: Mapping, expected: Mapping[str, Tensor]) -> Iterator[_NamedNetwork]:
+    """The networks of a state dict by timm's names, with any prefix; half of them must fit at least."""
+    anchor = next(name for name in expected if name.endswith(".weight"))
+    ends = [name.removesuffix(anchor) for name in state if isinstance(name, str) and name.endswith(anchor)]
+    for prefix in (end for end in ends if end[-1:] in ("", ".")):
+        part = {name: state.get(prefix + name) for name in expected}
+        fitting = {k: v for k, v in part.items() if isinstance(v, Tensor) and v.shape == expected[k].shape}
+        if 2 * len(fitting) > len(expected):
+            yield _NamedNetwork(holders, prefix, fitting)
+
+
+def _by_order(state: Mapping, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state dict by the names expected, if all have the same shapes in the same order; one
+    or two more behind them may be of a classifier."""
+    own, theirs = (
+        [name for name in names if not str(name).endswith("num_batches_tracked")]
+        for names in (expected, state)
+    )
+    values = [state[name] for name in theirs]
+    if len(theirs) - len(own) not in (0, 1, 2) or not all(isinstance(value, Tensor) for value in values):
+        return {}
+    same = all(value.shape == expected[name].shape for name, value in zip(own, values))
+    return dict(zip(own, values)) if same else {}
 
 
 def _load(path: Path) -> object:
@@ -101,7 +165,7 @@ def _prefixes(state: Mapping) -> list[str]:
     return [prefix for prefix in ends if prefix[-1:] in ("", ".") and prefix + _INNER in state]
 
 
-def _what_is_there(dicts: list[tuple[str, Mapping]]) -> str:
+def _names(dicts: list[tuple[str, Mapping]]) -> str:
     """Why no network was found, by the names of the dict that looks most like a state dict."""
     holders, state = max(
         dicts, key=lambda found: sum(isinstance(value, Tensor) for value in found[1].values())
@@ -109,4 +173,4 @@ def _what_is_there(dicts: list[tuple[str, Mapping]]) -> str:
     names = [repr(name)[:60] for name in list(state)[:3]]
     more = ", ..." if len(state) > 3 else ""
     where = f"its {holders}" if holders else "it"
-    return f"no {_FIRST} and {_INNER}, with any prefix; {where} holds {', '.join(names) or 'nothing'}{more}"
+    return f"{where} holds {', '.join(names) or 'nothing'}{more}"

@@ -17,6 +17,7 @@ from dsareid.inference.network import (
     inference_weights,
 )
 from dsareid.inference.settings import METADATA, ModelSettings, parse_settings
+from dsareid.models.options import RESNET
 
 
 def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
@@ -43,7 +44,8 @@ def load(path: Path, device: str) -> LoadedModel:
         )
     target = choose_device(device)
     drop_unused(model, expected)
-    model.to_empty(device=target).load_state_dict(state, strict=False)  # but BatchNorm's counters of batches
+    model = model.to_empty(device=target) if settings.trunk == RESNET else model.to(target)
+    model.load_state_dict(state, strict=False)  # but BatchNorm's counters of batches
     return LoadedModel(settings, target, PixelNetwork(model))
 
 

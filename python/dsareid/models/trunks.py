@@ -1,0 +1,144 @@
+"""What the MF-Stream stands on: ResNet-50's conv1..conv4_x, or any network of timm.
+
+A trunk of timm ends at its last stage of stride 16, or where there is none at the nearest to it; or, with
+stage "last", at its last one, whose stride is taken out. Heads and guide are then scaled to it: by its
+channels, in parts of the 1024 of ResNet-50.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dsareid.ground.errors import DSAError
+from dsareid.models.mf import ResNetTrunk, Trunk
+from dsareid.models.options import MEAN, RESNET, STD, TrunkStage
+
+_CHANNELS = 1024  # of ResNet-50's conv4_x, to which heads and guide of the paper's widths belong
+_NARROWEST = 1 / 32  # of heads and guide
+_STRIDE = 16
+# What a network must be told to take images of any size; the first that it knows.
+_ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+
+
+def build_trunk(name: str, width: float, depths: Sequence[int], stage: TrunkStage) -> Trunk:
+    """A trunk by its name, with random weights.
+
+    Args:
+        name: options.RESNET, or a model of timm.
+        width, depths: of the former, see ResNetTrunk.
+        stage: of the latter.
+
+    Raises:
+        DSAError: timm is missing, has no such model, or cannot take it apart.
+    """
+    return ResNetTrunk(width, depths) if name == RESNET else TimmTrunk(name, stage)
+
+
+class TimmTrunk(Trunk):
+    """The first stages of a model of timm, from an image that is normalised as all here.
+
+    Args:
+        name: of the model.
+        stage: see the module.
+        state: a state dict by timm's names, which the stages are filled from; None: they stay random.
+
+    Raises:
+        DSAError: as build_trunk; or the state does not fill every layer.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, name: str, stage: TrunkStage, state: Mapping[str, Any] | None = None):
+        super().__init__()
+        self.name, self.stage = name, stage
+        self.body, self.channels = _stages(name, stage, state)
+        own: Any = (
+            getattr(self.body, "pretrained_cfg", None) or import_timm().get_pretrained_cfg(name).to_dict()
+        )
+        mean, std, given_mean, given_std = (
+            torch.tensor(values)[:, None, None]
+            for values in (own.get("mean", MEAN), own.get("std", STD), MEAN, STD)
+        )
+        self.register_buffer("scale", given_std / std, persistent=False)
+        self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
+        self._channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.body(image * self.scale + self.shift)[-1]
+        return x.permute(0, 3, 1, 2) if self._channels_last else x
+
+    def head_width(self, width: float) -> float:
+        """The width of heads and guide that belongs to this trunk, where `width` would to ResNet-50."""
+        return max(_NARROWEST, round(width * self.channels / _CHANNELS / _NARROWEST) * _NARROWEST)
+
+
+def import_timm() -> Any:
+    """The package.
+
+    Raises:
+        DSAError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise DSAError(f"`network.trunk` needs timm: pip install dsareid[timm] ({error})") from error
+    return timm
+
+
+def _stages(name: str, stage: TrunkStage, state: Mapping[str, Any] | None) -> tuple[nn.Module, int]:
+    """The model as far as it is used, and the channels that come out."""
+    timm = import_timm()
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        known = f"; similar: {', '.join(close)}" if close else ""
+        raise DSAError(f"`network.trunk={name}`: timm {timm.__version__} has no such model{known}")
+    with torch.device("meta"):  # to see its stages
+        reductions = _info(_create(timm, name, None)).reduction()
+    index = _index(reductions, stage)
+    options: dict[str, Any] = {"out_indices": (index,)}
+    if stage == "last" and reductions[-1] > _STRIDE:
+        options["output_stride"] = _STRIDE
+    body = _create(timm, name, state, **options)
+    _cut(body, _info(body).module_name()[-1])
+    return body, _info(body).channels()[-1]
+
+
+def _info(body: nn.Module) -> Any:
+    """What timm knows of the stages."""
+    return body.feature_info
+
+
+def _index(reductions: Sequence[int], stage: TrunkStage) -> int:
+    """Which of the stages with these strides is the trunk's last."""
+    if stage == "last":
+        return len(reductions) - 1
+    off = [abs(math.log2(stride / _STRIDE)) for stride in reductions]
+    return max(k for k, value in enumerate(off) if value == min(off))
+
+
+def _cut(body: nn.Module, last: str) -> None:
+    """Drop the blocks behind the last that is used, as "blocks.4", where timm keeps them."""
+    sequence, _, number = last.rpartition(".")
+    blocks = getattr(body, sequence, None)
+    if number.isdecimal() and isinstance(blocks, nn.Sequential):
+        setattr(body, sequence, blocks[: int(number) + 1])
+
+
+def _create(timm: Any, name: str, state: Mapping[str, Any] | None, **options: Any) -> nn.Module:
+    given = (
+        {} if state is None else {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
+    )
+    reason: Exception | None = None
+    for size in _ANY_SIZE:
+        try:
+            return timm.create_model(name, features_only=True, **given, **options, **size)
+        except TypeError as error:  # it does not know the option
+            reason = error
+        except (RuntimeError, NotImplementedError, AssertionError, AttributeError, ValueError) as error:
+            raise DSAError(f"`network.trunk={name}`: timm cannot make a trunk of it: {error}") from error
+    raise DSAError(f"`network.trunk={name}`: timm cannot make a trunk of it: {reason}") from reason

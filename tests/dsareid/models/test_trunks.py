@@ -1,0 +1,198 @@
+"""Trunks of timm: what they are, their weights, and the way through every command."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torchvision.models import mobilenet_v2
+
+from dsareid.commands.main import main
+from dsareid.engine.presets import preset
+from dsareid.ground.errors import DSAError
+from dsareid.inference.feature_folder import open_features
+from dsareid.models import DSAReID
+from dsareid.models.options import MEAN, STD, NetworkConfig
+from dsareid.models.trunks import TimmTrunk, build_trunk
+from dsareid.runs.config import TrainConfig
+from dsareid.runs.network import build_model, load_initial_weights
+
+NAMES = ("test_convnext", "test_vit", "test_resnet", "mobilenetv2_100")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stage", ["sixteenth", "last"])
+def test_a_map_of_a_sixteenth(name, stage):
+    trunk = build_trunk(name, 1.0, (3, 4, 6), stage).eval()
+    assert trunk(torch.zeros(2, 3, 128, 64)).shape == (2, trunk.channels, 8, 4)
+    assert trunk(torch.zeros(1, 3, 96, 48)).shape == (1, trunk.channels, 6, 3)
+
+
+def test_it_is_timms_own_with_its_own_normalisation():
+    """Cut behind the stage of stride 16, and fed as timm feeds it."""
+    trunk = TimmTrunk("mobilenetv2_100", "sixteenth").eval()
+    whole = timm.create_model("mobilenetv2_100", features_only=True).eval()
+    assert len(trunk.body.blocks) < len(whole.blocks)
+    whole.load_state_dict(trunk.body.state_dict(), strict=False)
+    image = torch.rand(2, 3, 64, 32)
+    ours = (image - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    assert torch.allclose(trunk(ours), whole(ours)[3], atol=1e-6)
+    vit = TimmTrunk("test_vit", "sixteenth").eval()
+    assert vit.body.model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+    assert torch.allclose(vit(ours), vit.body(2 * image - 1)[-1], atol=1e-5)
+
+
+def test_heads_and_guide_are_scaled_to_the_trunk():
+    model = DSAReID(5, trunk="mobilenetv2_100").eval()  # 96 channels: 3/32 of ResNet-50's
+    assert model(torch.zeros(1, 3, 64, 32)).shape == (1, 2 * 192)
+    assert model.guide(torch.zeros(1, 24, 3, 16, 16)).shape == (1, 2 * 192)
+    assert DSAReID(5, trunk="mobilenetv2_100", head_width=2).eval()(torch.zeros(1, 3, 64, 32)).shape[1] == 768
+    assert DSAReID(5, trunk="test_convnext", head_width=1 / 32).mf.trunk.head_width(1 / 32) == 1 / 32
+    config = preset("demo", "data", "out", trunk="test_vit")
+    assert config.network == NetworkConfig(
+        "test_vit", head_width=0.5, depths=(3, 4, 6, 2), classifier="batchnorm", zero_init=True
+    )
+    assert config.title == "DSA-reID (test_vit)"
+
+
+def test_what_is_refused():
+    with pytest.raises(
+        DSAError, match="`network.trunk=test_vitt`: timm .* has no such model; similar: test_vit"
+    ):
+        build_trunk("test_vitt", 1.0, (3, 4, 6), "sixteenth")
+    for changes in ({"width": 0.5}, {"depths": (1, 1, 1, 1)}):
+        with pytest.raises(DSAError, match="`network.trunk=test_vit` has sizes of its own"):
+            NetworkConfig(trunk="test_vit", **changes)
+    with pytest.raises(DSAError, match="`network.trunk_stage=last` is for trunks of timm"):
+        NetworkConfig(trunk_stage="last")
+
+
+def test_timm_is_missing(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(DSAError, match=r"`network.trunk` needs timm: pip install dsareid\[timm\]"):
+        build_trunk("test_vit", 1.0, (3, 4, 6), "sixteenth")
+
+
+# ---- weights ----
+
+
+def model_of(name, seed=0, **changes):
+    config = TrainConfig(
+        data="data", out="out", seed=seed, model="two-branch", network=NetworkConfig(trunk=name, **changes)
+    )
+    return build_model(config, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["plain", "prefix", "safetensors", "teacher"])
+def test_weights_by_timms_names(name, form, tmp_path):
+    torch.manual_seed(1)
+    whole = timm.create_model(name)
+    state = whole.state_dict()
+    path = tmp_path / ("a.safetensors" if form == "safetensors" else "a.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        named = {f"module.{k}": v for k, v in state.items()} if form == "prefix" else state
+        torch.save({"epoch": 3, "teacher": named} if form == "teacher" else named, path)
+    model = model_of(name)
+    load_initial_weights(model, str(path))
+    expected = TimmTrunk(name, "sixteenth", state).eval()
+    image = torch.rand(1, 3, 64, 32)
+    assert torch.equal(model.mf.trunk.eval()(image), expected(image))
+    other = model_of(name, seed=5)
+    load_initial_weights(other, str(path))
+    assert torch.equal(other.mf.trunk.eval()(image), expected(image))  # nothing stays random
+
+
+def test_weights_in_torchvisions_order(tmp_path, caplog):
+    caplog.set_level("INFO", "dsareid")
+    torch.manual_seed(1)
+    theirs = mobilenet_v2(weights=None).eval()
+    torch.save(theirs.features.state_dict(), tmp_path / "a.pth")
+    model = model_of("mobilenetv2_100")
+    load_initial_weights(model, str(tmp_path / "a.pth"))
+    assert "the names are not timm's: tensors are taken in order" in caplog.text
+    image = torch.rand(1, 3, 64, 32)
+    with torch.inference_mode():
+        expected = theirs.features[:14](image)  # up to the last block of stride 16
+        assert torch.allclose(model.mf.trunk.eval()(image), expected, atol=1e-5)
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    path = tmp_path / "a.pth"
+    state = timm.create_model("test_convnext").state_dict()
+    for content, words in (
+        (timm.create_model("test_resnet").state_dict(), "not the weights of this trunk: it holds 'conv1"),
+        (
+            {"a": state, "model": state, "net": state},
+            r"several networks \(no prefix in model; no prefix in net\)",
+        ),
+        (
+            {k: v for k, v in state.items() if "stages.1" not in k},
+            "of the trunk are missing, the first stages_1",
+        ),
+        ([1], "not the weights of this trunk: no state dict in it"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(DSAError, match=words):
+            load_initial_weights(model_of("test_convnext"), str(path))
+
+
+def test_a_download_that_fails(monkeypatch):
+    create = timm.create_model
+
+    def offline(*arguments, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no network")
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        DSAError, match="timm cannot fetch its weights of test_vit .no network.*`weights=FILE`"
+    ):
+        load_initial_weights(model_of("test_vit"), "imagenet")
+
+
+# ---- through every command ----
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit", "mobilenetv2_100"])
+def test_every_command(name, tiny_data, tmp_path, capsys):
+    run = tmp_path / "run"
+    weights = tmp_path / "start.pth"
+    state = mobilenet_v2(weights=None).features if name == "mobilenetv2_100" else timm.create_model(name)
+    torch.save(state.state_dict(), weights)
+    small = "--preset demo --epochs 2 --identities 2 --images 2 --height 64 --width 32 --device cpu".split()
+    trunk = ["--network.trunk", name, "--weights", str(weights)]
+    assert main(["train", "--data", str(tiny_data), "--out", str(run), *small, *trunk]) == 0
+    assert json.loads((run / "config.json").read_text())["network"]["trunk"] == name
+    assert main(["eval", str(run)]) == 0 and f"DSA-reID ({name})" in capsys.readouterr().out
+    assert main(["report", str(run)]) == 0 and f"({name})" in (run / "report.html").read_text()
+    features = {}
+    for form in ("run", "model.safetensors", "model.onnx", "model.pt2"):
+        model = tmp_path / form
+        trust = ["--trust"] if form.endswith("pt2") else []
+        if form != "run":
+            assert main(["export", str(run), str(model)]) == 0
+        out = tmp_path / f"features-{form}"
+        assert (
+            main(["extract", str(model), str(tiny_data / "query"), str(out), "--device", "cpu", *trust]) == 0
+        )
+        features[form] = open_features(out).features
+    for form, found in features.items():
+        assert np.allclose(found, features["run"], atol=1e-5), form
+    image = str(next((tiny_data / "query").iterdir()))
+    found = [
+        "search",
+        str(tmp_path / "model.safetensors"),
+        image,
+        str(tmp_path / "features-run"),
+        "--device",
+        "cpu",
+    ]
+    assert main(found) == 0 and "1    0.0000" in capsys.readouterr().out
+    assert main(["describe", "--preset", "demo", "--network.trunk", name, "--batch-size", "2"]) == 0
+    assert "trunk body" in capsys.readouterr().out
