@@ -41,11 +41,6 @@ PAPER_DEPTHS = (3, 4, 6, 3)
 class NetworkConfig:
     """Sizes of the network; the defaults are the paper's."""
 
-    trunk: str = RESNET
-    """What the MF-Stream stands on: resnet50, the paper's conv1..conv4_x, or a model of timm by its name."""
-    trunk_stage: TrunkStage = "sixteenth"
-    """Where a trunk of timm ends. sixteenth: at its last stage of stride 16, or the nearest.
-    last: at its last stage, whose stride is taken out."""
     width: TrunkWidth = 1.0
     """Scales the channels of the trunk resnet50; 1 is ResNet-50."""
     head_width: HeadWidth = 1.0
@@ -58,6 +53,11 @@ class NetworkConfig:
     bnneck: the latter, and images are matched by what its BatchNorm makes of f (not in the paper)."""
     zero_init: bool = False
     """Start every residual block as its shortcut (for small networks without ImageNet weights)."""
+    trunk: str = RESNET
+    """What the MF-Stream stands on: resnet50, the paper's conv1..conv4_x, or a model of timm by its name."""
+    trunk_stage: TrunkStage = "sixteenth"
+    """Where a trunk of timm ends. sixteenth: at its last stage of stride 16, or the nearest.
+    last: at its last stage, whose stride is taken out."""
 
     def __post_init__(self) -> None:
         if self.trunk == RESNET and self.trunk_stage != "sixteenth":

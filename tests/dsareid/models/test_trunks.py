@@ -52,7 +52,7 @@ def test_heads_and_guide_are_scaled_to_the_trunk():
     assert DSAReID(5, trunk="test_convnext", head_width=1 / 32).mf.trunk.head_width(1 / 32) == 1 / 32
     config = preset("demo", "data", "out", trunk="test_vit")
     assert config.network == NetworkConfig(
-        "test_vit", head_width=0.5, depths=(3, 4, 6, 2), classifier="batchnorm", zero_init=True
+        trunk="test_vit", head_width=0.5, depths=(3, 4, 6, 2), classifier="batchnorm", zero_init=True
     )
     assert config.title == "DSA-reID (test_vit)"
 
