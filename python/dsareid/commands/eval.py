@@ -33,7 +33,7 @@ def command(
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         rerank: Also rank after k-reciprocal re-ranking (Zhong et al., 2017); most papers report figures
             without it. Its time grows with the square of the number of images.
-        queries: Write a JSON object a line for each query to this file: its image, identity and camera, AP,
+        queries: Write a line of JSON for each query to this file: its image, identity and camera, AP,
             INP and the place of its first match.
         estimate: Where features need IUV maps, estimate those that are missing first, as densepose estimate
             ROOT does.

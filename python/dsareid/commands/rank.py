@@ -29,7 +29,7 @@ def command(
         rerank: Also after k-reciprocal re-ranking (Zhong et al., CVPR 2017). All features are in memory then,
             and the time grows with the square of the number of images.
         max_rank: The last rank of the table: 50 adds rank-50.
-        queries: Write a JSON object a line for each query to this file: its image, identity and camera, AP,
+        queries: Write a line of JSON for each query to this file: its image, identity and camera, AP,
             INP and the place of its first match.
     """
     from dsareid.evaluation.verification import RATES

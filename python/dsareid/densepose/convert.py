@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dsareid.data.iuv import read_iuv, write_iuv
+from dsareid.densepose.estimate_tasks import RECORD
 from dsareid.densepose.lists import (
     NO_DETECTION,
     NO_MAP,
@@ -44,7 +45,7 @@ from dsareid.densepose.seen_size import (
 )
 from dsareid.densepose.sources import Detections, Person, read_source
 from dsareid.densepose.tasks import ImageTask, find_tasks
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import make_folder
 
 
@@ -248,3 +249,5 @@ def _write_lists(report: ConversionReport, choices: dict[str, Choice], listed: D
     update_people(report.out / SEVERAL, told, new)
     report.no_map = [] if listed is None else without_maps(listed)
     write_names(report.out / NO_MAP, report.no_map)
+    if (report.out / RECORD).exists():
+        logger.warning(f"{report.out}: other maps in this folder were estimated, see {RECORD}")

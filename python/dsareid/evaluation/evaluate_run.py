@@ -67,7 +67,7 @@ def evaluate(
         device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
         protocol: of the data set; None: the run's own, or the default of `data`.
         rerank: whether the first row is that of k-reciprocal re-ranking; the second is without.
-        queries: a file to write, a JSON object a line for each query: its image, identity and camera, AP, INP
+        queries: a file to write, a line of JSON for each query: its image, identity and camera, AP, INP
             and the place of its first match, by the first row.
         make_maps: called with the data and its protocol where maps are needed, to make the missing ones;
             dsareid.densepose.estimate_missing estimates them.

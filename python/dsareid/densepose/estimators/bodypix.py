@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from dsareid.data.map_notes import note_digest
 from dsareid.densepose.estimators.base import EstimatedMap
 from dsareid.densepose.estimators.body_parts import PARTS, mirror_heads
 from dsareid.densepose.estimators.calibration import GAIN, SHIFT
@@ -105,6 +106,7 @@ class BodyPix:
             "quality": self.quality,
             "people": self.people,
             **self.settings._asdict(),
+            "calibration": note_digest(GAIN.tobytes() + SHIFT.tobytes()),
         }
 
     @torch.inference_mode()
