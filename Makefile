@@ -86,7 +86,7 @@ gpu:
 	@PYTHON=$(PYTHON) sh scripts/gpu.sh
 
 docs: $(VENV)/.installed
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@$(PY) -m sphinx -W --keep-going -q -d build/doctrees docs build/site
 	@echo "site: build/site/index.html"
 
 # setuptools packs all that lies in build/lib, modules deleted since included, so it is emptied first.

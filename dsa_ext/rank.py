@@ -38,9 +38,8 @@ def count_ranks(
         gallery_cams: int64 [G]. Everything is on the device of distances. Any DLPack arrays will do.
 
     Returns:
-        ranks: int64 [T, M], M = the largest count rounded up to a multiple of 4, at least 4: the
-            ranks of the query's positives, ascending, then G, which is no image's rank.
-        found: int64 [T], the number of positives.
+        The ranks of each query's positives, ascending, then G, which is no image's rank: int64 [T, M], M the
+        largest count rounded up to a multiple of 4, at least 4. And the number of positives, int64 [T].
 
     Raises:
         TypeError: an argument is not an array, or of another dtype.

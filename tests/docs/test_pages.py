@@ -143,13 +143,6 @@ def test_what_is_not_run_is_there():
     )
 
 
-def test_every_page_is_in_the_navigation():
-    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
-    docs = ROOT / "docs"
-    pages = [*docs.rglob("*.md"), *(path.with_suffix(".md") for path in docs.rglob("*.ipynb"))]
-    assert sorted(listed) == sorted(str(page.relative_to(docs)) for page in pages)
-
-
 def test_blocks_are_found_and_failures_seen(tmp_path):
     page = tmp_path / "page.md"
     listed = "1. list\n\n    ```sh\n    cd /\n    false\n    ```\n"

@@ -1,4 +1,4 @@
-"""For training loops of one's own: a torch Dataset over plain folders, and part images for its batches.
+"""For training loops of one's own: a torch Dataset over plain folders, and part images for its batches::
 
     dataset = DSAPDataset("Market-1501", transform=transform)
     loader = DataLoader(dataset, batch_size=64, shuffle=True, num_workers=8, collate_fn=collate_dsap)

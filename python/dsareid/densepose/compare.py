@@ -36,7 +36,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     def mean(self) -> Scores:
-        """The mean over people of each score but of |dU| and |dV|, whose quantiles are over all pixels."""
+        """The mean over people of each score; the quantiles of U and V are over all pixels instead."""
         means = Scores(*(_mean(column) for column in zip(*self.people.values())))
         whole = self.total.scores()
         return means._replace(

@@ -76,9 +76,9 @@ def texture(pictures, maps=None, size=200, *, box=None, orientation="row-u", ero
             up what is behind.
 
     Returns:
-        One picture: the atlas, uint8 [4 * size, 6 * size, 3], and its mask, bool [4 * size, 6 * size], True
-        where a pixel of the image fell. A black pixel is not a hole; the mask tells them apart.
-        Several: a JoinedTexture.
+        The atlas of one picture, uint8 [4 * size, 6 * size, 3], and its mask, bool [4 * size, 6 * size], True
+        where a pixel of the image fell. A black pixel is not a hole; the mask tells them apart. For several
+        pictures a JoinedTexture.
 
     Raises:
         DSAError: a file that is missing or unreadable, sizes that differ, a box outside the image.

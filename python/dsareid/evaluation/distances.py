@@ -96,7 +96,7 @@ class MatrixDistances:
 class FeatureDistances:
     """Euclidean distances of queries to the gallery by their features, in a form that keeps the order.
 
-    A row holds |g|^2 - 2 q.g: the squared distance without |q|^2, which is the same for the whole row.
+    A row holds `|g|^2 - 2 q.g`: the squared distance without `|q|^2`, which is the same for the whole row.
     Leaving it out saves a rounding; the value may be negative. Nothing of the size of the gallery is made but
     a row for each query of a tile: features that need converting are converted in parts.
 

@@ -235,6 +235,7 @@ def chance(labels: Labels, max_rank: int = 50) -> RankResult:
     """The expected result of `rank` for a random order of the gallery, in closed form; it needs labels alone.
 
     For a query with n matches among N kept gallery images, every order equally likely:
+
     - a match in the first k: 1 - (N-n)/N * (N-n-1)/(N-1) * ... (k factors);
     - place k holds a match with probability n / N, and then (n-1)/(N-1) of the k-1 places before
       it do, so AP is on average (1/N) * sum over k of (1 + (k-1) (n-1)/(N-1)) / k

@@ -1,4 +1,4 @@
-"""DSA guidance for a backbone of one's own: the guide is there while it trains, and dropped afterwards.
+"""DSA guidance for a backbone of one's own: the guide is there while it trains, and dropped afterwards::
 
     guide = Guide(dataset.identities, global_size=512, local_size=64, width=1 / 8)
     for batch in loader:                            # of dsareid.data.torch_dataset.DSAPDataset, for example

@@ -37,6 +37,7 @@ MODELS: Mapping[ModelName, Model] = {
     "baseline": Model("baseline", "ResNet-50 with a global feature (baseline)", "mf", "global"),
     "dsap": Model("DSAP-images alone", "the DSAG-Stream alone, on DSAP-images", "dsag", "both"),
 }
+"""By name, the networks that can be trained."""
 
 MatchedBy = Literal[
     "mf",
