@@ -37,10 +37,6 @@ class Distances(Protocol):
     def query_square(self) -> Tensor | None:
         """[Q], what rows lack to be comparable between queries."""
 
-    @property
-    def most(self) -> float:
-        """No finite distance, its query's square added, is larger."""
-
     def rows(self, start: int, stop: int) -> Tensor:
         """Distances of queries start..stop, [stop - start, G], which the next call may overwrite."""
 
@@ -72,12 +68,6 @@ class MatrixDistances:
         self.distances, self.device = distances, distances.device
         self.shape = (distances.shape[0], distances.shape[1])
         self.dtype = torch.float64 if distances.dtype == torch.float64 else torch.float32
-
-    @property
-    def most(self) -> float:
-        """The largest finite one."""
-        tops = (row[row.isfinite()].max() for row in self.distances if row.isfinite().any())
-        return float(max(tops, default=0.0))
 
     @property
     def as_it_lies(self) -> bool:
@@ -128,11 +118,6 @@ class FeatureDistances:
         self.query_square, self.square = squares  # [Q], [G]
         self.copies, self.originals = _copies(gallery)
         self.memory = torch.empty(0, len(gallery), dtype=self.dtype, device=self.device)
-
-    @property
-    def most(self) -> float:
-        """By the triangle: the largest norms of both sides added, squared."""
-        return float(self.query_square.max().sqrt() + self.square.max().sqrt()) ** 2
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows start..stop, [stop - start, G], in memory that the next call overwrites."""

@@ -147,7 +147,7 @@ class Ranking:
         distances, positives = self.distances, self._positives
         queries, tile = distances.shape[0], self._tile()
         first_hits, precisions, penalties, counted = [], [], [], []
-        pairs = PairCounts(distances.most, positives.device) if rates else None
+        pairs = PairCounts(positives.device) if rates else None
         # The bar comes for rankings that take seconds, and goes away when they are done.
         with tqdm(total=queries, desc="ranking", unit="query", leave=False, delay=2, disable=None) as bar:
             for start in range(0, queries, tile):

@@ -75,7 +75,6 @@ class Reranked:
 
     removed: Tensor | None = None
     query_square: Tensor | None = None
-    most = 1.0
 
     def __init__(
         self, distances: FeatureDistances, largest: Tensor, weights: sparse.csr_array, lambda_: float

@@ -1,5 +1,6 @@
 """What a ranking found as records: a row of the table, and a line for each query."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from dsareid.evaluation.ranking import RankResult
@@ -8,7 +9,7 @@ from dsareid.runs.records import QueryLine, Row
 
 def table_row(name: str, result: RankResult) -> Row:
     """A row of the table."""
-    tpr = list(result.tpr.values())
+    tpr = [None if math.isnan(share) else share for share in result.tpr.values()]
     return Row(name=name, mAP=result.mAP, mINP=result.mINP, tpr=tpr, cmc=result.cmc.tolist())
 
 

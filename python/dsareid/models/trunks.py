@@ -72,6 +72,17 @@ class TimmTrunk(Trunk):
         x = self.body(image * self.scale + self.shift)[-1]
         return x.permute(0, 3, 1, 2) if self._channels_last else x
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise DSAError where the trunk does not take images of this size."""
+        try:
+            with torch.inference_mode():
+                like = next(self.parameters())
+                self(torch.zeros(2, 3, height, width, dtype=like.dtype, device=like.device))
+        except Exception as error:  # whatever a network raises
+            raise DSAError(
+                f"`network.trunk={self.name}` does not take images of {height}x{width}: {error}"
+            ) from error
+
     def head_width(self, width: float) -> float:
         """The width of heads and guide that belongs to this trunk, where `width` would to ResNet-50."""
         return max(_NARROWEST, round(width * self.channels / _CHANNELS / _NARROWEST) * _NARROWEST)
@@ -138,6 +149,11 @@ def _create(timm: Any, name: str, state: Mapping[str, Any] | None, **options: An
         try:
             return timm.create_model(name, features_only=True, **given, **options, **size)
         except TypeError as error:  # it does not know the option
+            if "output_stride" in str(error):
+                raise DSAError(
+                    f"`network.trunk={name}`: the stride of its last stage cannot be taken out; use "
+                    "`network.trunk_stage=sixteenth`"
+                ) from error
             reason = error
         except (RuntimeError, NotImplementedError, AssertionError, AttributeError, ValueError) as error:
             raise DSAError(f"`network.trunk={name}`: timm cannot make a trunk of it: {error}") from error

@@ -1,5 +1,6 @@
 """The network of a run: built from its settings, with the weights that it starts from."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def build_model(config: TrainConfig, identities: int) -> DSAReID:
     network = config.network
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(config.seed)
-        return DSAReID(
+        model = DSAReID(
             identities,
             streams=config.streams,
             branches=config.branches,
@@ -33,6 +34,9 @@ def build_model(config: TrainConfig, identities: int) -> DSAReID:
             classifier_kind=network.classifier,
             zero_init=network.zero_init,
         )
+        if model.mf and isinstance(model.mf.trunk, TimmTrunk):
+            model.mf.trunk.check_size(config.height, config.width)
+    return model
 
 
 def input_config(config: TrainConfig, device: torch.device) -> InputConfig:
@@ -113,11 +117,12 @@ def _fill_timm_trunk(trunk: TimmTrunk, source: str) -> None:
     else:
         with torch.device("meta"):
             expected = timm.create_model(trunk.name, num_classes=0).state_dict()
-        state = read_timm_weights(Path(source), expected)
-    # timm's names in a trunk are those of the whole network, with other separators.
+            classifier = timm.create_model(trunk.name).state_dict().keys() - expected.keys()
+        state = read_timm_weights(Path(source), expected, classifier)
+    # timm's names in a trunk are those of the whole network, with other separators, and maybe in a wrapper.
     names = {name.replace(".", "_") for name in state}
     own = [name for name in trunk.body.state_dict() if not name.endswith("num_batches_tracked")]
-    missing = [name for name in own if name.removeprefix("model.").replace(".", "_") not in names]
+    missing = [name for name in own if re.sub(r"^(model|body)\.", "", name).replace(".", "_") not in names]
     if missing:
         raise DSAError(
             f"`weights={source}`: not the weights of {trunk.name}: {len(missing)} of {len(own)} tensors of "

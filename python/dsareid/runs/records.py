@@ -25,8 +25,9 @@ class Row(_Record):
     name: str
     mAP: float
     mINP: float
-    tpr: list[float] = []
-    """True-positive rates over pairs at verification.RATES; none of chance, whose are those rates."""
+    tpr: list[float | None] = []
+    """True-positive rates over pairs at verification.RATES, None where there are too few pairs; none of
+    chance, whose are those rates."""
     cmc: Annotated[list[float], Field(min_length=max(RANKS))]
     """cmc[k - 1]: the share of queries with a match among the first k."""
 
@@ -154,5 +155,6 @@ def format_pairs(rows: Sequence[Row], rates: Sequence[float]) -> str:
     lines = [" " * width + "".join(f"{title:>11}" for title in titles)]
     for row in rows:
         figures = row.mINP, *(row.tpr or rates)
-        lines.append(f"{row.name:<{width}}" + "".join(f"{100 * figure:11.1f}" for figure in figures))
+        cells = ("-" if figure is None else f"{100 * figure:.1f}" for figure in figures)
+        lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
     return "\n".join(lines)

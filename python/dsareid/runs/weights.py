@@ -1,7 +1,7 @@
 """Files of initial weights: a ResNet-50 as torchvision names it, wherever in the file it is."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,16 +70,20 @@ def read_weights(path: Path) -> dict[str, Any]:
     }
 
 
-def read_timm_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_timm_weights(
+    path: Path, expected: Mapping[str, Tensor], classifier: Collection[str]
+) -> dict[str, Tensor]:
     """Read a .pth or .safetensors file that holds one network of timm, or the same network by other names.
 
-    As read_weights. Where no names are timm's, and a state dict has tensors of the very same shapes in the
-    same order, as torchvision's of some networks, it is taken by that order; a line of the log says so.
+    As read_weights. Where no names are timm's, and the state dict of a .pth file has tensors of the very same
+    shapes and last names in the same order, as torchvision's of some networks, it is taken by that order; a
+    line of the log says so. (A .safetensors file keeps no order.) A teacher goes before its student.
 
     Args:
         path: the file.
         expected: the state dict of the network without its classifier, by timm's names; its values may be on
             the meta device.
+        classifier: the names of its classifier, which the file may have.
 
     Returns:
         By timm's names, what the file has of them in the shapes expected.
@@ -88,8 +92,13 @@ def read_timm_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, T
         DSAError: as read_weights.
     """
     dicts = list(_state_dicts(_load(path), "", 0))
-    found = [network for holders, state in dicts for network in _by_name(holders, state, expected)]
-    if not found:
+    found = [
+        network
+        for holders, state in dicts
+        for network in _by_name(path, holders, state, expected, classifier)
+    ]
+    found = [network for network in found if network.holders.endswith("teacher")] or found
+    if not found and path.suffix != ".safetensors":  # which keeps no order
         ordered = [_NamedNetwork(holders, "", _by_order(state, expected)) for holders, state in dicts]
         found = [network for network in ordered if network.state]
         if found:
@@ -105,29 +114,57 @@ def read_timm_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, T
     return dict(found[0].state)
 
 
-def _by_name(holders: str, state: Mapping, expected: Mapping[str, Tensor]) -> Iterator[_NamedNetwork]:
-    """The networks of a state dict by timm's names, with any prefix; half of them must fit at least."""
+def _by_name(
+    path: Path, holders: str, state: Mapping, expected: Mapping[str, Tensor], classifier: Collection[str]
+) -> Iterator[_NamedNetwork]:
+    """The networks of a state dict by timm's names, with any prefix; half of the names must be there.
+
+    Raises:
+        DSAError: a tensor of another shape or kind, or one that the network does not have: a deeper one's.
+    """
     anchor = next(name for name in expected if name.endswith(".weight"))
+    stages = {name.split(".")[0] for name in expected}
     ends = [name.removesuffix(anchor) for name in state if isinstance(name, str) and name.endswith(anchor)]
     for prefix in (end for end in ends if end[-1:] in ("", ".")):
-        part = {name: state.get(prefix + name) for name in expected}
-        fitting = {k: v for k, v in part.items() if isinstance(v, Tensor) and v.shape == expected[k].shape}
-        if 2 * len(fitting) > len(expected):
-            yield _NamedNetwork(holders, prefix, fitting)
+        own = {k.removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
+        part = {name: value for name, value in own.items() if name in expected}
+        if 2 * len(part) <= len(expected):
+            continue
+        for name, value in part.items():
+            wanted = list(expected[name].shape)
+            if not _is_plain(value) or list(value.shape) != wanted:
+                came = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise DSAError(f"`weights={path}`: {prefix}{name} must be real numbers {wanted}, not {came}")
+        unknown = [name for name in own if name not in expected and name not in classifier]
+        if deeper := [name for name in unknown if name.split(".")[0] in stages]:
+            raise DSAError(f"`weights={path}`: of another network: this trunk's has no {deeper[0]}")
+        yield _NamedNetwork(holders, prefix, part)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor of real numbers as they lie."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return not (value.is_complex() or value.is_quantized or value.is_meta)
 
 
 def _by_order(state: Mapping, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a state dict by the names expected, if all have the same shapes in the same order; one
-    or two more behind them may be of a classifier."""
+    """The tensors of a state dict by the names expected, if all have the same shapes and the same last names
+    (weight, bias, running_mean) in the same order; one or two more behind them may be of a classifier."""
     own, theirs = (
         [name for name in names if not str(name).endswith("num_batches_tracked")]
         for names in (expected, state)
     )
-    values = [state[name] for name in theirs]
-    if len(theirs) - len(own) not in (0, 1, 2) or not all(isinstance(value, Tensor) for value in values):
+    if len(theirs) - len(own) not in (0, 1, 2):
         return {}
-    same = all(value.shape == expected[name].shape for name, value in zip(own, values))
-    return dict(zip(own, values)) if same else {}
+    pairs = list(zip(own, theirs))
+    same = all(
+        _is_plain(state[other])
+        and state[other].shape == expected[name].shape
+        and str(other).rpartition(".")[2] == name.rpartition(".")[2]
+        for name, other in pairs
+    )
+    return {name: state[other] for name, other in pairs} if same else {}
 
 
 def _load(path: Path) -> object:

@@ -1,6 +1,7 @@
 """dsareid rank: two folders of features, ranked as their images would be."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def test_the_table(folders, capsys):
         (others[0], "features", (found.mINP, *found.tpr.values())),
         (others[1], "chance", (chance(Labels(*case[2:])).mINP, *RATES)),
     ):
-        assert line == f"{name:<8}" + "".join(f"{100 * figure:11.1f}" for figure in figures)
+        cells = ["-" if math.isnan(figure) else f"{100 * figure:.1f}" for figure in figures]
+        assert line == f"{name:<8}" + "".join(f"{cell:>11}" for cell in cells)
     assert title.split() == ["mAP", "rank-1", "rank-5", "rank-10"]
     assert_line(features, "features", rank(*case))
     assert_line(random, "chance", chance(Labels(*case[2:])))

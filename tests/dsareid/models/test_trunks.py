@@ -121,24 +121,82 @@ def test_weights_in_torchvisions_order(tmp_path, caplog):
         assert torch.allclose(model.mf.trunk.eval()(image), expected, atol=1e-5)
 
 
-def test_weights_that_do_not_fit(tmp_path):
-    path = tmp_path / "a.pth"
-    state = timm.create_model("test_convnext").state_dict()
-    for content, words in (
+def test_weights_whose_positions_are_of_another_size(tmp_path):
+    torch.save(timm.create_model("test_vit", img_size=(256, 128)).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(DSAError, match=r"pos_embed must be real numbers \[1, 101, 64\], not \[1, 129, 64\]"):
+        load_initial_weights(model_of("test_vit"), str(tmp_path / "a.pth"))
+
+
+CONVNEXT = timm.create_model("test_convnext").state_dict()
+RENAMED = {f"layers.{k}.{name.rpartition('.')[2]}": v for k, (name, v) in enumerate(CONVNEXT.items())}
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
         (timm.create_model("test_resnet").state_dict(), "not the weights of this trunk: it holds 'conv1"),
         (
-            {"a": state, "model": state, "net": state},
-            r"several networks \(no prefix in model; no prefix in net\)",
+            {"a": CONVNEXT, "model": CONVNEXT, "net": CONVNEXT},
+            "several networks .no prefix in model; no prefix in",
         ),
         (
-            {k: v for k, v in state.items() if "stages.1" not in k},
+            {k: v for k, v in CONVNEXT.items() if "stages.1" not in k},
             "of the trunk are missing, the first stages_1",
         ),
+        (
+            CONVNEXT | {"stages.0.blocks.7.norm.weight": torch.zeros(3)},
+            "of another network: this trunk's has no stages.0.blocks.7",
+        ),
+        (
+            CONVNEXT | {"stem.0.weight": torch.zeros(3)},
+            r"stem.0.weight must be real numbers \[.*\], not \[3\]",
+        ),
+        (CONVNEXT | {"stem.0.bias": CONVNEXT["stem.0.bias"] * 1j}, "stem.0.bias must be real numbers"),
+        (
+            CONVNEXT | {"stem.0.weight": CONVNEXT["stem.0.weight"].to_sparse()},
+            "stem.0.weight must be real numbers",
+        ),
+        (dict(sorted(RENAMED.items(), key=lambda x: x[0][::-1])), "not the weights of this trunk: it holds"),
         ([1], "not the weights of this trunk: no state dict in it"),
-    ):
-        torch.save(content, path)
-        with pytest.raises(DSAError, match=words):
-            load_initial_weights(model_of("test_convnext"), str(path))
+    ],
+)
+def test_weights_that_do_not_fit(content, words, tmp_path):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(DSAError, match=words):
+        load_initial_weights(model_of("test_convnext"), str(tmp_path / "a.pth"))
+
+
+def test_safetensors_keep_no_order(tmp_path):
+    """By their order BatchNorm's bias would become its weight."""
+    state = mobilenet_v2(weights=None).features.state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(DSAError, match="not the weights of this trunk: it holds"):
+        load_initial_weights(model_of("mobilenetv2_100"), str(tmp_path / "a.safetensors"))
+
+
+def test_a_teacher_goes_before_its_student(tmp_path):
+    other = {name: torch.zeros_like(value) for name, value in CONVNEXT.items()}
+    torch.save({"student": other, "teacher": CONVNEXT}, tmp_path / "a.pth")
+    model = model_of("test_convnext")
+    load_initial_weights(model, str(tmp_path / "a.pth"))
+    assert torch.equal(model.mf.trunk.body.stem_0.weight, CONVNEXT["stem.0.weight"])
+
+
+def test_trunks_that_cannot_be_used():
+    with pytest.raises(DSAError, match="`network.trunk=levit_128s` does not take images of 64x32"):
+        build_model(
+            TrainConfig(
+                data="data",
+                out="out",
+                height=64,
+                width=32,
+                model="two-branch",
+                network=NetworkConfig(trunk="levit_128s"),
+            ),
+            3,
+        )
+    with pytest.raises(DSAError, match="the stride of its last stage cannot be taken out; use"):
+        build_trunk("swin_tiny_patch4_window7_224", 1.0, (3, 4, 6), "last")
 
 
 def test_a_download_that_fails(monkeypatch):
