@@ -32,11 +32,7 @@ class PKSampler:
         self, ids: np.ndarray, identities: int, images: int, seed: int, rank: int = 0, world: int = 1
     ):
         unique, label, counts = np.unique(ids, return_inverse=True, return_counts=True)
-        if len(unique) < identities:
-            raise DSAError(
-                f"the training set has {len(unique)} identities, but a batch needs "
-                f"{identities}: give `identities={len(unique)}` or fewer"
-            )
+        check_identities(len(unique), identities)
         if counts.min() < 2:
             raise DSAError(
                 f"identity {unique[counts.argmin()]} of the training set has one image, but the "
@@ -69,3 +65,12 @@ class PKSampler:
         )
         index, repeat = (x.reshape(len(x), self.world, -1)[:, self.rank] for x in drawn)
         return index, repeat
+
+
+def check_identities(found: int, needed: int) -> None:
+    """Raise DSAError where a training set has fewer identities than a batch."""
+    if found < needed:
+        raise DSAError(
+            f"the training set has {found} identities, but a batch needs {needed}: give `identities={found}` "
+            "or fewer"
+        )

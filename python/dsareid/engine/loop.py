@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from dsa_ext import CUDA_ERROR
 from dsareid.data.batch import Batch, BatchConfig
+from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import TRAIN, MakeMaps
 from dsareid.data.loader import TrainData
-from dsareid.data.sampler import PKSampler
+from dsareid.data.sampler import PKSampler, check_identities
 from dsareid.data.store.cache import ensure_store, log_maps
 from dsareid.engine.learner import Learner, Mean, NotFinite
 from dsareid.engine.schedule import learning_rate
@@ -71,6 +72,10 @@ def train(config: TrainConfig, *, resume: bool = False, make_maps: MakeMaps | No
         _check_folder(run, config, resume)
         group.barrier()  # until all have looked into the folder
         if make_maps and config.needs_iuv:
+            if is_data_set(config.data):  # before minutes of work
+                check_identities(
+                    list_data(config.data, config.protocol).count(TRAIN).identities, config.identities
+                )
             make_maps(config.data, config.protocol)
         _prepare(run, config, device, group, resume).run()
     return run

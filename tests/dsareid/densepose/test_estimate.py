@@ -123,6 +123,9 @@ def test_commands_say_what_is_missing_and_estimate(unmapped, tmp_path, capsys):
     assert how in said
     assert main(train) == 1
     assert how in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert main([*train, "--identities", "9", "--estimate"]) == 1  # told before maps are made
+    assert "a batch needs 9: give --identities 4 or fewer" in capsys.readouterr().err
+    assert not (unmapped / "iuv").exists()
     assert main([*train, "--estimate"]) == 0
     assert f"{unmapped / 'iuv'}: {count} maps written" in capsys.readouterr().err
     shutil.rmtree(unmapped / "iuv/query")
