@@ -5,13 +5,14 @@ from typing import Annotated
 
 import tyro
 
+from dsareid.commands.options import FileOption
 from dsareid.ground.errors import DSAError
 
 
 def command(
     a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")],
-    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    csv: FileOption = None,
 ) -> None:
     """Compare IUV maps with those of the same names in B, which are taken to be right.
 

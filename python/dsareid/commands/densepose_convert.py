@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from dsareid.commands.options import DataOption, Flag
+from dsareid.commands.options import DataOption, FileOption, Flag
 from dsareid.ground.errors import quoted
 
 if TYPE_CHECKING:  # --help needs none of it
@@ -19,7 +19,7 @@ def command(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
     data: DataOption = None,
-    images: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    images: FileOption = None,
     min_score: Annotated[float, tyro.conf.arg(metavar="SCORE")] = 0.5,
     scale: Annotated[str | None, tyro.conf.arg(metavar="S")] = None,
     overwrite: Flag = False,

@@ -1,11 +1,6 @@
 """dsareid eval"""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from dsareid.commands.options import DataOption, Flag, RunPath, maps_maker
+from dsareid.commands.options import DataOption, FileOption, Flag, RunPath, maps_maker
 from dsareid.models.table import MatchedBy
 
 
@@ -17,7 +12,7 @@ def command(
     batch_size: int = 64,
     device: str = "auto",
     rerank: Flag = False,
-    queries: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    queries: FileOption = None,
     estimate: Flag = False,
 ) -> None:
     """mAP, mINP, rank-1/5/10 and TPR over pairs on query and gallery, beside colour histograms and chance.

@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple
 
 from dsareid import __version__
-from dsareid.ground.errors import DSAError, logger, quoted
+from dsareid.ground.errors import DSAError, LostOthers, logger, quoted
 
 
 class Command(NamedTuple):
@@ -91,7 +91,7 @@ def _run_logged(name: str, arguments: list[str]) -> int:
         tyro.cli(command, prog=f"dsareid {name}", args=arguments)
     except DSAError as error:
         # What all say, rank 0 says alone: torchrun then ends the others. Who lost them lets them speak.
-        time.sleep(6 if type(error).__name__ == "LostOthers" else 3 if rank != "0" else 0)
+        time.sleep(6 if isinstance(error, LostOthers) else 3 if rank != "0" else 0)
         print(f"{who}: error: {with_flags(str(error))}", file=sys.stderr, flush=True)
         return 1
     except BrokenPipeError:  # whoever read what is printed has enough, as `| head` does

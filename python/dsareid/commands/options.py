@@ -14,6 +14,7 @@ RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 RootPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
 DataOption = Annotated[Path | None, tyro.conf.arg(metavar="ROOT")]
+FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """An option without a value: there is --name, and no --no-name."""
 

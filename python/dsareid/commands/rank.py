@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import Flag
+from dsareid.commands.options import FileOption, Flag
 from dsareid.ground.errors import DSAError
 
 
@@ -14,7 +14,7 @@ def command(
     gallery: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GALLERY")],
     rerank: Flag = False,
     max_rank: int = 10,
-    queries: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    queries: FileOption = None,
 ) -> None:
     """mAP, mINP, rank-1/5/10 and TPR over pairs of the features of queries and a gallery, beside chance.
 

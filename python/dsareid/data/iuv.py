@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dsareid.data.images import decode_image, read_image, turned
-from dsareid.data.map_notes import MapNote, picture_digest, read_note
+from dsareid.data.map_notes import MapNote, note_in, picture_digest
 from dsareid.data.matlab import read_matlab
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
@@ -30,6 +30,10 @@ def read_iuv(path: str | os.PathLike) -> np.ndarray:
         DSAError: the file is missing, truncated, not an 8-bit RGB image, claims more than images.MOST_PIXELS,
             or has a part above 24.
     """
+    return _read_noted(path)[0]
+
+
+def _read_noted(path: str | os.PathLike) -> tuple[np.ndarray, MapNote | None]:
     image = decode_image(path, "an IUV map")
     if image.mode != "RGB":
         raise DSAError(f"{path}: an IUV map is an 8-bit RGB image (R=V, G=U, B=I), not mode {image.mode}")
@@ -41,7 +45,7 @@ def read_iuv(path: str | os.PathLike) -> np.ndarray:
         raise DSAError(
             f"{path}: the part index I (blue channel) must be 0..24, found {iuv[..., 0].max()}{hint}"
         )
-    return iuv
+    return iuv, note_in(image.info)
 
 
 def is_meant_as_map(path: str | os.PathLike) -> bool:
@@ -81,12 +85,12 @@ def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tup
         DSAError: as read_image and read_iuv, where the two sizes differ, or the map was estimated of another
             picture.
     """
-    note = read_note(iuv_path)
+    image = read_image(image_path)
+    iuv, note = _read_noted(iuv_path)
     if note and note.of != picture_digest(image_path):
         raise DSAError(
             f"{iuv_path}: estimated before {image_path} was changed; dsareid densepose estimate makes it anew"
         )
-    image, iuv = read_image(image_path), read_iuv(iuv_path)
     if image.shape != iuv.shape:
         raise DSAError(
             f"{iuv_path}: the IUV map is {iuv.shape[1]}x{iuv.shape[0]}{turned(iuv_path)}, "

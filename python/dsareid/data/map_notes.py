@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from PIL import Image
@@ -36,9 +37,17 @@ def read_note(path: str | os.PathLike) -> MapNote | None:
     """The note of a map, by the beginning of its file; None where it has none, or cannot be read."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            content = json.loads(image.info["Comment"])
+            return note_in(image.info)
+    except Exception:  # what damaged bytes lead Pillow to raise
+        return None
+
+
+def note_in(info: Mapping) -> MapNote | None:
+    """The note among what Pillow read of a file beside its pixels; None where there is none."""
+    try:
+        content = json.loads(info["Comment"])
         by, of, person, others = (content[name] for name in MapNote._fields)
-    except Exception:  # what damaged bytes and other programs' comments lead to
+    except Exception:  # what other programs' comments lead to
         return None
     known = isinstance(by, str) and isinstance(of, str) and isinstance(person, bool)
     return MapNote(by, of, person, float(others)) if known and isinstance(others, (int, float)) else None

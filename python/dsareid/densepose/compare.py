@@ -4,7 +4,6 @@ import csv
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from dsareid.densepose.coco_points import MarkedPerson, read_marked_people
 from dsareid.densepose.map_folder import WholeMap, list_maps
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, place_for
-from dsareid.ground.machine import cores
+from dsareid.ground.machine import on_threads
 
 LEVELS = 0.5, 0.75  # of GPS and GPSm
 _TITLES = ("IoU", "parts", "|dU|", "|dU| 90%", "|dV|", "|dV| 90%", "GPS", "GPSm")
@@ -209,13 +208,8 @@ def _at_points(chart: np.ndarray, person: MarkedPerson) -> Agreement:
 
 def _run(work: Callable, names: list[str]) -> Iterator:
     """The work on all names, in order, on all cores."""
-    with ThreadPoolExecutor(cores()) as pool:
-        try:
-            yield from tqdm(
-                pool.map(work, names), "comparing", len(names), unit="map", leave=False, disable=None
-            )
-        finally:
-            pool.shutdown(cancel_futures=True)
+    found = on_threads(work, names)
+    return iter(tqdm(found, "comparing", len(names), unit="map", leave=False, disable=None))
 
 
 def _size(chart: np.ndarray) -> str:

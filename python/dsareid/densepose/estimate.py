@@ -18,7 +18,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,9 +39,8 @@ from dsareid.densepose.pictures import SHEET, write_contact_sheet
 from dsareid.ground.distributed import ProcessGroup, choose_device, gather_rows, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder, place_for, read_json
-from dsareid.ground.machine import cores
+from dsareid.ground.machine import cores, on_threads
 
-_AHEAD = 4  # pictures a thread has waiting
 _CRUMBS = 0.02  # of the mask: what is smaller is no person
 _LARGE = 1 << 22  # pixels of a picture that is estimated alone, so that memory does not grow with the threads
 
@@ -230,35 +228,17 @@ def _estimate(
         person = bool(found.iuv[..., 0].any())
         write_iuv(task.out, found.iuv, MapNote(by, of, person, round(found.others, 4)))
 
-    with (
-        _one_thread_an_operation(),
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(tasks), desc="IUV maps", unit="picture", leave=False, disable=hidden) as bar,
-    ):
-        waiting: set[Future[None]] = set()
+    with _one_thread_an_operation():
+        results = on_threads(run, tasks, threads)
         try:
-            for task in tasks:
-                waiting.add(pool.submit(run, task))
-                if len(waiting) >= threads * _AHEAD:
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    _take(finished, bar)
-            _take(wait(waiting).done, bar)
+            for _ in tqdm(results, "IUV maps", len(tasks), unit="picture", leave=False, disable=hidden):
+                pass
         except KeyboardInterrupt as interrupt:
-            pool.shutdown(cancel_futures=True)
             there = sum(task.out.exists() for task in every)
             raise KeyboardInterrupt(
                 f"interrupted: {there:,} of {len(every):,} maps are there; the same command resumes"
             ) from interrupt
-        except DSAError:
-            pool.shutdown(cancel_futures=True)
-            raise
     return broken
-
-
-def _take(finished: set[Future[None]], bar: tqdm) -> None:
-    for future in finished:
-        future.result()
-        bar.update()
 
 
 @contextlib.contextmanager

@@ -93,16 +93,12 @@ def _check_folders(source: Path, out: Path | None) -> None:
         raise DSAError(f"{source}: this is a folder of estimated maps; give the pictures")
     if out is None:
         return
-    inside = out.resolve().relative_to(source.resolve()) if _is_inside(out, source) else None
-    if inside is not None and inside != Path("iuv"):
+    own, root = out.resolve(), source.resolve()
+    if own.is_relative_to(root) and own != root / "iuv":
         raise DSAError(
             f"{out}: lies in {source}, where maps would be taken for pictures; leave DST out for "
             f"{source / 'iuv'}, or choose another folder"
         )
-
-
-def _is_inside(out: Path, source: Path) -> bool:
-    return out.resolve().is_relative_to(source.resolve())
 
 
 def _list_data_set(source: Path, protocol: str) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, LostOthers
 from dsareid.ground.machine import end_with_launcher
 
 # Ranks wait while rank 0 packs a data set or joins files. torchrun ends all when one dies, so none waits
@@ -107,10 +107,6 @@ def own_device(device: torch.device) -> torch.device:
         )
     torch.cuda.set_device(rank)
     return torch.device("cuda", rank)
-
-
-class LostOthers(DSAError):
-    """Another process has ended."""
 
 
 @contextlib.contextmanager

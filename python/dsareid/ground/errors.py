@@ -19,6 +19,10 @@ class DSAError(Exception):
     """
 
 
+class LostOthers(DSAError):
+    """Another process that torchrun started has ended; why, it says itself."""
+
+
 logger = logging.getLogger("dsareid")
 """Progress is INFO; what a user should know about a result is WARNING. Silent unless a program listens."""
 

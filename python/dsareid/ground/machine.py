@@ -6,8 +6,13 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _LAUNCHER_LOOKED_AT = 0.5  # seconds between looks at whether it is still there
 
@@ -27,6 +32,21 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def on_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None
+) -> Iterator[Result]:
+    """The results of the work on all items, in order, on as many threads as there are cores.
+
+    The first exception of the work is raised where its result stands. What has not begun by then, or when
+    the caller stops asking, is dropped, and what has begun is waited for.
+    """
+    with ThreadPoolExecutor(threads or cores()) as pool:
+        try:
+            yield from pool.map(work, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:

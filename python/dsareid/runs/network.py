@@ -13,7 +13,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.models.reid import DSAReID
 from dsareid.models.trunks import TimmTrunk, import_timm
 from dsareid.runs.config import TrainConfig
-from dsareid.runs.weights import read_timm_weights, read_weights
+from dsareid.runs.weights import is_plain, read_timm_weights, read_weights
 
 
 def build_model(config: TrainConfig, identities: int) -> DSAReID:
@@ -141,7 +141,7 @@ def first_difference(module: nn.Module, state: Mapping[str, Any]) -> str | None:
         if not isinstance(came, Tensor) or came.shape != value.shape:
             shape = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
             return f"{name} must be {list(value.shape)}, not {shape}"
-        if came.is_quantized or came.is_meta or came.is_complex() or came.layout != torch.strided:
+        if not is_plain(came):
             return f"{name} must hold plain real numbers, not {came.dtype}, {came.layout} on {came.device}"
     unexpected = [name for name in state if name not in expected]
     return f"{unexpected[0]} is unexpected" if unexpected else None

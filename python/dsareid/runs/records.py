@@ -140,21 +140,23 @@ def write_query_lines(path: str | os.PathLike[str], lines: Iterable[QueryLine]) 
 
 def format_table(rows: Sequence[Row], ranks: Sequence[int] = RANKS) -> str:
     """Rows as an aligned table, in per cent."""
-    width = max(len(row.name) for row in rows)
-    lines = [" " * width + "".join(f"{title:>9}" for title in ("mAP", *(f"rank-{k}" for k in ranks)))]
-    for row in rows:
-        figures = (row.mAP, *map(row.rank, ranks))
-        lines.append(f"{row.name:<{width}}" + "".join(f"{100 * figure:9.1f}" for figure in figures))
-    return "\n".join(lines)
+    titles = ["mAP", *(f"rank-{k}" for k in ranks)]
+    return _align(rows, titles, [[row.mAP, *map(row.rank, ranks)] for row in rows], width=9)
 
 
 def format_pairs(rows: Sequence[Row], rates: Sequence[float]) -> str:
     """mINP, and TPR over pairs at false-positive rates, as an aligned table below format_table's."""
-    width = max(len(row.name) for row in rows)
-    titles = "mINP", *(f"TPR@{rate:g}" for rate in rates)
-    lines = [" " * width + "".join(f"{title:>11}" for title in titles)]
-    for row in rows:
-        figures = row.mINP, *(row.tpr or rates)
-        cells = ("-" if figure is None else f"{100 * figure:.1f}" for figure in figures)
-        lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
+    titles = ["mINP", *(f"TPR@{rate:g}" for rate in rates)]
+    return _align(rows, titles, [[row.mINP, *(row.tpr or rates)] for row in rows], width=11)
+
+
+def _align(
+    rows: Sequence[Row], titles: Sequence[str], figures: Sequence[Sequence[float | None]], width: int
+) -> str:
+    """A table of figures in per cent, in columns of a width; "-" for those that are not known."""
+    names = max(len(row.name) for row in rows)
+    lines = [" " * names + "".join(f"{title:>{width}}" for title in titles)]
+    for row, known in zip(rows, figures):
+        cells = ("-" if figure is None else f"{100 * figure:.1f}" for figure in known)
+        lines.append(f"{row.name:<{names}}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines)

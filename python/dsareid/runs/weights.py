@@ -49,7 +49,12 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not dicts:
         kind = type(content).__name__
         raise DSAError(f"`weights={path}`: expected a state dict, names to tensors, not {kind}")
-    found = [_NamedNetwork(holders, prefix, state) for holders, state in dicts for prefix in _prefixes(state)]
+    found = [
+        _NamedNetwork(holders, prefix, state)
+        for holders, state in dicts
+        for prefix in _prefixes(state, _FIRST)
+        if prefix + _INNER in state
+    ]
     if not found:
         raise DSAError(
             f"`weights={path}`: not the weights of a ResNet-50: no {_FIRST} and {_INNER}, with any "
@@ -124,15 +129,14 @@ def _by_name(
     """
     anchor = next(name for name in expected if name.endswith(".weight"))
     stages = {name.split(".")[0] for name in expected}
-    ends = [name.removesuffix(anchor) for name in state if isinstance(name, str) and name.endswith(anchor)]
-    for prefix in (end for end in ends if end[-1:] in ("", ".")):
+    for prefix in _prefixes(state, anchor):
         own = {k.removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
         part = {name: value for name, value in own.items() if name in expected}
         if 2 * len(part) <= len(expected):
             continue
         for name, value in part.items():
             wanted = list(expected[name].shape)
-            if not _is_plain(value) or list(value.shape) != wanted:
+            if not is_plain(value) or list(value.shape) != wanted:
                 came = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise DSAError(f"`weights={path}`: {prefix}{name} must be real numbers {wanted}, not {came}")
         unknown = [name for name in own if name not in expected and name not in classifier]
@@ -141,7 +145,7 @@ def _by_name(
         yield _NamedNetwork(holders, prefix, part)
 
 
-def _is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
     """Whether it is a tensor of real numbers as they lie."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
@@ -159,7 +163,7 @@ def _by_order(state: Mapping, expected: Mapping[str, Tensor]) -> dict[str, Tenso
         return {}
     pairs = list(zip(own, theirs))
     same = all(
-        _is_plain(state[other])
+        is_plain(state[other])
         and state[other].shape == expected[name].shape
         and str(other).rpartition(".")[2] == name.rpartition(".")[2]
         for name, other in pairs
@@ -196,10 +200,10 @@ def _state_dicts(content: object, holders: str, depth: int) -> Iterator[tuple[st
         yield from _state_dicts(content.get(key), f"{holders}.{key}".removeprefix("."), depth + 1)
 
 
-def _prefixes(state: Mapping) -> list[str]:
-    """The prefixes by which the names are those of a ResNet."""
-    ends = [name.removesuffix(_FIRST) for name in state if isinstance(name, str) and name.endswith(_FIRST)]
-    return [prefix for prefix in ends if prefix[-1:] in ("", ".") and prefix + _INNER in state]
+def _prefixes(state: Mapping, first: str) -> list[str]:
+    """What stands before the name of a network's first weights, wherever that is."""
+    ends = [name.removesuffix(first) for name in state if isinstance(name, str) and name.endswith(first)]
+    return [prefix for prefix in ends if prefix[-1:] in ("", ".")]
 
 
 def _names(dicts: list[tuple[str, Mapping]]) -> str:

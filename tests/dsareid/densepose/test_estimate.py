@@ -145,11 +145,8 @@ def test_commands_say_what_is_missing_and_estimate(unmapped, tmp_path, capsys):
     assert f"with an IUV map{count:>13}" in said.out
 
 
-def test_an_interrupted_call_resumes_to_the_same_bytes(folder, tiny_bodypix, tmp_path, monkeypatch):
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    before = torch.get_num_threads()
-    estimate_maps(folder, whole, weights=tiny_bodypix, device="cpu")
-    assert torch.get_num_threads() == before
+def interrupt_fourth_map(patch):
+    """Make writing the fourth map end as Ctrl-C does."""
     write, written = module.write_iuv, []
 
     def interrupted(path, iuv, note):
@@ -158,8 +155,16 @@ def test_an_interrupted_call_resumes_to_the_same_bytes(folder, tiny_bodypix, tmp
             raise KeyboardInterrupt
         write(path, iuv, note)
 
+    patch.setattr(module, "write_iuv", interrupted)
+
+
+def test_an_interrupted_call_resumes_to_the_same_bytes(folder, tiny_bodypix, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    before = torch.get_num_threads()
+    estimate_maps(folder, whole, weights=tiny_bodypix, device="cpu")
+    assert torch.get_num_threads() == before
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_iuv", interrupted)
+        interrupt_fourth_map(patch)
         with pytest.raises(KeyboardInterrupt, match="maps are there; the same command resumes"):
             estimate_maps(folder, out, weights=tiny_bodypix, device="cpu")
     some = maps(out)
@@ -184,16 +189,8 @@ def test_overwriting_resumes_and_never_mixes(folder, tiny_bodypix, tmp_path, mon
     out, options = tmp_path / "maps", {"weights": tiny_bodypix, "device": "cpu"}
     estimate_maps(folder, out, **options)
     estimate_maps(folder, tmp_path / "best", **options, quality="best")
-    write, written = module.write_iuv, []
-
-    def interrupted(path, iuv, note):
-        written.append(path)
-        if len(written) == 4:
-            raise KeyboardInterrupt
-        write(path, iuv, note)
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_iuv", interrupted)
+        interrupt_fourth_map(patch)
         with pytest.raises(KeyboardInterrupt):
             estimate_maps(folder, out, **options, quality="best", overwrite=True)
     for quality in ("best", "default"):  # some maps are of the one, some of the other
@@ -210,6 +207,8 @@ def test_pictures_that_have_changed(folder, unmapped, tiny_bodypix, tmp_path):
     shutil.copy(folder / "1.jpg", folder / "3.jpg")
     with pytest.raises(DSAError, match=r"3.png: estimated before .*3.jpg was changed; dsareid densepose est"):
         read_pair(folder / "3.jpg", out / "3.png")
+    with pytest.raises(DSAError, match=r"gone.jpg: no such file \(an image was expected\)"):
+        read_pair(folder / "gone.jpg", out / "3.png")
     found = estimate_maps(folder, out, **options)
     assert (found.written, found.changed, found.kept) == (1, 1, 8)
     assert np.array_equal(*(read_pair(folder / f"{k}.jpg", out / f"{k}.png")[1] for k in (1, 3)))

@@ -12,6 +12,8 @@ from processes import MARK, left_behind
 from processes import running as running_with
 from runs import ARGUMENTS
 
+from dsareid.ground.machine import on_threads
+
 POOL = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +26,30 @@ time.sleep(0.2)
 print(*pids, flush=True)
 time.sleep(600)
 """
+
+
+def test_on_threads_is_in_order_and_drops_what_has_not_begun():
+    items = list(range(500))
+    assert list(on_threads(lambda item: item**2, items)) == [item**2 for item in items]
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.001)
+        if item == 3:
+            raise ZeroDivisionError
+        return item
+
+    with pytest.raises(ZeroDivisionError):
+        list(on_threads(work, items, 2))
+    assert len(begun) < len(items)
+    begun.clear()
+    results = on_threads(work, items, 1)
+    assert next(results) == 0
+    results.close()
+    count = len(begun)
+    time.sleep(0.02)
+    assert 0 < len(begun) == count < len(items)
 
 
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="there is no /proc")

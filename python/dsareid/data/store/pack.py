@@ -1,7 +1,7 @@
 """Packing: a data set's files, decoded once, into a store."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from dsareid.data.store.reader import Store, open_store
 from dsareid.data.store.writer import StoreWriter, open_writer, remove_leftovers
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import make_folder
-from dsareid.ground.machine import cores
+from dsareid.ground.machine import cores, on_threads
 
 
 class _Broken(DSAError):
@@ -155,16 +155,15 @@ def plan_store(listing: Listing, given: tuple[int, int] | None, default: tuple[i
         DSAError: the files are of one size that cannot be stored.
     """
     same = given
-    with ThreadPoolExecutor(cores()) as pool:
-        paths = [listing.root / entry.name for entry in listing.entries]
-        for path, size in zip(paths, _in_order(pool, _file_size, paths)):
-            same = same or size
-            if size is not None and size != same:
-                if same and not given:
-                    sizes = "{} rows x {} columns, others {} x {}".format(*size, *same)
-                    all_as = "{} x {}".format(*default)
-                    logger.warning(f"{path} is {sizes}: all images are stored as {all_as}")
-                return PackPlan(listing, *(given or default), resized=True)
+    paths = [listing.root / entry.name for entry in listing.entries]
+    for path, size in zip(paths, on_threads(_file_size, paths)):
+        same = same or size
+        if size is not None and size != same:
+            if same and not given:
+                sizes = "{} rows x {} columns, others {} x {}".format(*size, *same)
+                all_as = "{} x {}".format(*default)
+                logger.warning(f"{path} is {sizes}: all images are stored as {all_as}")
+            return PackPlan(listing, *(given or default), resized=True)
     if same and max(same) > LONGEST_SIDE:
         raise DSAError(
             f"{listing.root}: its images are {same[0]} x {same[1]}, but at most {LONGEST_SIDE} rows and "
@@ -180,14 +179,6 @@ def _file_size(path: Path) -> tuple[int, int] | None:
     except DSAError:  # a broken file is named when it is decoded
         return None
     return height, width
-
-
-def _in_order(pool: ThreadPoolExecutor, work: Callable, items: list) -> Iterator:
-    """Results in order; what has not begun is dropped when the caller stops asking."""
-    try:
-        yield from pool.map(work, items)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 # ---- the files ----

@@ -75,6 +75,10 @@ def graph_digest(graph: GraphFile) -> str:
 def weights_at_hand() -> bool:
     """Whether the network can be loaded without fetching anything."""
     place = Path(os.environ.get(VARIABLE) or _cache())
+    return _holds_network(place)
+
+
+def _holds_network(place: Path) -> bool:
     return all((place / name).exists() for name in (GRAPH, SHARD))
 
 
@@ -87,7 +91,7 @@ def _find(folder: str | os.PathLike | None) -> Path:
     if given:
         return Path(given)
     place = _cache()
-    if not all((place / name).exists() for name in (GRAPH, SHARD)):
+    if not _holds_network(place):
         _fetch(make_folder(place))
     return place
 
