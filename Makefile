@@ -5,12 +5,13 @@
 #   make test-fast   without those that need a compiler, a group of processes or the documentation (2 minutes)
 #   make check   ruff, clang-format and mypy, pinned (seconds)
 #   make setup   install and build alone (make build is the same: it compiles what changed)
-#   make bench   the benchmarks of the README (minutes)
+#   make bench   every claim about speed: benchmarks/results/*.json and docs/performance.md anew (an hour)
 #   make kernels what the CUDA kernels do to memory and need of a card, found out without one
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make docs    the site of docs/ into build/site, without network
 #   make wheel   a wheel of all of it into dist/
 #   make fuzz    read 100,000 damaged files
+#   make soak    a million batches: does memory stay level (minutes)
 #   make kills   end commands with kill -9 at 200 random moments; count the processes that they leave behind
 #   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
 #   make clean   remove what build and demo made; the installed packages stay
@@ -34,9 +35,11 @@ DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
 CXX_FILES := find csrc tests examples benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
+# In the order of running; the last one may have to fetch weights.
+BENCHMARKS := batch micro training warp merge dsag rank densepose export roofline gallery estimate
 SCRIPT := PYTHONPATH=tests/helpers $(PY)
 
-.PHONY: demo test test-fast check setup build bench fuzz kills kernels gpu docs wheel check-wheel clean
+.PHONY: demo test test-fast check setup build bench soak fuzz kills kernels gpu docs wheel check-wheel clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
@@ -56,19 +59,15 @@ check: $(VENV)/.checkers
 setup build: $(VENV)/.built
 
 bench: build
-	$(PIP) numba spdl-core pytest-benchmark
-	$(SCRIPT) benchmarks/warp.py
-	$(SCRIPT) benchmarks/batch.py
-	$(SCRIPT) benchmarks/loader.py
-	$(SCRIPT) benchmarks/training.py
+	$(PIP) numba spdl-core
+	$(SCRIPT) benchmarks/loader.py --plot docs/loader.png --json benchmarks/results/loader.json
+	for name in $(BENCHMARKS); do \
+	  $(SCRIPT) benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; \
+	done
+	$(SCRIPT) benchmarks/page.py
+
+soak: build
 	$(SCRIPT) tests/robustness/soak_loader.py
-	$(SCRIPT) -m pytest -q benchmarks/micro.py
-	$(SCRIPT) benchmarks/merge.py
-	$(SCRIPT) benchmarks/dsag.py
-	$(SCRIPT) benchmarks/rank.py
-	$(SCRIPT) benchmarks/densepose.py
-	$(SCRIPT) benchmarks/export.py
-	$(SCRIPT) benchmarks/gallery.py
 
 fuzz: build
 	$(SCRIPT) tests/robustness/fuzz.py

@@ -1,18 +1,18 @@
-"""Batch assembly against a minimal C++ loop that does the same, and against the bytes it must move.
+"""Assemble batches, against a minimal C++ loop that does the same, and against filling the output alone.
 
     python benchmarks/batch.py
 
-64 samples of a store, augmented, to float32 3x256x128 and 24x3x32x32; results are compared bit for bit
-before anything is timed. Runs are paired, medians are printed, the buffers rotate, and the samples are
-drawn anew each time from 2,000 images (98 MB of pixels and maps at 128x64).
+64 samples of a store, augmented, to 3x256x128 and 24x3x32x32, float32 where nothing else is said. Results
+are compared bit for bit before anything is timed. The loop makes no check; the buffers rotate, and the
+samples are drawn anew each time from 2,000 images (98 MB of pixels and maps at 128x64).
 """
 
-import argparse
 import ctypes
 
 import numpy as np
 import torch
-from common import compile_peer, describe_machine, paired_medians, scaling
+from common import compile_peer, paired_runs, thread_runs
+from result import Result, parser
 
 from dsa_ext import assemble_batch, draw_augmentation
 from dsa_ext.selftest.measure import person_batch
@@ -39,7 +39,7 @@ def empty(dtype: torch.dtype, last: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.zeros(shape, dtype=dtype) for shape in shapes)
 
 
-def bench(height: int, width: int, rounds: int) -> None:
+def bench(result: Result, height: int, width: int, rounds: int) -> None:
     images, iuv = make_store(height, width)
     rng = np.random.default_rng(0)
     indices = [torch.from_numpy(rng.integers(0, IMAGES, BATCH)) for _ in range(8)]
@@ -101,19 +101,16 @@ def bench(height: int, width: int, rounds: int) -> None:
         work["minimal C++ loop"](turn)
         if not all(torch.equal(a, b) for a, b in zip(plain[turn % SETS], expected)):
             raise SystemExit("the minimal loop does not compute the same as dsa_ext.assemble_batch")
-    seconds = paired_medians(work, rounds)
-    one, two = scaling(work["assemble_batch"], 2, rounds)
-    print(f"\nstore of {height}x{width}                 ms   us an image   against the minimal loop")
-    for name, time in sorted(seconds.items(), key=lambda item: -item[1]):
-        ratio = time / seconds["minimal C++ loop"]
-        print(f"  {name:30s} {time * 1e3:7.2f} {time / BATCH * 1e6:10.1f} {ratio:12.2f} x")
-    print(f"  two threads are {one / two:.2f} times as fast as one: {BATCH / two:,.0f} images/s")
+    case = f"store of {height}x{width}"
+    result.add("A batch on one thread", case, paired_runs(work, rounds), against="minimal C++ loop")
+    threads = thread_runs(work["assemble_batch"], rounds)
+    result.add("assemble_batch on two threads", case, threads, against="one thread")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
-    arguments = parser.parse_args()
-    print(describe_machine())
-    bench(128, 64, arguments.rounds)
-    bench(256, 128, arguments.rounds)
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
+    arguments = options.parse_args()
+    with Result(__doc__, arguments) as result:
+        for height, width in ((128, 64), (256, 128)):
+            bench(result, height, width, arguments.rounds)

@@ -1,7 +1,6 @@
 """What every benchmark shares: paired timing, so that a noisy machine disturbs all alike."""
 
 import ctypes
-import statistics
 import subprocess
 import tempfile
 import time
@@ -10,15 +9,13 @@ from pathlib import Path
 
 import torch
 
-from dsareid.ground.machine import processor
-
 PEERS = Path(__file__).parent / "peers"
 
 
-def paired_medians(
+def paired_runs(
     work: dict[str, Callable[[int], object]], rounds: int, warm_up: int = 2
-) -> dict[str, float]:
-    """Median seconds of each function; in each round every one runs once, one after the other.
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round; in a round every one runs once, one after the other.
 
     A function is called with the number of the round, to rotate its buffers by.
     """
@@ -29,26 +26,37 @@ def paired_medians(
             function(turn)
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds
 
 
-def scaling(function: Callable[[int], object], threads: int, rounds: int) -> tuple[float, float]:
-    """Median seconds on one thread and on several, in alternating blocks of ten runs.
+def thread_runs(function: Callable[[int], object], rounds: int) -> dict[str, list[float]]:
+    """Seconds on one thread and on two, in alternating blocks of ten runs.
 
     Blocks, because the first runs after a change of threads pay for waking them.
     """
     usual = torch.get_num_threads()
-    seconds: dict[int, list[float]] = {1: [], threads: []}
+    seconds: dict[str, list[float]] = {"one thread": [], "two threads": []}
     for _ in range(max(1, rounds // 10)):
-        for count, times in seconds.items():
-            torch.set_num_threads(count)
+        for threads, times in enumerate(seconds.values(), 1):
+            torch.set_num_threads(threads)
             for turn in range(-3, 10):
                 start = time.perf_counter()
                 function(turn)
                 if turn >= 0:
                     times.append(time.perf_counter() - start)
     torch.set_num_threads(usual)
-    return statistics.median(seconds[1]), statistics.median(seconds[threads])
+    return seconds
+
+
+def process_memory(key: str) -> int:
+    """Bytes of this process on Linux: VmRSS in memory, VmHWM its peak, RssAnon what is of no file.
+
+    getrusage would not do: its peak begins with that of the process which started this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit(f"this system does not tell {key} in /proc/self/status")
 
 
 def made_data(folder: Path, identities: int = 96, images: int = 10) -> Path:
@@ -66,7 +74,3 @@ def compile_peer(source: str, *flags: str) -> ctypes.CDLL:
         command = ["g++", "-std=c++20", "-O3", *flags, "-shared", "-fPIC", str(PEERS / source)]
         subprocess.run([*command, "-o", str(library)], check=True)
         return ctypes.CDLL(str(library))
-
-
-def describe_machine() -> str:
-    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -1,19 +1,16 @@
-"""Reading and converting a detectron2 dump of 10,000 boxes: seconds, and memory beside the file's size.
+"""Read and convert a detectron2 dump of 10,000 boxes: seconds, and memory beside the file's size.
 
     python benchmarks/densepose.py [--boxes 10000] [--folder FOLDER]
 
 The dump is what apply_net.py dump writes for images of 128x64 with one person each: labels int64 and uv
-float32 of a box of about 120x56, by torch.save, pickled with classes that stand for detectron2's. It is read
-and converted in a process of its own, so that its peak memory is of this alone. Pages mapped from the file
-count in the peak, though the system takes them back when it needs memory; what is the process's own is
-printed too.
+float32 of a box of about 120x56, by torch.save, pickled with classes that stand for detectron2's. `read`
+gives the list of people with their charts undecoded, `decode` makes uint8 I, U, V of every chart, and
+`convert` is all of `dsareid densepose convert`: maps, lists and contact sheet. Each has its floor beside
+it: the bytes of the file read once, and Pillow alone writing as many PNGs of such maps. Before anything is
+timed every map of a small dump is compared with one pasted by hand.
 
-    read        read_source: the list of people, charts undecoded
-    decode      every chart to uint8 I, U, V
-    convert     the whole of `dsareid densepose convert`: maps, lists and contact sheet
-
-Beside them the floors: the bytes of the file read once, and Pillow alone writing as many PNGs of such maps.
-Before anything is timed every map of a small dump is compared with one pasted by hand.
+The work is done once, in a process of its own, so that its peak memory is of this alone. Pages mapped from
+the file count in the peak, though the system takes them back when it needs memory.
 """
 
 import argparse
@@ -29,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import describe_machine
+from common import process_memory
 from PIL import Image
+from result import Result, parser
 
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose import Detections, convert, read_source
@@ -122,25 +120,16 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def memory(key: str) -> int:
-    """Bytes of this process: VmHWM is the peak in memory, RssAnon what is in memory and not of a file.
-
-    The peak that getrusage tells is inherited from the parent.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
-
-
 def measure(path: Path, folder: Path) -> dict[str, float]:
     """In this process: seconds, and the growth of memory, in bytes."""
-    peak, own, found = memory("VmHWM"), memory("RssAnon"), {}
+    peak, own, found = process_memory("VmHWM"), process_memory("RssAnon"), {}
     found["read"], detections = timed(lambda: read_source(path))
-    found["peak of reading"] = memory("VmHWM") - peak
+    found["peak of reading"] = process_memory("VmHWM") - peak
     found["decode"], found["people"] = timed(lambda: decode(detections))
-    found["own of reading and decoding"] = memory("RssAnon") - own
+    found["own of reading and decoding"] = process_memory("RssAnon") - own
     detections = None  # the next call maps the file again
     found["convert"], _ = timed(lambda: convert(path, folder / "iuv", folder / "data"))
-    found["peak of all"] = memory("VmHWM") - peak
+    found["peak of all"] = process_memory("VmHWM") - peak
     return found
 
 
@@ -167,34 +156,39 @@ def floors(path: Path, folder: Path, boxes: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--boxes", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--boxes", type=int, default=10_000)
+    options.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
+    options.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments.child, arguments.child.parent)))
         return
-    print(describe_machine())
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         small, large = Path(temporary, "small"), Path(temporary, "large")
         verify(small)
         path, _ = make(large, arguments.boxes)
         command = [sys.executable, __file__, "--child", str(path)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        found = json.loads(output) | floors(path, large, arguments.boxes)
+        found = json.loads(output)
+        floor = floors(path, large, arguments.boxes)
         size = path.stat().st_size
-    print(f"{found['people']:,} boxes, a file of {size / 1e6:,.0f} MB")
-    for name, title in (
-        ("read", "read the dump"),
-        ("decode", "decode every chart"),
-        ("convert", "dsareid densepose convert"),
-        ("bytes", "floor: read the file's bytes"),
-        ("pillow", "floor: Pillow writes as many PNGs"),
-    ):
-        print(f"{title:36s} {found[name]:7.2f} s")
-    for name in ("peak of reading", "own of reading and decoding", "peak of all"):
-        print(f"memory, {name:28s} {found[name] / 1e6:7,.0f} MB, {found[name] / size:.2f} of the file")
+        case = f"{found['people']:,} boxes, a file of {size / 1e6:,.0f} MB"
+        reading = {
+            "bytes of the file": [floor["bytes"]],
+            "read": [found["read"]],
+            "decode": [found["decode"]],
+        }
+        result.add("Reading", case, reading, unit="s", against="bytes of the file")
+        writing = {"Pillow writes as many PNGs": [floor["pillow"]], "convert": [found["convert"]]}
+        result.add("Converting", case, writing, unit="s", against="Pillow writes as many PNGs")
+        memory = {
+            "the file": [size / 1e6],
+            "peak of reading, mapped pages included": [found["peak of reading"] / 1e6],
+            "own after reading and decoding": [found["own of reading and decoding"] / 1e6],
+            "peak of all, mapped pages included": [found["peak of all"] / 1e6],
+        }
+        result.add("Memory", case, memory, unit="MB", against="the file")
 
 
 if __name__ == "__main__":

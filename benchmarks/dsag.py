@@ -1,4 +1,4 @@
-"""The DSAG-Stream, forward and backward, against three other ways to compute its branches.
+"""Compute the DSAG-Stream, forward and backward, against three other ways to compute its branches.
 
     python benchmarks/dsag.py              demo and paper widths, batch 4, 16 and 64 (long)
     python benchmarks/dsag.py --batches 4 16 --widths demo
@@ -16,12 +16,12 @@ in every step. The batched product writes every patch out nine times, which cost
 product.
 """
 
-import argparse
 import types
 
 import torch
 import torch.nn.functional as F
-from common import describe_machine, paired_medians
+from common import paired_runs
+from result import Result, parser
 from torch import nn
 
 from dsa_ext import merge_parts
@@ -112,7 +112,7 @@ class Looped(nn.Module):
         return self
 
 
-def bench(name: str, batch: int, rounds: int) -> None:
+def bench(result: Result, name: str, batch: int, rounds: int) -> None:
     width, size = WIDTHS[name]
     torch.manual_seed(0)
     ours = DSAGStream(width)
@@ -138,20 +138,18 @@ def bench(name: str, batch: int, rounds: int) -> None:
 
         return step
 
-    seconds = paired_medians({t: run(m) for t, m in candidates.items()}, rounds, warm_up=1)
-    fastest = min(seconds[title] for title in rivals)
-    print(f"\n{name} widths, S = {size}, batch {batch}                ms   against the fastest rival")
-    for title, time in sorted(seconds.items(), key=lambda item: item[1]):
-        print(f"  {title:24s} {time * 1e3:12.1f}   {time / fastest:6.2f} x", flush=True)
+    runs = paired_runs({t: run(m) for t, m in candidates.items()}, rounds, warm_up=1)
+    case = f"{name} widths, S = {size}, batch {batch}"
+    result.add("A step on all threads", case, runs, against="dsareid")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", nargs="+", choices=WIDTHS, default=list(WIDTHS))
-    parser.add_argument("--batches", nargs="+", type=int, default=[4, 16, 64])
-    arguments = parser.parse_args()
-    print(describe_machine())
-    for widths in arguments.widths:
-        for size in arguments.batches:
-            large = widths == "paper" and size >= 16
-            bench(widths, size, rounds=1 if large and size > 16 else 3 if large else 9)
+    options = parser(__doc__)
+    options.add_argument("--widths", nargs="+", choices=WIDTHS, default=list(WIDTHS))
+    options.add_argument("--batches", nargs="+", type=int, default=[4, 16, 64])
+    arguments = options.parse_args()
+    with Result(__doc__, arguments) as result:
+        for widths in arguments.widths:
+            for size in arguments.batches:
+                large = widths == "paper" and size >= 16
+                bench(result, widths, size, rounds=1 if large and size > 16 else 3 if large else 9)

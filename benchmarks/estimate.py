@@ -1,27 +1,24 @@
-"""Maps from pictures alone: pictures side by side, a thread each, against one by one on all threads.
+"""Estimate maps from pictures alone: side by side, a thread each, against one by one on all threads.
 
-    DSA_REAL=FOLDER python benchmarks/estimate.py [--crops 96] [--rounds 5]
+    python benchmarks/estimate.py [--crops 96] [--rounds 5]
 
-FOLDER/bodypix holds the weights. Crops of 64x128 are drawn at random: the work does not depend on what is in
-them. Checks first that both ways give the same maps; then times them in turn, and prints medians.
+The weights are found as `dsareid densepose estimate` finds them. Crops of 64x128 are drawn at random: the
+work does not depend on what is in them. Reading and writing are part of it, of both ways; the command also
+notes by which settings each map was made. Before anything is timed both ways are checked to give the same
+maps.
 """
 
-import argparse
-import os
-import resource
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
+from common import process_memory
 from PIL import Image
+from result import Result, parser
 
 from dsareid.data.iuv import read_iuv, write_iuv
 from dsareid.densepose import MapEstimator, estimate_maps, load_estimator
-
-WEIGHTS = Path(os.environ.get("DSA_REAL", "real")) / "bodypix"
 
 
 def make_crops(folder: Path, count: int) -> list[Path]:
@@ -41,36 +38,34 @@ def plain_loop(estimator: MapEstimator, files: list[Path], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crops", type=int, default=96)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
+    options = parser(__doc__)
+    options.add_argument("--crops", type=int, default=96)
+    options.add_argument("--rounds", type=int, default=5)
+    arguments = options.parse_args()
+    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory() as place:
         root = Path(place)
         (root / "crops").mkdir()
         files = make_crops(root / "crops", arguments.crops)
-        estimator = load_estimator(weights=WEIGHTS, device="cpu")
-        seconds: dict[str, list[float]] = {"side by side": [], "plain loop": []}
+        estimator = load_estimator(device="cpu")
+        speeds: dict[str, list[float]] = {"one by one": [], "side by side": []}
         for number in range(arguments.rounds + 1):  # the first is for checking
             ours, loop = root / f"ours{number}", root / f"loop{number}"
             start = time.perf_counter()
-            estimate_maps(root / "crops", ours, weights=WEIGHTS, device="cpu")
+            estimate_maps(root / "crops", ours, device="cpu")
             middle = time.perf_counter()
             plain_loop(estimator, files, loop)
             end = time.perf_counter()
             if number:
-                seconds["side by side"].append(middle - start)
-                seconds["plain loop"].append(end - middle)
+                speeds["side by side"].append(len(files) / (middle - start))
+                speeds["one by one"].append(len(files) / (end - middle))
             same = [
                 np.mean(read_iuv(ours / f"{x.stem}.png") == read_iuv(loop / f"{x.stem}.png")) for x in files
             ]
             if np.mean(same) < 0.999:
                 raise SystemExit(f"the maps differ in {1 - np.mean(same):.2%} of their bytes")
-    ratio = statistics.median(b / a for a, b in zip(*seconds.values()))
-    for name, found in seconds.items():
-        print(f"{name:>14}: {arguments.crops / statistics.median(found):6.1f} crops a second")
-    print(f"side by side is {ratio:.2f} x as fast, on {torch.get_num_threads()} threads")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+        case = f"{arguments.crops} crops of 64x128"
+        result.add("Maps, read, estimated and written", case, speeds, unit="crops/s", against="one by one")
+        result.add("Memory", case, {"peak": [process_memory("VmHWM") / 2**20]}, unit="MiB")
 
 
 if __name__ == "__main__":

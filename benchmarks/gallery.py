@@ -1,17 +1,16 @@
-"""Ranking and re-ranking of large galleries: time beside the matrix products alone, and memory.
+"""Rank and re-rank large galleries: time beside the matrix products alone, and memory.
 
     python benchmarks/gallery.py [--queries 10000] [--gallery 1000000] [--dimension 512]
-                                       [--threads 2] [--rerank 3368 15913]
+                                 [--threads 2] [--rerank 3368 15913]
 
 Features are written to files in a temporary folder, a block at a time, and mapped into memory; one in a
-hundred is a copy of another. First `rank` is verified against sorting every query in numpy, on whole numbers.
-Then the large problem is ranked: printed are the time of `rank`, that of the same matrix products alone, of
-the same tiles and taken in turns with it, and by how much the process's own memory (RssAnon) grew at the
-peak. The pages of the mapped files are not in it: they are the features, and go when memory is short. The
-last lines are about re-ranking so many --rerank queries and gallery images.
+hundred is a copy of another. First `rank` is verified against sorting every query in numpy, on whole
+numbers. Its time stands beside that of the same matrix products alone, of the same tiles and taken in
+turns with it. Memory is what the process's own (RssAnon) grew by at the peak: the pages of the mapped
+files are not in it, as they are the features, and go when memory is short. k-reciprocal re-ranking is of
+--rerank queries and gallery images; all pairs of these would take the memory that stands beside it.
 """
 
-import argparse
 import contextlib
 import tempfile
 import threading
@@ -21,13 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import describe_machine
-from rank import assert_agrees, distances_of, make_case, memory, sort_every_query
+from common import process_memory
+from rank import assert_agrees, distances_of, make_case, sort_every_query
+from result import Result, parser
 
 from dsareid.evaluation import FeatureDistances, Labels, Ranking, k_reciprocal, rank
 
 BLOCK = 1 << 14  # images
 PER_IDENTITY, CAMERAS = 20, 6
+MEMORY = "Memory above the features"
 
 
 def write_features(path: Path, ids: torch.Tensor, centres: torch.Tensor, seed: int) -> np.ndarray:
@@ -62,11 +63,11 @@ def make_files(folder: Path, queries: int, gallery: int, dimension: int) -> tupl
 @contextlib.contextmanager
 def own_memory() -> Iterator[list[int]]:
     """The first item is, at the end, by how many bytes RssAnon, sampled every 5 ms, rose at most."""
-    before, peak, done = memory("RssAnon"), [0], threading.Event()
+    before, peak, done = process_memory("RssAnon"), [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.005):
-            peak[0] = max(peak[0], memory("RssAnon") - before)
+            peak[0] = max(peak[0], process_memory("RssAnon") - before)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -96,7 +97,7 @@ def timed_products() -> Iterator[tuple[list[float], list[float]]]:
         FeatureDistances.product = product
 
 
-def verify(folder: Path, dimension: int) -> None:
+def verify(result: Result, folder: Path, dimension: int) -> None:
     case = make_case(200, 20_000, dimension, "whole numbers")
     case[1][::100] = case[1][0].clone()
     expected = sort_every_query(distances_of(case), *case[2:])
@@ -106,25 +107,27 @@ def verify(folder: Path, dimension: int) -> None:
     assert_agrees(rank(*mapped, *case[2:]), expected, 1e-12)
     halves = [array.astype(np.float16) for array in mapped]
     assert_agrees(rank(*halves, *case[2:]), expected, 1e-12)
-    print("verified against sorting every query: 200 x 20000, whole numbers, copies; float16 too", flush=True)
+    result.note("Verified against sorting every query: 200 x 20,000, whole numbers, copies; float16 too.")
 
 
-def measure_rank(folder: Path, queries: int, gallery: int, dimension: int) -> None:
+def measure_rank(result: Result, folder: Path, queries: int, gallery: int, dimension: int) -> None:
     case = make_files(folder, queries, gallery, dimension)
     with own_memory() as peak, timed_products() as (inside, alone):
         start = time.perf_counter()
-        result = rank(*case)
+        found = rank(*case)
         whole = time.perf_counter() - start - sum(alone)
-    ratios = [whole / sum(seconds) for seconds in (alone, inside)]
-    print(f"{queries} x {gallery}, {dimension} dimensions, {len(alone)} tiles: mAP {result.mAP:.4f}")
-    print(
-        f"rank {whole:.1f} s; its matrix products alone {sum(alone):.1f} s: {ratios[0]:.2f} times them "
-        f"({ratios[1]:.2f} times what they took inside of it)"
-    )
-    print(f"memory above the features {peak[0] / 2**20:.0f} MiB at the peak", flush=True)
+    case_name = f"{queries:,} x {gallery:,}, {dimension} dimensions"
+    times = {
+        "matrix products alone": [sum(alone)],
+        "matrix products inside of rank": [sum(inside)],
+        "rank": [whole],
+    }
+    result.add("mAP and CMC", case_name, times, unit="s", against="matrix products alone")
+    result.add(MEMORY, f"rank, {case_name}", {"at the peak": [peak[0] / 2**20]}, unit="MiB")
+    result.note(f"{case_name}: mAP {100 * found.mAP:.1f}, in {len(alone)} tiles.")
 
 
-def measure_rerank(queries: int, gallery: int, dimension: int) -> None:
+def measure_rerank(result: Result, queries: int, gallery: int, dimension: int) -> None:
     case = make_case(queries, gallery, dimension)
     identities = 1 + int(max(case[2].max(), case[3].max()))
     centres = 0.3 * torch.randn(identities, dimension, generator=torch.Generator().manual_seed(1))
@@ -134,30 +137,35 @@ def measure_rerank(queries: int, gallery: int, dimension: int) -> None:
         start = time.perf_counter()
         distances = k_reciprocal(*case[:2])
         ready = time.perf_counter() - start
-        result = Ranking(distances, Labels(*case[2:])).result()
+        found = Ranking(distances, Labels(*case[2:])).result()
         whole = time.perf_counter() - start
     plain = rank(*case)
-    dense = (queries + gallery) ** 2 * 4 / 2**20
-    print(f"re-ranking {queries} x {gallery}: {whole:.1f} s, {ready:.1f} s of it until the first row")
-    print(f"mAP {plain.mAP:.4f}, re-ranked {result.mAP:.4f}")
-    print(f"memory above the features {peak[0] / 2**20:.0f} MiB at the peak; all pairs: {dense:.0f} MiB")
+    case_name = f"{queries:,} x {gallery:,}, {dimension} dimensions"
+    result.add(
+        "k-reciprocal re-ranking", case_name, {"until the first row": [ready], "all": [whole]}, unit="s"
+    )
+    memory = {"at the peak": [peak[0] / 2**20], "all pairs": [(queries + gallery) ** 2 * 4 / 2**20]}
+    result.add(MEMORY, f"re-ranking, {case_name}", memory, unit="MiB")
+    result.note(f"{case_name}: mAP {100 * plain.mAP:.1f}, re-ranked {100 * found.mAP:.1f}.")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--queries", type=int, default=10_000)
-    parser.add_argument("--gallery", type=int, default=1_000_000)
-    parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rerank", type=int, nargs=2, default=(3368, 15913), metavar=("QUERIES", "GALLERY"))
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--queries", type=int, default=10_000)
+    arguments.add_argument("--gallery", type=int, default=1_000_000)
+    arguments.add_argument("--dimension", type=int, default=512)
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument(
+        "--rerank", type=int, nargs=2, default=(3368, 15913), metavar=("QUERIES", "GALLERY")
+    )
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    print(describe_machine())
-    with tempfile.TemporaryDirectory(prefix="dsa-gallery-") as name:
-        folder = Path(name)
-        verify(folder, options.dimension)
-        measure_rank(folder, options.queries, options.gallery, options.dimension)
-    measure_rerank(*options.rerank, options.dimension)
+    with Result(__doc__, options) as result:
+        with tempfile.TemporaryDirectory(prefix="dsa-gallery-") as name:
+            folder = Path(name)
+            verify(result, folder, options.dimension)
+            measure_rank(result, folder, options.queries, options.gallery, options.dimension)
+        measure_rerank(result, *options.rerank, options.dimension)
 
 
 if __name__ == "__main__":

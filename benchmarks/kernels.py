@@ -1,6 +1,6 @@
-"""The CUDA kernels against what one could use instead, on the GPU of this machine.
+"""Run the CUDA kernels on this machine's GPU, against what one could use instead.
 
-    python benchmarks/kernels.py [--rounds 50] [--batch 64] [--json FILE]
+    python benchmarks/kernels.py [--rounds 50] [--batch 64]
 
 The warp, the assembly of a batch, the merging of parts (forward, and forward with backward) and the
 counting of ranks, each at its typical size, against torch operators, torch.compile of them, and for the
@@ -8,21 +8,18 @@ warp a CuPy kernel. A peer that cannot run here (no Triton, no CuPy) is named wi
 peer's result is compared with ours before anything is timed (of the one that races, on a map without
 collisions; resized images within a step of 1/255, as torch does not round between the passes).
 
-Medians of paired runs, timed by events; the L2 cache is filled with other data before each, and
-buffers rotate. Beside each time stand its ratio to ours, and how often it holds the time of moving
-what must move at the speed of a measured copy (x floor).
+Runs are paired and timed by events; the L2 cache is filled with other data before each, and buffers rotate.
+The floor is the time of moving what must move at the speed of a measured copy.
 """
 
-import argparse
 import importlib
 import importlib.util
-import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from contests.contest import SETS, Contest
+from result import Result, parser
 from torch import Tensor
 
 from dsa_ext.selftest import measure
@@ -42,24 +39,12 @@ def verify(contest: Contest) -> None:
                 raise SystemExit(f"{contest.title}: {name} does not agree with dsa_ext: {error}") from error
 
 
-def show(contest: Contest, seconds: dict[str, float], copy: float) -> dict:
-    floor = contest.bytes / copy
-    print(f"\n{contest.title}: {contest.bytes / 1e6:.1f} MB must move, floor {floor * 1e6:.1f} us")
-    print(f"  {'':32s} {'us':>9s} {'against dsa_ext':>16s} {'x floor':>8s}")
-    for name, time in sorted(seconds.items(), key=lambda item: -item[1]):
-        print(
-            f"  {name:32s} {time * 1e6:9.1f} {time / seconds['dsa_ext']:14.2f} x {time / floor:8.2f}",
-            flush=True,
-        )
+def report(result: Result, contest: Contest, seconds: dict[str, list[float]], copy: float) -> None:
+    runs = seconds | {"floor": [contest.bytes / copy]}
+    case = f"{contest.title}, {contest.bytes / 1e6:.1f} MB"
+    result.add("Kernels", case, runs, unit="us", against="dsa_ext")
     for name, reason in contest.missing.items():
-        print(f"  {name:32s} not run: {reason}")
-    return {
-        "title": contest.title,
-        "bytes": contest.bytes,
-        "floor_seconds": floor,
-        "seconds": seconds,
-        "not_run": contest.missing,
-    }
+        result.note(f"{contest.title}, {name}: not run, {reason}.")
 
 
 def contests(batch: int, device: str) -> Iterator[Contest]:
@@ -70,25 +55,19 @@ def contests(batch: int, device: str) -> Iterator[Contest]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=50, help="timed runs of each candidate")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--json", metavar="FILE", help="write the results to FILE as well")
-    options = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=50, help="timed runs of each candidate")
+    options.add_argument("--batch", type=int, default=64)
+    arguments = options.parse_args()
     if not torch.cuda.is_available():
         print("kernels.py needs a CUDA device: torch.cuda.is_available() is False", file=sys.stderr)
         return 2
-    properties = torch.cuda.get_device_properties(0)
-    print(f"{properties.name}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    copy = measure.copy_bandwidth()
-    print(f"a copy of 1 GiB moves {copy / 1e9:,.0f} GB/s, read and written bytes counted")
-    results = []
-    for contest in contests(options.batch, "cuda"):
-        verify(contest)
-        results.append(show(contest, measure.cuda_medians(contest.work, options.rounds), copy))
-    if options.json:
-        document = {"device": properties.name, "torch": torch.__version__, "copy": copy, "results": results}
-        Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
+    with Result(__doc__, arguments) as result:
+        copy = measure.copy_bandwidth()
+        result.note(f"A copy of 1 GiB moves {copy / 1e9:,.0f} GB/s, read and written bytes counted.")
+        for contest in contests(arguments.batch, "cuda"):
+            verify(contest)
+            report(result, contest, measure.cuda_runs(contest.work, arguments.rounds), copy)
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Images a second to a ready training batch, on this machine's cores, by every way one could take.
+"""Make training batches from files or a store, by every way one could take, on all cores.
 
-    python benchmarks/loader.py [--data ROOT] [--plot docs/loader.png] [--json FILE]
+    python benchmarks/loader.py [--data ROOT] [--plot docs/loader.png]
 
 A batch is 64 images, resized to 256x128, augmented (pad and crop, flip, erase) and normalised, and their
 24 DSAP-images of 32x32, float32. The ways:
@@ -15,15 +15,17 @@ A batch is 64 images, resized to 256x128, augmented (pad and crop, flip, erase) 
 
 a to d read files of 128x64 and warp the image before its augmentation, which is less work than f does. e
 has no augmentation of its DSAP-images either. Before anything is timed all ways make the same batch without
-augmentation: a to d and f bit for bit, e to what 8 bits can hold. The ways take turns, medians are printed.
+augmentation: a to d and f bit for bit, e to what 8 bits can hold. The ways take turns.
+
+What holds a to d back is the decoding of files and torchvision's transforms: a fast warp alone changes
+little. What warping on the fly buys over e is the augmented view (in e no pixel of the part images is
+cropped, erased or flipped), any S, parts that can be dropped, and no pass over the data before.
 
 Without --data a synthetic data set is made first (`dsareid synth`, a minute).
 """
 
-import argparse
 import contextlib
 import ctypes
-import json
 import statistics
 import tempfile
 import time
@@ -34,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import compile_peer, describe_machine, made_data
+from common import compile_peer, made_data
 from peers.file_loaders import (
     AHEAD,
     BATCH,
@@ -49,6 +51,7 @@ from peers.file_loaders import (
     numpy_way,
     spdl_way,
 )
+from result import Result, parser
 from torch import Tensor
 
 from dsa_ext import assemble_batch, draw_augmentation, iuv_to_dsap
@@ -67,10 +70,15 @@ class Way:
 
     letter: str
     title: str
+    store: str | None  # its size; None: files
     stored: float  # bytes an image
     prepared: float  # seconds an image, once
     batches: Callable[[bool], Batches]  # endless; with augmentation or without, then in order
     timed: int  # batches a turn
+
+    @property
+    def name(self) -> str:
+        return f"({self.letter}) {self.title}"
 
 
 # ---- stores ----
@@ -199,10 +207,18 @@ def file_bytes(root: Path) -> float:
 def all_ways(root: Path, folder: Path) -> list[Way]:
     size = file_bytes(root)
     ways = [
-        Way("a", "files: numpy loop over parts, DataLoader", size, 0, numpy_way(root, loop_over_parts), 12),
-        Way("b", "files: flat numpy scatter, DataLoader", size, 0, numpy_way(root, flat_scatter), 16),
-        Way("c", "files: our warp in the collate, DataLoader", size, 0, collate_way(root), 16),
-        Way("d", "files: our warp, spdl on 2 threads", size, 0, spdl_way(root), 16),
+        Way(
+            "a",
+            "files, numpy loop over parts, DataLoader",
+            None,
+            size,
+            0,
+            numpy_way(root, loop_over_parts),
+            12,
+        ),
+        Way("b", "files, flat numpy scatter, DataLoader", None, size, 0, numpy_way(root, flat_scatter), 16),
+        Way("c", "files, our warp in the collate, DataLoader", None, size, 0, collate_way(root), 16),
+        Way("d", "files, our warp, spdl on 2 threads", None, size, 0, spdl_way(root), 16),
     ]
     for height, width in ((128, 64), (256, 128)):
         start = time.perf_counter()
@@ -211,11 +227,13 @@ def all_ways(root: Path, folder: Path) -> list[Way]:
         pixels, dsap = height * width * 3, 24 * 3 * SIZE * SIZE
         path = folder / f"dsap-{height}.npy"
         warped = prepared_dsap(split, path) / len(split.store.images)
-        at = f"store of {height}x{width}:"
+        at = f"{height}x{width}"
         ways += [
-            Way("e", f"{at} DSAP prepared", pixels + dsap, packed + warped, expanded(split, path), 30),
-            Way("f", f"{at} assemble_batch", 2 * pixels, packed, assembled(split), 30),
-            Way("g", f"{at} as training takes it", 2 * pixels, packed, as_trained(split), 30),
+            Way(
+                "e", "store, warped beforehand", at, pixels + dsap, packed + warped, expanded(split, path), 30
+            ),
+            Way("f", "store, assemble_batch", at, 2 * pixels, packed, assembled(split), 30),
+            Way("g", "store, as training takes it", at, 2 * pixels, packed, as_trained(split), 30),
         ]
     return ways
 
@@ -226,11 +244,11 @@ def verify(ways: list[Way]) -> None:
     for way in [*(w for w in ways if w.letter == "f"), *ways]:
         with contextlib.closing(way.batches(False)) as source:
             image, dsap = (x.clone() for x in next(source))
-        key = "256x128" in way.title
+        key = way.store == "256x128"
         image_wanted, dsap_wanted = expected.setdefault(key, (image, dsap))
         near = 1 / 255 / min(STD) if way.letter == "e" else 0  # empty cells hold the mean, rounded
         if not torch.equal(image, image_wanted) or (dsap - dsap_wanted).abs().max() > near:
-            raise SystemExit(f"({way.letter}) {way.title} does not make the same batch")
+            raise SystemExit(f"{way.name} does not make the same batch")
 
 
 def turn(way: Way) -> float:
@@ -254,79 +272,56 @@ def measure(ways: list[Way], rounds: int) -> list[list[float]]:
     return speeds
 
 
-def print_table(ways: list[Way], speeds: list[list[float]]) -> list[dict]:
-    rows = [
-        {
-            "way": way.letter,
-            "title": way.title,
-            "images_per_second": statistics.median(found),
-            "bytes_per_image": way.stored,
-            "prepare_ms_per_image": way.prepared * 1e3,
-        }
-        for way, found in zip(ways, speeds)
-    ]
-    print(f"{'':52s} images/s   bytes an image   ms an image, once")
-    for row in rows:
-        once = f"{row['prepare_ms_per_image']:.2f}" if row["prepare_ms_per_image"] else "-"
-        print(
-            f"({row['way']}) {row['title']:48s} {row['images_per_second']:8,.0f} "
-            f"{row['bytes_per_image']:12,.0f} {once:>14s}"
-        )
-    by_title = dict(zip((row["title"] for row in rows), speeds))
-    for at in ("store of 128x64:", "store of 256x128:"):
-        ours = by_title[f"{at} assemble_batch"]
-        against = {
-            "a": speeds[0],
-            "b": speeds[1],
-            "c": speeds[2],
-            "d": speeds[3],
-            "e": by_title[f"{at} DSAP prepared"],
-        }
-        ratios = {k: statistics.median(x / y for x, y in zip(ours, other)) for k, other in against.items()}
-        print(f"(f), {at} against " + ", ".join(f"({k}): {x:.2f} x" for k, x in ratios.items()))
-    return rows
+def report(result: Result, ways: list[Way], speeds: list[list[float]]) -> None:
+    for store in ("128x64", "256x128"):
+        runs = {way.name: found for way, found in zip(ways, speeds) if way.store in (None, store)}
+        result.add("To a ready batch", f"store of {store}", runs, unit="images/s", against=ways[0].name)
+    for title, unit, of in (
+        ("On disk, an image with its map", "KB", lambda way: way.stored / 1e3),
+        ("Once, an image", "ms", lambda way: way.prepared),
+    ):
+        for store in ("128x64", "256x128"):
+            values = {way.name: [of(way)] for way in ways if way.store in (None, store)}
+            result.add(title, f"store of {store}", values, unit=unit)
 
 
-def plot(rows: list[dict], path: Path) -> None:
+def plot(ways: list[Way], speeds: list[list[float]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     colours = {"e": "#8a9199", "f": "#1f6f8b", "g": "#1f6f8b"}
-    figure, axes = plt.subplots(figsize=(9, 0.42 * len(rows) + 1.1), layout="constrained")
-    names = [f"{row['title']}  ({row['way']})" for row in rows]
-    speeds = [row["images_per_second"] for row in rows]
-    bars = axes.barh(names, speeds, color=[colours.get(row["way"], "#c9793f") for row in rows])
+    figure, axes = plt.subplots(figsize=(9, 0.42 * len(ways) + 1.1), layout="constrained")
+    names = [f"{way.name}, {way.store}" if way.store else way.name for way in ways]
+    medians = [statistics.median(found) for found in speeds]
+    bars = axes.barh(names, medians, color=[colours.get(way.letter, "#c9793f") for way in ways])
     labels = [
-        f"{speed:,.0f}   {row['bytes_per_image'] / 1024:.0f} KiB an image" for row, speed in zip(rows, speeds)
+        f"{speed:,.0f}   {way.stored / 1e3:.0f} KB an image" for speed, way in zip(medians, ways, strict=True)
     ]
     axes.bar_label(bars, labels, padding=4, fontsize=9)
     axes.set_xscale("log")
-    axes.set_xlim(min(speeds) / 2, max(speeds) * 8)
+    axes.set_xlim(min(medians) / 2, max(medians) * 8)
     axes.invert_yaxis()
-    axes.set_xlabel("images a second to a ready batch with DSAP-images, 2 cores (logarithmic)")
+    axes.set_xlabel(f"images a second to a ready batch with part images, {THREADS} cores (logarithmic)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="a data set with files of 128x64")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--plot", type=Path, metavar="PNG")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
-    print(describe_machine())
-    with tempfile.TemporaryDirectory() as folder:
+    options = parser(__doc__)
+    options.add_argument("--data", type=Path, help="a data set with files of 128x64")
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--plot", type=Path, metavar="PNG")
+    arguments = options.parse_args()
+    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
         ways = all_ways(root, Path(folder))
         verify(ways)
-        rows = print_table(ways, measure(ways, arguments.rounds))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    if arguments.plot:
-        plot(rows, arguments.plot)
+        speeds = measure(ways, arguments.rounds)
+        report(result, ways, speeds)
+        if arguments.plot:
+            plot(ways, speeds, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Part merging with residual and ReLU on the CPU, against torch operators and a copy of the same bytes.
+"""Merge parts, with residual and ReLU or plain, against torch operators and a copy of the same bytes.
 
     python benchmarks/merge.py [--rounds 30] [--threads 1]
 
-The tensors are those of the DSAG-Stream: (pixels, parts, channels) of 16 x 16 and 8 x 8 maps. The
-operators are the fastest of three forms that a torch user would write, each verified against
-merge_parts before anything is timed; all write into memory that is reused. The copy moves as many
-bytes as the operation must: half of its reads and writes are read, half are written.
+The tensors are those of the DSAG-Stream: (pixels, parts, channels) of 16x16 and 8x8 maps. The operators are
+three forms that a torch user would write, each verified against merge_parts before anything is timed; all
+write into memory that is reused. The copy moves as many bytes as the operation must: half of its reads and
+writes are read, half are written.
 """
 
-import argparse
-
 import torch
-from common import describe_machine, paired_medians
+from common import paired_runs
+from result import Result, parser
 
 from dsa_ext import merge_parts, parts
 
@@ -51,7 +50,9 @@ def ours(level, features, residual, out):
     merge_parts(features, level, residual=residual, relu=True, out=out)
 
 
-def bench(level: str, count: int, channels: int, pixels: int, dtype: torch.dtype, rounds: int) -> None:
+def bench(
+    result: Result, level: str, count: int, channels: int, pixels: int, dtype: torch.dtype, rounds: int
+) -> None:
     groups = len(members(level))
     features, residuals = (
         [torch.randn(pixels, count, channels).to(dtype) for _ in range(SETS)] for _ in range(2)
@@ -70,30 +71,25 @@ def bench(level: str, count: int, channels: int, pixels: int, dtype: torch.dtype
     def turned(form):
         return lambda i: form(level, features[i % SETS], residuals[i % SETS], outs[i % SETS])
 
-    work = {name: turned(form) for name, form in forms.items()} | {
-        "ours": turned(ours),
-        "copy": lambda i: targets[i % SETS].copy_(sources[i % SETS]),
-        "ours, plain": lambda i: merge_parts(features[i % SETS], level, out=outs[i % SETS]),
-        "copy, plain": lambda i: targets[i % SETS][: plain // 2].copy_(sources[i % SETS][: plain // 2]),
+    work = {"merge_parts": turned(ours)} | {name: turned(form) for name, form in forms.items()}
+    work["copy"] = lambda i: targets[i % SETS].copy_(sources[i % SETS])
+    bare = {
+        "merge_parts": lambda i: merge_parts(features[i % SETS], level, out=outs[i % SETS]),
+        "copy": lambda i: targets[i % SETS][: plain // 2].copy_(sources[i % SETS][: plain // 2]),
     }
-    seconds = paired_medians(work, rounds)
-    best = min(forms, key=seconds.get)
-    print(
-        f"{level:10s} {pixels:5d} x {count} x {channels:3d} {str(dtype).removeprefix('torch.'):8s} "
-        f"{seconds['ours'] * 1e3:7.2f} ms: {seconds[best] / seconds['ours']:5.2f} times as fast as torch "
-        f"({best}), {seconds['ours'] / seconds['copy']:.2f} of a copy; "
-        f"plain {seconds['ours, plain'] * 1e3:6.2f} ms, {seconds['ours, plain'] / seconds['copy, plain']:.2f}"
-    )
+    case = f"{level} {pixels} x {count} x {channels}, {str(dtype).removeprefix('torch.')}"
+    result.add("With residual and ReLU", case, paired_runs(work, rounds), against="merge_parts")
+    result.add("Plain", case, paired_runs(bare, rounds), against="merge_parts")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30, help="timed runs of each candidate")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=30, help="timed runs of each candidate")
+    options.add_argument("--threads", type=int, default=1)
+    arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    print(describe_machine())
-    for case in CASES:
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            bench(*case, dtype, arguments.rounds)
+    with Result(__doc__, arguments) as result:
+        for case in CASES:
+            for dtype in (torch.float32, torch.bfloat16, torch.float16):
+                bench(result, *case, dtype, arguments.rounds)

@@ -1,17 +1,16 @@
-"""mAP and CMC of a Market-1501 sized ranking: time beyond the matrix product, and memory.
+"""Rank a gallery of Market-1501's size: time beyond the matrix product, against peers, and memory.
 
     python benchmarks/rank.py [--queries 3368] [--gallery 15913] [--dimensions 512]
-                                    [--threads 2] [--repeats 5] [--peer-queries 200]
+                              [--threads 2] [--repeats 5] [--peer-queries 200]
 
-Two kinds of features with Market-like labels are ranked: random ones, whose matches stand anywhere,
-and separated ones, whose matches stand in front. `dsareid.evaluation.rank` and `Ranking` by a matrix are
-verified against sorting every query in numpy, on whole-number features with ties everywhere, before
-anything is timed. Then the medians and minima of paired runs are printed: the matrix product alone,
-the whole of `rank`, the difference; `Ranking` by a matrix of ready distances, a sort per query in numpy
-(on the first --peer-queries queries, scaled up), and torchreid's compiled evaluation where
-`import rank_cy` works. Peak memory is measured in a process of its own.
+mAP and CMC of two kinds of features: random ones, whose matches stand anywhere, and separated ones, whose
+matches stand in front. `rank` works from features, `Ranking` from ready distances, as the peers do. Both are
+verified against sorting every query in numpy, on whole-number features with ties everywhere, before anything
+is timed. The sort in numpy is of the first --peer-queries queries, scaled up. Memory is measured in a process
+of its own.
 
-torchreid's package on PyPI comes without the source of its compiled evaluation. To get it:
+torchreid's package comes without the source of its compiled evaluation, which is timed where
+`import rank_cy` works. To get it:
 
     pip install cython setuptools
     git clone https://github.com/KaiyangZhou/deep-person-reid
@@ -20,14 +19,14 @@ torchreid's package on PyPI comes without the source of its compiled evaluation.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from common import process_memory
+from result import Result, parser
 
 import dsareid.evaluation
 from dsareid.evaluation import Labels, Ranking
@@ -38,7 +37,7 @@ except ImportError:
     rank_cy = None
 
 IDENTITIES, CAMERAS = 750, 6
-READY = "rank, ready distances"
+READY = "Ranking, ready distances"
 
 
 def make_case(queries: int, gallery: int, dimensions: int, kind: str = "random") -> tuple:
@@ -105,25 +104,14 @@ def seconds(function, *arguments) -> float:
     return time.perf_counter() - start
 
 
-def memory(field: str) -> int:
-    """VmRSS (resident now) or VmHWM (its peak) of this process in bytes, on Linux.
-
-    getrusage would not do: its peak begins with that of the process which started this one.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
-
-
 def measure_memory(options: argparse.Namespace) -> None:
     """In a process of its own: print by how much `rank` raises the peak above the features."""
     torch.set_num_threads(options.threads)
     case = make_case(options.queries, options.gallery, options.dimensions)
     dsareid.evaluation.rank(*make_case(64, 2000, 16))  # loads what is loaded once
-    before = memory("VmRSS")
+    before = process_memory("VmRSS")
     dsareid.evaluation.rank(*case)
-    print(memory("VmHWM") - before)
+    print(process_memory("VmHWM") - before)
 
 
 def assert_agrees(result: dsareid.evaluation.RankResult, peer: tuple, tolerance: float) -> None:
@@ -132,16 +120,16 @@ def assert_agrees(result: dsareid.evaluation.RankResult, peer: tuple, tolerance:
     assert np.allclose(result.cmc.numpy(), cmc, rtol=0, atol=tolerance)
 
 
-def verify(options: argparse.Namespace) -> None:
+def verify(result: Result, options: argparse.Namespace) -> None:
     case = make_case(300, options.gallery, options.dimensions, "whole numbers")
     distances, labels = distances_of(case), case[2:]
     expected = sort_every_query(distances, *labels)
     assert_agrees(dsareid.evaluation.rank(*case), expected, 1e-12)
     assert_agrees(Ranking(distances, Labels(*labels)).result(), expected, 1e-12)
-    print("verified against sorting every query: 300 queries, whole numbers, ties")
+    result.note("Verified against sorting every query: 300 queries, whole numbers, ties.")
 
 
-def measure(options: argparse.Namespace, kind: str) -> None:
+def measure(result: Result, options: argparse.Namespace, kind: str) -> None:
     case = make_case(options.queries, options.gallery, options.dimensions, kind)
     labels, distances = case[2:], distances_of(case)
     few = min(options.peer_queries, options.queries)
@@ -163,54 +151,41 @@ def measure(options: argparse.Namespace, kind: str) -> None:
             if turn >= 0:
                 scale = options.queries / few if name.startswith("numpy") else 1
                 times[name].append(spent * scale)
-    times["rank beyond the product"] = [
-        whole - product for whole, product in zip(times["rank"], times["matrix product alone"])
-    ]
-    report(times, kind, few)
-
-
-def report(times: dict[str, list[float]], kind: str, peer_queries: int) -> None:
-    print(f"\n{kind} features".ljust(29) + "median   minimum")
-    for name, runs in times.items():
-        line = f"{name:28}{statistics.median(runs):6.2f} s{min(runs):8.2f} s"
-        if name.startswith(("numpy", "torchreid")):
-            ratios = [peer / own for peer, own in zip(runs, times[READY])]
-            line += f"  {statistics.median(ratios):.0f} times ready distances"
-        if name.startswith("numpy"):
-            line += f" (from {peer_queries} queries)"
-        print(line)
+    beyond = [whole - product for whole, product in zip(times["rank"], times["matrix product alone"])]
+    case = f"{kind} features"
+    names = ["matrix product alone", "rank"]
+    features = {name: times.pop(name) for name in names} | {"rank beyond the product": beyond}
+    result.add("From features", case, features, unit="s", against="matrix product alone")
+    result.add("From ready distances", case, times, unit="s", against=READY)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--queries", type=int, default=3368)
-    parser.add_argument("--gallery", type=int, default=15913)
-    parser.add_argument("--dimensions", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--peer-queries", type=int, default=200)
-    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--queries", type=int, default=3368)
+    arguments.add_argument("--gallery", type=int, default=15913)
+    arguments.add_argument("--dimensions", type=int, default=512)
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--peer-queries", type=int, default=200)
+    arguments.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
     if options.memory_only:
         measure_memory(options)
         return
 
     torch.set_num_threads(options.threads)
-    verify(options)
-    print(
-        f"{options.queries} x {options.gallery}, {options.dimensions} dimensions, "
-        f"{options.threads} threads, {options.repeats} paired runs"
-    )
-    if rank_cy is None:
-        print("torchreid's compiled evaluation is not there; the head of this file says how to get it")
-    for kind in ("random", "separated"):
-        measure(options, kind)
-
-    command = [sys.executable, __file__, "--memory-only"]
-    for name in ("queries", "gallery", "dimensions", "threads"):
-        command += [f"--{name}", str(getattr(options, name))]
-    above = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    print(f"\nmemory of rank above the features {above / 2**20:.0f} MiB at the peak")
+    with Result(__doc__, options) as result:
+        verify(result, options)
+        if rank_cy is None:
+            result.note("torchreid's compiled evaluation was not there.")
+        for kind in ("random", "separated"):
+            measure(result, options, kind)
+        command = [sys.executable, __file__, "--memory-only"]
+        for name in ("queries", "gallery", "dimensions", "threads"):
+            command += [f"--{name}", str(getattr(options, name))]
+        above = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        case = f"{options.queries:,} x {options.gallery:,}"
+        result.add("Memory above the features, at the peak", case, {"rank": [above / 2**20]}, unit="MiB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What data costs training: images a second of a run, against the same training on one cached batch.
+"""Train with all data work, against the same training on one cached batch: what data costs.
 
     python benchmarks/training.py [--data ROOT] [--preset demo]
 
@@ -6,15 +6,14 @@ Without --data a synthetic data set is made first. Blocks of steps alternate. Be
 are not timed, until the batches that were assembled while the other block ran are used up.
 """
 
-import argparse
 import itertools
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from common import describe_machine, made_data
+from common import made_data
+from result import Result, parser
 
 from dsareid.data.batch import Batch
 from dsareid.data.layouts.base import TRAIN
@@ -46,14 +45,13 @@ def block(learner: Learner, batches) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="a data set or a store")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="demo")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=8)
-    arguments = parser.parse_args()
-    print(describe_machine())
-    with tempfile.TemporaryDirectory() as folder:
+    options = parser(__doc__)
+    options.add_argument("--data", type=Path, help="a data set or a store")
+    options.add_argument("--preset", choices=sorted(PRESETS), default="demo")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--rounds", type=int, default=8)
+    arguments = options.parse_args()
+    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
         config = preset(arguments.preset, root, Path(folder) / "run", weights="none")
         device = choose_device(arguments.device)
@@ -64,20 +62,13 @@ def main() -> None:
         batches = endless(data, sampler)
         first = next(batches)
         cached = Batch(*(None if x is None else x.clone() for x in first))
-        sources = {"batches from the store": batches, "one cached batch": itertools.repeat(cached)}
-        seconds = {name: [] for name in sources}
+        sources = {"one cached batch": itertools.repeat(cached), "batches from the store": batches}
+        speeds: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(arguments.rounds):
             for name, source in sources.items():
-                seconds[name].append(block(learner, source))
-        images = TIMED * len(cached.label)
-        print(f"{arguments.preset} preset, {len(cached.label)} images a batch, {data.description}")
-        for name, times in seconds.items():
-            print(f"  {name:24s} {images / statistics.median(times):8.1f} images/s")
-        ratios = [b / a for a, b in zip(*seconds.values())]
-        print(
-            f"  with data work: {statistics.median(ratios):.3f} of the speed without "
-            f"(rounds: {min(ratios):.3f} to {max(ratios):.3f})"
-        )
+                speeds[name].append(TIMED * len(cached.label) / block(learner, source))
+        case = f"{arguments.preset} preset, batches of {len(cached.label)}"
+        result.add("Training", case, speeds, unit="images/s", against="one cached batch")
 
 
 if __name__ == "__main__":

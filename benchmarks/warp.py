@@ -1,21 +1,21 @@
-"""The warp against everything one could use instead: 64 images of 256x128, S = 32, to float32.
+"""Warp 64 images of 256x128 to 24 part images of 32x32, against everything one could use instead.
 
     python benchmarks/warp.py
 
-Every peer's result is compared with ours before anything is timed. Runs are paired (each round times
-every candidate once), medians are printed, and buffers rotate through more memory than the
-last-level cache holds. "Reused" means that the output is written into memory that was touched
-before; "fresh" pays for page faults.
+One thread, to float32 where nothing else is said. Every peer's result is compared with ours before
+anything is timed. The minimal C++ loop makes no check. Buffers rotate through more memory than the last-
+level cache holds, and were touched before; into fresh memory the warp pays for page faults as well, so
+reuse `out=`.
 """
 
-import argparse
 import ctypes
 import mmap
 
 import numba
 import numpy as np
 import torch
-from common import compile_peer, describe_machine, paired_medians, scaling
+from common import compile_peer, paired_runs, thread_runs
+from result import Result, parser
 
 from dsa_ext import iuv_to_dsap
 
@@ -84,7 +84,7 @@ def torch_scatter(image: torch.Tensor, iuv: torch.Tensor, out: torch.Tensor) -> 
     out.copy_(value.unflatten(2, (24, SIZE, SIZE)).transpose(1, 2))
 
 
-def bench(foreground: float, rounds: int) -> None:
+def bench(result: Result, foreground: float, rounds: int) -> None:
     peer = compile_peer("warp_minimal.cpp").warp_minimal
     peer.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int] * 4 + [ctypes.c_float]
     arrays = [make_batch(foreground, seed) for seed in range(SETS)]
@@ -131,7 +131,6 @@ def bench(foreground: float, rounds: int) -> None:
         out = torch.frombuffer(pages, dtype=torch.float32).view(outs[0].shape)
         ours(*sets[turn % SETS], out)
 
-    fresh = {"dsa_ext, fresh memory": into_fresh_memory}
     expected = iuv_to_dsap(*sets[0], size=SIZE, dtype=torch.float32)
     same = ("minimal C++ loop", "dsa_ext", "dsa_ext, floating IUV")
     for name, function in (slow | {k: fast[k] for k in same}).items():
@@ -140,28 +139,24 @@ def bench(foreground: float, rounds: int) -> None:
         if not torch.equal(outs[0], expected):
             raise SystemExit(f"{name} does not compute the same as dsa_ext.iuv_to_dsap")
 
-    seconds = paired_medians(fast, rounds)
-    seconds |= paired_medians(fresh, rounds)
-    seconds |= paired_medians(slow, max(3, rounds // 20), warm_up=1)
-    one, two = scaling(with_buffers(ours), 2, rounds)
-    fill_one, fill_two = scaling(lambda turn: outs[turn % SETS].zero_(), 2, rounds)
+    runs = paired_runs(fast | {"dsa_ext, fresh memory": into_fresh_memory}, rounds)
+    runs |= paired_runs(slow, max(3, rounds // 20), warm_up=1)
     filled = (sets[0][1][:, 0] > 0).float().mean().item()
-    print(f"\n{filled:.0%} foreground                      ms    against dsa_ext")
-    for name, time in sorted(seconds.items(), key=lambda item: -item[1]):
-        print(f"  {name:32s} {time * 1e3:8.2f}   {time / seconds['dsa_ext']:7.2f} x")
-    forms = ("dsa_ext", "dsa_ext, uint8 out", "dsa_ext, float16 out", "dsa_ext, bfloat16 out")
-    ratios = " / ".join(f"{seconds[form] / seconds['minimal C++ loop']:.2f}" for form in forms)
-    print(
-        f"  float32 / uint8 / float16 / bfloat16 out take {ratios} of the minimal loop (float32); "
-        f"two threads are {one / two:.2f} times as fast as one ({two * 1e3:.2f} ms), at zero_() of the "
-        f"output alone {fill_one / fill_two:.2f} times"
-    )
+    case = f"{filled:.0%} foreground"
+    result.add("A batch on one thread", case, runs, against="minimal C++ loop")
+    threads = {
+        "the warp": with_buffers(ours),
+        "zero_() of the output alone": lambda turn: outs[turn % SETS].zero_(),
+    }
+    for name, function in threads.items():
+        found = thread_runs(function, rounds)
+        result.add("On two threads", f"{name}, {case}", found, against="one thread")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
-    arguments = parser.parse_args()
-    print(describe_machine())
-    for share in (0.15, 0.45, 0.70):
-        bench(share, arguments.rounds)
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
+    arguments = options.parse_args()
+    with Result(__doc__, arguments) as result:
+        for share in (0.15, 0.45, 0.70):
+            bench(result, share, arguments.rounds)

@@ -43,10 +43,10 @@ def person_batch(
     return image, iuv
 
 
-def cuda_medians(
+def cuda_runs(
     work: dict[str, Callable[[int], object]], rounds: int = 50, warm_up: int = 5
-) -> dict[str, float]:
-    """Median seconds of each function on the current CUDA device, by events; in each round every one
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round on the current CUDA device, by events; in a round every one
     runs once, one after the other, with the number of the round to rotate its buffers by.
 
     Before each run the L2 cache is filled with other data, by reading: what a write leaves there
@@ -69,10 +69,7 @@ def cuda_medians(
             if turn >= 0:
                 spans[name].append((start, end))
         torch.cuda.synchronize()
-    return {
-        name: statistics.median(start.elapsed_time(end) / 1e3 for start, end in pairs)
-        for name, pairs in spans.items()
-    }
+    return {name: [start.elapsed_time(end) / 1e3 for start, end in pairs] for name, pairs in spans.items()}
 
 
 def copy_bandwidth(rounds: int = 20) -> float:
@@ -80,5 +77,5 @@ def copy_bandwidth(rounds: int = 20) -> float:
     count = min(1 << 30, torch.cuda.mem_get_info()[0] // 4)
     source = torch.randint(0, 256, (count,), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    seconds = cuda_medians({"copy": lambda turn: target.copy_(source)}, rounds)["copy"]
-    return 2 * count / seconds
+    seconds = cuda_runs({"copy": lambda turn: target.copy_(source)}, rounds)["copy"]
+    return 2 * count / statistics.median(seconds)
