@@ -34,8 +34,8 @@ def command(
         if csv.suffix.lower() != ".csv":
             raise DSAError(f"--csv {csv}: the name must end in .csv")
         check_writable(csv)
-    found = compare_maps(a, b)
-    print(found.table())
+    comparison = compare_maps(a, b)
+    print(comparison.table())
     if csv:
-        found.write_csv(csv)
+        comparison.write_csv(csv)
         print(f"{csv}: the table, and a row for each person")

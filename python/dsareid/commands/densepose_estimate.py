@@ -43,7 +43,7 @@ def command(
     from dsareid.ground.distributed import rank_and_world
     from dsareid.ground.errors import DSAError, quoted
 
-    found = estimate_maps(
+    report = estimate_maps(
         source,
         out,
         weights=weights,
@@ -55,9 +55,9 @@ def command(
     )
     if rank_and_world()[0]:
         return
-    print("\n".join(map(with_flags, found.lines())))
-    if found.sheet:
-        print(f"look at {quoted(found.sheet)} before you train: do the parts lie on the bodies?")
-    if found.unreadable:
-        first = next(iter(found.unreadable.values()))
-        raise DSAError(f"{len(found.unreadable):,} pictures cannot be read and have no map: {first}")
+    print("\n".join(map(with_flags, report.lines())))
+    if report.sheet:
+        print(f"look at {quoted(report.sheet)} before you train: do the parts lie on the bodies?")
+    if report.unreadable:
+        first = next(iter(report.unreadable.values()))
+        raise DSAError(f"{len(report.unreadable):,} pictures cannot be read and have no map: {first}")

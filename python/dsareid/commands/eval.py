@@ -37,7 +37,7 @@ def command(
     from dsareid.evaluation.verification import RATES
     from dsareid.runs.records import format_pairs, format_table
 
-    found = evaluate(
+    evaluation = evaluate(
         run,
         data,
         features,
@@ -48,6 +48,6 @@ def command(
         queries=queries,
         make_maps=maps_maker(estimate, device),
     )
-    if found:
-        rows = [*found.rows, *found.baselines]
-        print("\n".join([format_table(rows), format_pairs(rows, RATES), *found.notes]))
+    if evaluation:
+        rows = [*evaluation.rows, *evaluation.baselines]
+        print("\n".join([format_table(rows), format_pairs(rows, RATES), *evaluation.notes]))

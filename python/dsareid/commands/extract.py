@@ -37,14 +37,14 @@ def command(
     from dsareid.inference.extract import extract
     from dsareid.inference.feature_folder import SKIPPED
 
-    found = extract(
+    extracted = extract(
         model, images, out, batch_size=batch_size, device=device, skip_broken=skip_broken, trust=trust
     )
     if rank_and_world()[0]:
         return
-    done = "already done: " if found.already else ""
-    print(f"{out}: {done}{found.images:,} x {found.dimension} features of model {found.model}")
-    if found.skipped:
-        count = len(found.skipped)
+    done = "already done: " if extracted.already else ""
+    print(f"{out}: {done}{extracted.images:,} x {extracted.dimension} features of model {extracted.model}")
+    if extracted.skipped:
+        count = len(extracted.skipped)
         print(f"{count:,} image{'s' * (count > 1)} skipped, listed in {out / SKIPPED}:")
-        print("\n".join(found.skipped[:10] + ["..."] * (len(found.skipped) > 10)))
+        print("\n".join(extracted.skipped[:10] + ["..."] * (len(extracted.skipped) > 10)))

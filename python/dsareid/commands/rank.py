@@ -41,7 +41,7 @@ def command(
     if queries:
         check_writable(queries)
     ranks = [*(rank for rank in RANKS if rank < max_rank), max_rank]
-    found = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
+    ranking = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
     if queries:
-        write_query_lines(queries, found.queries)
-    print("\n".join([format_table(found.rows, ranks), format_pairs(found.rows, RATES), *found.notes]))
+        write_query_lines(queries, ranking.queries)
+    print("\n".join([format_table(ranking.rows, ranks), format_pairs(ranking.rows, RATES), *ranking.notes]))

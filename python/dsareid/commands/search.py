@@ -32,8 +32,8 @@ def command(
 
     if out:
         check_picture(out, query)
-    found = search(model, query, gallery, count, device, trust)
-    print("\n\n".join(map(format_list, found)))
+    results = search(model, query, gallery, count, device, trust)
+    print("\n\n".join(map(format_list, results)))
     if out:
-        write_picture(found, out)
-        print(f"picture: {out}" + (f", the first {PICTURED} queries" if len(found) > PICTURED else ""))
+        write_picture(results, out)
+        print(f"picture: {out}" + (f", the first {PICTURED} queries" if len(results) > PICTURED else ""))
