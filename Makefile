@@ -2,28 +2,28 @@
 #
 #   make demo    install, build, make the synthetic data set, train, evaluate, write a report
 #   make test    install, build, run every test (10 minutes on two cores the first time, then 6)
-#   make test-fast   without those that need a compiler, a group of processes or the documentation (2 minutes)
+#   make test-fast   the tests that need no compiler, no group of processes and no documentation (2 minutes)
 #   make check   ruff, clang-format and mypy, pinned (seconds)
-#   make setup   install and build alone (make build is the same: it compiles what changed)
-#   make bench   every claim about speed: benchmarks/results/*.json and docs/performance.md anew (an hour)
-#   make kernels what the CUDA kernels do to memory and need of a card, found out without one
+#   make setup   only install and build (make build is the same: it compiles what changed)
+#   make bench   measure every claim about speed; rewrites benchmarks/results/*.json and docs/performance.md (an hour)
+#   make kernels memory traffic and resources of the CUDA kernels, found out without a GPU
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make docs    the site of docs/ into build/site, without network
-#   make wheel   a wheel of all of it into dist/
+#   make wheel   a wheel of the whole project into dist/
 #   make fuzz    read 100,000 damaged files
 #   make soak    a million batches: does memory stay level (minutes)
 #   make kills   end commands with kill -9 at 200 random moments; count the processes that they leave behind
-#   make check-wheel   that wheel beside the oldest and the pinned torch (downloads 10 GB)
-#   make clean   remove what build and demo made; the installed packages stay
+#   make check-wheel   test that wheel beside the oldest and the pinned torch (downloads 10 GB)
+#   make clean   remove what build and demo made, but not the installed packages
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DSAREID := $(VENV)/bin/dsareid
-# One pair that is known to go together; a bare "torch" would take whatever is newest.
+# Two versions that are known to work together; a bare "torch" would install the newest.
 TORCH := torch==2.14.1 torchvision==0.29.1
-OLDEST_TORCH := torch==2.10.0  # of those that pyproject.toml allows
-# Of tests: as many workers as cores, each with whole files, so that a file's fixtures are made once.
+OLDEST_TORCH := torch==2.10.0  # that pyproject.toml allows
+# Workers of pytest: as many as cores, each with whole files, so that a file's fixtures are made once.
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=20
 FAST := not compiles and not processes and not documents and not slow
@@ -35,7 +35,7 @@ DEMO := demo
 DEMO_DATA := --identities 200 --images 10
 
 CXX_FILES := find csrc tests examples benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
-# In the order of running; the last one may have to fetch weights.
+# In the order in which they run; the last one may have to download weights.
 BENCHMARKS := batch micro training warp merge dsag rank densepose export roofline gallery estimate
 SCRIPT := PYTHONPATH=tests/helpers $(PY)
 
@@ -88,7 +88,7 @@ docs: $(VENV)/.installed
 	@$(PY) -m sphinx -W --keep-going -q -d build/doctrees docs build/site
 	@echo "site: build/site/index.html"
 
-# setuptools packs all that lies in build/lib, modules deleted since included, so it is emptied first.
+# setuptools packs all that lies in build/lib, also modules deleted since, so it is emptied first.
 wheel: $(VENV)/.torch
 	rm -rf dist build/lib.* build/bdist.*
 	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
@@ -107,9 +107,9 @@ $(VENV)/.torch: scripts/prerequisites.sh
 	$(PIP) $(TORCH) $(TOOLS)
 	@touch $@
 
-# --no-build-isolation: setup.py needs the torch that is installed, and would not see it otherwise.
+# --no-build-isolation, so that setup.py sees the installed torch, which it needs.
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml setup.py
-	@echo "installing dsareid and what it needs"
+	@echo "installing dsareid and its dependencies"
 	DSA_BUILD=0 $(PIP) --no-build-isolation --editable ".[test]"
 	@touch $@
 

@@ -2,19 +2,19 @@
 // sample by itself.
 //
 // The rules: a sample's draw is a function of (settings, seed, epoch, image, repeat) alone. Philox's key
-// is the seed, its counter (image, epoch, repeat, slot). What the four words of a slot are:
+// is the seed, its counter (image, epoch, repeat, slot). The four words of each slot:
 //    slot 0       shift in rows, shift in columns, flip, erase
 //    slot 1       the whole IUV map is dropped, -, -, -
 //    slots 2..7   parts 1..24 of the IUV map are dropped, four a slot
 //    slots 8..    an attempt at the erased box: area, aspect, top, left
-// An event of probability p happens where unit(word) < p. Arithmetic is in double.
+// An event of probability p happens if unit(word) < p. Arithmetic is in double.
 #pragma once
 
 #include "parts.h"
 
 namespace dsa {
 
-// Of one sample: a row of the int32 [B, 8] that dsa_ext.draw_augmentation returns. The view is what the
+// For one sample: a row of the int32 [B, 8] that dsa_ext.draw_augmentation returns. The view is what the
 // network sees of the resized image: shifted, then flipped, then erased.
 struct Augmentation {
   int32_t shift_y, shift_x;          // row and column of the resized image at which the view begins
@@ -34,7 +34,7 @@ struct AugmentSettings {
   double drop_person, drop_part;  // probability of losing the IUV map, and each of its parts
 };
 
-#if !defined(__CUDACC_RTC__)  // which takes no host functions
+#if !defined(__CUDACC_RTC__)  // NVRTC takes no host functions
 Augmentation draw_augmentation(const AugmentSettings& settings, uint64_t seed, uint32_t epoch, uint32_t image,
                                uint32_t repeat);
 #endif

@@ -3,8 +3,8 @@
 //
 // The image goes through Pillow's two passes: the rows that the view needs are resized along x into a
 // buffer of bytes, then each output row is a weighted sum of those, looked up in the table of values and
-// written. The DSAP-images are filled and scattered to by one loop over the stored pixels in the view's
-// raster order, backwards within a row where it is flipped, so that the last pixel wins by itself.
+// written. The DSAP-images are filled; then one loop scatters the stored pixels into them, in the view's
+// raster order (backwards within a row if it is flipped), so that the last pixel wins by itself.
 #include "batch.h"
 
 #include <algorithm>
@@ -20,11 +20,11 @@ namespace dsa {
 // The rounding of a weighted sum of narrow weights.
 constexpr uint16_t kNarrowHalf = 1 << (kNarrowBits - 1);
 
-// A function of its own: inlined, its vectors would be taken apart for the processors that have fewest.
+// A function with clones of its own: inlined, its vectors would be split up for the oldest processors.
 DSA_CLONES void resize_by_runs(const std::vector<ResizeRun>& runs, const uint8_t* in,
                                uint8_t* __restrict out) {
   for (const ResizeRun& run : runs) {
-#if defined(__GNUC__) && !defined(__clang__)  // others have no shuffle by a variable
+#if defined(__GNUC__) && !defined(__clang__)  // other compilers have no shuffle by a variable
     typedef uint8_t Bytes __attribute__((vector_size(16)));
     typedef uint16_t Shorts __attribute__((vector_size(32)));
     Bytes bytes, first, second;
@@ -61,7 +61,7 @@ DSA_FLAT void sum_rows(const uint8_t* in, ptrdiff_t step, const int32_t* weight,
   }
 }
 
-// The same of two, with narrow weights.
+// The same for two taps with narrow weights.
 DSA_FLAT void sum_rows_narrow(const uint8_t* in, ptrdiff_t step, const int32_t* weight, int64_t count,
                               uint8_t* __restrict out) {
   const uint16_t a = static_cast<uint16_t>(weight[0] >> (kWeightBits - kNarrowBits));
@@ -72,7 +72,7 @@ DSA_FLAT void sum_rows_narrow(const uint8_t* in, ptrdiff_t step, const int32_t* 
   }
 }
 
-// One stored row resized along x; from right to left where the view is flipped.
+// One stored row resized along x; from right to left if the view is flipped.
 template <int kTaps, bool kFlip>
 DSA_FLAT void resize_columns(const BatchCall& call, const uint8_t* in, uint8_t* __restrict out) {
   const int taps = kTaps != 0 ? kTaps : call.column_taps;
@@ -100,7 +100,7 @@ struct WideRows {
   const uint8_t* stored;
   bool flip;
   int64_t row_bytes;
-  uint8_t* buffer = nullptr;  // null where the rows are the stored ones
+  uint8_t* buffer = nullptr;  // null if the rows are the stored ones
   int done = 0;               // rows before this one are in the buffer, or are not needed
 
   WideRows(const BatchCall& call_, const BatchTables& tables, const uint8_t* stored_, bool flip_,
@@ -204,7 +204,7 @@ DSA_FLAT void assemble_image(const BatchCall& call, const BatchTables& tables, c
 
 // ---- the DSAP-images ----
 
-// One sample's: the tables with the parts that are not kept taken out.
+// The tables for one sample, without the parts that it drops.
 struct Targets {
   int64_t part[kParts + 1];
   const uint8_t *turn_u, *turn_v;
@@ -225,7 +225,7 @@ DSA_FLAT bool eight_are_background(const uint8_t* iuv) {
   return (word[0] | word[1] | word[2]) == 0;
 }
 
-// Scatters pixels begin..end - 1 of a row, from the last to the first where the view is flipped.
+// Scatters pixels begin..end - 1 of a row, from the last to the first if the view is flipped.
 template <bool kFlip, class Out>
 DSA_FLAT void scatter(const uint8_t* image, const uint8_t* iuv, int begin, int end, const Targets& target,
                       const Out* value, Out* out, int64_t plane) {

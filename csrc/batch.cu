@@ -12,7 +12,7 @@ namespace dsa {
 namespace {
 
 constexpr int kVectorsAThread = 6;            // of 16 bytes, of an image: enough to pay for a block's table
-constexpr int64_t kMostWideBytes = 24 << 10;  // so that image blocks ask for no more than warping ones do
+constexpr int64_t kMostWideBytes = 24 << 10;  // image blocks need no more shared memory than warping ones
 
 // Bytes of the stored rows that `rows` of the image are sums of, resized along x.
 int64_t wide_bytes(const BatchCall& call, int64_t rows) {
@@ -46,7 +46,7 @@ void set_images(const BatchCall& call, BatchArguments& a) {
   a.image_tiles = (call.height + a.image_rows - 1) / a.image_rows;
 }
 
-// All that is known of the warp before the types are.
+// Everything about the warp that does not depend on the types.
 void set_warp(const BatchCall& call, BatchArguments& a) {
   WarpArguments& w = a.warp;
   w.channels = kColours, w.height = call.stored_height, w.width = call.stored_width;

@@ -4,18 +4,18 @@
 // batch_kernel: 512 threads; two kinds of blocks in one grid. The first ones, which take longest, warp:
 // a block owns a run of rows of the part images of one sample, as warp_kernel's do, and goes through the
 // same phases over the stored pixels that the sample's view shows. The others make images: a block owns
-// rows of one sample's image. It resizes the stored rows that they are sums of along x, as bytes in
-// shared memory; after a barrier each thread sums those along y, 16 bytes of the image at a time.
+// rows of one sample's image. It resizes the stored rows that these need along x, as bytes in shared
+// memory; after a barrier each thread sums the resized rows along y, 16 bytes of the image at a time.
 //   Bytes: both outputs once, 16 at a time. IUV: where the view shows a pixel, 48 bytes for 16 pixels,
 //   once for each tile of its sample, the first time from DRAM and then from L2. The stored image:
-//   the warp's winners; and for the image what its view is a sum of, again from L1 for each of the taps.
+//   the warp's winners; and for the image the pixels that its view needs, again from L1 for each tap.
 //   Shared memory: 256 converted values a channel; blocks that warp: 4 bytes a cell and 128 of part
 //   table; blocks that make images: 3 bytes a pixel of the resized rows, at most 24 KiB.
 //   64 samples of 128x64 to 256x128 and 24 x 3 x 32 x 32 float32: 4 tiles of 6 part images and 8 of 32
 //   rows a sample, 27 KiB each.
 //   Registers: at most 64, so that two blocks (1,024 threads) share a multiprocessor.
 //
-// Not taken: both sums for each element by itself, without shared memory. It reads the table of columns
+// Rejected: both sums for each element by itself, without shared memory. This reads the table of columns
 // at places 48 bytes apart from thread to thread, and again for each row that is summed: 850 MB from L1
 // on that batch, and 147 MB of stored images, against 43 and 19 MB (counted by tests/simt).
 //
@@ -45,7 +45,7 @@ struct BatchArguments {
   Write image_write;
   int image_rows;   // of an image that a block owns
   int image_tiles;  // blocks an image
-  bool wide;        // a block's stored rows, resized along x, have room in shared memory; otherwise strided
+  bool wide;        // a block's stored rows, resized along x, fit into shared memory; if not, strided
 
   int dsap_blocks;                   // the first ones of the grid: batch * warp.tiles
   PartTarget target[2][kParts + 1];  // [flip][I]
@@ -53,7 +53,7 @@ struct BatchArguments {
                        // are not used, image_stride is {-, 1, 3 * w, 3}
 };
 
-// Which stored image a sample is, and how it is seen; a foreign index shows nothing.
+// Which stored image a sample is, and how it is seen; an index outside of the store shows nothing.
 struct Sample {
   int64_t index;
   bool known;
@@ -87,7 +87,7 @@ __device__ __forceinline__ int view_order(int pixel, int x, int width, bool flip
   return flip ? pixel - 2 * x + width - 1 : pixel;
 }
 
-// In a part's entry of the table: four times its first row in this tile, plus these.
+// A part's entry in the table is four times its first row in this tile, plus these.
 constexpr int kTurnU = 1, kTurnV = 2;
 
 __device__ __forceinline__ void offer_turned(const Tile& tile, int target, uint8_t u, uint8_t v, int order) {
@@ -103,7 +103,7 @@ __device__ __forceinline__ uint32_t bits_between(int first, int end, int x) {
   return (1u << high) - (1u << low);
 }
 
-// 16 pixels a thread, all of one row: widths that 16 divides.
+// 16 pixels a thread, all of one row; for widths that are multiples of 16.
 __device__ __forceinline__ void scan_vectors(const BatchArguments& a, const Tile& tile, const View& view,
                                              bool flip, uint32_t parts, const uint8_t* iuv) {
   const uint4* pixels = reinterpret_cast<const uint4*>(iuv);
@@ -144,7 +144,7 @@ __device__ __forceinline__ void scan_pixels(const BatchArguments& a, const Tile&
   }
 }
 
-// From places in the view's raster order to pixels.
+// Converts places in the view's raster order to pixels.
 __device__ __forceinline__ void unflip_winners(const Tile& tile, int width) {
   for (int cell = threadIdx.x; cell < tile.rows * tile.size; cell += kWarpThreads) {
     const int order = tile.winner[cell];
@@ -199,7 +199,7 @@ __device__ __forceinline__ void warp_tile(const BatchArguments& a, unsigned char
 
 // ---- the image ----
 
-// One sample's image as it is seen.
+// One sample's image as its view shows it.
 template <class Out>
 struct Picture {
   const BatchArguments& a;
@@ -243,7 +243,7 @@ struct Picture {
   }
 };
 
-// The stored rows that the view's rows [first, end) are sums of, resized along x.
+// Resizes along x the stored rows that the view's rows [first, end) need.
 template <class Out>
 __device__ __forceinline__ void widen(const BatchArguments& a, Picture<Out>& picture, int first, int end) {
   const Augmentation& d = picture.sample.drawn;
@@ -251,7 +251,7 @@ __device__ __forceinline__ void widen(const BatchArguments& a, Picture<Out>& pic
   if (!a.wide || !picture.sample.known || from > last) return;
   picture.first_wide = __ldg(picture.row(from));
   const int rows = __ldg(picture.row(last)) + a.row_taps - picture.first_wide;
-  // Of erased columns, the stored rows that only erased rows are sums of are left out.
+  // In erased columns, skip the stored rows that only erased rows need.
   const int top = min(max(d.top + d.shift_y, from), last + 1);
   const int bottom = min(max(d.bottom + d.shift_y, from), last + 1);
   const int gap = top > from ? __ldg(picture.row(top - 1)) + a.row_taps - picture.first_wide : 0;
@@ -314,7 +314,7 @@ __global__ void __launch_bounds__(kWarpThreads, 2) batch_kernel(const __grid_con
   }
   unsigned char* const rest = shared_bytes + batch_table_bytes<Out>();
   const int block = static_cast<int>(blockIdx.x) - a.dsap_blocks;
-  block < 0 ? warp_tile(a, rest, table) : image_tile(a, block, rest, table);  // the table needs their barrier
+  block < 0 ? warp_tile(a, rest, table) : image_tile(a, block, rest, table);  // they wait for the table
 }
 
 }  // namespace dsa

@@ -1,4 +1,4 @@
-// Batch assembly: from stored pixels to what the network takes, in one pass. The image of each sample is
+// Batch assembly: from stored pixels to the network's input, in one pass. The image of each sample is
 // gathered, resized, augmented and normalised, and the DSAP-images (section 3.1 of the paper) are warped
 // from its stored pixels.
 //
@@ -6,10 +6,10 @@
 //  - Image: resized (resize.h), then seen through the view (augment.h): the view begins at the shift,
 //    a flip reverses its columns, and what lies outside of the image or in the erased box holds the fill.
 //  - DSAP: the warp's rules (warp.h) on the stored pixels, not the resized ones. A stored pixel is in
-//    the view, or erased, where the pixel of the resized image that its centre falls into is. Pixels
+//    the view, or erased, if the pixel of the resized image that its centre falls into is. Pixels
 //    outside of the view, erased ones and those of parts that are not kept are background. A flip
 //    reverses the raster order within a row, swaps each part with its mirror twin and reverses its
-//    chart where the twin's runs the other way (parts.h). Without `augmented_dsap` the view is the whole
+//    chart if the twin's runs the other way (parts.h). Without `augmented_dsap` the view is the whole
 //    image, unflipped and not erased.
 //  - Values become (x / 255 - mean) / std as in number.h. Empty cells hold the fill.
 //  - A sample whose index is outside of the store is all fill.
@@ -34,7 +34,7 @@ struct BatchCall {
   int stored_height, stored_width;
   const uint8_t* images;  // [images_stored, stored_height, stored_width, 3], each image contiguous
   int64_t images_stride;  // from one image to the next
-  const uint8_t* iuv;     // the same, as I, U, V; null where dsap is
+  const uint8_t* iuv;     // likewise, I, U, V; null if dsap is null
   int64_t iuv_stride;
 
   int batch;
@@ -42,7 +42,7 @@ struct BatchCall {
   const Augmentation* drawn;  // [batch], or null: no augmentation
   bool augmented_dsap;
 
-  int height, width;          // of the image the network takes
+  int height, width;          // of the network's input
   int row_taps, column_taps;  // resize_taps(stored_height, height), ...
   const int32_t* rows;        // [height, 1 + row_taps] of resize_table
   const int32_t* columns;     // [width, 1 + column_taps]
@@ -90,18 +90,18 @@ DSA_HOST_DEVICE View stored_view(const Augmentation& a, int stored_height, int s
           box(a.top, flip ? width - a.right : a.left, a.bottom, flip ? width - a.left : a.right)};
 }
 
-#if !defined(__CUDACC_RTC__)  // which takes no host functions
-// What the samples of a call share, made once and read by any thread. It holds for other calls that
-// differ in samples and memory alone.
+#if !defined(__CUDACC_RTC__)  // NVRTC takes no host functions
+// What the samples of a call share, made once and read by any thread. Other calls that differ only in
+// samples and memory can use it, too.
 struct BatchTables {
   explicit BatchTables(const BatchCall& call);
 
-  std::vector<ResizeRun> columns[2];  // [flip]: of a row, where resizing along x can go by runs
+  std::vector<ResizeRun> columns[2];  // [flip]: of a row; empty if resizing along x cannot go by runs
   bool narrow_rows;                   // along y sums fit into 16 bits
   std::vector<uint8_t> value;         // [3, 256] of the call's type: what each stored value becomes
   int64_t row[256], column[256];      // offset in the part image, in elements, by U and by V
   int64_t part[2][kParts + 1];        // [flip][I]: offset of the part image; -1 for background
-  uint8_t turn_u[2][kParts + 1];      // [flip][I]: 255 where the chart is read from its other end
+  uint8_t turn_u[2][kParts + 1];      // [flip][I]: 255 if the chart is read from its other end
   uint8_t turn_v[2][kParts + 1];
 };
 

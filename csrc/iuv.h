@@ -1,13 +1,13 @@
 // One pixel of an IUV map: which part it belongs to and which cell of the part image it hits.
-// The one place, on the host and on the device.
+// Host and device code compute both here and nowhere else.
 #pragma once
 
 #include "parts.h"
 
 namespace dsa {
 
-// How far outside of [0, 1] a floating map may have u and v, which are then clamped: no rounding leads
-// farther. dsa_ext.warp has the same number; a test holds the two together.
+// How far u and v of a floating map may lie outside of [0, 1], to be clamped then: no rounding leads
+// farther. dsa_ext.warp has the same number; a test keeps the two equal.
 constexpr float kOvershoot = 1.f / 64;
 DSA_HOST_DEVICE float clamped(float u) { return u < 0.f ? 0.f : u > 1.f ? 1.f : u; }
 

@@ -29,8 +29,8 @@ DSA_FLAT float member(const T* features, const T* residual, int64_t i) {
 }
 
 // The members of a pair are read one after the other, a stretch at a time, with the first one's
-// contribution kept in cache: hardware prefetches two linear streams (features, residual) well, and
-// four that leap from part to part half as fast.
+// contribution kept in cache: hardware prefetches two linear streams (features, residual) well;
+// with four that leap from part to part it is half as fast.
 constexpr int64_t kStretch = 1024;
 
 template <class T, bool kResidual, bool kRelu>

@@ -28,7 +28,7 @@ int launch_packs(const MergeCall& call, MergeArguments& a, bool expand, cudaStre
   return cudaGetLastError();
 }
 
-// The address of image `image` of a tensor with so many parts or groups; null stays null.
+// The address of image `image` of a tensor with `parts` parts or groups; null stays null.
 template <class T>
 const void* at_image(const void* tensor, int64_t image, int parts, int64_t inner) {
   return tensor ? static_cast<const T*>(tensor) + image * parts * inner : nullptr;

@@ -8,9 +8,9 @@
 //   Bytes: every input once, every output once. For 64 images of 24 x 64 x 16 x 16 float32, residual
 //   and ReLU: 201 MB in, 55 MB out.
 //
-//   The ladder: 1. one element a thread; 2. 16 bytes a thread; 3. residual and ReLU in the same pass,
-//   which saves writing and reading the sum (torch's operators move 2.4 times the bytes); 4. 32-bit
-//   indices, since the 64-bit division of each thread was most of its instructions.
+//   The ladder of versions: 1. one element a thread; 2. 16 bytes a thread; 3. residual and ReLU in the
+//   same pass, which saves writing and reading the sum (torch's operators move 2.4 times the bytes);
+//   4. 32-bit indices, since the 64-bit division of each thread was most of its instructions.
 //
 // budget merge_kernel: 40 registers (sm_75: 64), 2 wide loads, 1 wide stores, 0 KiB
 // budget expand_kernel: 40 registers (sm_75: 64), 1 wide loads, 2 wide stores, 0 KiB
@@ -32,7 +32,7 @@ struct alignas(sizeof(T) * kWidth) Pack {
   T value[kWidth];
 };
 
-// Of one launch: batch * vectors stays below 2^31.
+// For one launch: batch * vectors stays below 2^31.
 struct MergeArguments {
   MergeTable table;
   uint32_t batch, vectors;  // vectors: packs in `inner`
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
   static_cast<P*>(a.out)[place.group] = sum;
 }
 
-// kMasked: only where the part's features, with the residual if there is one, pass ReLU.
+// kMasked: spreads only to where ReLU let the part's features, plus the residual if any, pass.
 template <class T, int kWidth, bool kMasked>
 __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
     expand_kernel(const __grid_constant__ MergeArguments a) {

@@ -1,7 +1,7 @@
 // Part merging (section 3.2 of the paper): the features of parts that form a group are added,
-// left and right first (24 -> 13), front and back next (13 -> 8); before that, in the same pass,
-// what ends a residual block may happen: the shortcut is added and ReLU applied, part by part.
-// Backward, the gradient of a group goes to each of its members, but where ReLU held one back.
+// left and right first (24 -> 13), front and back next (13 -> 8). The same pass can first finish a
+// residual block: the shortcut is added and ReLU applied, part by part.
+// Backward, the gradient of a group goes to each of its members, except where ReLU held one back.
 #pragma once
 
 #include "number.h"
@@ -30,10 +30,10 @@ struct MergeCall {
 
 // What a part contributes. A NaN stays one.
 DSA_HOST_DEVICE float rectified(float x) { return x < 0.f ? 0.f : x; }
-// Whether ReLU lets a gradient through, as torch has it: not at 0, but at a NaN.
+// Whether ReLU lets a gradient through, as in torch: not at 0, but at a NaN.
 DSA_HOST_DEVICE bool passes(float x) { return !(x <= 0.f); }
 
-#if !defined(__CUDACC_RTC__)  // which takes no host functions
+#if !defined(__CUDACC_RTC__)  // NVRTC takes no host functions
 constexpr MergeTable merge_table(bool front_back) {
   MergeTable table{};
   table.parts = front_back ? kMirrorParts : kParts;

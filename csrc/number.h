@@ -1,6 +1,6 @@
-// The four element types and the arithmetic between them, equal bit for bit on host and device, but
-// for a NaN that arithmetic makes: it is one everywhere, its bits are the processor's.
-// No contraction can change it: there is no product followed by a sum.
+// The four element types and the arithmetic between them, equal bit for bit on host and device. Only the
+// bits of a NaN that arithmetic makes are the processor's own. Contraction (fused multiply-add) cannot
+// change a result: no product is followed by a sum.
 #pragma once
 
 #if !defined(__CUDACC_RTC__)
@@ -35,7 +35,7 @@ DSA_HOST_DEVICE float float_of(uint32_t bits) {
 DSA_HOST_DEVICE float to_float(uint8_t x) { return static_cast<float>(x); }
 DSA_HOST_DEVICE float to_float(float x) { return x; }
 DSA_HOST_DEVICE float to_float(BFloat x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
-// No branch depends on a number, here and below, so that compilers make vectors of the loops.
+// Here and below no branch depends on a number, so that compilers vectorise the loops.
 DSA_HOST_DEVICE float to_float(Half x) {
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = x.bits & 0x7fffu;
@@ -110,7 +110,7 @@ struct Convert<uint8_t, uint8_t> {
   static DSA_HOST_DEVICE uint8_t value(uint8_t x, Normalise) { return x; }
 };
 
-#if !defined(__CUDACC_RTC__)  // which takes no host functions
+#if !defined(__CUDACC_RTC__)  // NVRTC takes no host functions
 template <class T>
 struct Of {
   using type = T;

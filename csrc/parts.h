@@ -1,5 +1,5 @@
 // The body: DensePose's 24 parts, their mirror twins, and the 13 and 8 groups they merge into.
-// dsa_ext.parts has the same tables; a test holds the two together.
+// dsa_ext.parts has the same tables; a test keeps the two equal.
 #pragma once
 
 #if defined(__CUDACC_RTC__)  // NVRTC has no standard headers
@@ -94,15 +94,15 @@ constexpr const char* kBodyGroupName[kBodyParts] = {
     "torso", "hands", "feet", "upper legs", "lower legs", "upper arms", "lower arms", "head",
 };
 
-// Where the pixels of part I go: a part image, and which ends of its chart are read first.
+// Where the pixels of part I go: a part image, and whether U and V of its chart are reversed.
 struct PartTarget {
-  uint8_t image;  // of the parts, from 0
+  uint8_t image;  // index of the part image
   bool reverse_u, reverse_v;
 };
 
-#if !defined(__CUDACC_RTC__)  // which takes no host functions
-// The second member of a left-right pair: where the pair's charts run against each other, it is
-// this one that a merged warp may reverse.
+#if !defined(__CUDACC_RTC__)  // NVRTC takes no host functions
+// The second member of a left-right pair. If the pair's charts run in opposite directions, a merged
+// warp may reverse this one.
 constexpr bool second_of_pair(int part) { return kPart[part - 1].twin < part; }
 
 // Which of `parts` (24, 13 or 8) images part I = 1..24 goes to, counted from 0.
@@ -111,7 +111,7 @@ constexpr int merged_index(int part, int parts) {
   return parts == kParts ? part - 1 : parts == kMirrorParts ? mirror : kMirrorGroup[mirror].body_group;
 }
 
-// With `parts` part images, `mirror` as in warp.h, in the mirrored image if `flip`.
+// For `parts` part images, with `mirror` as in warp.h, in the mirrored image if `flip`.
 constexpr PartTarget part_target(int part, int parts, bool mirror, bool flip) {
   const Part& seen = kPart[part - 1];
   const int as = flip ? seen.twin : part;

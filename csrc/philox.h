@@ -1,6 +1,6 @@
 // Random numbers by counter (Philox4x32-10; Salmon et al., "Parallel random numbers: as easy as
-// 1, 2, 3", SC 2011): whoever knows the key and the counter knows the numbers. Nothing is carried from
-// one draw to the next, so they depend neither on threads nor on order.
+// 1, 2, 3", SC 2011): the numbers are a function of a key and a counter. Nothing is carried from one draw
+// to the next, so they depend neither on threads nor on order.
 #pragma once
 
 #include "parts.h"

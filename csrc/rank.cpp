@@ -36,7 +36,7 @@ Members<T> members_of(const RankCall& call, int64_t query, const T* row) {
       own.junk.push_back({row[index], index});
       continue;
     }
-    // The sort must not see a NaN, which is in no order with anything.
+    // The sort must not see a NaN, which has no order.
     const T distance = row[index] == row[index] ? row[index] : std::numeric_limits<T>::infinity();
     own.positives.push_back({distance, index});
   }
@@ -67,7 +67,7 @@ class Places {
   // the searches are independent and overlap.
   template <int32_t kImages>
   void add(const T* distances, int64_t index) {
-    int32_t behind_all = 0;  // as most of the gallery is, where the features are good
+    int32_t behind_all = 0;  // as most of the gallery is, if the features are good
     for (int32_t i = 0; i < kImages; ++i) behind_all += distances[i] > last_;
     if (behind_all == kImages) return;
 
@@ -83,14 +83,14 @@ class Places {
     }
   }
 
-  // histogram()[a]: the images that stand behind a positives (or are the a-th), before the rest.
-  // Those behind all positives are not all counted.
+  // histogram()[a]: how many images stand behind exactly a positives, or are the a-th. Images behind all
+  // positives are not all counted.
   std::vector<int64_t>& histogram() { return histogram_; }
 
  private:
-  // The positives as far as an image at `place`, and not behind it. They form a run that begins
-  // there, in ascending order of index, and the images come in that order too: each positive of
-  // the run is passed when it comes by itself.
+  // How many positives are as far away as an image at `place`, and not behind it. They form a run that
+  // begins there, in ascending order of index, and the images come in that order too: a positive of the
+  // run is passed when it is itself the image.
   int32_t ties_before(int32_t place, T distance, int64_t index) {
     if (distance_[place] != distance) return 0;
     int32_t& passed = passed_[place];

@@ -7,9 +7,9 @@
 // thread where it is aligned (rows of an odd length begin anywhere: the few images before and
 // after the aligned ones are read singly). A query has some 20 positives in the usual data sets,
 // so putting them in order and summing by counting, every thread over all of them, is a few dozen
-// steps without a barrier. More members than kMembers are taken in turns, each of which counts the
-// whole gallery: its ranks do not depend on the other turns, and the members of all turns are
-// placed among its positives too, which gives their places among all of the query's ranks.
+// steps without a barrier. More members than kMembers are taken in turns. Each turn counts the
+// whole gallery, so its ranks do not depend on the other turns; it also places the members of all
+// turns among its positives, which tells where in the query's row of ranks they belong.
 //
 // Bytes: the row once a turn (the first time from DRAM, then from L2), some 40 a member of the
 // query, 8 a rank written. Shared memory: 24 (float32) or 32 (float64) bytes a thread, 6 or 8 KiB.
@@ -29,7 +29,7 @@ constexpr int kRankBlocks = 4;  // a multiprocessor; Turing's has 1,024 threads
 #else
 constexpr int kRankBlocks = 6;
 #endif
-// Of a turn, a thread each. One fewer than threads: a search over 256 slots needs one that is empty.
+// Members of a turn, a thread each; one fewer than threads, as a search over 256 slots needs an empty one.
 constexpr int kMembers = kRankThreads - 1;
 
 template <class T>
@@ -78,7 +78,7 @@ __device__ __forceinline__ int place_of(const RankShared<T>& shared, int half, T
     if (!(distance <= shared.distance[place + step - 1])) place += step;
   }
   if (shared.distance[place] != distance) return place;
-  place = 0;  // as far as one or more positives: those have to be told apart by index
+  place = 0;  // at the same distance as one or more positives: their order is by index
   for (int step = half; step; step /= 2) {
     const T other = shared.distance[place + step - 1];
     if (other < distance || (other == distance && shared.index[place + step - 1] <= index)) place += step;
@@ -118,7 +118,7 @@ __device__ __forceinline__ void count_row(const RankShared<T>& shared, int size,
   }
 }
 
-// What a positive is placed by: a NaN, which is in no order with anything, counts as infinite.
+// The distance that a positive is placed by: a NaN, which has no order, counts as infinite.
 template <class T>
 __device__ __forceinline__ T without_nan(T distance, T infinity) {
   return distance == distance ? distance : infinity;

@@ -14,7 +14,7 @@ namespace dsa {
 
 constexpr int kWeightBits = 22;
 
-#if !defined(__CUDACC_RTC__)  // which takes no host functions
+#if !defined(__CUDACC_RTC__)  // NVRTC takes no host functions
 // How many source pixels each output pixel is a weighted sum of, along one dimension.
 int resize_taps(int in, int out);
 
@@ -22,8 +22,8 @@ int resize_taps(int in, int out);
 // weights of the `taps` from there on, all of them inside the image; together about 2^22.
 void resize_table(int in, int out, int taps, int32_t* table);
 
-// Where the image is enlarged by a power of two, or not at all, weights have 8 fractional bits at most
-// and sums fit into 16 bits: more of them at once for processors with vectors.
+// If the image is enlarged by a power of two, or not at all, weights have 8 fractional bits at most and
+// sums fit into 16 bits: vector instructions then do more of them at once.
 constexpr int kNarrowBits = 8;
 bool resize_is_narrow(int out, int taps, const int32_t* table);
 
@@ -35,8 +35,8 @@ struct ResizeRun {
   uint16_t a[16], b[16];
 };
 
-// All of a row, from right to left if flipped; empty where the weights are not narrow, or not two, or lie
-// further apart than a run reaches. Runs overlap where 16 does not divide the row.
+// The runs of a whole row, from right to left if flipped; empty if the weights are not narrow, or not two,
+// or lie further apart than a run reaches. Runs overlap if 16 does not divide the row's bytes.
 std::vector<ResizeRun> resize_runs(int in, int out, int taps, const int32_t* table, bool flip);
 #endif
 

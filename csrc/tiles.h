@@ -24,8 +24,8 @@ inline Device current_device() {
   return device;
 }
 
-// Beyond 48 KiB a kernel has to ask. It asks for all there is, always: the permission is the
-// process's, and host threads that asked for less would take it from each other. Returns a
+// A kernel must ask for more than 48 KiB of shared memory. It always asks for the most there is: the
+// setting is the process's, and host threads that asked for less would undo each other's. Returns a
 // cudaError_t.
 inline int allow_shared(const void* kernel, int bytes) {
   if (bytes <= 48 << 10) return cudaSuccess;
@@ -38,11 +38,11 @@ struct Tiles {
   int count;  // tiles an image
 };
 
-// Cuts the `units` of each image, of `cells` 32-bit cells, into tiles that two of fit into a
-// multiprocessor's shared memory (one where that is less than 100 KiB) beside `extra` bytes each. A tile
-// reads its image's input again, so there are as few as keep the multiprocessors evenly busy: nine tenths of
-// the time, with more than one block on most; or, for small batches, as evenly as can be. Tiles start at
-// multiples of 16 cells, so that vectors never straddle two.
+// Cuts the `units` of each image, each of `cells` 32-bit cells, into tiles. Two tiles, with `extra` bytes
+// each, fit into a multiprocessor's shared memory (one, if that is less than 100 KiB). Every tile reads its
+// image's input again, so there are as few as keep the multiprocessors busy nine tenths of the time, with
+// more than one block on most; for small batches, as evenly busy as possible. Tiles start at multiples of
+// 16 cells, so that vectors never straddle two.
 inline Tiles cut(int64_t images, int units, int cells, int extra) {
   const Device device = current_device();
   const int shared = std::max(48 << 10, device.shared_bytes / 2 - 1024) - extra;

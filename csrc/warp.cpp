@@ -22,7 +22,7 @@ namespace dsa {
 namespace {
 
 // Where the pixels of each part go: offsets in elements from the image's first output element.
-// Arrays rather than an array of structs: one load with a scaled index for what everybody needs.
+// Arrays rather than an array of structs: what every pixel needs is one load with a scaled index.
 struct PartTargets {
   ptrdiff_t out[kParts + 1];     // start of the part image; -1: background or another unit's part
   ptrdiff_t source[kParts + 1];  // start of its map of winners
@@ -79,12 +79,12 @@ struct Cells<uint8_t> {
   ptrdiff_t operator()(uint8_t q) const { return offset[q]; }
 };
 
-// Whether x lies in 0..most: negative numbers and NaNs have bits that are larger still.
+// Whether x lies in 0..most, by its bits: those of negative numbers and NaNs are larger.
 inline bool is_within(float x, float most) {
   return std::bit_cast<uint32_t>(x) <= std::bit_cast<uint32_t>(most);
 }
 
-// Whether no map has such a pixel: I is not whole, or u or v of the foreground lies too far outside of 0..1.
+// Whether a pixel is impossible: I is not whole, or u or v of the foreground lies too far outside of 0..1.
 // With a NaN in it a pixel is background, whatever else it holds. Rarely called, so kept out of the scan.
 [[gnu::noinline]] bool is_impossible(float i, float u, float v) {
   if (i != i || u != u || v != v) return false;
@@ -93,12 +93,12 @@ inline bool is_within(float x, float most) {
   return outside && i >= 1.f && i <= kParts;
 }
 
-// The part of a pixel, 0 for background; u and v are clamped to [0, 1]. Sets `impossible` where no map has
-// such a pixel; bytes are always possible.
+// The part of a pixel, 0 for background; u and v are clamped to [0, 1]. Sets `impossible` if the pixel is;
+// bytes are always possible.
 inline int take_pixel(uint8_t i, uint8_t u, uint8_t v, bool&) { return part_of(i, u, v); }
 inline int take_pixel(float i, float& u, float& v, bool& impossible) {
   if (!(i > 0.f || i < 0.f)) return 0;  // or NaN
-  // Nearly all of the foreground ends here, at less than clamping would cost.
+  // Nearly all foreground pixels return here, which costs less than clamping.
   if (is_within(i, kParts) && is_within(u, 1.f) && is_within(v, 1.f)) [[likely]] {
     const int part = static_cast<int>(i);
     const bool whole = static_cast<float>(part) >= i;
@@ -179,7 +179,7 @@ bool scatter(const WarpImages& call, int batch_index, int first_part, int last_p
   return !impossible;
 }
 
-// The table of instantiations: three channels and no reversal are what everybody uses.
+// Chooses an instantiation: the usual case is three channels without reversal.
 template <class In, class Out, class Coordinate>
 bool scatter_any(const WarpImages& call, int batch_index, int first_part, int last_part) {
   auto* run = &scatter<In, Out, Coordinate, 0, true, true>;

@@ -17,8 +17,8 @@
 //   every tile of its image; the gradient of cells that a pixel won.
 //   Shared memory: 4 bytes a pixel of the tile. Registers: at most 64.
 //
-// The ladder of warp_kernel, for 64 images of 256x128 to 24 x 3 x 32 x 32; the counts are those of
-// tests/simt (its README.md has all of them, and what was not taken):
+// The ladder of versions of warp_kernel, for 64 images of 256x128 to 24 x 3 x 32 x 32; the counts are
+// those of tests/simt (its README.md has all of them, and what was rejected):
 //   1. a block per part image, a pixel a thread: I is read 24 times, 107 MB again from L2;
 //   2. 16 pixels a thread: requests of 14 sectors in place of 1, and U and V only where needed: 51 MB;
 //   3. tiles of as many rows as keep the multiprocessors evenly busy: I is read 4 times, 8 MB;
@@ -35,7 +35,7 @@
 
 namespace dsa {
 
-// The tile of this block, its winners cleared; its table of parts, behind them, is the caller's to fill.
+// The tile of this block, its winners cleared. The caller fills its table of parts, which lies behind them.
 __device__ __forceinline__ Tile make_tile(const WarpArguments& a, unsigned char* shared) {
   Tile tile;
   tile.size = a.size;
@@ -146,7 +146,7 @@ __device__ __forceinline__ void scan(const WarpArguments& a, const Tile& tile, i
     case Scan::strided_float:
       return scan_strided(a, tile, static_cast<const float*>(a.iuv) + image * a.iuv_stride[0], 0);
   }
-  scan_strided(a, tile, bytes, a.height * a.width / 16 * 16);  // what is left of 16 at a time
+  scan_strided(a, tile, bytes, a.height * a.width / 16 * 16);  // what 16 at a time leave over
 }
 
 __device__ __forceinline__ uint8_t load(const uint8_t* from) { return __ldg(from); }
@@ -154,7 +154,7 @@ __device__ __forceinline__ float load(const float* from) { return __ldg(from); }
 __device__ __forceinline__ Half load(const Half* from) { return {__ldg(&from->bits)}; }
 __device__ __forceinline__ BFloat load(const BFloat* from) { return {__ldg(&from->bits)}; }
 
-// Reads an image's pixels and makes the output's values of them.
+// Reads an image's pixels and converts them to the output's values.
 template <class In, class Out>
 struct Values {
   const WarpArguments& a;
@@ -177,8 +177,8 @@ struct Values {
   __device__ __forceinline__ Out fill(int channel) const { return from_float<Out>(a.fill[channel]); }
 
   // 16 bytes of values; element(k) gives the winner and the channel of each, in ascending order.
-  // Eight loads are under way before the first is used; sixteen, of uint8, would take more registers
-  // than there are.
+  // Eight loads are under way before the first is used; sixteen, for uint8 output, would need more
+  // registers than there are.
   template <class Element>
   __device__ __forceinline__ void store(Element element, Out* to) const {
     constexpr int kWidth = Vector<Out>::kWidth, kTogether = kWidth < 8 ? kWidth : 8;
@@ -201,7 +201,7 @@ struct Values {
   }
 };
 
-// kWidth numbers of shared memory in 16-byte loads, which no bank serves twice.
+// kWidth numbers of shared memory in 16-byte loads, without bank conflicts.
 template <int kWidth>
 __device__ __forceinline__ void load_cells(const int* from, int (&to)[kWidth]) {
 #pragma unroll
@@ -262,7 +262,7 @@ __device__ __forceinline__ void write_strided(const Tile& tile, const Values<In,
   }
 }
 
-// The map of winners, of all part images of an image in one run: 16 bytes at a time if it can be.
+// The map of winners, one run for all part images of an image; 16 bytes at a time if it is aligned.
 __device__ __forceinline__ void write_source(const WarpArguments& a, const Tile& tile, int image) {
   const int cells = tile.rows * tile.size;
   int32_t* to = a.source + (int64_t{image} * a.rows + tile.first_row) * tile.size;
@@ -319,7 +319,7 @@ struct GradientArguments {
   int64_t grad_stride[5];
   const int32_t* source;
   void* grad_image;
-  int64_t image_stride;  // from image to image; a channel's plane follows the other
+  int64_t image_stride;  // from image to image; the channels' planes are contiguous
   float std[kChannelsALaunch];
 };
 
@@ -334,7 +334,7 @@ __device__ __forceinline__ Image gradient_of(const GradientArguments& a, const G
   return from_float<Image>(to_float(load(grad + offset)) / a.std[channel]);
 }
 
-// Notes for each pixel of the tile the cell it won, if it won one.
+// Notes the cell that each pixel of the tile won, if it won one.
 __device__ __forceinline__ void find_cells(const GradientArguments& a, int image, int first, int pixels,
                                            int* cell_of_pixel) {
   const int cells = a.parts * a.size * a.size;

@@ -4,14 +4,14 @@
 //  - A pixel of part I at (u, v) goes to part image I - 1, row floor(u * S), column floor(v * S).
 //    I = 0 and I > 24 are background, and in a floating map a pixel with a NaN in any of the three.
 //  - In a floating map I is whole, and u and v of the foreground lie in [0, 1], or outside by no more
-//    than kOvershoot of iuv.h and are clamped. Nobody looks at u and v of the background. Other maps,
-//    such as one whose U and V are still 0..255, make no sense: the CPU backend tells of them, the
-//    CUDA backend does not look, and both write what comes of clamping u and v and cutting I.
-//  - Where several pixels hit one cell the last one in raster order (row-major) wins.
+//    than kOvershoot of iuv.h and are clamped. u and v of the background may be anything. Other maps,
+//    such as one whose U and V are still 0..255, are invalid: the CPU backend reports them, the CUDA
+//    backend does not look, and both write the result of clamping u and v and truncating I.
+//  - If several pixels hit one cell, the last one in raster order (row-major) wins.
 //  - A cell that no pixel hits holds the fill value of its channel.
 //  - With 13 or 8 parts the part index goes through the table of parts.h first; `mirror` then
-//    reads the second member of a pair from the other end where the two charts run against each
-//    other (hands, feet, head).
+//    reverses U of the second member of a pair if the two charts run in opposite directions (hands,
+//    feet, head).
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ struct WarpImages {
   int64_t iuv_stride[4];
 
   void* out;      // [batch, parts, channels, size, size]
-  Type out_type;  // uint8 only from uint8
+  Type out_type;  // uint8 needs a uint8 image
   int64_t out_stride[5];
 
   int32_t* source;  // [batch, parts, size, size], contiguous: raster index of the winning pixel,
@@ -61,8 +61,8 @@ struct WarpGradient {
 
 // Unit of work of the CPU backend: image `batch_index`, restricted to the part images
 // [first_part, last_part). Units touch disjoint output, so they run on any thread in any order.
-// Returns false where the image's map breaks the rule of floating maps above, whatever the parts; the output
-// is written even so, but worthless.
+// Returns false if the image's map breaks the rule of floating maps above, in any part; the output is written
+// then, too, but worthless.
 [[nodiscard]] bool warp_cpu(const WarpImages& call, int batch_index, int first_part, int last_part);
 void warp_gradient_cpu(const WarpGradient& call, int batch_index);
 

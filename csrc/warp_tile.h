@@ -1,5 +1,5 @@
-// What a block of warp_kernel works on, and one of the kernel that assembles batches: arguments, and
-// its tile of part images in shared memory.
+// What the blocks of warp_kernel and the warping blocks of batch_kernel work on: arguments, and a tile
+// of part images in shared memory.
 #pragma once
 
 #include "iuv.h"
@@ -10,7 +10,7 @@ namespace dsa {
 constexpr int kWarpThreads = 512;
 constexpr int kChannelsALaunch = 8;  // constants per channel travel as kernel arguments
 
-// How the threads go over the IUV maps: 16 pixels at once where memory allows it.
+// How the threads go over the IUV maps: 16 pixels at once if the memory's layout allows it.
 enum class Scan : int { planes, interleaved, strided, strided_float };
 // How they write: 16 bytes at once along a channel's plane or along [S, S, C], or one element.
 enum class Write : int { planes, channels_last, strided };

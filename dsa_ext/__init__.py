@@ -2,16 +2,16 @@
 
     iuv_to_dsap       image + IUV map -> 24 (or 13, or 8) part images, differentiable in the image
     assemble_batch    stored images and maps -> resized, augmented, normalised images and part images
-    draw_augmentation how each sample of a batch is to be augmented
+    draw_augmentation seed, epoch and images -> how each sample of a batch is augmented
     merge_parts       features of 24 parts -> 13 -> 8
-    count_ranks       distances of queries to a gallery -> the places of their matches, without a sort
+    count_ranks       distances of queries to a gallery -> the ranks of their matches, without a sort
     parts             the tables: names, mirror twins, groups
     kernel_source     the CUDA kernels as text, to be compiled at run time
 
-Any DLPack arrays (NumPy, CuPy) are accepted; results are torch tensors. Beside each operation stands a plain
-torch twin of the same name with an underscore, which computes the same and explains it. CUDA kernels serve
-CUDA tensors where they were built and torch has CUDA; CUDA_ERROR says why they do not, or is None. Where
-compiled code is missing altogether the twins serve CPU tensors; CPU_ERROR says why, or is None.
+Any DLPack arrays (NumPy, CuPy) are accepted; results are torch tensors. Each operation has a twin in plain
+torch, with an underscore before its name, which gives the same bits and is easier to read. CUDA kernels serve
+CUDA tensors if they were built and torch has CUDA; if not, CUDA_ERROR says why, else it is None. Without any
+compiled code the twins serve CPU tensors; CPU_ERROR then says why, else it is None.
 `python -m dsa_ext.selftest` checks all of it on this machine.
 """
 

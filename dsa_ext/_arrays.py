@@ -1,4 +1,4 @@
-"""What the operations ask of the arrays they are given, and of `out`."""
+"""Checks of the arrays that operations take, and of `out`."""
 
 import sys
 import warnings
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class DLPackArray(Protocol):
-    """An array of any library that speaks DLPack: NumPy, CuPy, JAX."""
+    """Any DLPack array: of NumPy, CuPy or JAX, for example."""
 
     def __dlpack__(self, *arguments: Any, **options: Any) -> Any: ...
 
@@ -18,17 +18,17 @@ Array = Tensor | DLPackArray
 
 
 def as_tensor(name: str, value: object) -> Tensor:
-    """`value` itself, or a tensor on the memory of any array that speaks DLPack (CuPy, NumPy, JAX).
+    """`value` itself if it is a tensor, else a tensor that shares the memory of a DLPack array.
 
     Raises:
-        TypeError: neither of the two, an array that torch cannot take without a copy, or a read-only
-            one as `out`.
+        TypeError: neither of the two, an array that torch cannot share without a copy, or a read-only
+            array as `out`.
     """
     if isinstance(value, Tensor):
         return value
     if not hasattr(value, "__dlpack__"):
         raise TypeError(f"{name} must be a torch.Tensor or a DLPack array, not {type(value).__name__}")
-    numpy = sys.modules.get("numpy")  # an array of it brings it along; nobody else needs it
+    numpy = sys.modules.get("numpy")  # loaded if `value` is an array of it; no need to import it
     read_only = False
     if numpy is not None and isinstance(value, numpy.ndarray):
         read_only = not value.flags.writeable
@@ -41,7 +41,7 @@ def as_tensor(name: str, value: object) -> Tensor:
         raise TypeError("out must be writeable, but it is a read-only array")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of read-only memory, which is only read
+            warnings.simplefilter("ignore", UserWarning)  # about read-only memory: inputs are only read
             # Older NumPy exports no read-only memory (a memory-mapped file, say) by DLPack.
             return torch.from_numpy(value) if read_only else torch.from_dlpack(value)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -49,13 +49,13 @@ def as_tensor(name: str, value: object) -> Tensor:
 
 
 def check_no_gradient(out: Tensor, *inputs: Tensor) -> None:
-    """Raise ValueError where autograd would have to record a write into `out`."""
+    """Raise ValueError if autograd would have to record a write into `out`."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (out, *inputs)):
         raise ValueError("out= has no gradient: leave it out, or use torch.no_grad()")
 
 
 def check_apart(out: Tensor, *inputs: tuple[str, Tensor]) -> None:
-    """Raise ValueError where `out` overlaps itself or one of the named inputs."""
+    """Raise ValueError if `out` overlaps itself or one of the named inputs."""
     if torch.compiler.is_compiling() or out.device.type == "meta" or not out.numel():
         return  # there is no memory to compare
     if not out.is_contiguous() and _overlaps_itself(out):
@@ -82,7 +82,7 @@ def _overlaps_itself(x: Tensor) -> bool:
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:
-    """By address: arrays of other libraries have a storage of their own for every view."""
+    """Whether two tensors overlap, by address: arrays of other libraries have a storage for every view."""
     if a.device != b.device or not a.numel() or not b.numel():
         return False
     (a_first, a_end), (b_first, b_end) = _addresses(a), _addresses(b)

@@ -1,7 +1,7 @@
 """Loads the compiled libraries and declares every operation to torch: the one place that knows what is built.
 
-A library registers its implementations with torch as it is loaded. Where the CPU library is missing, because
-no compiler was there, plain torch serves the operations in its place: the same checks, results and gradients,
+A library registers its implementations with torch when it is loaded. If the CPU library is missing, because
+there was no compiler, plain torch serves the operations in its place: the same checks, results and gradients,
 slower. The schemas, fake kernels and gradients are the same either way.
 """
 
@@ -19,7 +19,7 @@ _OPERATIONS = torch.library.Library("dsa_ext", "FRAGMENT")
 
 
 def _load(name: str) -> str | None:
-    """Import a compiled library; why that cannot be done, or None."""
+    """Import a compiled library. Returns why that failed, or None."""
     try:
         importlib.import_module(f"dsa_ext.{name}")
     except ModuleNotFoundError:
@@ -45,7 +45,7 @@ if CPU_ERROR:
 
 
 def operation(schema: str) -> Callable[[Function], Function]:
-    """Declare an operation; the decorated function serves CPU tensors where there is no compiled library."""
+    """Declare an operation; the decorated function serves CPU tensors if there is no compiled library."""
     _OPERATIONS.define(schema)
 
     def register(plain: Function) -> Function:
@@ -57,6 +57,6 @@ def operation(schema: str) -> Callable[[Function], Function]:
 
 
 def check_served(tensor: Tensor) -> None:
-    """Raise RuntimeError for a CUDA tensor where there are no CUDA kernels."""
+    """Raise RuntimeError for a CUDA tensor if there are no CUDA kernels."""
     if tensor.is_cuda and CUDA_ERROR:
         raise RuntimeError(f"{CUDA_ERROR}; move the tensors to the CPU, or rebuild with DSA_CUDA=1")

@@ -36,7 +36,7 @@ def resize_table(stored: int, wanted: int, device: torch.device) -> Tensor:
 
 @torch.library.custom_op("dsa_ext::resize_table", mutates_args=())
 def _table_in_graph(stored: int, wanted: int, device: torch.device) -> Tensor:
-    return resize_table(stored, wanted, device).clone()  # what is cached is nobody's to change
+    return resize_table(stored, wanted, device).clone()  # so that nobody changes the cached table
 
 
 @_table_in_graph.register_fake

@@ -10,10 +10,10 @@ from dsa_ext._library import operation
 from dsa_ext.warp import _is_whole
 
 COLUMNS: tuple[str, ...] = ("shift_y", "shift_x", "flip", "top", "left", "bottom", "right", "keep")
-"""What the columns of a drawn tensor are; csrc/augment.h explains each."""
+"""The columns of a drawn tensor; csrc/augment.h explains each."""
 
 KEEP_ALL = 0x1FFFFFF
-"""The column `keep` where no part is dropped."""
+"""The value of the column `keep` if no part is dropped."""
 
 _ATTEMPTS = 100
 
@@ -32,7 +32,7 @@ def draw_augmentation(
     drop_person: float = 0.0,
     drop_part: float = 0.0,
 ) -> Tensor:
-    """Draw how each sample is varied, for `assemble_batch`.
+    """Draw the augmentation of each sample, for `assemble_batch`.
 
     A sample's draw depends on (seed, epoch, its index, its repeat) and the settings alone: not on the
     batch it is in, on threads, processes or devices. The numbers come from Philox4x32-10.
@@ -41,22 +41,22 @@ def draw_augmentation(
         seed: 0..2**63 - 1.
         epoch: 0..2**32 - 1.
         index: int64 (B,), which image each sample is, 0..2**32 - 1. On the CPU, or any DLPack array.
-        repeat: int64 (B,), how often that image was drawn before in this epoch; None: never. Without
-            it, an image that occurs twice is varied alike both times.
+        repeat: int64 (B,), how often that image was drawn before in this epoch; default: 0 for all, so
+            that an image that occurs twice is augmented alike both times.
         height, width: of the network's input, pixels.
         pad: shifts are drawn from -pad..pad, in rows and in columns (a random crop after padding).
         flip: probability of a horizontal flip.
         erase: probability of an erased box: area 0.02..0.4 of the image, aspect 0.3..1/0.3.
-        drop_person: probability that the sample's whole IUV map is taken away (not in the paper).
-        drop_part: probability that a single part of it is taken away (not in the paper).
+        drop_person: probability that the sample's whole IUV map is dropped (not in the paper).
+        drop_part: probability that a single part of it is dropped (not in the paper).
 
     Returns:
-        int32 (B, 8) on the CPU, its columns as in COLUMNS, which are the row and column of the
-        resized image at which the view begins, 0 or 1 for flipped, the erased box in the view (bottom
-        and right exclusive, an empty one where nothing is erased), and one bit for each part that stays.
+        int32 (B, 8) on the CPU. Its columns, in the order of COLUMNS: the row and the column of the
+        resized image at which the view begins; 1 if it is flipped, else 0; the erased box in the view
+        (bottom and right exclusive, empty if nothing is erased); one bit for each part that stays.
 
     Raises:
-        TypeError: index or repeat is no int64 array.
+        TypeError: index or repeat is not an int64 array.
         ValueError: a shape, device or setting that is not as above.
         RuntimeError: an index or repeat out of range.
     """

@@ -1,4 +1,4 @@
-"""Batch assembly: from stored pixels to what the network takes, in one pass."""
+"""Batch assembly: from stored pixels to the network's input, in one pass."""
 
 from collections.abc import Sequence
 
@@ -46,12 +46,13 @@ def assemble_batch(
     every device.
 
     Args:
-        images: uint8 (N, h, w, 3), the store; each image contiguous. A NumPy memory map will do.
+        images: uint8 (N, h, w, 3), the store, such as a NumPy memory map; each image contiguous.
         iuv: uint8 (N, h, w, 3) = I, U, V, likewise; None: no part images.
         index: int64 (B,), which image each sample is.
         params: int32 (B, 8) of `draw_augmentation`; None: nothing is augmented.
-            index and params are on the CPU or on images' device. On the CPU they are checked; on a
-            CUDA device a sample with a foreign index is all `fill`. A CUDA graph needs them there.
+            index and params may be on the CPU or on images' device. On the CPU they are checked; on a
+            CUDA device they are not, and a sample whose index is outside of the store is all `fill`.
+            A CUDA graph needs them on the device.
         height, width: of the resized image; default: those of the store.
         size, parts, mirror: of the part images, as for `iuv_to_dsap`.
         augmented_dsap: False warps them from the stored image as it is, without shift, flip and
@@ -59,10 +60,10 @@ def assemble_batch(
         fill: a number or one per channel, in units of the output.
         mean, std: per channel, given together: values become ((x / 255) - mean) / std as by
             ToTensor and Normalize, otherwise x / 255.
-        dtype: float32 (also where it is None), float16 or bfloat16, of both outputs.
+        dtype: of both outputs, float32, float16 or bfloat16; default: that of `out`, else float32.
         memory_format: torch.channels_last lays both out with their channels innermost.
         out: (image, dsap) to write into, any strides that do not overlap; dsap None without iuv.
-            Reusing memory is faster than fresh memory.
+            Reusing memory is faster than allocating it.
 
     Returns:
         image (B, 3, height, width) and dsap (B, parts, 3, size, size), or None without iuv.
@@ -71,7 +72,7 @@ def assemble_batch(
         TypeError: a dtype that is not listed above.
         ValueError: a shape, size, device or combination of arguments that is not as above.
         RuntimeError: an index outside of the store or params out of range (on the CPU); a CUDA
-            tensor where the CUDA kernels are missing.
+            tensor if the CUDA kernels are missing.
     """
     images, index = as_tensor("images", images), as_tensor("index", index)
     iuv = iuv if iuv is None else as_tensor("iuv", iuv)
@@ -218,7 +219,7 @@ def _assemble_batch(
     dtype=torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
     height, width = height or images.shape[1], width or images.shape[2]
-    params = _or_nothing(params, index).to(images.device)
+    params = _params_or_identity(params, index).to(images.device)
     fills = torch.tensor(_per_channel("", fill, 3), device=images.device)
     stored = images[index]  # [B, h, w, 3]
     resized = resize(resize(stored, width, 2), height, 1)  # [B, H, W, 3]
@@ -261,19 +262,19 @@ def _view(params: Tensor, rows: Tensor, columns: Tensor, height: int, width: int
 def seen_pixels(
     pixels: Tensor, iuv: Tensor, params: Tensor | None, height: int, width: int, *, augmented: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Stored pixels and their IUV as a view shows them, plain torch: what assemble_batch warps.
+    """Stored pixels and their IUV as a view shows them: what assemble_batch warps, in plain torch.
 
     Args:
         pixels, iuv: uint8 (B, h, w, 3).
         params: int32 (B, 8) of `draw_augmentation`, or None.
-        height, width: of the resized image that params are about.
+        height, width: of the resized image that params refer to.
         augmented: False drops parts alone, without shift, flip and erased box.
 
     Returns:
-        Both, uint8 (B, h, w, 3), mirrored where the view is flipped; what it does not show and what is
-        dropped is background in the map.
+        Both, uint8 (B, h, w, 3), mirrored if the view is flipped. Pixels that it does not show and
+        dropped parts are background in the map.
     """
-    params = _or_nothing(params, pixels).to(iuv.device)
+    params = _params_or_identity(params, pixels).to(iuv.device)
     if not augmented:
         params = params * (torch.arange(8, device=iuv.device) == 7)
     stored_height, stored_width = iuv.shape[1:3]
@@ -295,8 +296,8 @@ def seen_pixels(
     )
 
 
-def _or_nothing(params: Tensor | None, samples: Tensor) -> Tensor:
-    """params, or those by which nothing is augmented."""
+def _params_or_identity(params: Tensor | None, samples: Tensor) -> Tensor:
+    """`params`; if None, params that change nothing."""
     if params is not None:
         return params
     return torch.tensor([[0] * 7 + [-1]], dtype=torch.int32).expand(len(samples), -1)
@@ -348,7 +349,7 @@ def _assemble(
 
 
 def _check_ranges(index: Tensor, params: Tensor | None, stored: int, height: int, width: int) -> None:
-    """Raise RuntimeError as the compiled operation does, of an index or params that are out of range."""
+    """Raise RuntimeError for an index or params out of range, as the compiled operation does."""
     for sample, image in enumerate(index.tolist()):
         if not 0 <= image < stored:
             raise RuntimeError(f"index must be 0..{stored - 1}, but sample {sample} has {image}")

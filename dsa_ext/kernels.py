@@ -1,10 +1,10 @@
-"""The CUDA kernels as source text, for those who compile them at run time (NVRTC, CuPy)."""
+"""The CUDA kernels as source text, to be compiled at run time (NVRTC, CuPy)."""
 
 import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-# Where the headers lie: inside an installed package, beside a checkout's.
+# The headers lie inside an installed package, or beside the package in a checkout.
 _FOLDER = _PACKAGE / "csrc" if (_PACKAGE / "csrc").is_dir() else _PACKAGE.parent / "csrc"
 
 KERNELS: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.cuh")))

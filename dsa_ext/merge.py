@@ -18,7 +18,7 @@ def merge_parts(
     relu: bool = False,
     out: Array | None = None,
 ) -> Tensor:
-    """Add the features of the parts that form a group, at the end of a residual block if asked for.
+    """Add the features of the parts of each group; optionally finish a residual block before that.
 
     One pass: each part becomes features + residual, then ReLU; the parts of a group are added after
     that. All in float32, rounded once. Tensors may be any DLPack arrays.
@@ -39,7 +39,7 @@ def merge_parts(
     Raises:
         ValueError: unknown level, another number of parts, or a residual or out that is not as above.
         TypeError: features are not floating tensors of the dtypes above.
-        RuntimeError: a CUDA tensor where the CUDA kernels are missing.
+        RuntimeError: a CUDA tensor if the CUDA kernels are missing.
     """
     features = as_tensor("features", features)
     if not isinstance(level, str) or level not in LEVELS:
@@ -153,8 +153,8 @@ def _(merged, features, residual, front_back):
     return _with_parts(merged, _counts(front_back)[0])
 
 
-# Each is the other's gradient: a sum spreads its gradient over its members, where ReLU let them
-# pass, and a spread value gathers the sum of its members' gradients.
+# merge_parts and expand_parts are each other's gradient: a sum spreads its gradient over its members,
+# unless ReLU held them back, and a spread value gathers the sum of its members' gradients.
 
 
 def _setup_merge(ctx, inputs, output):

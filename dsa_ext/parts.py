@@ -1,7 +1,7 @@
 """The body's parts: DensePose's 24, merged to 13 and then to 8.
 
 Index 0 of every table over the 24 parts is DensePose's part I = 1. The kernels read the same tables in
-csrc/parts.h; a test holds the two together.
+csrc/parts.h; a test keeps the two equal.
 """
 
 _PARTS = (  # name, twin, mirror group, flip u, flip v

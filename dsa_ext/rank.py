@@ -18,24 +18,24 @@ def count_ranks(
     query_cams: Array,
     gallery_cams: Array,
 ) -> tuple[Tensor, Tensor]:
-    """The rank of every positive of a tile of queries.
+    """The rank of every positive of each query of a tile.
 
     A gallery image of the query's identity is junk if it is of the query's camera, else a positive.
     Junk is removed. The rank of a positive (from 0) is the number of kept images that stand before
     it: the nearer ones, and those equally near that come earlier in the gallery. Exact, and the
     same on every device, for any tile and any number of threads. On CUDA the host waits for `count`,
-    which the result's shape depends on; so this is not for CUDA graphs.
+    which the result's shape depends on; so CUDA graphs cannot capture it.
 
     Args:
         distances: float32 or float64 [T, G], from each query to the whole gallery; only read. Any
-            increasing function of the distance will do, and infinity is one. NaN must not occur:
-            the ranks of its row would be arbitrary. Rows may lie at any stride; a tensor whose
-            columns do not lie side by side is copied first.
-        members: int64 [G], the gallery indices grouped by identity, ascending inside of one.
+            increasing function of the distance will do; it may be infinite. NaN must not occur: the
+            ranks of its row would be arbitrary. Rows may lie at any stride; a tensor whose columns
+            do not lie side by side is copied first.
+        members: int64 [G], the gallery indices grouped by identity, ascending within each.
         first, count: int64 [T]. members[first : first + count] are the gallery images of a query's
             identity; count may be 0.
         query_cams: int64 [T].
-        gallery_cams: int64 [G]. Everything is on the device of distances. Any DLPack arrays will do.
+        gallery_cams: int64 [G]. All arrays are on one device.
 
     Returns:
         The ranks of each query's positives, ascending, then G, which is no image's rank: int64 [T, M], M the
@@ -45,8 +45,8 @@ def count_ranks(
         TypeError: an argument is not an array, or of another dtype.
         ValueError: a shape or device that is not as above.
         RuntimeError: an index in members, first or count that is out of range, or members that do
-            not ascend (on CUDA such members are not seen: the ranks are then wrong, or skip them);
-            a gallery of 2**30 images or more; a CUDA tensor where the CUDA kernels are missing.
+            not ascend (CUDA does not check members: its ranks are then wrong, or skip some);
+            a gallery of 2**30 images or more; a CUDA tensor if the CUDA kernels are missing.
     """
     given = (distances, members, first, count, query_cams, gallery_cams)
     distances, *integers = (as_tensor(name, value) for name, value in zip(_NAMES, given))

@@ -34,7 +34,7 @@ def iuv_to_dsap(
     """Warp images into one small image per body part.
 
     A pixel of part I at (u, v) goes to part image I - 1, row floor(u * size), column
-    floor(v * size). Where several pixels meet in one cell, the last in raster order wins, on every
+    floor(v * size). If several pixels meet in one cell, the last in raster order wins, on every
     device. I = 0 and I > 24 are background. Differentiable in `image` (reverse mode, any order): a
     cell's gradient flows to the pixel that won it. image, iuv and out may be any DLPack arrays
     (NumPy, CuPy): their memory is shared.
@@ -48,21 +48,21 @@ def iuv_to_dsap(
         size: side S of a part image in cells, 1..256.
         fill: what empty cells hold, a number or one per channel, in units of the output.
         parts: 24; or 13 (left and right share an image); or 8 (front and back as well).
-        mirror: with 13 or 8 parts, read the second of two hands, feet and head halves from the
-            other end (U -> 1 - U), so that it lies as the first does.
-        dtype: of the output; None keeps the image's. uint8 only from uint8.
+        mirror: with 13 or 8 parts, reverse U (U -> 1 - U) of the second of two hands, feet and head
+            halves, so that it is aligned with the first.
+        dtype: of the output; default: that of `out`, else of the image. uint8 needs a uint8 image.
         mean, std: per channel, given together, for a floating output: a uint8 image becomes
             ((x / 255) - mean) / std as by ToTensor and Normalize, a floating one
             (x - mean) / std, in float32, rounded to the output's dtype at the end. Without them
             a uint8 image becomes x / 255.
         return_source: also return the map of winners.
         out: write into this (B, parts, C, S, S) tensor of the output's dtype and device, any
-            strides that do not overlap, not image's or iuv's memory. Reusing one is faster than
-            fresh memory. Not differentiable. With the strides of (B, parts, S, S, C) the part
+            strides that do not overlap, not image's or iuv's memory. Reusing memory is faster than
+            allocating it. Not differentiable. With the strides of (B, parts, S, S, C) the part
             images are channels_last.
         check_iuv: look for impossible values in a floating map before anything is written, on any
             device. On the CPU the warp itself finds them, at no cost. CUDA does not look unless
-            asked to, as the check waits for the device: it clamps u and v and cuts I to a whole
+            asked to, because the check waits for the device: it clamps u and v and cuts I to a whole
             number, so a map that was not divided by 255 gives nearly empty part images.
 
     Returns:
@@ -75,8 +75,8 @@ def iuv_to_dsap(
         ValueError: a shape, size, device or combination of arguments that is not as above; on the
             CPU, or with check_iuv, a floating map with an I that is not whole, or with u or v more
             than 1/64 outside of [0, 1] in the foreground (`out` is then worthless).
-        RuntimeError: a CUDA tensor where the CUDA kernels are missing; inside torch.compile also
-            such a floating map, but with check_iuv, which breaks the graph, ValueError.
+        RuntimeError: a CUDA tensor if the CUDA kernels are missing; inside torch.compile also such a
+            floating map (a ValueError with check_iuv, which breaks the graph).
     """
     image, iuv = as_tensor("image", image), as_tensor("iuv", iuv)
     out = out if out is None else as_tensor("out", out)
@@ -107,7 +107,7 @@ def iuv_to_dsap(
     try:
         _explained(torch.ops.dsa_ext.iuv_to_dsap_out, image, iuv, out, source, mirror, fill, mean, std)
     finally:
-        mark_written(out)  # of an impossible map, too
+        mark_written(out)  # even if the map was refused
     return (out, source) if return_source else out
 
 
@@ -129,7 +129,7 @@ def _check_inputs(image: Tensor, iuv: Tensor, size: int, parts: int, mirror: boo
 
 
 def check_part_images(size: int, parts: int, mirror: bool) -> None:
-    """Raise ValueError for part images that there are none of."""
+    """Raise ValueError for an impossible size or number of parts, or a mirror without effect."""
     if not _is_whole(size) or not 1 <= size <= 256:
         raise ValueError(f"size must be 1..256, not {size!r}")
     if not _is_whole(parts) or parts not in body.GROUPS:
@@ -139,19 +139,19 @@ def check_part_images(size: int, parts: int, mirror: bool) -> None:
 
 
 def check_std(std: list[float]) -> list[float]:
-    """`std` itself, or ValueError where nothing can be divided by it."""
+    """Return `std`; raise ValueError if it cannot be divided by."""
     if any(x == 0 or not math.isfinite(x) for x in std):
         raise ValueError(f"std must be finite and not 0, got {std}")
     return std
 
 
 def _is_whole(x: object) -> bool:
-    """An integer of Python or NumPy, or one that torch.compile traces."""
+    """Whether x is an integer of Python or NumPy, or one that torch.compile traces."""
     return hasattr(x, "__index__") and not isinstance(x, (bool, Tensor))
 
 
 def _explained(operation: Callable, image: Tensor, iuv: Tensor, *others: object):
-    """The operation's result, or ValueError with an impossible value of the map that it refuses."""
+    """The operation's result. If it refuses the map, raise ValueError with an impossible value of it."""
     try:
         return operation(image, iuv, *others)
     except RuntimeError:
@@ -169,7 +169,7 @@ def _check_values(iuv: Tensor) -> None:
 
 
 def _impossible_value(iuv: Tensor) -> str | None:
-    """What is wrong with a float32 map [B, 3, H, W], by an example; None if nothing is."""
+    """A message on what is wrong with a float32 map [B, 3, H, W], with an example; None if nothing is."""
     iuv = iuv.detach()
     i, uv = iuv[:, 0], iuv[:, 1:]
     known = ~iuv.isnan().any(1)  # [B, H, W]
@@ -182,7 +182,7 @@ def _impossible_value(iuv: Tensor) -> str | None:
     if broken.any():
         found = i[broken][0].item()
         return f"{rule}; found I = {found:.4g}: divide U and V by 255, not I, {as_bytes}"
-    # The farthest of all says best whether the scale is wrong or a network's prediction is raw.
+    # The farthest value tells best whether the scale is wrong or a network's raw output went in.
     farthest = torch.where(outside, (uv - 0.5).abs(), -1).argmax()
     sample, plane, y, x = (int(at) for at in torch.unravel_index(farthest, uv.shape))
     found, part = uv[sample, plane, y, x].item(), int(i[sample, y, x])
@@ -229,7 +229,7 @@ def _per_channel(name: str, values: float | Sequence[float], channels: int) -> l
 def _iuv_to_dsap(
     image, iuv, *, size=32, fill=0.0, parts=24, mirror=False, dtype=None, mean=None, std=None
 ) -> tuple[Tensor, Tensor]:
-    """The same, always with the map of winners: each step as a torch operation."""
+    """iuv_to_dsap in plain torch operations, always with the map of winners."""
     batch, channels, height, width = image.shape
     device, dtype = image.device, dtype or image.dtype
     if iuv.dtype != torch.uint8:
@@ -274,7 +274,7 @@ def _iuv_to_dsap(
 # ---- the operations ----
 
 
-# source is [0] unless return_source; mean and std are empty or one a channel.
+# source has shape [0] unless return_source; mean and std are empty or have one value a channel.
 @operation(
     "iuv_to_dsap(Tensor image, Tensor iuv, int size, int parts, bool mirror, ScalarType dtype, "
     "bool return_source, float[] fill, float[] mean, float[] std) -> (Tensor, Tensor)"

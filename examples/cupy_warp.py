@@ -2,9 +2,9 @@
 
     python examples/cupy_warp.py
 
-Most people need none of this: dsa_ext.iuv_to_dsap takes CuPy arrays as they are. It is for those
-who have no torch in the process that runs the kernel (kernel_source needs only text), or who want
-to change it. Needs a CUDA device and CuPy.
+Most people do not need this: dsa_ext.iuv_to_dsap takes CuPy arrays as they are. It is for those
+who want to run the kernel in a process without torch (the source is only text), or to change it.
+Needs a CUDA device and CuPy.
 """
 
 import sys
@@ -47,7 +47,7 @@ KERNEL = "dsa::warp_kernel<unsigned char, float>"
 
 
 def arguments(image: int, iuv: int, out: int, tile_rows: int) -> np.ndarray:
-    """For contiguous arrays at these addresses, each aligned to 16 bytes: whole planes are scanned
+    """The kernel's argument for contiguous arrays at these addresses, aligned to 16 bytes: planes are scanned
     (scan = 0) and written (write = 0) 16 bytes at a time."""
     a = np.zeros((), ARGUMENTS)
     a["channels"], a["height"], a["width"], a["size"] = CHANNELS, HEIGHT, WIDTH, SIZE
@@ -65,7 +65,7 @@ def arguments(image: int, iuv: int, out: int, tile_rows: int) -> np.ndarray:
 
 
 def shared_bytes(tile_rows: int) -> int:
-    """The winners, the table of parts, and 256 converted values a channel."""
+    """Bytes of the winners, of the table of parts, and of 256 converted values a channel."""
     return tile_rows * SIZE * 4 + 128 + CHANNELS * 256 * 4
 
 

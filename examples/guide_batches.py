@@ -1,4 +1,4 @@
-"""The batches that the guide_*.py beside this file learn from.
+"""The training batches of the guide_*.py examples beside this file.
 
 The DSAP-images are those of the images as stored, so nothing here flips or crops. TrainData in
 dsareid.data.batch augments both alike, and its batches go into the same loops.
@@ -13,7 +13,7 @@ from dsareid.models.options import MEAN, STD
 
 
 def batches(data: str, epochs: int = 10, size: tuple[int, int] = (128, 64)) -> tuple[DataLoader, int]:
-    """Batches of 16 identities x 4 images, as the triplet loss wants them, and how many identities there are.
+    """Batches of 16 identities x 4 images, as the triplet loss needs them, and the number of identities.
 
     Args:
         data: folder of a data set, with iuv/.

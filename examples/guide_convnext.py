@@ -3,8 +3,8 @@
     dsareid synth demo/data
     python examples/guide_convnext.py demo/data convnext.pth cpu
 
-It has a global feature alone, and nothing is added to it: the guide learns by losses of its own, and after
-the first 100 steps its logits teach those of the ConvNeXt (guidance "distill", not in the paper).
+The ConvNeXt has only a global feature, and nothing is added to it. The guide learns by losses of its own, and
+after the first 100 steps its logits teach those of the ConvNeXt (guidance "distill", not in the paper).
 """
 
 import sys
@@ -18,7 +18,7 @@ from dsareid.models.guide import Guide, LossConfig, losses
 
 def train(batches, identities: int, device: str, teach_after: int = 100) -> nn.Module:
     """The backbone, without its guide. A batch has image, dsap and label."""
-    backbone = convnext_tiny(weights=None)  # with "IMAGENET1K_V1" they are downloaded
+    backbone = convnext_tiny(weights=None)  # "IMAGENET1K_V1" downloads trained ones
     backbone.classifier = backbone.classifier[:2]  # without the last layer: the feature, (B, 768)
     backbone.to(device)
     guide = Guide(identities, global_size=768, guidance="distill", width=1 / 8).to(device)

@@ -3,7 +3,7 @@
     dsareid synth demo/data
     python examples/guide_resnet18.py demo/data resnet18.pth cpu
 
-It gets a head for eight part features, which stays with it; the guide's features are added to all of its
+The ResNet gets a head for eight part features, which it keeps; the guide's features are added to all of its
 own (section 3 of the paper). Each part reads the whole image with weights of its own, as the paper's do: a
 hand may be anywhere.
 """
@@ -21,7 +21,7 @@ from dsareid.models.guide import Guide, LossConfig, losses
 class Backbone(nn.Module):
     def __init__(self):
         super().__init__()
-        # with weights="IMAGENET1K_V1" they are downloaded
+        # weights="IMAGENET1K_V1" downloads trained ones
         self.trunk = create_feature_extractor(resnet18(weights=None), ["layer4"])
         self.parts = nn.Sequential(nn.Conv2d(512, 8 * 64, 1), nn.BatchNorm2d(8 * 64), nn.ReLU())
 

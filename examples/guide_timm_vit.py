@@ -1,11 +1,11 @@
-"""A ViT of timm, guided while it trains, alone afterwards.
+"""A ViT from timm, guided while it trains, alone afterwards.
 
     dsareid synth demo/data
     python examples/guide_timm_vit.py demo/data vit.pth cpu
 
 Its class token is the global feature. Each of eight part features is a mean of the other tokens, by an
 attention that learns where to look. Stripes of the image would not do: hands lie in the rows of the legs, and
-boxes are off.
+boxes are inexact.
 """
 
 import sys
@@ -20,7 +20,7 @@ from dsareid.models.guide import Guide, LossConfig, losses
 class Backbone(nn.Module):
     def __init__(self):
         super().__init__()
-        # with pretrained=True its weights are downloaded
+        # pretrained=True downloads trained weights
         self.vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True)
         self.parts = nn.Linear(self.vit.embed_dim, 8)
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Tries a wheel beside released versions of torch: installs both in an empty environment, runs every
-# compiled operation there, and last has the libraries' ABI audited. Downloads gigabytes; the
-# environments go when it ends.
+# Tests a wheel beside released versions of torch: installs both in an empty environment and runs every
+# compiled operation there; last, audits the libraries' ABI. Downloads gigabytes; the environments are
+# removed when it ends.
 #
 #   sh scripts/check_wheel.sh PYTHON dist/dsareid-*.whl torch==2.10.0 torch==2.14.1
 set -eu
@@ -30,7 +30,7 @@ for torch; do
   install "$room/env" "$torch" numpy
   install "$room/env" --no-deps "$wheel"
   "$room/env/bin/python" -m dsa_ext.selftest
-  # _C_cuda is optional for dsa_ext; here it must load where it is in the wheel and torch has CUDA.
+  # _C_cuda is optional for dsa_ext; here it must load if it is in the wheel and torch has CUDA.
   "$room/env/bin/python" - <<'EOF'
 import importlib.util, sys, torch, dsa_ext, dsareid.ground._core
 built = importlib.util.find_spec("dsa_ext._C_cuda") is not None

@@ -1,15 +1,15 @@
 #!/bin/sh
-# What a GPU owner runs: build for the card of this machine, check, measure. Needs no network.
+# For a machine with a GPU: build for its card, check, measure. Needs no network.
 #
-#   scripts/gpu.sh              every step, one after the other; a failing one does not stop the others
+#   scripts/gpu.sh              every step, one after the other; a failed step does not stop the others
 #   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench roofline
 #
 #   PYTHON    the Python whose own torch, 2.10 or later, is built against (python3)
 #   RESULTS   the folder for logs, figures and summary.txt (results/gpu-CARD-DATE)
-#   LIMIT     seconds a step may take (470: some machines allow ten minutes a command)
+#   LIMIT     seconds that a step may take (470: some machines allow ten minutes a command)
 #
-# Exit code: 0 if nothing failed, 1 if a step failed, 2 if this machine cannot run any. A tool that is
-# not installed is no failure; its step says so.
+# Exit code: 0 if nothing failed, 1 if a step failed, 2 if this machine cannot run any step. A step whose
+# tool is not installed says so, and does not fail.
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 2
 python=${PYTHON:-python3}
@@ -64,7 +64,7 @@ name = re.sub("[^A-Za-z0-9]+", "-", torch.cuda.get_device_name(0)).strip("-")
 print(f"{major}.{minor} {name}")
 END
 ) || exit 2
-# The program itself, where PYTHON is a script in front of it: the tools look into the process they start.
+# The interpreter itself, if PYTHON is a script around it: the tools look into the process that they start.
 real=$("$python" -c 'import sys; print(sys.executable)') && [ -x "$real" ] && python=$real
 
 results=${RESULTS:-$root/results/gpu-${card#* }-$(date +%Y-%m-%d)}
@@ -72,7 +72,7 @@ mkdir -p "$results" || exit 2
 results=$(cd "$results" && pwd)
 failed=0
 
-# say STEP WORDS: the step's line of the summary, in place of an earlier one.
+# say STEP WORDS: print the step's line of the summary, and put it in place of an earlier one.
 say() {
   line=$(printf '%-10s %s' "$1" "$2")
   { grep -v "^$1 " "$results/summary.txt"; echo "$line"; } 2>/dev/null >"$results/summary.new"
@@ -80,7 +80,7 @@ say() {
   echo "$line"
 }
 
-# run STEP FOLDER COMMAND...: in that folder, with a log, a limit, and a line of the summary.
+# run STEP FOLDER COMMAND...: run it in that folder, with a log, a time limit, and a line of the summary.
 run() {
   step=$1 folder=$2
   shift 2
@@ -101,7 +101,7 @@ run() {
   [ $code -eq 0 ] || tail -n 8 "$results/$step.log" | sed 's/^/    /'
 }
 
-# find_tool NAME: a tool of the CUDA toolkit, which is not always on PATH.
+# find_tool NAME: print the path of a tool of the CUDA toolkit, which is not always on PATH.
 find_tool() {
   command -v "$1" && return
   for folder in "${CUDA_HOME:-/usr/local/cuda}/bin" /usr/local/cuda/bin; do
@@ -125,22 +125,21 @@ print("torch", torch.__version__, "CUDA", torch.version.cuda, "cuDNN", torch.bac
 }
 
 build() {
-  # Not in place: a build for every architecture that is there already stays. The build folder gets
-  # a copy of the Python files as well, and the steps run there. Without dsareid.ground._core, so pybind11
-  # is not needed.
+  # Not in place, to keep an existing build for every architecture. The build folder gets a copy of the
+  # Python files as well, and the steps run there. Without dsareid.ground._core, so pybind11 is not needed.
   rm -rf "$built"
   run build "$root" env DSA_CUDA=1 DSA_CORE=0 "TORCH_CUDA_ARCH_LIST=${card%% *}" \
     "MAX_JOBS=${MAX_JOBS:-$(nproc)}" "$python" setup.py build \
     --build-base build/gpu --build-lib build/gpu/lib --build-temp build/gpu/temp
 }
 
-# sanitize TOOL: our kernels alone, by their namespace, over a part of the self-test.
+# sanitize TOOL: run it over a part of the self-test, on our kernels alone (by their namespace).
 sanitize() {
   if ! tool=$(find_tool compute-sanitizer); then
     say "$1" "skipped: compute-sanitizer is not installed"
     return
   fi
-  # Without torch's pool each tensor is an allocation of its own, so that memcheck sees its end.
+  # Without torch's pool each tensor is an allocation of its own, so that memcheck sees where it ends.
   run "$1" "$built" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$tool" --tool "$1" --error-exitcode 9 \
     --kernel-regex kns=_ZN3dsa "$python" -m dsa_ext.selftest --device cuda --quick
 }

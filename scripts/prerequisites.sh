@@ -1,9 +1,8 @@
 #!/bin/sh
-# Names what a fresh machine lacks, before anything is downloaded.
+# Says which packages a fresh machine lacks, before anything is downloaded.
 #
-#   sh scripts/prerequisites.sh PYTHON           to build: an error with the line that brings it
-#   sh scripts/prerequisites.sh PYTHON --tests   to build and to skip no test for want of a package: their
-#                                                names alone, for .ci/run
+#   sh scripts/prerequisites.sh PYTHON           to build: an error with the command that installs them
+#   sh scripts/prerequisites.sh PYTHON --tests   to build and to run every test: only their names, for .ci/run
 python=${1:-python3}
 missing=""
 

@@ -16,7 +16,7 @@
 namespace dsareid {
 namespace {
 
-// Of resize.h, for one dimension.
+// The table of resize.h, for one dimension.
 struct Table {
   int taps;
   std::vector<int32_t> values;
@@ -85,7 +85,7 @@ struct Prefetcher::State {
   std::vector<Slot> slots;
   const dsa::BatchTables tables;
 
-  std::mutex mutex;  // of all below, and of what slots hold; threads read the samples they took without it
+  std::mutex mutex;  // guards all below and the slots; threads read the samples they took without it
   std::condition_variable work_to_do, slot_done;
   std::vector<int> queue;  // slots with samples that nobody has taken, in the order of submission
   bool closed = false;
@@ -112,8 +112,8 @@ void Prefetcher::State::start() {
   }
 }
 
-// Without `closed` and with a sample to take, at least one thread is awake or about to be: submit() wakes
-// one, and whoever takes a sample and leaves others wakes the next.
+// Unless closed, as long as there is a sample to take at least one thread is awake or about to be: submit()
+// wakes one, and a thread that takes a sample and leaves others wakes the next.
 void Prefetcher::State::work() {
   std::unique_lock lock(mutex);
   while (true) {
@@ -181,7 +181,7 @@ Prefetcher::Prefetcher(const PrefetchSettings& settings) : process_(getpid()) {
 }
 
 Prefetcher::~Prefetcher() {
-  // Never freed in a child: to destroy a condition that a thread waits for is to wait for that thread.
+  // Never freed in a child: destroying a condition variable waits for its threads, and a child has none.
   if (foreign()) {
     static_cast<void>(state_.release());
   } else {
@@ -232,7 +232,7 @@ bool Prefetcher::wait(int number, std::chrono::milliseconds limit) {
   std::unique_lock lock(state.mutex);
   Slot& slot = state.at(number);
   const bool done = state.slot_done.wait_for(lock, limit, [&] { return state.closed || slot.left == 0; });
-  state.at(number);  // throws where it was closed meanwhile
+  state.at(number);  // throws if it was closed meanwhile
   if (!done) return false;
   if (!slot.under_way) {
     throw std::invalid_argument("slot " + std::to_string(number) + " is not under way: submit to it first");

@@ -1,13 +1,13 @@
-// Prefetching: the next batches are assembled (batch.h) by threads of its own, into memory that the caller
-// owns and uses again, while the model computes.
+// Prefetching: threads of the prefetcher assemble the next batches (batch.h) while the model computes, into
+// memory that the caller owns and reuses.
 //
-// A slot is such memory, of one batch. It is free at first, under way from submit() to wait(), and free
-// again after it. Samples are taken one by one, those of the slot that was submitted first before others.
+// A slot is the memory of one batch. It is free at first, under way from submit() to wait(), and free again
+// after it. Threads take samples one by one, first those of the slot that was submitted first.
 // What a sample becomes depends on the settings, the epoch, its index and its repeat alone, not on threads.
 //
-// The stored images are expected in mapped files. One that is cut short kills the process that reads it,
-// one that is written to gives pixels of no data set. So each sample looks first whether the files are
-// what they were, which leaves only the moment in which it reads.
+// The stored images are expected in mapped files. Reading a mapped file that was cut short kills the
+// process, and one that is being written to gives wrong pixels. So before each sample the files are checked
+// to be unchanged, which leaves only the moment of reading.
 #pragma once
 
 #include <sys/types.h>
@@ -32,7 +32,7 @@ struct StoredFile {
 
 struct SlotMemory {
   void* image;  // [batch, 3, height, width], as BatchCall
-  void* dsap;   // [batch, parts, 3, size, size]; null where the call has no iuv
+  void* dsap;   // [batch, parts, 3, size, size]; null if the call has no iuv
 };
 
 struct PrefetchSettings {
@@ -56,8 +56,8 @@ struct SampleError : std::runtime_error {
 
 class Prefetcher {
  public:
-  // Throws std::invalid_argument without a thread, a slot or a sample; std::system_error where the system
-  // has no more threads.
+  // Throws std::invalid_argument if threads, slots or samples are none; std::system_error if the system has
+  // no more threads.
   explicit Prefetcher(const PrefetchSettings& settings);
   ~Prefetcher();  // closes it
   Prefetcher(const Prefetcher&) = delete;
@@ -67,13 +67,14 @@ class Prefetcher {
   // that does not exist or is under way and for a repeat that is not 0..2^32 - 1.
   void submit(int slot, uint32_t epoch, const int64_t* index, const int64_t* repeat);
 
-  // Waits for a batch; false: it is not done yet after this time. Throws the SampleError of its first
-  // sample, in the order of the batch, that has one; the slot is free then, too. Throws
-  // std::invalid_argument for a slot that is not under way.
+  // Waits for a batch; false: it is not done yet after this time. If samples failed, throws the SampleError
+  // of the first one in the order of the batch; the slot is free then, too. Throws std::invalid_argument
+  // for a slot that is not under way.
   [[nodiscard]] bool wait(int slot, std::chrono::milliseconds limit);
 
   // Drops what has not begun and waits for the threads to end: nothing is written to the slots any more.
-  // Every wait() that has begun or begins throws then, as does submit(). Does nothing the second time.
+  // From then on every wait() throws, also one that has begun, and so does submit(). A second call does
+  // nothing.
   void close();
 
   // A forked child has none of the threads, and what they held locked stays locked. There, submit() and

@@ -35,7 +35,7 @@ void draw_face(const RasterInput& input, const RasterOutput& output, int32_t fac
   const int32_t* corner = input.faces + 3 * static_cast<int64_t>(face);
   const Point a = load(input, corner[0]), b = load(input, corner[1]), c = load(input, corner[2]);
   const float area = edge(a, b, c.x, c.y);
-  if (!(std::abs(area) > 0.0f)) return;  // also where a coordinate is NaN
+  if (!(std::abs(area) > 0.0f)) return;  // also if a coordinate is NaN
   const float inverse_area = 1.0f / area;
   const int row_begin = first_centre(std::min({a.y, b.y, c.y}), input.height);
   const int row_end = last_centre(std::max({a.y, b.y, c.y}), input.height);

@@ -45,8 +45,8 @@ class Stream {
 
 struct Identity {
   std::span<int64_t> members;
-  int64_t next_group = 0;   // where in groups_ the next of its groups lies
-  int64_t groups_left = 0;  // how many lie there
+  int64_t next_group = 0;   // where in groups_ its next group lies
+  int64_t groups_left = 0;  // how many groups are left
   int64_t put_aside = 0;    // how often it waits for a later batch
   int64_t last_batch = -1;  // the last batch that it is in
 };

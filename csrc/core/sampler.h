@@ -1,15 +1,15 @@
 // Which images an epoch shows, and in which batches: P identities with K images each, as the batch-hard
-// triplet loss (section 4.1 of the paper) wants them.
+// triplet loss (section 4.1 of the paper) needs them.
 //
 // The rules:
 //  - Each identity's images are shuffled and cut into groups of K. A last group that is not full is topped
 //    up with further images of the identity: those outside of the group first, and no image twice before
 //    each was drawn once.
-//  - A list holds each identity once a group, shuffled. Batches take the next identity of the list; one
-//    that the batch has already is put aside for the next batch, which begins with what was put aside.
-//  - Where the list ends before a batch is full, other identities are drawn, each with a new group.
+//  - A shuffled list holds each identity once for each of its groups. A batch takes the next identities of
+//    the list; one that it already has is put aside for the next batch, which begins with those put aside.
+//  - If the list ends before a batch is full, other identities are drawn, each with a new group.
 //  - Random numbers are Philox's with the seed as key and the counter (number, epoch, 0, 2^31), which no
-//    augmentation (augment.h) has. With whole numbers alone, an epoch is the same on every platform.
+//    augmentation (augment.h) uses. All are whole numbers, so an epoch is the same on every platform.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct Epoch {
   std::vector<int64_t> repeat;  // the same: how often that image was drawn before in this epoch
 };
 
-// Every image is drawn at least once. Throws std::invalid_argument where the call is not as above.
+// Every image is drawn at least once. Throws std::invalid_argument if the call is not as above.
 Epoch sample_epoch(const SamplerCall& call);
 
 }  // namespace dsareid

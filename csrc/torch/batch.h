@@ -27,7 +27,7 @@ inline int resize_taps_of(const Tensor& table, int64_t out, const char* name) {
   return static_cast<int>(table.size(1)) - 1;
 }
 
-// All but index, drawn and what they say of the samples. The tables must be resize_table's: the CPU library
+// The call without index and drawn. The tables must be resize_table's: the CPU library
 // checks that they stay inside of an image, the CUDA library cannot.
 inline BatchCall batch_call(const Tensor& images, const std::optional<Tensor>& iuv, const Tensor& rows,
                             const Tensor& columns, const Tensor& image, const std::optional<Tensor>& dsap,
@@ -85,7 +85,7 @@ inline const Augmentation* sample_drawn(const std::optional<Tensor>& drawn, cons
   return static_cast<const Augmentation*>(drawn->const_data_ptr());
 }
 
-// What the tables, index and drawn may be, where they are in host memory.
+// Checks of the tables, index and drawn, for those that are in host memory.
 inline void check_table(const int32_t* table, int taps, int64_t out, int in, const char* name) {
   for (int64_t i = 0; i < out; ++i) {
     const int32_t first = table[i * (1 + taps)];

@@ -5,9 +5,9 @@
 namespace dsa {
 namespace {
 
-// An index or drawn tensor itself where it is on the device of `like`, or a copy there of one in host
-// memory. The copy is made from pageable memory, which CUDA has read when it returns: a pinned tensor would
-// be read later, when the caller may have written to it again.
+// An index or drawn tensor itself if it is on the device of `like`, else a copy there. The copy is made from
+// pageable memory, which CUDA has read by the time the call returns: a pinned tensor would be read later,
+// when the caller may have written to it again.
 Tensor on_device(const Tensor& tensor, const Tensor& like) {
   if (tensor.is_cuda()) {
     same_device(like, tensor);
@@ -38,7 +38,7 @@ void assemble_batch_out(const Tensor& images, std::optional<Tensor> iuv, const T
   BatchCall call =
       batch_call(images, iuv, rows, columns, image, dsap, augmented_dsap, mirror, fill, mean, std);
   call.index = sample_index(index, call), call.drawn = sample_drawn(drawn, call);
-  // What is in host memory is checked and copied; of the rest the kernel survives anything.
+  // Tensors in host memory are checked and copied. The kernel survives any values in the others.
   if (!index.is_cuda()) check_index(call);
   if (drawn && !drawn->is_cuda()) check_drawn(call);
   const Tensor index_there = on_device(index, images);

@@ -6,7 +6,7 @@
 
 namespace dsa {
 
-// Where the data of an optional tensor lies; it must be contiguous and of the same kind as `like`.
+// The data of an optional tensor, or null; it must be contiguous and of the same kind as `like`.
 inline const void* data_like(const std::optional<Tensor>& tensor, const Tensor& like, const char* name) {
   if (!tensor) return nullptr;
   STD_TORCH_CHECK(tensor->is_contiguous() && tensor->scalar_type() == like.scalar_type() &&
@@ -50,7 +50,7 @@ inline Tensor with_parts(const Tensor& in, int64_t parts) {
   return torch::stable::new_empty(in, shape);
 }
 
-// kRun takes the call and does the work on its backend. merge_parts into `out`:
+// merge_parts into `out`. Here and below kRun does the work of a call on its backend.
 template <auto kRun>
 void merge_into(const Tensor& features, std::optional<Tensor> residual, Tensor out, bool front_back,
                 bool relu) {

@@ -1,5 +1,5 @@
 // The Python module of a compiled library, dsa_ext._C or dsa_ext._C_cuda: importing it loads the library,
-// which registers its operations with torch. There is nothing in it; setup.py passes its name.
+// which registers its operations with torch. The module itself is empty; setup.py passes its name.
 #include <Python.h>
 
 #define DSA_TEXT_(x) #x

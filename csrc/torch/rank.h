@@ -13,7 +13,7 @@ inline const int64_t* rank_integers(const Tensor& tensor, int64_t length, const 
   return static_cast<const int64_t*>(tensor.const_data_ptr());
 }
 
-// All but the outputs.
+// The call without its outputs.
 inline RankCall rank_call(const Tensor& distances, const Tensor& members, const Tensor& first,
                           const Tensor& count, const Tensor& query_cams, const Tensor& gallery_cams) {
   STD_TORCH_CHECK(distances.dim() == 2, "distances must be [T, G]");

@@ -13,7 +13,7 @@ std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& me
   }
   const torch::stable::accelerator::DeviceGuard guard(distances.get_device_index());
   RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
-  // The host needs the largest count for the shape of the result, and checks both while at it.
+  // The host needs the largest count for the shape of the result; it also checks first and count.
   const auto stream = static_cast<cudaStream_t>(stream_of(distances));
   std::vector<int64_t> host(2 * call.queries);
   if (call.queries != 0) {

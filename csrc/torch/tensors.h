@@ -2,7 +2,7 @@
 // backends; OPERATION_cpu.cpp and OPERATION_cuda.cpp register them.
 //
 // dsa_ext has the schemas, checks what a user passes and words the errors; the checks here only keep a
-// direct call of torch.ops.dsa_ext from touching foreign memory.
+// direct call of torch.ops.dsa_ext from accessing memory out of bounds.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

@@ -14,7 +14,7 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out, std::op
   const Channels channels(image.size(1), fill, mean, std);
   const WarpImages call = warp_images(image, iuv, out, source, channels, mirror);
   if (out.numel() == 0) return;
-  // Units of one image each; a batch smaller than the pool is cut by parts instead.
+  // Units of one image each; a batch smaller than the thread pool is cut by parts as well.
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t cuts = call.batch >= threads ? 1 : (threads + call.batch - 1) / call.batch;
   const int64_t parts = (call.parts + cuts - 1) / cuts;
@@ -24,7 +24,7 @@ void iuv_to_dsap_out(const Tensor& image, const Tensor& iuv, Tensor out, std::op
     const int last = std::min<int64_t>(first + parts, call.parts);
     if (first < last && !warp_cpu(call, unit / cuts, first, last)) possible = false;
   });
-  // dsa_ext finds a value to name; this is for direct calls and compiled graphs.
+  // For direct calls and compiled graphs; dsa_ext replaces it by an error that names a value.
   STD_TORCH_CHECK(possible,
                   "iuv must hold whole I and u, v in 0..1: divide U and V by 255, or pass the map as uint8");
 }

@@ -52,7 +52,7 @@ class CheckGroup:
 
 
 def run_group(name: str, checks: Mapping[str, Check], device: str) -> CheckGroup:
-    """Run checks that return what is wrong, or None; an exception is a failure too."""
+    """Run checks. A check returns what is wrong, or None; an exception is a failure too."""
     group = CheckGroup(name)
     for label, check in checks.items():
         try:
@@ -60,7 +60,7 @@ def run_group(name: str, checks: Mapping[str, Check], device: str) -> CheckGroup
         except NotChecked as reason:
             group.notes.append(f"{label} ({reason})")
             continue
-        except Exception as error:  # whatever it is, the other checks shall run
+        except Exception as error:  # whatever it is, the other checks must run
             wrong = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         group.checks += 1
         if wrong:
@@ -81,7 +81,7 @@ def cuda_groups() -> Iterator[CheckGroup]:
 
 
 def typical(batch: int = 64) -> list[Typical]:
-    """Every operation at the sizes that are timed."""
+    """Every operation at the sizes at which it is timed."""
     return [row for operation in OPERATIONS for row in operation.typical(batch)]
 
 
@@ -136,7 +136,7 @@ def describe_gpu() -> str:
 
 
 def device_to_test(wanted: str | None) -> tuple[str, str | None]:
-    """The device to test, and why that cannot be done, if so."""
+    """The device to test, and why it cannot be tested, or None."""
     if dsa_ext.CPU_ERROR:
         return "cpu", (
             f"there is nothing to check: {dsa_ext.CPU_ERROR}. Install a C++ compiler and rebuild: "
@@ -179,7 +179,7 @@ def check_all(device: str, quick: bool) -> Iterator[CheckGroup]:
 
 
 def profile(device: str) -> None:
-    """Each operation once, for a profiler to look at."""
+    """Run each operation once, for a profiler."""
     for row in typical():
         row.prepare(device)()
         print(f"ran {row.name}", flush=True)
@@ -189,7 +189,7 @@ def profile(device: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dsa_ext.selftest", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
     parser.add_argument("--quick", action="store_true", help="a part of the table and nothing else")
     parser.add_argument("--profile", action="store_true", help="run each operation once, check nothing")
     parser.add_argument("--rounds", type=int, default=50, help="timed runs of each operation")

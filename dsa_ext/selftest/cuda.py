@@ -1,7 +1,7 @@
 """What only a GPU can show: streams, devices, graph capture, tensors beyond 2^31 elements.
 
-The few calls of torch.cuda stand in functions of their own, so that tests/dsa_ext/test_selftest.py can try
-out everything else on the CPU.
+The few calls of torch.cuda are in functions of their own, so that tests/dsa_ext/test_selftest.py can test
+everything else on the CPU.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ class NotChecked(Exception):
 
 @contextlib.contextmanager
 def busy_side_stream() -> Iterator[None]:
-    """A stream that is not the default one, and that has something to wait for first."""
+    """Run the block on a stream that is not the default one and that is busy for a while first."""
     stream = torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
@@ -45,16 +45,16 @@ def allocations() -> int:
 
 
 def need(bytes_: int) -> None:
-    """NotChecked unless so much device memory is free, with a tenth to spare."""
+    """Raise NotChecked unless this many bytes of device memory are free, with a tenth to spare."""
     free, _ = torch.cuda.mem_get_info()
-    # What torch holds in its pool and does not use is free to us as well.
+    # Unused memory in torch's pool is free for us, too.
     free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     if free < 1.1 * bytes_:
         raise NotChecked(f"needs {1.1 * bytes_ / 1e9:.0f} GB of device memory, {free / 1e9:.0f} are free")
 
 
 def overwrite(inputs: Sequence[Tensor], values: Sequence[Tensor] | None = None) -> None:
-    """Copy values into the inputs; zeros where there are none."""
+    """Copy values into the inputs, or zeros without values."""
     for index, tensor in enumerate(inputs):
         tensor.copy_(values[index]) if values is not None else tensor.zero_()
 
@@ -67,7 +67,7 @@ def expected_of(operation: Operation, name: str) -> Tensor:
 
 
 def check_stream(operation: Operation, name: str, device: str) -> str | None:
-    """The input becomes right only late on the side stream: work on another one would miss it."""
+    """The right input arrives late on the side stream: work on another stream would miss it."""
     inputs, out, run = operation.calls(device)[name]
     right = [x.clone() for x in inputs]
     overwrite(inputs)

@@ -13,11 +13,11 @@ NORMALISED: dict[str, Any] = {"mean": MEAN[:3], "std": STD[:3]}
 SCALINGS: tuple[dict[str, Any], ...] = ({}, NORMALISED)
 
 PARTS = ((24, False), (13, False), (13, True), (8, False), (8, True))
-"""parts and mirror, all that go together."""
+"""All valid pairs of parts and mirror."""
 
 
 def spread(shape: Sequence[int], dtype: torch.dtype, layout: str, device: str) -> tuple[Tensor, Tensor]:
-    """A poisoned buffer, and a view of it of the given shape that lies in it in some way."""
+    """A poisoned buffer, and a view of the given shape that lies in it as `layout` says."""
     shape = list(shape)
     view: Callable[[Tensor], Tensor]
     if layout == "plain":

@@ -1,7 +1,7 @@
 """How speed is measured on a GPU, and the batch of people that it is measured with.
 
-What must move, by formula, stands with each operation in dsa_ext/selftest/operations; the self-test,
-benchmarks/kernels.py and benchmarks/roofline.py all count by it.
+The formulas for the bytes that must move are beside each operation in dsa_ext/selftest/operations; the
+self-test, benchmarks/kernels.py and benchmarks/roofline.py use them.
 """
 
 import statistics
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 FOREGROUND = 0.45
-"""Share of an image's pixels that belong to a part, where nothing else is said."""
+"""Default share of an image's pixels that belong to a part."""
 
 
 def person_batch(
@@ -46,11 +46,11 @@ def person_batch(
 def cuda_runs(
     work: dict[str, Callable[[int], object]], rounds: int = 50, warm_up: int = 5
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each round on the current CUDA device, by events; in a round every one
-    runs once, one after the other, with the number of the round to rotate its buffers by.
+    """Seconds of each function in each round on the current CUDA device, measured by events. A round runs
+    every function once, with the round's number as argument, by which it can rotate its buffers.
 
-    Before each run the L2 cache is filled with other data, by reading: what a write leaves there
-    would have to be written back on the time of the run. Then the device waits for a moment, so
+    Before each run the L2 cache is filled with other data, by reading: data left by a write would
+    have to be written back during the run. Then the device waits for a moment, so
     that the host has queued the whole run before it starts and launches are not timed. (A function
     that waits for the device itself pays for that, as it would in a program.)
     """

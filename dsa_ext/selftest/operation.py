@@ -1,4 +1,4 @@
-"""The record of an operation: from it come the self-test's table, bandwidths and the roofline, the tests of
+"""The record of an operation. It feeds the self-test's table, the bandwidths and the roofline, the tests of
 tests/dsa_ext and the kernels that NVRTC compiles."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of as many bytes
+INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by element size in bytes
 
 Check = Callable[[str], str | None]
 """Given a device, returns what is wrong, or None."""
@@ -37,7 +37,7 @@ class Typical(NamedTuple):
         name: what the tables call it.
         bytes: what must move between the chip and its memory: every input that is needed is read once, every
             output is written once, and nothing is found in a cache. Divided by the bandwidth of a large copy
-            that is a floor no version runs far below.
+            it gives a floor for the time, far below which no version runs.
         prepare: makes the inputs on a device and returns the operation as a function of no arguments.
     """
 
@@ -48,16 +48,16 @@ class Typical(NamedTuple):
 
 @dataclass(frozen=True)
 class Operation:
-    """What there is to know of an operation beside its code; one file of dsa_ext/selftest/operations each.
+    """Everything about an operation but its code. Each file of dsa_ext/selftest/operations defines one.
 
     Attributes:
         name: that of its files, csrc/NAME.* and dsa_ext/NAME.py.
         function, twin: the public function, and the same in plain torch.
         cases: groups of cases by title: odd sizes, types, strides, and gradients.
-        typical: for a batch of so many images, the sizes that are timed.
+        typical: given a number of images, the calls that are timed.
         kernels: instances of its CUDA kernels, as C++ names them.
-        calls: on a device, its out= forms, which neither wait for it nor allocate.
-        large: checks of tensors of more elements than their second argument, `beyond`.
+        calls: given a device, its out= forms, which neither wait for the device nor allocate.
+        large: checks with tensors of more elements than the second argument, `beyond`.
         checks: other checks on CUDA.
     """
 
@@ -73,7 +73,7 @@ class Operation:
 
 
 def compare(case: Case, device: str) -> str | None:
-    """CUDA against the CPU backend; the CPU backend against the twin."""
+    """What differs between CUDA and the CPU backend, or between the CPU backend and the twin."""
     return difference(case.ours(device), case.twin() if device == "cpu" else case.ours("cpu"))
 
 

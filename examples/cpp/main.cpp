@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
     }
   }
 
-  // The call names memory by pointer and stride, so any layout goes in and out without a copy.
+  // The call describes memory by pointer and strides, so any layout is read and written without a copy.
   // Here the part images [24, 3, S, S] are strided to lie side by side in one picture [S, 24 * S, 3].
   std::vector<uint8_t> sheet(kSize * 24 * kSize * 3);
   std::vector<int32_t> source(24 * kSize * kSize);  // which pixel each cell shows, -1: none
@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
       .fill = fill,
       .normalise = unchanged};
   // Image 0, all its parts. Other images, or other ranges of parts, may run on other threads.
-  // It returns false for a floating map that no map can be, such as one with U and V in 0..255.
+  // It returns false for a floating map with impossible values, such as U and V in 0..255.
   if (!dsa::warp_cpu(call, 0, 0, 24)) return std::fputs("the IUV map makes no sense\n", stderr), 1;
 
   const auto filled = source.size() - std::count(source.begin(), source.end(), -1);

@@ -1,4 +1,4 @@
-"""One file an operation, each with its record; a new file is all that the self-test needs to know."""
+"""One file for each operation, with its record. The self-test finds a new file by itself."""
 
 import importlib
 import pkgutil
@@ -9,4 +9,4 @@ OPERATIONS: tuple[Operation, ...] = tuple(
     importlib.import_module(f"{__name__}.{module.name}").OPERATION
     for module in pkgutil.iter_modules(__path__)
 )
-"""All of them, by name."""
+"""All of them, in the order of their names."""

@@ -27,16 +27,16 @@ def batch_bytes(
 ) -> int:
     """assemble_batch, from images of `stored` to `wanted` height and width. The few stored pixels that a
     shift or an erased box hides are counted too."""
-    # Image and map of every sample, 3 bytes a pixel each: next to no sector is without a pixel that is
-    # needed, as the image is read whole and U and V lie beside I.
+    # Image and map of every sample, 3 bytes a pixel each: nearly every sector holds a pixel that is
+    # needed, because the image is read whole and U and V lie beside I.
     read = 2 * 3 * stored[0] * stored[1] + 8 + 32  # and its index and parameters
     written = 3 * (wanted[0] * wanted[1] + parts * size * size) * out_bytes
     return batch * (read + written)
 
 
 def stored_batch(batch: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """images, iuv, index and params of assemble_batch: a store of so many 128x64 images (see
-    person_batch), and every one of them once, augmented for 256x128."""
+    """images, iuv, index and params of assemble_batch: a store of `batch` 128x64 images (see
+    person_batch), each of them sampled once, augmented for 256x128."""
     images, iuv = (x.permute(0, 2, 3, 1).contiguous() for x in person_batch(batch, 128, 64, seed=seed))
     index = torch.randperm(batch, generator=torch.Generator().manual_seed(seed))
     return images, iuv, index, draw_augmentation(seed, 0, index, height=256, width=128)
@@ -54,7 +54,7 @@ VARIED = {
     "all of it": {"pad": 5, "erase": 0.7, "drop_part": 0.2},
     "far and often": {"pad": 16, "erase": 0.8, "drop_person": 0.1, "drop_part": 0.2},
 }
-"""How samples may be varied, as arguments of draw_augmentation."""
+"""How samples may be augmented, as arguments of draw_augmentation."""
 
 
 def extremes(height: int, width: int) -> Tensor:
@@ -101,7 +101,7 @@ def batch_case(
     **options: Any,
 ) -> Case:
     """`stored` is (N, h, w); `varied` one of VARIED, "extremes", or None: without params. `layout` is that of
-    the store, one of `lay_out` or "image gaps"; `out` that of both tensors of out=, if there is to be one."""
+    the store, one of `lay_out` or "image gaps"; `out` that of both tensors of out=, or None: without out=."""
     height, width = wanted
     samples = 21 if varied == "extremes" else samples
     options = {"height": height, "width": width, "size": 16} | options
@@ -176,7 +176,7 @@ SIZES = (
     ((5, 1, 19), (1, 33)),
     ((5, 40, 1), (16, 1)),
 )
-"""(N, h, w) of the store, and the height and width that are wanted: up, down, one dimension alone, pixels."""
+"""(N, h, w) of the store, and the wanted height and width: up, down, one dimension alone, single pixels."""
 
 
 def cases() -> dict[str, list[Case]]:
@@ -254,7 +254,7 @@ OUTPUTS: tuple[tuple[str | None, dict[str, Any]], ...] = (
     ("offset", {}),
     ("offset", {"iuv": None}),
 )
-"""How out= lies in memory, and what goes along."""
+"""How out= lies in memory, and options that go with it."""
 
 
 def stored_samples(device: str, count: int = 4, side: int = 16) -> list[Tensor]:
@@ -267,7 +267,7 @@ def stored_samples(device: str, count: int = 4, side: int = 16) -> list[Tensor]:
 
 
 def batch_outputs(count: int, device: str) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One run of memory, and the image and part images (S = 8) of a batch in it."""
+    """A contiguous buffer, and the image and part images (S = 8) of a batch in it."""
     shapes = (count, 3, 24, 16), (count, 24, 3, 8, 8)
     base = torch.empty(sum(map(math.prod, shapes)), device=device)
     parts_of_it = base.split([math.prod(shape) for shape in shapes])
@@ -276,12 +276,12 @@ def batch_outputs(count: int, device: str) -> tuple[Tensor, tuple[Tensor, Tensor
 
 
 def _both(result: tuple[Tensor, Tensor | None]) -> list[Tensor]:
-    """Images and part images of an assembled batch, those that there are."""
+    """Images and part images of an assembled batch, without a None."""
     return [x for x in result if x is not None]
 
 
 def check_stream_of_host_memory(device: str) -> str | None:
-    """With index and params in host memory, which have to be copied in the stream's order."""
+    """index and params are in host memory and must be copied in the stream's order."""
     images, iuv, *host = stored_samples("cpu")
     image, dsap = assemble_batch(images, iuv, *host, height=24, width=16, size=8)
     stored = torch.zeros_like(images, device=device)
@@ -294,7 +294,7 @@ def check_stream_of_host_memory(device: str) -> str | None:
 
 
 def check_foreign_index(device: str) -> str | None:
-    """Nobody looks at an index on the device; a sample of an image that there is not is all fill."""
+    """An index on the device is not checked; a sample whose index is outside of the store is all fill."""
     images, iuv, index, params = stored_samples(device)
     index[0], index[-1] = -1, len(images)
     image, dsap = assemble_batch(images, iuv, index, params, height=24, width=16, size=8, fill=0.5)
@@ -306,7 +306,7 @@ def check_foreign_index(device: str) -> str | None:
 
 
 def check_large_batch(device: str, beyond: int, stored: int = 128, wanted: int = 256) -> str | None:
-    """A store of more than `beyond` bytes, and as many elements of images out of it."""
+    """The store has more than `beyond` bytes, and the images made of it more than `beyond` elements."""
     images_stored, samples = beyond // (3 * stored * stored) + 2, beyond // (3 * wanted * wanted) + 2
     cuda.need(2 * images_stored * 3 * stored * stored + samples * (3 * wanted * wanted + 24 * 3 * 64) * 2)
     images, iuv = (

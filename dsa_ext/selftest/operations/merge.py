@@ -24,7 +24,7 @@ def merge_bytes(
 def merge_gradient_bytes(
     batch: int, parts: int, groups: int, inner: int, *, element_bytes: int = 4, relu: bool = False
 ) -> int:
-    """The gradient of merge_parts. That of features and of a residual is the same tensor: once.
+    """The gradient of merge_parts. Features and residual share one gradient tensor, which is counted once.
 
     With ReLU both are read again, to see what it let through.
     """
@@ -133,7 +133,7 @@ def check_large_merge(device: str, beyond: int) -> str | None:
     features = torch.empty((batch, 24, inner), dtype=torch.float16, device=device)
     features.normal_().requires_grad_()
     merged = merge_parts(features, "mirror")
-    grad = merged.detach()  # its own gradient: no more memory
+    grad = merged.detach()  # its own gradient, to save memory
     (spread_,) = torch.autograd.grad(merged, features, grad)
     group = torch.tensor(parts.MIRROR_GROUP)
     for at in sorted({0, batch // 2, batch - 1}):

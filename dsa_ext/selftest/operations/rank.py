@@ -52,7 +52,7 @@ def ranking(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Arguments:
-    """Random arguments of count_ranks. `values` > 0 draws distances from so few: ties everywhere."""
+    """Random arguments of count_ranks. `values` > 0 draws distances from only so many: ties everywhere."""
     draw = torch.Generator().manual_seed(seed)
     shape = (queries, gallery)
     if values:
@@ -72,7 +72,7 @@ def rank_arguments(
     values: str = "float",
     dtype: torch.dtype = torch.float32,
 ) -> Arguments:
-    """Random arguments. Query i is of identity i, and those beyond `ids` have no match.
+    """Random arguments. Query i is of identity i; queries beyond `ids` have no match.
 
     values: "float" ties rarely, "few" everywhere, "equal" is one number, "infinite" is 0 and both
     infinities.
@@ -186,7 +186,7 @@ def cases() -> dict[str, list[Case]]:
 
 
 def check_stream(device: str) -> str | None:
-    """It waits for the host, so its work must be on the caller's stream from the first copy on."""
+    """count_ranks copies counts to the host; this copy, too, must be on the caller's stream."""
     arguments = arguments_on(device, ranking(8, 500, 20))
     right = arguments[0].clone()
     arguments[0].zero_()
@@ -224,7 +224,7 @@ def typical(batch: int) -> list[Typical]:
         arguments = arguments_on(device, case)
         return lambda: count_ranks(*arguments)
 
-    # It needs the largest count for the shape of its result, and so waits for the host on the way.
+    # The host needs the largest count for the shape of the result, so there is a wait in between.
     return [Typical("count_ranks, float32, waits for the host", moved, prepare)]
 
 

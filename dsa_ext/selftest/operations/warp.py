@@ -24,7 +24,7 @@ from dsa_ext.selftest.operation import Call, Case, Operation, Typical, differenc
 from dsa_ext.warp import _iuv_to_dsap, iuv_to_dsap
 
 PIXELS_A_CELL = 1.6
-"""Pixels that meet in one filled cell, in real maps at S = 32."""
+"""Pixels that meet in a filled cell on average, in real maps at S = 32."""
 
 
 def warp_bytes(
@@ -46,8 +46,8 @@ def warp_bytes(
     cells = batch * parts * size * size
     labels = pixels * iuv_bytes  # I of every pixel
     coordinates = 2 * foreground * pixels * iuv_bytes  # U and V where I is a part
-    # Only winners are needed, but memory moves in sectors of 32 bytes, and next to no sector of the
-    # foreground is without one.
+    # Only winners are needed, but memory moves in sectors of 32 bytes, and nearly every sector of the
+    # foreground has one.
     colours = foreground * pixels * channels * image_bytes
     written = cells * channels * out_bytes + (4 * cells if source else 0)
     return round(labels + coordinates + colours + written)
@@ -84,7 +84,7 @@ def warp_case(
     out: str | None = None,
     **options: Any,
 ) -> Case:
-    """`layout` is that of image and IUV, `out` that of out=, if there is to be one."""
+    """`layout` is that of image and IUV, `out` that of out=, or None to call without it."""
     batch, _, height, width = shape
 
     def inputs(device):
@@ -96,7 +96,7 @@ def warp_case(
 
     def ours(device):
         if out is None:
-            # Without the map of winners other code runs.
+            # Other code runs without the map of winners.
             with_map = iuv_to_dsap(*inputs(device), return_source=True, **options)
             return [*with_map, iuv_to_dsap(*inputs(device), **options)]
         side, count = options.get("size", 32), options.get("parts", 24)
@@ -226,7 +226,7 @@ def _dsap(image: Tensor, iuv: Tensor, size: int) -> Tensor:
 
 
 def check_large_output(device: str, beyond: int, size: int = 256) -> str | None:
-    """More than `beyond` elements come out; some images are compared one by one."""
+    """The output has more than `beyond` elements; some images are compared one by one."""
     batch = beyond // (72 * size * size) + 2
     cuda.need(batch * 72 * size * size)
     draw = torch.Generator().manual_seed(0)
@@ -256,7 +256,7 @@ def check_large_gradient(device: str, beyond: int, size: int = 256) -> str | Non
     def gradient(image, iuv):
         image = image.requires_grad_()
         dsap = _dsap(image, iuv, size)
-        return torch.autograd.grad(dsap, image, dsap.detach())[0]  # its own gradient: no more memory
+        return torch.autograd.grad(dsap, image, dsap.detach())[0]  # its own gradient, to save memory
 
     got = gradient(image.to(device), iuv.to(device))
     for at in sorted({0, batch // 2, batch - 2, batch - 1}):
@@ -296,7 +296,7 @@ def check_mixed_devices(device: str) -> str | None:
 
 
 def check_map_out_of_scale(device: str) -> str | None:
-    """CUDA finds it where it is asked to look, and else clamps."""
+    """CUDA refuses it with check_iuv=True, and clamps without."""
     image, iuv = random((1, 3, 8, 8), torch.uint8).to(device), torch.ones(1, 3, 8, 8, device=device)
     ones = _dsap(image, iuv, 8)
     iuv[0, 1, 4, 4] = 255

@@ -7,7 +7,7 @@ import tyro
 
 
 def command(store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]) -> None:
-    """Say what a store holds, and compare the checksum of each of its files.
+    """Print what a store holds, and verify the checksum of each of its files.
 
     Args:
         store: The folder that pack made.

@@ -4,7 +4,7 @@ from dsareid.commands.options import RootPath
 
 
 def command(root: RootPath, protocol: str = "") -> None:
-    """Say what a folder holds: which data set, by which protocols, and its images beside the expected ones.
+    """Print what a folder holds: the data set, its protocols, and its image counts beside the expected ones.
 
     Args:
         root: The data set.

@@ -5,12 +5,12 @@ from dsareid.ground.errors import logger
 
 
 def command(root: RootPath, out: OutPath) -> None:
-    """Write CUHK03, which comes as MATLAB files, as image files: two data sets in Market-1501's layout.
+    """Convert CUHK03's MATLAB files to image files: two data sets in Market-1501's layout.
 
     Args:
         root: The folder with cuhk-03.mat (or cuhk03_release/cuhk-03.mat) and the two files
             cuhk03_new_protocol_config_labeled.mat and cuhk03_new_protocol_config_detected.mat.
-        out: The folder to create, for labeled and detected.
+        out: The folder to create; the two data sets are its folders labeled and detected.
     """
     from dsareid.data.layouts import list_data
     from dsareid.data.layouts.cuhk03_matlab import write_image_files

@@ -14,16 +14,17 @@ def command(
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")],
     csv: FileOption = None,
 ) -> None:
-    """Compare IUV maps with those of the same names in B, which are taken to be right.
+    """Compare the IUV maps of A with those of the same names in B, which are taken as the truth.
 
-    IoU is of the masks; parts the share of equal parts where both see a person; |dU| and |dV| the medians of
-    the differences where parts are equal, each with the 90th percentile. GPS is the geodesic point similarity
-    of DensePose-COCO, by typical lengths along the chart and 0 on a wrong part: nearly a lower bound. GPSm is
-    the root of GPS x IoU. The first row is the mean over people; its |dU| and |dV| are of all pixels.
+    IoU: overlap of the person masks. parts: share of pixels with the same part, where both see a person.
+    |dU|, |dV|: median and 90th percentile of the differences, where the parts are the same. GPS: the geodesic
+    point similarity of DensePose-COCO, with distances estimated from typical lengths of the charts, and 0 on
+    a wrong part; this is nearly a lower bound. GPSm: the root of GPS x IoU. The first row is the mean over
+    people; its |dU| and |dV| are over all pixels.
 
     Args:
         a: A folder of maps, NAME.png or NAME_IUV.png, or a data set that has maps.
-        b: Another; or the annotations of DensePose-COCO (.json), with images of A's names.
+        b: Another one, or annotations of DensePose-COCO (.json) whose images have A's names.
         csv: Write the rows of the table, and one for each person, to this .csv file.
     """
     from dsareid.densepose.compare import compare_maps
@@ -33,8 +34,8 @@ def command(
         if csv.suffix.lower() != ".csv":
             raise DSAError(f"--csv {csv}: the name must end in .csv")
         check_writable(csv)
-    found = compare_maps(a, b)
-    print(found.table())
+    comparison = compare_maps(a, b)
+    print(comparison.table())
     if csv:
-        found.write_csv(csv)
+        comparison.write_csv(csv)
         print(f"{csv}: the table, and a row for each person")

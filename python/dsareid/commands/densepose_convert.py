@@ -12,7 +12,7 @@ from dsareid.ground.errors import quoted
 if TYPE_CHECKING:  # --help needs none of it
     from dsareid.densepose import ConversionReport
 
-FIRST = 3  # names that are printed where there are more
+FIRST = 3  # names that are printed of a longer list
 
 
 def command(
@@ -32,29 +32,29 @@ def command(
 
     If an image has several people, uses the one whose box covers most of it, among those whose score is at
     least --min-score; DST/several_people.csv lists all of them. An image without a detection gets a map that
-    is all background. Look at DST/contact_sheet.png afterwards. Interrupted runs resume on the next call;
-    several calls for the parts of a data set add up.
+    is all background. Look at DST/contact_sheet.png afterwards. Interrupted runs resume on the next call. A
+    data set may be converted in several calls, one for each SRC.
 
     Args:
         source: DensePose output.
         out: The folder to write to, normally ROOT/iuv; it is created.
-        data: The images' folder. Each file name of SRC is looked for in it by the end of its path, with a
-            folder where other names of SRC are found with one. Without ROOT file names must exist as SRC
-            has them.
-        images: COCO annotations (.json) whose list `images` names the image_id of COCO results.
-        min_score: The least score, 0 to 1, of the person that is used. Where nobody in an image has it, the
-            one with the best score is used. People of a SRC without scores have it.
+        data: The images' folder. A file name of SRC means the image that shares the longest end of its path;
+            if other names of SRC share a folder with their images, it must, too. Without ROOT the file names
+            of SRC must exist as they are.
+        images: COCO annotations (.json) whose list `images` gives the file name of each image_id in COCO
+            results.
+        min_score: The least score, 0 to 1, of the person to use. If nobody in an image reaches it, the person
+            with the best score is used. In a SRC without scores everybody reaches it.
         scale: The size of the images that DensePose was run on: 0.5 if it was half of yours, 128x256 if all
-            had this width and height. Maps get the size of your images. A SRC whose boxes or maps do not
-            look like it is refused; without --scale the size must be the same, and --scale 1 takes boxes as
-            they are.
-        overwrite: Write maps again that are there already.
+            had this width and height; default: the size of yours. Maps get the size of your images. A SRC
+            whose boxes or maps contradict the size is refused, but --scale 1 takes boxes as they are.
+        overwrite: Rewrite maps that exist already.
     """
     from dsareid.densepose import convert
 
     report = convert(source, out, data, images=images, min_score=min_score, scale=scale, overwrite=overwrite)
     print(f"{out}: {_count(report.written, 'map')} written", end="")
-    print(f", {report.kept:,} kept as they were (--overwrite writes them anew)" if report.kept else "")
+    print(f", {report.kept:,} kept as they were (--overwrite rewrites them)" if report.kept else "")
     _print_people(report, min_score)
     _print_warnings(report, source, data)
     if report.sheet:
@@ -80,8 +80,8 @@ def _print_people(report: "ConversionReport", min_score: float) -> None:
     path = quoted(report.out / "no_detection.txt")
     if report.empty:
         print(
-            f"warning: the map is empty although somebody was found in {_names(report.empty)}: no part of "
-            f"that person lies in the image, or a map without one was kept; listed in {path}"
+            f"warning: the map is empty although somebody was detected in {_names(report.empty)}: no part of "
+            f"that person lies in the image, or an empty map was kept; listed in {path}"
         )
     if report.no_detection:
         print(f"no detection in {_names(report.no_detection)}: all background, listed in {path}")
@@ -90,27 +90,26 @@ def _print_people(report: "ConversionReport", min_score: float) -> None:
 def _print_warnings(report: "ConversionReport", source: Path, data: Path | None) -> None:
     if report.differing:
         print(
-            f"warning: {source} now gives other maps than were kept for {_names(report.differing)}: of "
-            "another SRC, --min-score or --scale? --overwrite writes them anew"
+            f"warning: {source} now gives other maps than were kept for {_names(report.differing)}: were "
+            "they made with another SRC, --min-score or --scale? --overwrite rewrites them"
         )
     if report.outside:
         print(
-            f"warning: boxes leave {_names(report.outside)}: was DensePose run on images of another size "
-            "(--scale)? They were cut off"
+            f"warning: boxes reach beyond {_names(report.outside)}: was DensePose run on images of another "
+            "size (--scale)? They were cut off"
         )
     if report.turned:
         print(f"turned upright by EXIF: {_names(report.turned)}; their maps must be of the upright pictures")
     if report.shared:
         print(
-            f"warning: another image's map is that of {_names(report.shared)} too, as their names differ in "
-            "the suffix alone: rename one of them"
+            f"warning: another image has the same map as {_names(report.shared)}, because their names differ "
+            "only in the suffix: rename one of them"
         )
     if report.not_found:
         print(f"warning: no image found for {_names(report.not_found, 'file name')} of {source}")
     if report.by_last_part:
         print(
-            f"by the last part of their names alone were found {_names(report.by_last_part)}: no folder in "
-            f"{source} is one of theirs"
+            f"found by file name alone: {_names(report.by_last_part)}; their folders match none in {source}"
         )
     if report.no_map:
         path = quoted(report.out / "no_map.txt")
@@ -118,7 +117,7 @@ def _print_warnings(report: "ConversionReport", source: Path, data: Path | None)
 
 
 def _names(names: Sequence[str], what: str = "image") -> str:
-    """How many, and the first of them."""
+    """The number of names, and the first of them."""
     more = ", ..." if len(names) > FIRST else ""
     return f"{_count(len(names), what)} ({', '.join(names[:FIRST])}{more})"
 

@@ -18,31 +18,32 @@ def command(
     device: str = "auto",
     overwrite: Flag = False,
 ) -> None:
-    """Estimate the IUV maps of pictures alone, by BodyPix, without DensePose.
+    """Estimate IUV maps from pictures alone, with BodyPix instead of DensePose.
 
     Look at DST/contact_sheet.png afterwards. Interrupted runs resume on the next call. Several processes
     share the work: torchrun --nproc-per-node N -m dsareid densepose estimate ...
 
     Args:
         source: A data set's root, another folder of pictures with all folders below, or one picture.
-        out: The folder of the maps, default: SRC/iuv, or a folder in the user's cache where SRC is not
-            writable; of one picture its map, default: NAME_IUV.png.
+        out: The folder of the maps; default: SRC/iuv, or a folder in the user's cache if SRC is not
+            writable. For one picture the file of its map; default: NAME_IUV.png.
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
-            the environment variable DSAREID_BODYPIX, or the user's cache, into which they are fetched once.
-        quality: best looks at each picture in five sizes instead of two: three to four times as long.
+            the environment variable DSAREID_BODYPIX, or the user's cache, to which they are downloaded once.
+        quality: best looks at each picture in five sizes instead of two, which takes three to four times as
+            long.
         people: one: only the largest and most central person of each picture; all: everybody. Default: one in
             a data set, all elsewhere.
         protocol: Protocol by which a data set's images are listed, such as multi-query; default: the data
             set's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        overwrite: Also estimate pictures whose maps were made by other settings, or not estimated at all.
+        overwrite: Also replace maps that were made with other settings, or not estimated at all.
     """
     from dsareid.commands.main import with_flags
     from dsareid.densepose.estimate import estimate_maps
     from dsareid.ground.distributed import rank_and_world
     from dsareid.ground.errors import DSAError, quoted
 
-    found = estimate_maps(
+    report = estimate_maps(
         source,
         out,
         weights=weights,
@@ -54,9 +55,9 @@ def command(
     )
     if rank_and_world()[0]:
         return
-    print("\n".join(map(with_flags, found.lines())))
-    if found.sheet:
-        print(f"look at {quoted(found.sheet)} before you train: do the parts lie on the bodies?")
-    if found.unreadable:
-        first = next(iter(found.unreadable.values()))
-        raise DSAError(f"{len(found.unreadable):,} pictures have no map, as they cannot be read: {first}")
+    print("\n".join(map(with_flags, report.lines())))
+    if report.sheet:
+        print(f"look at {quoted(report.sheet)} before you train: do the parts lie on the bodies?")
+    if report.unreadable:
+        first = next(iter(report.unreadable.values()))
+        raise DSAError(f"{len(report.unreadable):,} pictures cannot be read and have no map: {first}")

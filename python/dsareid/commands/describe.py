@@ -29,7 +29,7 @@ def build(arguments: list[str]) -> Callable[..., None]:
         precision: Precision = default.precision,
         network: NetworkConfig = default.network,
     ) -> None:
-        """Say what a network costs and what its guide adds: parameters, multiply-adds, time, memory.
+        """Measure what a network costs and what its guide adds: parameters, multiply-adds, time, memory.
 
         Args:
             preset: Sets the defaults below.
@@ -40,9 +40,9 @@ def build(arguments: list[str]) -> Callable[..., None]:
             width: Columns of the network's input.
             dsap_size: Rows and columns S of a part image.
             num_classes: Identities that the classifiers tell apart; Market-1501 has 751 to train on.
-            batch_size: Images at a time, of what is measured.
+            batch_size: Images in a measured batch.
             device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-            precision: Of the training step. Inference is in float32.
+            precision: Precision of the training step. Inference is in float32.
         """
         from dsareid.cost.tables import cost_tables
         from dsareid.ground.distributed import choose_device

@@ -15,14 +15,14 @@ def command(
     queries: FileOption = None,
     estimate: Flag = False,
 ) -> None:
-    """mAP, mINP, rank-1/5/10 and TPR over pairs on query and gallery, beside colour histograms and chance.
+    """Compute mAP, mINP, rank-1/5/10 and TPR over pairs, beside those of colour histograms and chance.
 
     Args:
         run: The folder that train wrote.
         data: The data set or a store of it; default: the one the run was trained on.
         features: mf: f of the MF-Stream, from the images alone (the default).
             fused: z of both streams; guide: d of the DSAG-Stream.
-            Both need the IUV maps of query and gallery. -global, -local: features of these branches alone.
+            fused and guide need the IUV maps of query and gallery. -global, -local: one branch alone.
         protocol: Protocol of the data set, such as multi-query or distractors; default: the run's own.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
@@ -30,14 +30,14 @@ def command(
             without it. Its time grows with the square of the number of images.
         queries: Write a line of JSON for each query to this file: its image, identity and camera, AP,
             INP and the place of its first match.
-        estimate: Where features need IUV maps, estimate those that are missing first, as densepose estimate
-            ROOT does.
+        estimate: If the features need IUV maps, first estimate the missing ones, as densepose estimate ROOT
+            does.
     """
     from dsareid.evaluation.evaluate_run import evaluate
     from dsareid.evaluation.verification import RATES
     from dsareid.runs.records import format_pairs, format_table
 
-    found = evaluate(
+    evaluation = evaluate(
         run,
         data,
         features,
@@ -48,6 +48,6 @@ def command(
         queries=queries,
         make_maps=maps_maker(estimate, device),
     )
-    if found:
-        rows = [*found.rows, *found.baselines]
-        print("\n".join([format_table(rows), format_pairs(rows, RATES), *found.notes]))
+    if evaluation:
+        rows = [*evaluation.rows, *evaluation.baselines]
+        print("\n".join([format_table(rows), format_pairs(rows, RATES), *evaluation.notes]))

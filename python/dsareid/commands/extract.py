@@ -19,31 +19,32 @@ def command(
 ) -> None:
     """Write the features of a folder of images: OUT/features.npy, a row for each line of OUT/images.csv.
 
-    An interrupted call resumes when it is called again. Several processes share the work:
+    An interrupted call resumes on the next one. Several processes share the work:
     torchrun --nproc-per-node N -m dsareid extract ...
 
     Args:
         model: The folder that train wrote, or a file that export wrote.
-        images: The folder of images, with all folders below, as query or bounding_box_test of a data set. The
-            data set says identity and camera of its images, or else names as 0002_c1s1_000451_03.jpg.
+        images: The folder of images, with all folders below, such as query or bounding_box_test of a data
+            set. Identities and cameras come from the data set, or else from names like
+            0002_c1s1_000451_03.jpg.
         out: The folder to create.
         batch_size: Images at a time.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        skip_broken: Leave out images that cannot be read, and list them in OUT/skipped.txt.
-        trust: Load also a .pt2 file, which can run code: you know where it comes from.
+        skip_broken: Skip images that cannot be read, and list them in OUT/skipped.txt.
+        trust: Also load a .pt2 file. It can run code, so you must know where it comes from.
     """
     from dsareid.ground.distributed import rank_and_world
     from dsareid.inference.extract import extract
     from dsareid.inference.feature_folder import SKIPPED
 
-    found = extract(
+    extracted = extract(
         model, images, out, batch_size=batch_size, device=device, skip_broken=skip_broken, trust=trust
     )
     if rank_and_world()[0]:
         return
-    done = "already done: " if found.already else ""
-    print(f"{out}: {done}{found.images:,} x {found.dimension} features of model {found.model}")
-    if found.skipped:
-        count = len(found.skipped)
+    done = "already done: " if extracted.already else ""
+    print(f"{out}: {done}{extracted.images:,} x {extracted.dimension} features of model {extracted.model}")
+    if extracted.skipped:
+        count = len(extracted.skipped)
         print(f"{count:,} image{'s' * (count > 1)} skipped, listed in {out / SKIPPED}:")
-        print("\n".join(found.skipped[:10] + ["..."] * (len(found.skipped) > 10)))
+        print("\n".join(extracted.skipped[:10] + ["..."] * (len(extracted.skipped) > 10)))

@@ -16,12 +16,12 @@ from dsareid.ground.errors import DSAError, LostOthers, logger, quoted
 class Command(NamedTuple):
     """A command of the table."""
 
-    what: str  # it does, for --help
+    what: str  # what it does, for --help
     shared: bool = False  # whether processes that torchrun starts share its work
 
 
-# The commands in the order of --help; a name of two words is a module of that name with an underscore in
-# dsareid.commands.
+# The commands in the order of --help. Each has a module in dsareid.commands, with an underscore in place of a
+# space.
 COMMANDS = {
     "warp": Command("draw the 24 part images of a person, from photographs with DensePose maps or without"),
     "synth": Command("make the synthetic data set"),
@@ -29,7 +29,7 @@ COMMANDS = {
     "data extract": Command("write the images of CUHK03's MATLAB files as image files"),
     "densepose convert": Command("write DensePose output of any form as the IUV maps of a data set"),
     "densepose estimate": Command("estimate IUV maps of pictures alone, without DensePose", shared=True),
-    "densepose compare": Command("say how far IUV maps are from others, or from DensePose-COCO's points"),
+    "densepose compare": Command("compare IUV maps with others, or with DensePose-COCO's points"),
     "pack": Command("decode a data set into a store, which train, eval and report read"),
     "check": Command("check that a store is still as it was packed"),
     "describe": Command("measure what a network costs, and what its guide adds: size, work, time, memory"),
@@ -38,7 +38,7 @@ COMMANDS = {
     "eval": Command("compute mAP and rank-1/5/10 of a trained network", shared=True),
     "export": Command("write the trained MF-Stream as one file: safetensors, ONNX or torch.export"),
     "extract": Command("write the features of a folder of images", shared=True),
-    "rank": Command("compute mAP and CMC of features that extract wrote, however many"),
+    "rank": Command("compute mAP and CMC of any number of features that extract wrote"),
     "search": Command("find who in a gallery looks like the person in a query, as a list and a picture"),
     "report": Command("write one HTML page about a run, with plots, rank lists and DSAP-images"),
 }
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for an error, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text of this encoding
+        if isinstance(stream, io.TextIOWrapper):  # a file name may not be text in this encoding
             stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    """A command, with the library's messages on stderr, of several processes those of rank 0."""
+    """Run a command. The library's messages go to stderr; of several processes only rank 0 prints them."""
     before = logger.handlers[:], logger.level, logger.propagate
     logger.handlers = [_Messages() if os.environ.get("RANK", "0") == "0" else logging.NullHandler()]
     logger.setLevel(logging.INFO)
@@ -90,11 +90,12 @@ def _run_logged(name: str, arguments: list[str]) -> int:
         command = module.build(arguments) if hasattr(module, "build") else module.command
         tyro.cli(command, prog=f"dsareid {name}", args=arguments)
     except DSAError as error:
-        # What all say, rank 0 says alone: torchrun then ends the others. Who lost them lets them speak.
+        # If all processes fail, rank 0 prints alone: torchrun then ends the others. A process that only lost
+        # the others waits longest, so that their errors come first.
         time.sleep(6 if isinstance(error, LostOthers) else 3 if rank != "0" else 0)
         print(f"{who}: error: {with_flags(str(error))}", file=sys.stderr, flush=True)
         return 1
-    except BrokenPipeError:  # whoever read what is printed has enough, as `| head` does
+    except BrokenPipeError:  # the reader of our output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt as interrupt:

@@ -20,7 +20,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def maps_maker(estimate: bool, device: str = "auto") -> "MakeMaps | None":
-    """What makes the maps that are missing, where the option estimate is given."""
+    """The function that makes missing maps; None without the option `estimate`."""
     if not estimate:
         return None
     from dsareid.densepose import estimate_missing

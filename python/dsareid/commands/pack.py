@@ -19,13 +19,14 @@ def command(
     Args:
         root: The data set, with IUV maps in its folder iuv if a guide is to be trained.
         out: The store's folder; it is created.
-        height: Rows of the stored images, with --width; default: those of the files, or 256 where the
-            files are not of one size.
-        width: Columns of the stored images, with --height; default: those of the files, or 128.
+        height: Rows of the stored images, with --width; default: those of the files, or 256 if their sizes
+            differ.
+        width: Columns of the stored images, with --height; default: those of the files, or 128 if their
+            sizes differ.
         protocol: The protocol by which the images are split, as `dsareid data describe` lists them; default:
             the data set's.
-        skip_broken: Leave out images that cannot be read or are misnamed, and list them.
-        estimate: Estimate the IUV maps that are missing first, as densepose estimate ROOT does.
+        skip_broken: Skip images that cannot be read or are misnamed, and list them.
+        estimate: First estimate the missing IUV maps, as densepose estimate ROOT does.
     """
     from dsareid.data.store.pack import pack
     from dsareid.data.store.reader import store_summary

@@ -16,18 +16,17 @@ def command(
     max_rank: int = 10,
     queries: FileOption = None,
 ) -> None:
-    """mAP, mINP, rank-1/5/10 and TPR over pairs of the features of queries and a gallery, beside chance.
+    """Compute mAP, mINP, rank-1/5/10 and TPR over pairs from extracted features, beside those of chance.
 
-    Identities and cameras are those in images.csv of both folders: any words, the same word is the same
+    Identities and cameras come from images.csv of both folders. Any words will do: the same word is the same
     person. Gallery images of the query's identity and camera are removed, and so is junk, identity -1; 0 is a
-    distractor. The gallery need not fit into memory: it is read from the disk once for every 128 queries, or
-    somewhat more or fewer.
+    distractor. The gallery need not fit into memory: it is read from disk once for about every 128 queries.
 
     Args:
         query: A folder that extract wrote.
         gallery: Another one, of the same model.
-        rerank: Also after k-reciprocal re-ranking (Zhong et al., CVPR 2017). All features are in memory then,
-            and the time grows with the square of the number of images.
+        rerank: Also rank after k-reciprocal re-ranking (Zhong et al., CVPR 2017). This holds all features in
+            memory, and its time grows with the square of the number of images.
         max_rank: The last rank of the table: 50 adds rank-50.
         queries: Write a line of JSON for each query to this file: its image, identity and camera, AP,
             INP and the place of its first match.
@@ -42,7 +41,7 @@ def command(
     if queries:
         check_writable(queries)
     ranks = [*(rank for rank in RANKS if rank < max_rank), max_rank]
-    found = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
+    ranking = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
     if queries:
-        write_query_lines(queries, found.queries)
-    print("\n".join([format_table(found.rows, ranks), format_pairs(found.rows, RATES), *found.notes]))
+        write_query_lines(queries, ranking.queries)
+    print("\n".join([format_table(ranking.rows, ranks), format_pairs(ranking.rows, RATES), *ranking.notes]))

@@ -23,8 +23,8 @@ def command(
 ) -> None:
     """Train and evaluate every row of a table of the paper, and print the paper's figures beside them.
 
-    Rows that share a network share its training, also between tables with the same --out. It can be stopped
-    at any time; the same command resumes. The table is written after every run, as text, HTML and CSV.
+    Rows that share a network share its training, also between tables with the same --out. You can stop at
+    any time; the same command resumes. The table is written after every run, as text, HTML and CSV.
 
     Args:
         table: table2: the paper's own row, for the data set at hand.
@@ -34,8 +34,8 @@ def command(
         data: The data set, or a store of it.
         out: A folder for the runs of this data set and preset; it is created.
         preset: paper: the paper's network, for a GPU. study and demo: small ones, for two cores.
-        seeds: Runs of each network.
-        protocol: Of the data set, where it has several.
+        seeds: Runs of each network, with seeds 0, 1, ...
+        protocol: Protocol of the data set, if it has several.
         pretraining: CUHK03, for the row of table2 that is trained there first and fine-tuned on CUHK01.
         weights: Initial weights of the trunk, as for train; default: the preset's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.

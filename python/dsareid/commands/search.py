@@ -24,16 +24,16 @@ def command(
         query: An image, or a folder of images.
         gallery: A folder of images, or one that extract wrote with the same model.
         count: Images to list.
-        out: A picture of the lists to write (.png): the query at the left, what was found right of it.
+        out: A picture to write (.png): each query at the left, the images of its list to the right.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        trust: Load also a .pt2 file, which can run code: you know where it comes from.
+        trust: Also load a .pt2 file. It can run code, so you must know where it comes from.
     """
     from dsareid.inference.search import PICTURED, check_picture, format_list, search, write_picture
 
     if out:
         check_picture(out, query)
-    found = search(model, query, gallery, count, device, trust)
-    print("\n\n".join(map(format_list, found)))
+    results = search(model, query, gallery, count, device, trust)
+    print("\n\n".join(map(format_list, results)))
     if out:
-        write_picture(found, out)
-        print(f"picture: {out}" + (f", the first {PICTURED} queries" if len(found) > PICTURED else ""))
+        write_picture(results, out)
+        print(f"picture: {out}" + (f", the first {PICTURED} queries" if len(results) > PICTURED else ""))

@@ -32,16 +32,16 @@ def build(arguments: list[str]) -> Callable[..., None]:
         Args:
             preset: paper: the paper's recipe.
                 demo: a small network that learns from random weights on two cores in minutes.
-                study: the same for longer, to compare methods on the synthetic data set.
+                study: demo's network trained for longer, to compare methods on the synthetic data set.
                 Sets the defaults below.
             resume: Resume the run in --out, with its settings.
-            estimate: Where the network needs IUV maps, estimate those that are missing first, as densepose
-                estimate ROOT does.
+            estimate: If the network needs IUV maps, first estimate the missing ones, as densepose estimate
+                ROOT does.
         """
         from dsareid.engine.loop import train
 
-        # Absolute: `dsareid eval RUN` is to find the data from any folder.
-        own = dataclasses.replace(config, data=config.data.absolute())
-        train(own, resume=resume, make_maps=maps_maker(estimate, config.device))
+        # Absolute, so that `dsareid eval RUN` finds the data from any folder.
+        absolute = dataclasses.replace(config, data=config.data.absolute())
+        train(absolute, resume=resume, make_maps=maps_maker(estimate, config.device))
 
     return command

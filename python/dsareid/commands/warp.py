@@ -23,16 +23,17 @@ def command(
 ) -> None:
     """Draw the 24 part images of a person as one labelled picture, from one photograph or several.
 
-    Down the rows of a part U grows, along its columns V. Holes show as a grey checkerboard.
+    In each part image U grows down the rows and V along the columns. Holes show as a grey checkerboard.
 
     Args:
-        files: Photographs of one person; behind each its classic NAME_IUV.png (Pillow sees R=V, G=U, B=I) of
-            its size, or nothing: then the map is estimated, as by densepose estimate. Last the picture to
-            write (.png). A cell that several photographs show has the median of their colours.
-        box: In pixels, the last two exclusive: picks one of several people in one photograph.
+        files: Photographs of one person, each followed by its classic NAME_IUV.png of the same size (Pillow
+            sees R=V, G=U, B=I); without one the map is estimated, as by densepose estimate. The last file is
+            the picture to write (.png). A cell that several photographs show gets the median of their
+            colours.
+        box: Picks one of several people in a single photograph; in pixels, the last two exclusive.
         size: Cells on each side of a part image, 1..256.
-        erode: Leave out so many pixels along the person's outline, where a map takes up the background.
-        scale: Pixels that a cell becomes on each side; 0 makes a part at least 160 wide.
+        erode: Pixels to leave out along the person's outline, where a map may cover some background.
+        scale: Pixels on each side of a drawn cell; 0: as many as make a part at least 160 pixels wide.
     """
     from dsareid.densepose.pictures import draw_part_images
     from dsareid.densepose.textures import join_part_images, part_images
@@ -56,7 +57,7 @@ def command(
 
 
 def _checked(files: tuple[Path, ...], size: int, scale: int, erode: int) -> tuple[list[Path], Path]:
-    """The files that are read, and the picture to write; before any work."""
+    """The files to read and the picture to write, checked before any work."""
     from PIL import Image
 
     from dsareid.data.iuv import is_meant_as_map
@@ -81,7 +82,7 @@ def _checked(files: tuple[Path, ...], size: int, scale: int, erode: int) -> tupl
 
 
 def _with_maps(files: Iterable[Path]) -> tuple[list[Path], list[Path | None]]:
-    """The photographs, and behind which of them its map was given."""
+    """The photographs, and for each the map that follows it, or None."""
     from dsareid.data.iuv import is_meant_as_map
 
     images: list[Path] = []
@@ -93,7 +94,7 @@ def _with_maps(files: Iterable[Path]) -> tuple[list[Path], list[Path | None]]:
         elif not images or maps[-1]:
             raise DSAError(
                 f"{file}: this looks like an IUV map (a channel has next to no numbers above 24, or the name "
-                "ends in _IUV); the photograph that it belongs to must stand before it"
+                "ends in _IUV); name its photograph before it"
             )
         else:
             maps[-1] = file
@@ -101,10 +102,10 @@ def _with_maps(files: Iterable[Path]) -> tuple[list[Path], list[Path | None]]:
 
 
 def _source(maps: list[Path | None]) -> str:
-    """What a texture was made of."""
+    """How the maps were obtained, for the printed line."""
     estimated = maps.count(None)
     if len(maps) == 1:
-        return ", by an estimated map" if estimated else ""
+        return ", from an estimated map" if estimated else ""
     which = {0: "all maps given", len(maps): "all maps estimated"}.get(
         estimated, f"{estimated} maps estimated"
     )

@@ -1,4 +1,4 @@
-"""Puts a run's files, its data set's pictures and the curves into one HTML page."""
+"""The HTML page of a run: its tables, curves, rank lists, pictures and settings."""
 
 import os
 import platform
@@ -26,16 +26,16 @@ from dsareid.runs.log import read_log
 
 
 def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Path:
-    """Write RUN/report.html: one page that needs no other file, no model and no network.
+    """Write RUN/report.html: one page that needs no other file and no internet.
 
     It shows every evaluation of the run beside chance and colour histograms, CMC, training curves,
-    rank lists, DSAP sheets, settings and environment. What the run does not have yet is named in
-    the page with the command that brings it.
+    rank lists, DSAP sheets, settings and environment. If the run has not been evaluated yet, or its
+    data set is not found, the page gives the command to run.
 
     Args:
         run: the run's folder.
-        data: the data set's root or a store of it, for the pictures; None: that of the evaluation, else of
-            the training.
+        data: the data set's root or a store of it, for the pictures; default: the one that the run was
+            evaluated on, else trained on.
 
     Returns:
         The path of the page.
@@ -51,13 +51,13 @@ def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | Non
         logger.warning(content["pictures_missing"])
     page = render_page("template.html", content)
     with atomic_path(files.folder.report) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")  # a lone surrogate in a JSON file
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # for a lone surrogate in a JSON file
     return files.folder.report
 
 
 @dataclass(frozen=True)
 class _Files:
-    """What a run's folder holds, but for the network."""
+    """What a run's folder holds, except the network."""
 
     folder: RunFolder
     config: TrainConfig
@@ -75,7 +75,7 @@ def _read(folder: RunFolder) -> _Files:
 
 
 def _content(files: _Files, data: Path | None) -> dict[str, Any]:
-    """What the template is given."""
+    """The variables of the template."""
     config, main = files.config, files.results[0] if files.results else None
     root = data or Path(files.evaluated or config.data)
     store, pictures_missing = _open(config, root, main.first.protocol if main else config.protocol)
@@ -108,9 +108,9 @@ def _content(files: _Files, data: Path | None) -> dict[str, Any]:
 
 
 def _stale(results: Results, log: list[dict[str, Any]]) -> str | None:
-    """A sentence where the training has continued since the evaluation."""
+    """A sentence for the page if training has continued since the evaluation, else None."""
     evaluated, logged = results.first.checkpoint.step, log[-1]["step"] if log else 0
-    # The last step need not have been logged; only a later one says something.
+    # The last step may not have been logged, so only a later logged step means that training continued.
     if logged <= evaluated:
         return None
     return f"The table shows step {evaluated}; the training has continued to step {logged}."
@@ -118,7 +118,7 @@ def _stale(results: Results, log: list[dict[str, Any]]) -> str | None:
 
 def _open(config: TrainConfig, root: Path, protocol: str) -> tuple[Store | None, str | None]:
     """The store of a data set, or a sentence that says why its images cannot be shown."""
-    if not os.path.isdir(root):  # unlike root.is_dir() also where it is no name of a folder
+    if not os.path.isdir(root):  # unlike root.is_dir(), never raises, for example for a name that is too long
         return None, f"The data set {root} is not there, so its images cannot be shown."
     try:
         return ensure_store(root, config.height, config.width, protocol=protocol), None
@@ -127,7 +127,7 @@ def _open(config: TrainConfig, root: Path, protocol: str) -> tuple[Store | None,
 
 
 def _synthetic(main: Results | None, store: Store | None) -> bool:
-    """By the data where they are there, else by what the evaluation noted."""
+    """Whether the people are synthetic: by the store if there is one, else by the evaluation."""
     if store is not None:
         return store.header.synthetic
     return main is not None and main.first.synthetic

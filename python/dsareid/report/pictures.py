@@ -14,7 +14,7 @@ from dsareid.ground.errors import DSAError, logger
 
 THUMBNAIL_HEIGHT = 192  # pixels; twice what the page shows, for dense screens
 SHEETS = 3
-_ITSELF = 0.98  # an agreement that only the estimator's own maps have, also after resizing
+_ITSELF = 0.98  # agreement that only the estimator's own maps reach, even after resizing
 LOOKED_AT = 32  # training images among which those for the sheets are chosen
 
 
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class EstimatedPartMap:
-    """The part map that is estimated of an image alone, beside the one it has."""
+    """The part map that the estimator makes from the image alone, and its agreement with the stored one."""
 
     picture: str  # data URI
     iou: float  # of the masks, 0..1
@@ -59,14 +59,14 @@ def thumbnail(pixels: np.ndarray) -> str:
 def dsap_sheets(store: Store, size: int) -> list[Sheet]:
     """DSAP sheets of a few training images, made as for training but without augmentation.
 
-    Of LOOKED_AT images evenly through those that have an IUV map, the ones that show the most parts.
+    Looks at LOOKED_AT images, evenly spread over those that have an IUV map, and takes the ones that show
+    the most parts.
 
     Args:
         size: side of a part image, in cells.
 
     Raises:
         DSAError: the store has no training images, or none with an IUV map.
-        ImportError: the extension is not built.
     """
     split, iuv = store.select(TRAIN, iuv=False), store.iuv
     store.check_unchanged()
@@ -74,7 +74,7 @@ def dsap_sheets(store: Store, size: int) -> list[Sheet]:
     if iuv is None or not len(mapped):
         raise DSAError(f"{store.path}: no training image has an IUV map")
     chosen = mapped[np.unique(np.linspace(0, len(mapped) - 1, LOOKED_AT).round().astype(int))]
-    # Stable: of those that show as many parts, the first.
+    # The sort is stable: among images that show equally many parts the first is taken.
     best = sorted(chosen, key=lambda i: -len(np.unique(iuv[split.rows[i], ..., 0])))[:SHEETS]
     return [
         _sheet(split.names[i].rpartition("/")[2], store.images[row], iuv[row], size)
@@ -84,7 +84,7 @@ def dsap_sheets(store: Store, size: int) -> list[Sheet]:
 
 
 def _sheet(name: str, image: np.ndarray, iuv: np.ndarray, size: int) -> Sheet:
-    # Only the sheets need the compiled part: a report without it is still a report.
+    # Imported here because only the sheets need it.
     from dsa_ext.parts import NAMES
     from dsareid.densepose.textures import part_images
 
@@ -107,7 +107,7 @@ def _part_map(iuv: np.ndarray) -> str:
 
 
 def _estimated(image: np.ndarray, iuv: np.ndarray) -> EstimatedPartMap | None:
-    """None where the estimator's weights are not at hand, or the map is an estimate itself."""
+    """None if the estimator's weights are not at hand or it fails, or if the map is an estimate itself."""
     from dsareid.densepose.agreement import compare_pixels
     from dsareid.densepose.estimators.weights import weights_at_hand
     from dsareid.densepose.textures import default_estimator

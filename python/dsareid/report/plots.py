@@ -15,18 +15,18 @@ from matplotlib.ticker import MaxNLocator
 
 from dsareid.runs.records import Row
 
-# Readable on white and on near-black, and apart for colour-blind readers (after Okabe and Ito).
+# Readable on white and on near-black, and distinct for colour-blind readers (after Okabe and Ito).
 COLOURS = ("#2b7bba", "#e07b1a", "#1f9e77", "#c5558f", "#8f7ad6", "#b39516", "#5aa9d6", "#8a8f98")
 _TEXT = {"light": "#2a3038", "dark": "#d5dae1"}
 _GRID = {"light": "#e3e6ea", "dark": "#343a42"}
-_POINTS = 400  # a curve has no more: the page stays small
+_POINTS = 400  # the most that a curve has, so that the page stays small
 
 Records = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture in two versions and the words that stand for it."""
+    """A plot in a light and a dark version, and its alternative text."""
 
     title: str
     light: str  # data URI
@@ -53,10 +53,10 @@ def cmc_plot(rows: Sequence[Row]) -> Plot:
 
 
 def rows_plot(title: str, rows: Sequence[tuple[str, Sequence[float], float | None]]) -> Plot:
-    """Rows of a table beside each other: a dot for each seed, a bar at their mean, the paper's figure.
+    """Rows of a table in one plot: a dot for each seed, a bar at their mean, the paper's figure.
 
     Args:
-        rows: name, one's own figures, the paper's or None; all in per cent.
+        rows: name, figures of the runs, the paper's figure or None; all in per cent.
     """
 
     def draw(axes: Axes) -> None:
@@ -83,7 +83,7 @@ def training_plots(log: Records) -> list[Plot]:
         ("Parts of the loss, weighted (smoothed)", parts, "loss", False),
         ("Learning rate", ["learning_rate"], "learning rate", None),
         ("Size of the features", [k for k in keys if k.startswith("norm/")], "mean norm", False),
-        ("Training accuracy", [k for k in keys if k.startswith("accuracy")], "share right", False),
+        ("Training accuracy", [k for k in keys if k.startswith("accuracy")], "share correct", False),
         ("Speed", ["images_per_second"], "images / s", True),
     ]
     plots = []
@@ -106,15 +106,15 @@ def _curve(log: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curves_plot(title: str, curves: dict, unit: str, raw: bool | None) -> Plot:
-    """raw: True draws the values behind their smoothed course, None draws the values alone."""
+    """raw: True draws the values and their smoothed curve, False the smoothed curve, None the values."""
 
     def draw(axes: Axes) -> None:
         for (name, (steps, values)), colour in zip(curves.items(), COLOURS * 4):
             label = name.partition("/")[2] or name
             if raw:
                 axes.plot(*_thin(steps, values), color=colour, alpha=0.35, linewidth=0.8)
-            course = values if raw is None else _smooth(values)
-            axes.plot(*_thin(steps, course), color=colour, label=label)
+            curve = values if raw is None else _smooth(values)
+            axes.plot(*_thin(steps, curve), color=colour, label=label)
         axes.set(xlabel="step", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if title == "Training accuracy":

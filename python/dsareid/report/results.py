@@ -1,4 +1,4 @@
-"""The evaluations of a run, in the tables that they belong to."""
+"""The evaluations of a run, grouped into tables."""
 
 from dataclasses import dataclass
 
@@ -13,18 +13,18 @@ class Results:
 
     @property
     def first(self) -> Evaluation:
-        """The one whose rank lists are shown."""
+        """The evaluation whose rank lists are shown."""
         return self.evaluations[0]
 
     @property
     def rows(self) -> list[Row]:
-        """The model by each kind of features, plain and re-ranked, then what it is compared with."""
-        own = {row.name: row for evaluation in self.evaluations for row in evaluation.rows}
-        return [*own.values(), *self.first.baselines]
+        """The model by each kind of features, plain and re-ranked, then the baselines."""
+        of_model = {row.name: row for evaluation in self.evaluations for row in evaluation.rows}
+        return [*of_model.values(), *self.first.baselines]
 
     @property
     def title(self) -> str:
-        """Which table this is, where there are several."""
+        """The title that tells this table from the run's others."""
         first = self.first
         protocol = f", protocol {first.protocol}" if first.protocol else ""
         return f"{first.dataset}{protocol}, {first.data}, step {first.checkpoint.step}"

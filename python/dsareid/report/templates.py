@@ -7,7 +7,7 @@ import jinja2
 
 
 def render_page(name: str, content: dict[str, Any]) -> str:
-    """The page of a template; a name that the template uses and `content` lacks raises."""
+    """Render a template with the variables in `content`; a variable that is missing raises."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,

@@ -1,1 +1,1 @@
-"""Every row of the paper's tables as a command: recipes, and what runs and compares them."""
+"""The paper's tables as a command: a recipe for each row, and the code that runs and compares them."""

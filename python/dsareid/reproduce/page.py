@@ -1,4 +1,4 @@
-"""A table of one's own figures beside the paper's: as text, CSV and HTML."""
+"""A table of the figures reached here beside the paper's: as text, CSV and HTML."""
 
 import csv
 import io
@@ -25,8 +25,8 @@ MEASURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-
 class Cell:
     """One figure of a row, per cent."""
 
-    own: tuple[float, ...]  # of each seed that is done
-    paper: float | None  # None where the paper has none, or none for these data
+    own: tuple[float, ...]  # reached here, one for each seed that is done
+    paper: float | None  # None if the paper has none for this data set
 
     @property
     def mean(self) -> float | None:
@@ -34,7 +34,7 @@ class Cell:
 
     @property
     def spread(self) -> float | None:
-        """The seeds' standard deviation, n - 1; None of fewer than two."""
+        """Standard deviation over the seeds, with n - 1; None for fewer than two."""
         return statistics.stdev(self.own) if len(self.own) > 1 else None
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row."""
+    """A row of the table."""
 
     name: str
     matched_by: MatchedBy
@@ -63,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Heading:
-    """What was asked for."""
+    """The table and settings that the user asked for."""
 
     table: str  # as in recipes.TABLES
     title: str
@@ -83,7 +83,7 @@ class Table:
     others: dict[str, Figures]  # methods that the paper prints beside its own
     counts: str  # of the data set's images
     protocol: str
-    differences: list[str]  # from a public data set as it is known
+    differences: list[str]  # from the known counts of the public data set
 
     @property
     def has_paper(self) -> bool:
@@ -106,17 +106,17 @@ class Table:
             notes.append(f"The paper has no figures for these rows on {self.dataset}.")
         else:
             if self.heading.preset != "paper":
-                notes.append(f"The preset {self.heading.preset} is not the paper's: its network is another.")
+                notes.append(f"The preset {self.heading.preset} is not the paper's: its network differs.")
             elif self.heading.weights == "none":
-                notes.append("The trunks started from random weights; the paper's, from ImageNet's.")
+                notes.append("The trunks started from random weights; the paper's, from ImageNet weights.")
             if self.dataset == CUHK01.name:
-                notes.append("The paper does not say by which split of CUHK01 its figures are.")
+                notes.append("The paper does not say by which split of CUHK01 it was evaluated.")
             if self.differences:
                 notes.append(f"These are not the paper's data: {'; '.join(self.differences)}.")
             if self.protocol in ("multi-query", "distractors", "multi-query+distractors"):
                 notes.append(f"The protocol is {self.protocol}; the paper's figures are for single query.")
-        if open_ := [line.name for line in self.lines if line.seeds < self.heading.seeds]:
-            notes.append(f"Not finished: {len(open_)} of {len(self.lines)} rows lack runs.")
+        if unfinished := [line.name for line in self.lines if line.seeds < self.heading.seeds]:
+            notes.append(f"Not finished: {len(unfinished)} of {len(self.lines)} rows lack runs.")
         return notes
 
 

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables: which network each is, and what it is matched by.
+"""The rows of the paper's tables: each row's network, and the features that it is matched by.
 
 Rows that share a network share its training. The paper's figures are in per cent, single query, without
 re-ranking.
@@ -23,7 +23,7 @@ TableName = Literal["table2", "table3", "table4", "table5", "dsap-alone", "beyon
 
 @dataclass(frozen=True)
 class Network:
-    """A network to train: what it changes in a preset."""
+    """A network to train: its name, and what it changes in a preset."""
 
     name: str
     """The name of its folder."""
@@ -38,7 +38,7 @@ class Network:
     def config(
         self, preset: TrainConfig, data: Path, out: Path, seed: int, protocol: str = ""
     ) -> TrainConfig:
-        """The settings of a run of it; `fine_tuning` sets the rest of one that is pre-trained."""
+        """The settings of a run of this network; for a pre-trained one `fine_tuning` sets the rest."""
         config = dataclasses.replace(
             preset,
             data=data,
@@ -57,7 +57,7 @@ class Network:
 
 
 def fine_tuning(config: TrainConfig, source: Path) -> TrainConfig:
-    """The settings of a run that starts from another's network, on other data.
+    """The settings of a run that starts from the network of another run, on other data.
 
     The paper says no more than "pre-trained" and "fine-tuned". Our decision: the same recipe with a tenth of
     the learning rate.
@@ -147,7 +147,7 @@ TABLES: Mapping[TableName, tuple[PaperRow, ...]] = {
         _market("Concatenation+fc", CONCAT, "mf", 81.6, 93.0, 97.6, 98.6),
         _ONLY_MF,
     ),
-    # "Failed to deliver good results", without a figure.
+    # The paper says "failed to deliver good results", without a figure.
     "dsap-alone": (PaperRow("DSAP-images alone", DSAP_ALONE, "guide", {}),),
     # Not in the paper: guidance by distillation, and its control, a guide that sees no alignment.
     "beyond": (

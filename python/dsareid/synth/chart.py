@@ -5,10 +5,10 @@ a centre and two radii. A place then has a position `along` the axis in [0, 1] a
 it, 0 at the front and growing towards the person's outer side (in torso and head: towards the
 left). The right side of the body is measured as the mirror image of the left.
 
-U and V are made of the two as real DensePose charts run: limbs and torso have a front and a back
-chart, with U along the body and V across it; hands and feet have one chart that goes all around;
-the head has a left and a right chart. Mirroring a person therefore changes only the labels of the
-limbs, but turns U of hands, feet and head, and V of the torso.
+U and V follow from the two in the directions of real DensePose charts: limbs and torso have a front
+and a back chart, with U along the body and V across it; hands and feet have one chart that goes all
+around; the head has a left and a right chart. Mirroring a person therefore swaps the labels of left
+and right, and reverses U of hands, feet and head, and V of the torso.
 """
 
 import functools
@@ -35,8 +35,8 @@ class LimbCharts:
     turn: float = 0.0  # radians by which the middle of the front chart is turned inwards
 
 
-# The arms' front charts are turned inwards: of a hanging arm seen from the front, the back charts
-# cover the outer part, as in real DensePose maps.
+# The arms' front charts are turned inwards: if a hanging arm is seen from the front, the back charts
+# cover its outer part, as in real DensePose maps.
 LIMBS = {
     BodyGroup.TORSO: LimbCharts((2, 2), (1, 1), (True, True), (False, False)),
     BodyGroup.UPPER_ARM: LimbCharts((16, 15), (18, 17), (True, True), (True, True), turn=0.8),
@@ -59,7 +59,7 @@ class Cylinder:
     radii: np.ndarray  # [S, 2] outward, front
 
     def coordinates(self, points: np.ndarray) -> np.ndarray:
-        """[n, 3] of points [n, 3]: outward and front in radii, along in [0, 1] (may leave it)."""
+        """[n, 3] of points [n, 3]: outward and front in radii, and along, 0..1 on the group's own points."""
         height = np.einsum("ni,i->n", points, self.axis)
         across = np.stack([np.einsum("ni,i->n", points, d) for d in (self.outward, self.front)], 1)
         centre, radius = (
@@ -82,7 +82,7 @@ class Places:
 
 
 def group_scores(body: Body, points: np.ndarray) -> np.ndarray:
-    """Scores [V, 8] whose largest names the group of each of the V points [V, 3].
+    """Scores [V, 8] of points [V, 3]: the group of a point is the one with the largest score.
 
     They may be interpolated linearly within a face. Skirt and hair, which hang freely, are cut at
     the height of hip, knee and neck; everything else follows its bones.

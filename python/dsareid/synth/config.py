@@ -1,4 +1,4 @@
-"""What a synthetic data set is asked to be, and what the three difficulties mean."""
+"""The settings of a synthetic data set, and what its three difficulties mean."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ class SynthConfig:
     """A synthetic data set: people in six cameras, with their IUV maps."""
 
     identities: Annotated[int, Ge(2), Le(9999)] = 100  # four digits in a file name
-    """People with an identity of their own; half of them train, half are for the test."""
+    """People with an identity of their own; half of them are for training, half for the test."""
     images: Annotated[int, Ge(2)] = 10
     """Images of each identity, spread over up to six cameras."""
     height: Side = 128
@@ -25,7 +25,7 @@ class SynthConfig:
     width: Side = 64
     """Width of the images in pixels."""
     difficulty: Literal["easy", "default", "hard"] = "default"
-    """easy: aligned boxes, nobody looks alike.
+    """easy: aligned boxes, no look-alikes.
     default: misaligned boxes, families of look-alikes.
     hard: larger families, stronger colour casts, more occlusion."""
     seed: NotNegative = 0
@@ -33,21 +33,21 @@ class SynthConfig:
     boxes: Literal["aligned", "misaligned"] | None = None
     """How well boxes fit their people; default: by the difficulty. misaligned: as in difficulty default."""
     iuv: Literal["exact", "mild", "strong"] | None = None
-    """Faults that a DensePose network makes, put into the IUV maps; default: by the difficulty.
+    """Errors of a DensePose network that are imitated in the IUV maps; default: by the difficulty.
     exact: none. mild: those of default. strong: 30 % of the people and 20 % of their parts are missing."""
     processes: NotNegative = 0
     """Processes that render; 0: one for each core."""
 
     @property
     def settings(self) -> "Difficulty":
-        """What the difficulty means, with boxes and IUV maps as asked for."""
+        """What the difficulty means, with `boxes` and `iuv` replacing its own where they are given."""
         own = DIFFICULTIES[self.difficulty]
         boxes, faults = BOXES.get(self.boxes or "", own), FAULTS.get(self.iuv or "", own)
         chosen = {name: getattr(boxes, name) for name in BOX_FIELDS}
         return replace(own, **chosen, **{name: getattr(faults, name) for name in FAULT_FIELDS})
 
     def check(self) -> None:
-        """Raise DSAError for a value that no data set can be made with."""
+        """Raise DSAError for a value out of its bounds."""
         check_bounds(self)
         if self.difficulty not in DIFFICULTIES:
             raise DSAError(f"`difficulty` must be one of {', '.join(DIFFICULTIES)}, not {self.difficulty!r}")
@@ -55,7 +55,7 @@ class SynthConfig:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Everything that a difficulty changes. Rates are probabilities per image unless said."""
+    """Everything that a difficulty changes. Rates are probabilities per image unless noted otherwise."""
 
     family_size: int  # identities in a row that wear the same clothes and differ in details
     # How a camera renders colours
@@ -139,7 +139,7 @@ DIFFICULTIES = {
     ),
 }
 
-# What `boxes` and `iuv` replace, and by what.
+# The fields that `boxes` and `iuv` replace, and the values that they put there.
 BOX_FIELDS = ("margin", "shift", "aspect", "loose_rate", "cut_legs_rate", "cut_head_rate")
 BOXES = {"aligned": DIFFICULTIES["easy"], "misaligned": DIFFICULTIES["default"]}
 FAULT_FIELDS = ("missing_person_rate", "missing_part_rate", "border_shift", "uv_error")

@@ -2,9 +2,9 @@
 
     OUT/bounding_box_train/0001_c3s1_045210_00.jpg   and query/, bounding_box_test/
     OUT/iuv/bounding_box_train/0001_c3s1_045210_00.png   and so on
-    OUT/synth.json   what it was made with
+    OUT/synth.json   the settings that it was made with
 
-Identities 1..N//2 train, the rest are for the test. The images of an identity go round the
+Identities 1..N//2 are for training, the rest for the test. The images of an identity cycle through the
 min(6, images) cameras that see it. A test identity's first image from each of the first half of its
 cameras is a query, all others are gallery, so that each query has a match in another camera. The
 gallery also has ceil(N / 5) people whom no query shows, with two images each and identity 0.
@@ -37,7 +37,7 @@ from dsareid.synth.person import SyntheticPerson, dress, look_alike, random_pers
 from dsareid.synth.render import render
 from dsareid.synth.scene import CAMERAS, Camera, random_camera
 
-VERSION = 1  # of the pictures: another number, another data set from the same seed
+VERSION = 1  # of the pictures: it grows if the same seed comes to give other pictures
 RECORD = "synth.json"
 DISTRACTOR_IMAGES = 2
 
@@ -58,8 +58,8 @@ def generate(out: str | os.PathLike, config: SynthConfig) -> None:
     """Render a synthetic data set into the folder `out`.
 
     The same configuration gives the same files, byte for byte, whatever the number of processes.
-    Nothing is done where `out` already holds this very data set. Until all is written, the files
-    are in a temporary folder beside `out`, which is removed if anything goes wrong.
+    Does nothing if `out` already holds this data set. Until all is written, the files are in a
+    temporary folder beside `out`, which is removed if anything goes wrong.
 
     Raises:
         DSAError: a value of the configuration is out of range, `out` holds something else, or it
@@ -118,18 +118,18 @@ def plan_shots(config: SynthConfig, person: int) -> list[Shot]:
 
 
 def make_person(config: SynthConfig, person: int) -> SyntheticPerson:
-    """Who a person of the data set is. Distractors look like test identities' families."""
+    """A person of the data set, by number. Distractors look like the families of test identities."""
     size = DIFFICULTIES[config.difficulty].family_size
-    own = random_person(np.random.default_rng([config.seed, _FOR_PERSON, person]))
+    individual = random_person(np.random.default_rng([config.seed, _FOR_PERSON, person]))
     if size == 1:
-        return own
+        return individual
     like = person
     if person >= config.identities:  # spread over the families of the test
         test = config.identities - config.identities // 2
         like = config.identities // 2 + (person - config.identities) * size % test
     family = random_person(np.random.default_rng([config.seed, _FOR_FAMILY, like // size]))
     rng = np.random.default_rng([config.seed, _FOR_SHADE, person])
-    return look_alike(own, family, rng)
+    return look_alike(individual, family, rng)
 
 
 def _render_person(folder: Path, config: SynthConfig, person: int) -> int:
@@ -177,31 +177,33 @@ def _render_all(folder: Path, config: SynthConfig) -> None:
 
 @contextlib.contextmanager
 def _workers(processes: int) -> Iterator[Executor]:
-    """Processes to submit work to. What is not yet begun is cancelled on the first failure."""
+    """A pool of processes. In the end, or on a failure, work that has not begun is cancelled."""
     context = multiprocessing.get_context(_start_method())
     executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     try:
         yield executor
     except BrokenProcessPool as error:
-        raise DSAError("a process that renders was killed (perhaps memory ran out)") from error
+        raise DSAError(
+            "a rendering process was killed; perhaps memory ran out: try fewer `processes`"
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_method() -> str:
-    """fork starts at once, but not where other threads may hold locks, as those of torch do."""
+    """fork, which starts at once, unless torch is loaded, whose threads may hold locks."""
     may_fork = sys.platform == "linux" and "torch" not in sys.modules
     return "fork" if may_fork else "spawn"
 
 
 def _start_worker() -> None:
-    """Ctrl-C reaches every process of a terminal; only the parent is to act on it."""
+    """Ignore Ctrl-C, which reaches every process of a terminal: the parent alone acts on it."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _is_finished(out: Path, config: SynthConfig) -> bool:
-    """Whether `out` holds this data set already; an error where it holds anything else."""
+    """Whether `out` holds this data set already; raises DSAError if it holds anything else."""
     if not out.exists():
         return False
     if not out.is_dir():
@@ -225,7 +227,7 @@ def _is_finished(out: Path, config: SynthConfig) -> bool:
 
 
 def _record(config: SynthConfig) -> dict:
-    """What synth.json says: everything that decides what the files hold."""
+    """The content of synth.json: everything that decides what the files hold."""
     settings = asdict(config)
     del settings["processes"]
     return {"synthetic": True, "version": VERSION, **settings, "image_count": image_count(config)}

@@ -1,6 +1,6 @@
-"""Faults that a DensePose network makes, put into exact synthetic IUV maps.
+"""Errors of a DensePose network, imitated in exact synthetic IUV maps.
 
-Each takes a map uint8 [H, W, 3] in the order I, U, V and returns a new one; background stays
+Each function takes a map uint8 [H, W, 3] in the order I, U, V and returns a new one; background stays
 0, 0, 0 and parts stay 1..24.
 """
 
@@ -11,7 +11,7 @@ from dsareid.synth.config import Difficulty
 
 
 def add_faults(iuv: np.ndarray, difficulty: Difficulty, rng: np.random.Generator) -> np.ndarray:
-    """All faults at the rates of a difficulty."""
+    """Apply all faults at the rates of a difficulty."""
     if rng.random() < difficulty.missing_person_rate:
         return np.zeros_like(iuv)
     iuv = drop_parts(iuv, difficulty.missing_part_rate, rng)
@@ -20,16 +20,16 @@ def add_faults(iuv: np.ndarray, difficulty: Difficulty, rng: np.random.Generator
 
 
 def drop_parts(iuv: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Each part is missing, wholly, at this rate."""
+    """Remove each part as a whole at this rate."""
     missing = rng.random(25) < rate
     missing[0] = False
     return np.where(missing[iuv[..., :1]], np.uint8(0), iuv)
 
 
 def shift_borders(iuv: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
-    """Borders wander: every pixel takes the value found at a smoothly varying, small distance.
+    """Move the borders: every pixel takes the value found at a small, smoothly varying distance.
 
-    pixels: the distance's spread. Some of the maps also lose the person's outermost pixels.
+    pixels: the distance's spread. Some maps also lose the person's outermost pixels.
     """
     height, width = iuv.shape[:2]
     rows, columns = np.mgrid[:height, :width]
@@ -42,7 +42,7 @@ def shift_borders(iuv: np.ndarray, pixels: float, rng: np.random.Generator) -> n
 
 
 def distort_uv(iuv: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
-    """U and V are wrong by a smooth error with this spread, in units of the chart."""
+    """Add a smooth error with this spread to U and V, in units of the chart."""
     height, width = iuv.shape[:2]
     error = np.stack([_smooth_field(height, width, 16, rng) for _ in "uv"], 2)
     uv = np.clip(np.rint(iuv[..., 1:] + 255 * spread * error), 0, 255).astype(np.uint8)

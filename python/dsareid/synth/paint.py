@@ -34,7 +34,7 @@ class Spots:
         return self.places.group
 
     def on(self, mask: np.ndarray) -> "Spots":
-        """The spots of a mask [n]."""
+        """The spots that a mask, bool [n], selects."""
         places = Places(
             self.places.group[mask],
             self.places.is_left[mask],
@@ -46,7 +46,7 @@ class Spots:
 
 
 def find_spots(clothes: Clothes, layer: np.ndarray, places: Places, position: np.ndarray) -> Spots:
-    """Decide what each of n spots is covered by.
+    """Decide what covers each of n spots.
 
     layer: uint8 [n]; position: float32 [n, 3], both on the canonical body.
     """

@@ -31,7 +31,7 @@ class Clothes:
     sleeve: float  # 1 reaches the elbow, 2 the wrist
     hem: float  # metres above the hip joint at which the top ends
     has_jacket: bool  # open at the front
-    inner: np.ndarray  # what the jacket shows
+    inner: np.ndarray  # what is seen under the open jacket
     bottom_kind: str  # trousers, jeans, shorts, skirt
     bottom: np.ndarray
     bottom_length: float  # 1 reaches the knee, 2 the ankle
@@ -122,7 +122,7 @@ def random_person(rng: np.random.Generator) -> SyntheticPerson:
 
 
 def look_alike(person: SyntheticPerson, family: SyntheticPerson, rng: np.random.Generator) -> SyntheticPerson:
-    """The person in the clothes of their family, whose colours differ by a shade at most."""
+    """The person in the clothes of their family, in slightly different shades."""
     clothes = family.clothes
 
     def shade(colour: np.ndarray) -> np.ndarray:
@@ -257,7 +257,7 @@ def _random_clothes(rng: np.random.Generator, is_female: bool) -> Clothes:
 
 
 def _cloth_thickness(body: Body, person: SyntheticPerson) -> np.ndarray:
-    """How far each point of the body [V] is moved out along its normal by what it wears, metres."""
+    """How far clothes and hair move each point of the body [V] out along its normal, metres."""
     places = _canonical_places()
     group, along, clothes = places.group, places.along, person.clothes
     thickness = np.zeros(len(body.points), np.float32)

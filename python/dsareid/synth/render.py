@@ -19,7 +19,7 @@ SUPERSAMPLING = 2  # colours are taken at 2 x 2 places in each pixel; IUV at its
 
 @dataclass(frozen=True)
 class Posed:
-    """A dressed person in a pose, in metres, seen by nobody yet."""
+    """A dressed person in a pose, in metres, before projection."""
 
     dressed: Dressed
     points: np.ndarray  # float32 [P, 3]
@@ -194,7 +194,7 @@ def light_up(
     colours = paint(dressed.person, spots)
     normal = np.einsum("ni,ji->nj", hits.interpolate(posed.normals), projection.rotation)
     normal /= np.sqrt(np.einsum("ni,ni->n", normal, normal) + np.float32(1e-9))[:, None]
-    from_inside = normal[:, 1:2] > 0  # of a skirt, of hair
+    from_inside = normal[:, 1:2] > 0  # of a skirt or of hair
     normal *= np.where(from_inside, np.float32(-1), np.float32(1))
     lit = np.clip(np.einsum("ni,i->n", normal, camera.light.astype(np.float32)), 0, 1)
     from_above = 0.62 + 0.38 * (0.5 + 0.5 * normal[:, 2])
@@ -226,7 +226,7 @@ def _cast_shadow(picture: np.ndarray, extent: tuple, box: PersonBox) -> np.ndarr
 
 
 def _blend(picture: np.ndarray, sample: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Put the person's samples, of a finer grid, before a picture [H, W, 3]."""
+    """Draw the person's samples, which are of a finer grid, over a picture [H, W, 3]."""
     height, width = picture.shape[:2]
     s = SUPERSAMPLING
     fine = np.zeros((height * s * width * s, 4), np.float32)
@@ -241,7 +241,7 @@ def _blend(picture: np.ndarray, sample: np.ndarray, colours: np.ndarray) -> np.n
 
 
 def _photograph(picture: np.ndarray, camera: Camera, rng: np.random.Generator) -> Image.Image:
-    """What a camera makes of a scene [H, W, 3]: its colours, a soft lens, a noisy sensor."""
+    """Apply a camera to a scene [H, W, 3]: its colours, a soft lens, a noisy sensor."""
     height, width = picture.shape[:2]
     picture = np.clip(picture * camera.cast.astype(np.float32), 0, 1)
     image = Image.fromarray((255 * picture).astype(np.uint8))

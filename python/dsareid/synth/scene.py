@@ -57,7 +57,7 @@ def random_backdrop(camera: Camera, height: int, width: int, rng: np.random.Gene
 
 
 def random_occluder(height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Something that stands before a person.
+    """Something that hides a part of a person.
 
     Returns:
         colours float32 [height, width, 3] in [0, 1], and how much of each pixel they cover,

@@ -378,8 +378,8 @@ def test_what_is_printed(mimic, tmp_path, root, run):
         "several people in 1 image (query/a.jpg): the one with the largest box was taken, among those with a "
         f"score of 0.5 or more; listed in {out}/several_people.csv",
         f"no detection in 1 image (query/b.jpg): all background, listed in {out}/no_detection.txt",
-        "warning: boxes leave 1 image (bounding_box_test/c.jpg): was DensePose run on images of another "
-        "size (--scale)? They were cut off",
+        "warning: boxes reach beyond 1 image (bounding_box_test/c.jpg): was DensePose run on images of "
+        "another size (--scale)? They were cut off",
         "warning: no image found for 4 file names (query/z0.jpg, query/z1.jpg, query/z2.jpg, ...) of "
         f"{source}",
         f"warning: no map yet for 1 image (query/d.jpg) of {root}, listed in {out}/no_map.txt",

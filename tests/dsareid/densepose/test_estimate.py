@@ -305,7 +305,7 @@ def test_pictures_that_cannot_be_read(folder, unmapped, tiny_bodypix, tmp_path, 
         assert main(arguments) == 1
         said = capsys.readouterr()
         assert "not readable: 2 (2.png, a\\nb.jpg)" in said.out
-        assert "2 pictures have no map, as they cannot be read: " in said.err
+        assert "2 pictures cannot be read and have no map: " in said.err
         assert len(maps(tmp_path / "maps")) == 8
         assert len((tmp_path / "maps/not_readable.txt").read_text().splitlines()) == 2
     (folder / "2.png").unlink()

@@ -76,8 +76,8 @@ def test_the_suffix_tells_images_of_one_name_apart(mimic, tmp_path, run):
         assert (
             status == 0
             and (
-                f"warning: another image's map is that of 1 image ({other}) too, as their names differ "
-                "in the suffix alone: rename one of them"
+                f"warning: another image has the same map as 1 image ({other}), because their names differ "
+                "only in the suffix: rename one of them"
             )
             in printed
         )
@@ -159,8 +159,8 @@ def test_names_without_the_folders_of_the_images(mimic, tmp_path, run, names):
     status, printed, err = run(source, root / "iuv", "--data", root)
     assert status == 0 and "2 maps written" in printed, err
     assert (
-        "by the last part of their names alone were found 2 images (train/anna/1.jpg, query/carl/7.jpg): "
-        f"no folder in {source} is one of theirs"
+        "found by file name alone: 2 images (train/anna/1.jpg, query/carl/7.jpg); "
+        f"their folders match none in {source}"
     ) in printed
 
 

@@ -117,7 +117,7 @@ def test_an_empty_map_is_not_called_no_detection(mimic, tmp_path, root, run):
     status, printed, err = run(source, out, "--data", root)
     assert status == 0, err
     assert "no detection in 1 image (bounding_box_test/c.jpg): all background" in printed
-    words = "warning: the map is empty although somebody was found in"
+    words = "warning: the map is empty although somebody was detected in"
     assert f"{words} 2 images (query/a.jpg, query/b.jpg): no part of that person lies" in printed
     listed = ["bounding_box_test/c.jpg", "query/a.jpg", "query/b.jpg"]
     assert (out / "no_detection.txt").read_text().splitlines() == listed
@@ -187,7 +187,7 @@ def test_a_kept_map_of_another_minimum_score_is_told(three, mimic, tmp_path, roo
     status, printed, _ = run(three, out, "--data", root)
     assert status == 0 and part(out / "query/a.png") == 9
     assert f"warning: {three} now gives other maps than were kept for 1 image (query/a.jpg)" in printed
-    assert "--overwrite writes them anew" in printed
+    assert "--overwrite rewrites them" in printed
     assert [row["chosen"] for row in table(out)] == ["yes", "no", "no"]  # as it was made
     status, printed, _ = run(three, out, "--data", root, "--overwrite")
     assert part(out / "query/a.png") == 3 and "now gives" not in printed

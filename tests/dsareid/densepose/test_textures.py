@@ -271,7 +271,7 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
     for given, words in [
         (files, "joined from 3 photographs, all maps given"),
         ([*files[:2], files[2]], "joined from 2 photographs, 1 maps estimated"),
-        (files[:1], "by an estimated map"),
+        (files[:1], "from an estimated map"),
     ]:
         assert main(["warp", *given, out]) == 0
         assert words in capsys.readouterr().out
@@ -279,7 +279,7 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
     for given, words in [
         (
             [files[1], files[0]],
-            "map 0.png: this looks like an IUV map .* the photograph that it belongs to must stand before",
+            "map 0.png: this looks like an IUV map .* name its photograph before it",
         ),
         ([*files[:2], files[3]], "map 1.png: this looks like an IUV map"),
         ([*files, "--box", "0,0,4,4"], "--box picks a person in one photograph, but there are 3"),

@@ -167,7 +167,7 @@ def test_maps_by_bodypix_stand_beside_the_others(full_run, tiny_bodypix, monkeyp
     textures.default_estimator.cache_clear()
     text, page = read(write_report(full_run))
     textures.default_estimator.cache_clear()
-    assert "BodyPix estimates of the image alone" in text
+    assert "BodyPix estimates from the image alone" in text
     assert len(re.findall(r"estimated: masks' IoU \d\.\d\d, equal parts\s+\d\.\d\d", text)) == 3
     assert len(page.images) == 1 + 6 + 1 + 5 + 3 * 27
 

@@ -214,7 +214,7 @@ def test_pre_training_and_fine_tuning(tiny_data, tmp_path, caplog):
 
 
 def test_bad_input(tiny_data, own_data, tmp_path):
-    with pytest.raises(DSAError, match="there is no table 'table9'; there are table2"):
+    with pytest.raises(DSAError, match="`table` must be one of table2, .*, not 'table9'"):
         reproduce("table9", tiny_data, tmp_path, "demo", changes=SMALL)
     with pytest.raises(DSAError, match="`seeds` must be at least 1"):
         reproduce("table3", tiny_data, tmp_path, "demo", changes=SMALL, seeds=0)
