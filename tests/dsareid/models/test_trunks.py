@@ -63,9 +63,9 @@ def test_what_is_refused():
     ):
         build_trunk("test_vitt", 1.0, (3, 4, 6), "sixteenth")
     for changes in ({"width": 0.5}, {"depths": (1, 1, 1, 1)}):
-        with pytest.raises(DSAError, match="`network.trunk=test_vit` has sizes of its own"):
+        with pytest.raises(DSAError, match="`network.trunk=test_vit` has its own sizes"):
             NetworkConfig(trunk="test_vit", **changes)
-    with pytest.raises(DSAError, match="`network.trunk_stage=last` is for trunks of timm"):
+    with pytest.raises(DSAError, match="`network.trunk_stage=last` is only for timm trunks"):
         NetworkConfig(trunk_stage="last")
 
 
@@ -195,7 +195,7 @@ def test_trunks_that_cannot_be_used():
             ),
             3,
         )
-    with pytest.raises(DSAError, match="the stride of its last stage cannot be taken out; use"):
+    with pytest.raises(DSAError, match="the stride of its last stage cannot be removed; use"):
         build_trunk("swin_tiny_patch4_window7_224", 1.0, (3, 4, 6), "last")
 
 
