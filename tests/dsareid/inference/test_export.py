@@ -163,7 +163,7 @@ def test_runs_that_cannot_be_exported(run, tmp_path):
         export(tmp_path, tmp_path / "m.onnx")
     mixed = shutil.copytree(run, tmp_path / "mixed")
     shutil.copy(guide / "checkpoint.pt", mixed)
-    with pytest.raises(DSAError, match="the checkpoint of another model"):
+    with pytest.raises(DSAError, match="checkpoint.pt: holds another model"):
         export(mixed, tmp_path / "m.onnx")
 
 
