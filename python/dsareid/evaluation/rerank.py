@@ -132,7 +132,7 @@ def _ranges(first: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 def _neighbours(distances: FeatureDistances, count: int) -> tuple[np.ndarray, Tensor]:
     """Each image with its nearest others, int64 [N, min(count, N)], nearest first, and its largest squared
-    distance, float64 [N]; 1 where all images are equal."""
+    distance, float64 [N]; 1 if all images are equal."""
     images = distances.shape[0]
     neighbours = np.empty((images, min(count, images)), np.int64)
     largest = torch.ones(images, dtype=torch.float64, device=distances.device)

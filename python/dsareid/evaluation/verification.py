@@ -54,7 +54,7 @@ class PairCounts:
         allowed = torch.tensor([int(rate * other) for rate in rates])
         # The last edge with at most so many below.
         edges = torch.searchsorted(below[1], allowed, right=True) - 1
-        shares = below[0][edges].double() / same  # NaN where there are none
+        shares = below[0][edges].double() / same  # NaN without pairs
         return shares.masked_fill(allowed == 0, torch.nan).tolist()
 
     def _histogram(self, distances: Tensor) -> Tensor:

@@ -63,8 +63,8 @@ class Embedder:
 
         Args:
             images: an image, or a list or other iterable of images: paths of image files, PIL images, uint8
-                [h, w, 3] RGB, of any size. They are resized as in evaluation. Or a batch, uint8 (N, H, W, 3) of
-                the network's size, on any device.
+                [h, w, 3] RGB, of any size. They are resized as in evaluation. Or a batch, uint8 (N, H, W, 3)
+                of the network's size, on any device.
             batch_size: images at a time.
             progress: whether to show a progress bar.
 

@@ -49,7 +49,7 @@ class FeatureFolderInfo(BaseModel):
     count: Annotated[int, Field(ge=1, lt=1 << 40)]
     dimension: Annotated[int, Field(ge=1, lt=1 << 24)]
     images: Annotated[Any, AfterValidator(_check_text)]
-    """The folder that `file` is relative to, a str. Pydantic's check would refuse names that are not UTF-8."""
+    """The folder that `file` is relative to, a str. Pydantic's check would refuse names that are no UTF-8."""
     features: str
     """A description of the features, for people."""
 
