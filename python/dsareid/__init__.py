@@ -1,16 +1,16 @@
 """DSA-reID: densely semantically aligned person re-identification.
 
-What follows loads on first use, so that `import dsareid` alone needs no torch:
+These names load on first use, so `import dsareid` alone needs no torch:
 
-    texture(pictures, maps)             the part textures of a person, with DensePose maps or without
+    texture(pictures, maps)             the part textures of a person, with or without DensePose maps
     train(preset("demo", ROOT, RUN))    train a network; TrainConfig has all settings
     evaluate(run)                       mAP and CMC of a trained network
     rank(query, gallery, ...)           mAP and CMC of any features
     export(run, file)                   a trained network as one file
     embed(run_or_file)(images)          features of images
-    extract(model, images, out)         features of a folder of images, however many
-    Guide                               the guide beside a backbone of your own
-    DSAError                            what is raised where a file or an argument is wrong
+    extract(model, images, out)         features of all images below a folder
+    Guide                               the guide, to train a backbone of your own
+    DSAError                            the error for a wrong file or argument
 """
 
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# A name must not be that of a module in this folder.
+# A name here must differ from every module in this folder.
 __all__ = [
     "DSAError",
     "Guide",

@@ -1,1 +1,1 @@
-"""What a network costs: parameters, multiply-adds, time of inference, memory of training."""
+"""The cost of a network: parameters, multiply-adds, time of inference, memory of training."""

@@ -1,4 +1,4 @@
-"""What a network consists of, layer by layer: parameters and multiply-adds, counted on nothing but shapes."""
+"""The layers of a network with their parameters and multiply-adds, counted from shapes alone."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -20,14 +20,14 @@ class Layer(NamedTuple):
     """A line of a table."""
 
     name: str
-    output: tuple[int, ...]  # of one image: branches where there are several, channels, rows, columns
+    output: tuple[int, ...]  # for one image: branches (if several), channels, rows, columns
     parameters: int
     multiply_adds: int  # for one image; a merge only adds
-    modules: tuple[str, ...]  # without children, in the order of their calls; a merge has none
+    modules: tuple[str, ...]  # names of its leaf modules, in the order of their calls; a merge has none
 
 
 class _Call(NamedTuple):
-    """What went through a module, of one image."""
+    """A module's input and output shapes and its multiply-adds, for one image."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
@@ -35,12 +35,12 @@ class _Call(NamedTuple):
 
 
 def anatomy(config: TrainConfig, num_classes: int) -> dict[str, list[Layer]]:
-    """The layers of a network by the part that they belong to: streams, fusion, classifiers.
+    """The layers of a network, grouped by part: streams, fusion, classifiers.
 
-    Nothing is computed, and no memory is taken.
+    Everything is on the meta device: nothing is computed, and no memory is taken.
 
     Args:
-        num_classes: identities that the classifiers tell apart.
+        num_classes: identities in the training set.
 
     Raises:
         DSAError: num_classes is less than 1.
@@ -56,7 +56,7 @@ def anatomy(config: TrainConfig, num_classes: int) -> dict[str, list[Layer]]:
 
 
 def _trace(model: DSAReID, config: TrainConfig) -> dict[str, _Call]:
-    """What each module without children did in a forward pass of training, in the order of the calls."""
+    """The calls of all leaf modules in a forward pass of training, in order."""
     calls: dict[str, _Call] = {}
 
     def note(name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -65,7 +65,7 @@ def _trace(model: DSAReID, config: TrainConfig) -> dict[str, _Call]:
     for name, module in model.named_modules():
         if not list(module.children()):
             module.register_forward_hook(partial(note, name))
-    batch, size = 2, config.dsap_size  # the least that BatchNorm takes
+    batch, size = 2, config.dsap_size  # the smallest batch that BatchNorm takes
     image = torch.empty(batch, 3, config.height, config.width, device="meta")
     dsap = torch.empty(batch, 24, 3, size, size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -73,17 +73,17 @@ def _trace(model: DSAReID, config: TrainConfig) -> dict[str, _Call]:
     counts = counter.get_flop_counts()
     for name, call in calls.items():
         operations = sum(counts.get(f"{type(model).__name__}.{name}", {}).values())
-        calls[name] = call._replace(multiply_adds=operations // (2 * batch))  # 2 for a multiply-add
+        calls[name] = call._replace(multiply_adds=operations // (2 * batch))  # 2 operations per multiply-add
     return calls
 
 
 def _layer(
     model: DSAReID, calls: dict[str, _Call], name: str, *modules: str, branches: int = 1, apart: bool = False
 ) -> Iterator[Layer]:
-    """Modules as one layer; nothing where the model lacks them.
+    """Modules as one layer; nothing if the model lacks them.
 
     Args:
-        branches: how many share the channels of the output.
+        branches: how many branches share the channels of the output.
         apart: each branch is a module of its own instead.
     """
     inside = _calls_of(calls, modules)
@@ -96,7 +96,7 @@ def _layer(
 
 
 def _merge(calls: dict[str, _Call], name: str, branches: int, *following: str) -> Iterator[Layer]:
-    """A merge, which is no module: its output is what the layer behind it takes."""
+    """A merge, which is no module: its output is the input of the layer that follows."""
     for call in list(_calls_of(calls, following).values())[:1]:
         yield Layer(name, _by_branch(call.input, branches), 0, 0, ())
 

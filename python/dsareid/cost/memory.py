@@ -18,11 +18,11 @@ _STATUS = Path("/proc/self/status")
 
 
 def training_peak(config: TrainConfig, num_classes: int, batch_size: int, device: torch.device) -> int | None:
-    """Most bytes that two training steps have in use at a time: parameters, gradients, Adam's moments,
-    activations, and what the convolutions need besides. Neither data loading nor Python and its libraries.
+    """Peak memory of two training steps, in bytes: parameters, gradients, Adam's moments, activations and the
+    convolutions' workspace. Data loading, Python and its libraries are not included.
 
-    On CUDA what torch allocates. On the CPU what the resident memory of a new process grows by, the steps
-    being all that it does; None where there is no /proc.
+    On CUDA, the memory that torch allocates. On the CPU, the growth of the resident memory of a new process
+    that does nothing else; None without /proc.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -37,10 +37,10 @@ def training_peak(config: TrainConfig, num_classes: int, batch_size: int, device
 
 
 def _peak_of_process(config: TrainConfig, num_classes: int, batch_size: int, threads: int) -> int:
-    """What the memory of this process, which has done nothing yet, grows by at most."""
+    """The most that the memory of this process grows by; it must be a new one."""
     torch.set_num_threads(threads)
     cpu = torch.device("cpu")
-    # What is loaded at its first use is not to count: a step of a network of next to no size.
+    # Whatever is loaded on first use must not count, so a tiny network trains first.
     tiny = NetworkConfig(width=1 / 64, head_width=1 / 32, depths=(1, 1, 1, 1))
     _train(dataclasses.replace(config, network=tiny, height=32, width=32, dsap_size=4), 2, 2, cpu)
     before = _resident("VmRSS")
@@ -50,7 +50,7 @@ def _peak_of_process(config: TrainConfig, num_classes: int, batch_size: int, thr
 
 def _resident(field: str) -> int:
     """Bytes of memory: VmRSS is what the process has, VmHWM the most it ever had (getrusage's maximum is
-    its parent's where that is larger)."""
+    its parent's if that is larger)."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith(field):
             return 1024 * int(line.split()[1])
@@ -58,7 +58,7 @@ def _resident(field: str) -> int:
 
 
 def _train(config: TrainConfig, num_classes: int, batch_size: int, device: torch.device) -> None:
-    """Two steps, as Adam's moments are there from the end of the first one on."""
+    """Take two steps, because Adam's moments exist only from the end of the first one."""
     learner = Learner(config, num_classes, device)
     image = torch.randn(
         batch_size, config.height, config.width, 3, dtype=learner.dtype, device=device

@@ -1,7 +1,7 @@
 """What a network costs, and what its guide adds, as tables: parameters, multiply-adds, time, memory.
 
-The paper says that matching by f alone takes much less work than matching by both streams, and measures
-nothing. This counts and measures it, layer by layer.
+The paper says that matching by f alone takes much less work than matching by both streams, but gives no
+figures. This module counts and measures, layer by layer.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ _WAYS = {
 def cost_tables(
     config: TrainConfig, num_classes: int, batch_size: int, device: torch.device
 ) -> Iterator[str]:
-    """All of it, as texts, each as soon as it is there.
+    """All tables as texts, each as soon as it is measured.
 
     Args:
-        num_classes: identities that the classifiers tell apart.
-        batch_size: images at a time, of what is measured.
+        num_classes: identities in the training set.
+        batch_size: images in a batch, for all measurements.
 
     Raises:
         DSAError: an argument out of range, or a device without kernels or with too little memory.
@@ -85,7 +85,7 @@ def format_anatomy(
 def format_inference(
     config: TrainConfig, parts: dict[str, list[Layer]], seconds: dict[str, Seconds], where: str
 ) -> str:
-    """What matching an image costs by each way, and how many times as much the fused one takes."""
+    """The cost of matching an image by each kind of feature, and how many times as much z takes as f."""
     rows = {}
     for way, each in seconds.items():
         title, used = _WAYS[way]
@@ -111,7 +111,7 @@ def format_inference(
 
 
 def format_peaks(peaks: dict[str, int | None], how: str, device: torch.device) -> str:
-    """The peak memory of a training step by model; bytes, None where it was not measured."""
+    """The peak memory of a training step by model; bytes, None if it was not measured."""
     lines = ["peak memory of a training step"]
     for model, peak in peaks.items():
         size = "not measured: this system has no /proc" if peak is None else f"{peak / 1e6:,.0f} MB"
@@ -126,7 +126,7 @@ def format_peaks(peaks: dict[str, int | None], how: str, device: torch.device) -
 
 
 def without_guide(config: TrainConfig) -> TrainConfig | None:
-    """The same network without its guide, where there is such a model."""
+    """The same network without its guide; None if there is no such model."""
     unguided = MODELS[config.model].unguided
     return None if unguided is None else dataclasses.replace(config, model=unguided, guidance="add")
 
@@ -136,12 +136,12 @@ def _naming_memory(batch_size: int, device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # The system kills a process that takes all; torch's own error on the CPU has no class of its own.
+        # The system kills a process that uses up the memory; torch's error on the CPU has no own class.
         known = isinstance(error, (torch.OutOfMemoryError, BrokenProcessPool))
         if not known and "can't allocate memory" not in str(error):
             raise
         raise DSAError(
-            f"`batch_size={batch_size}`: more than the memory of {device} holds; try a smaller one"
+            f"`batch_size={batch_size}` needs more memory than {device} has; try a smaller one"
         ) from error
 
 

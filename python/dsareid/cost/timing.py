@@ -1,4 +1,4 @@
-"""What the time of inference is made of: inputs, networks, layers; medians of paired rounds."""
+"""The time of inference, of its inputs, networks and layers, as medians of paired rounds."""
 
 import dataclasses
 import statistics
@@ -18,20 +18,20 @@ from dsareid.runs.config import TrainConfig
 from dsareid.runs.network import build_model, input_config
 
 ROUNDS, SECONDS = 9, 3.0
-"""Everything is timed at least so many times and for so long, in turn."""
+"""Everything is timed in turn, in at least this many rounds and for at least this many seconds."""
 
 
 class Seconds(NamedTuple):
-    """What one image of a batch takes."""
+    """The time of one image of a batch."""
 
     input: float
     network: float
 
 
 class Inference:
-    """A network and a batch of made-up people, to be timed as `dsareid eval` uses them, in float32.
+    """A network and a batch of synthetic people, to time as `dsareid eval` uses them, in float32.
 
-    DensePose is not part of it.
+    The time of DensePose is not included.
     """
 
     def __init__(self, config: TrainConfig, num_classes: int, batch_size: int, device: torch.device):
@@ -44,18 +44,18 @@ class Inference:
         self.image, self.dsap = self.input(self.guided)
 
     def input(self, config: InputConfig) -> tuple[Tensor, Tensor | None]:
-        """What the network takes, from stored pixels (and maps) of its size."""
+        """The network's input, made from stored pixels (and maps) of its size."""
         return assemble(Samples(self.images, self.iuv, torch.arange(self.batch_size), None), config)
 
     def by_way(self) -> dict[str, Seconds]:
-        """An image's time to be matched by "f", by "z" and by "d", as far as the network makes them.
+        """The time of one image when matched by "f", "z" or "d", for each of ways().
 
-        Medians over rounds in which every way is timed once. Inputs take a small part of a network's time,
-        and so have rounds of their own, many more.
+        Medians over rounds in which each is timed once. Inputs are much faster than networks, so they have
+        rounds of their own, and many more.
         """
         model, alone = self.model, dataclasses.replace(self.guided, guide=None)
         inputs = {"f": alone, "z": self.guided, "d": self.guided}
-        dsap = torch.empty(0) if self.dsap is None else self.dsap  # of a network that makes f alone
+        dsap = torch.empty(0) if self.dsap is None else self.dsap  # not used: the network makes f alone
         networks: dict[str, Callable[[], Tensor]] = {
             "f": lambda: model(self.image),
             "z": lambda: model.fused(self.image, dsap),
@@ -67,7 +67,7 @@ class Inference:
         return {way: Seconds(*each) for way, *each in zip(chosen, input_, network)}
 
     def by_layer(self, parts: dict[str, list[Layer]]) -> dict[str, list[float]]:
-        """An image's time in each layer of each stream, medians; a layer ends where the next begins."""
+        """The median time of one image in each layer of each stream; a layer ends where the next begins."""
         entered: dict[str, float] = {}
         left: dict[str, float] = {}
         hooks = []
@@ -87,7 +87,7 @@ class Inference:
 
     @torch.inference_mode()
     def _medians(self, run: Callable[[], list[float]]) -> list[float]:
-        """Medians of the seconds that run returns, an image's; the first round does not count."""
+        """Medians of the seconds that run returns, divided by the batch; the first round does not count."""
         run()
         results: list[list[float]] = []
         began = self._now()
@@ -110,7 +110,7 @@ class Inference:
 
 
 def ways(config: TrainConfig) -> list[str]:
-    """What images can be matched by: f, z or d."""
+    """The features whose time is measured: f, and z if the streams are fused; d of a DSAG-Stream alone."""
     if config.streams == "dsag":
         return ["d"]
     return ["f", "z"] if config.streams == "both" and config.guidance != "distill" else ["f"]

@@ -1,4 +1,4 @@
-"""The learner: a network, its optimizer, and the step that both take from some batches."""
+"""The learner: a network, its optimizer, and the optimizer step."""
 
 import contextlib
 import warnings
@@ -26,16 +26,16 @@ class NotFinite(Exception):
 
 
 class Learner:
-    """A network in training, in one process or in several that compute a share of each batch.
+    """A network in training, in one process or in several that each compute a share of every batch.
 
     Args:
-        config: the settings; neither data nor out are looked at.
-        identities: how many the classifiers tell apart.
+        config: the settings; `data` and `out` are not used.
+        identities: number of identities in the training set.
         device: where it computes.
 
     Attributes:
         model: the network, for its weights.
-        dtype: what it computes in.
+        dtype: the type that it computes in.
     """
 
     def __init__(self, config: TrainConfig, identities: int, device: torch.device):
@@ -50,7 +50,7 @@ class Learner:
             self.model.parameters(), lr=0.0, weight_decay=config.optim.weight_decay
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-        self._network: nn.Module | None = None  # as a step calls it
+        self._network: nn.Module | None = None  # as a step calls it, see _wrapped
         self._mode_is_set = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,26 +58,26 @@ class Learner:
         return {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
 
     def load_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Take back optimizer and scaler from a state_dict(); the model is the run folder's business."""
+        """Restore optimizer and scaler from a state_dict(); RunFolder.load_weights restores the model."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
     def step(
         self, batches: Iterator[Batch], rate: float, *, count: int = 1, teaching: bool
     ) -> dict[str, float]:
-        """One optimizer step by the mean gradient of the next batches.
+        """Take one optimizer step along the mean gradient of the next batches.
 
         Args:
-            batches: batches on the device; each is used up before the next is taken.
+            batches: batches on the device; each is done with before the next is taken.
             rate: learning rate.
             count: how many batches.
-            teaching: whether a guide that has logits of its own teaches already.
+            teaching: with guidance "distill", whether the guide teaches yet.
 
         Returns:
-            What is logged, means over the batches: the loss and its terms, norms, accuracies.
+            The values to log, as means over the batches: the loss and its terms, norms, accuracies.
 
         Raises:
-            NotFinite: the loss of a batch.
+            NotFinite: the loss of a batch is not finite.
         """
         network = self._wrapped()
         self._set_mode()
@@ -95,7 +95,7 @@ class Learner:
         return mean.values()
 
     def _add_gradient(self, network: nn.Module, batch: Batch, count: int, teaching: bool) -> dict[str, float]:
-        """Add a batch's part to the gradient of a step of `count` batches."""
+        """Add a batch's part to the gradient of a step of `count` batches; returns the values to log."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = network(batch.image, batch.dsap)
         terms = losses(output, batch.label, self.config.loss, teaching)
@@ -108,13 +108,13 @@ class Learner:
         return logged | _diagnostics(output, batch.label)
 
     def _wrapped(self) -> nn.Module:
-        """The model, compiled where asked for, and its gradients averaged over the processes."""
+        """The model, compiled if the settings say so, and wrapped to average gradients over the processes."""
         if self._network is None:
             if self.config.compile:
                 self.model.compile()
             self._network = self.model
             if not current_group().alone:
-                # channels_last 1x1 kernels have strides that can be told in two ways: it costs nothing.
+                # Harmless: the strides of a channels_last 1x1 kernel can be written in two ways.
                 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
                 devices = [self.device] if self.device.type == "cuda" else None
                 self._network = DistributedDataParallel(
@@ -134,7 +134,7 @@ class Learner:
 
 
 class Mean:
-    """The mean of each of some values that are added again and again."""
+    """Running means of named values."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
@@ -151,7 +151,7 @@ class Mean:
 
 @torch.no_grad()
 def _diagnostics(output: Output, label: Tensor) -> dict[str, float]:
-    """|f| and |d| tell whether one stream starves the other; so does the accuracy of each."""
+    """Norms and accuracies of f and d: they show whether one stream starves the other."""
 
     def accuracy(logits: Tensor) -> float:
         return (logits.argmax(1) == label).float().mean().item()
@@ -160,7 +160,7 @@ def _diagnostics(output: Output, label: Tensor) -> dict[str, float]:
         return x.float().norm(dim=1).mean().item()
 
     logits, f, d = output.logits, output.f, output.d
-    # The global branch speaks for its stream where there is one.
+    # A stream is measured by its global branch, if it has one.
     values = {
         "norm/f": norm(f.vectors()[0]),
         "accuracy/f": accuracy(logits.f_local[0] if logits.f_global is None else logits.f_global),

@@ -1,7 +1,7 @@
 """The loop over epochs, in one process or in several that torchrun started.
 
-Of several processes each computes its share of every batch, and all take the same steps. Rank 0 alone
-logs and writes.
+With several processes, each computes its share of every batch, and all take the same steps. Only rank 0 logs
+and writes.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from dsareid.runs.folder import Position, RunFolder
 from dsareid.runs.log import Log
 from dsareid.runs.network import input_config, load_initial_weights, load_pretrained
 
-# May differ between a run and its resumption; everything else must be the same.
+# Settings that may change when a run is resumed; all others must stay the same.
 _FREE_ON_RESUME = ("data", "out", "device")
 
 
@@ -50,13 +50,13 @@ def train(config: TrainConfig, *, resume: bool = False, make_maps: MakeMaps | No
     """Train a network into the folder config.out.
 
     On the CPU a resumed run computes the same numbers, bit for bit, as an uninterrupted one with
-    the same number of threads. It may be resumed by another number of processes.
+    the same number of threads. The number of processes may change on resume.
 
     Args:
         config: all settings.
-        resume: whether a run in config.out is resumed.
-        make_maps: called with the data and its protocol where the network needs maps, to make those that are
-            missing; dsareid.densepose.estimate_missing estimates them.
+        resume: whether to resume the run in config.out.
+        make_maps: called with the data and its protocol if the network needs maps, to make the missing ones,
+            as dsareid.densepose.estimate_missing does.
 
     Returns:
         The run's folder.
@@ -70,9 +70,9 @@ def train(config: TrainConfig, *, resume: bool = False, make_maps: MakeMaps | No
         _check_device(config, device)
         run = RunFolder(config.out)
         _check_folder(run, config, resume)
-        group.barrier()  # until all have looked into the folder
+        group.barrier()  # nothing is written before all processes have checked the folder
         if make_maps and config.needs_iuv:
-            if is_data_set(config.data):  # before minutes of work
+            if is_data_set(config.data):  # fail before minutes of work
                 check_identities(
                     list_data(config.data, config.protocol).count(TRAIN).identities, config.identities
                 )
@@ -84,7 +84,7 @@ def train(config: TrainConfig, *, resume: bool = False, make_maps: MakeMaps | No
 def _prepare(
     run: RunFolder, config: TrainConfig, device: torch.device, group: ProcessGroup, resume: bool
 ) -> "_Training":
-    """Data and learner, at the run's beginning or where its checkpoint stands."""
+    """Load the data; make a new learner, or restore one from the checkpoint."""
     with group.rank_0_first():
         store = ensure_store(
             config.data,
@@ -110,13 +110,13 @@ def _prepare(
 
 
 def batch_config(config: TrainConfig, device: torch.device) -> BatchConfig:
-    """What the training batches of a run are made of; of several processes, this one's share of them."""
+    """The configuration of a run's training batches; with several processes, of this one's share."""
     batch = config.identities * config.images // current_group().world
     return BatchConfig(input_config(config, device), batch, config.augment, config.seed)
 
 
 def _initialise(learner: Learner, weights: str) -> None:
-    """Fill the new network as the setting says."""
+    """Set the new network's weights: ImageNet's, random ones, a file's or another run's."""
     source = RunFolder(weights)
     if weights not in ("imagenet", "none") and source.path.is_dir():
         load_pretrained(learner.model, source.read_checkpoint(learner.device)["model"], weights)
@@ -132,7 +132,7 @@ def _check_device(config: TrainConfig, device: torch.device) -> None:
 
 
 def _check_folder(run: RunFolder, config: TrainConfig, resume: bool) -> None:
-    """Raise DSAError where the folder is not one to start in, or to resume with these settings."""
+    """Raise DSAError if a run cannot start in this folder, or cannot resume with these settings."""
     if run.checkpoint.exists() and not resume:
         raise DSAError(f"{run}: this run exists; resume it with `resume=True`, or choose another `out`")
     check_writable_folder(run.path)
@@ -145,13 +145,13 @@ def _check_folder(run: RunFolder, config: TrainConfig, resume: bool) -> None:
         before, now = getattr(saved, field.name), getattr(config, field.name)
         if field.name not in _FREE_ON_RESUME and before != now:
             raise DSAError(
-                f"`resume`: {field.name} was {before} when the run began and is now {now}; a run resumes "
-                "with its own settings, a new one (`out`) may have others"
+                f"`resume`: {field.name} was {before} when the run began and is now {now}; resume "
+                "with the run's own settings, or start a new run in another `out`"
             )
 
 
 def _restore(run: RunFolder, learner: Learner, data: TrainData) -> Position:
-    """Put the checkpoint into the learner; how far the run had come.
+    """Load the checkpoint into the learner; returns how far the run had come.
 
     Raises:
         DSAError: it is unreadable, or of another model or training set.
@@ -166,8 +166,8 @@ def _restore(run: RunFolder, learner: Learner, data: TrainData) -> Position:
     before, now = state["data"], data.fingerprint
     if before != {key: now.get(key) for key in before}:
         raise DSAError(
-            f"{run.checkpoint} was trained on {before.get('images')} images, and the {now['images']} of "
-            f"{where} are not the same pixels; resume with the same data"
+            f"{run.checkpoint} was trained on {before.get('images')} images, but the {now['images']} "
+            f"images of {where} do not have the same pixels; resume with the same data"
         )
     run.load_weights(learner.model, state)
     learner.load_optimizer(state)
@@ -175,7 +175,7 @@ def _restore(run: RunFolder, learner: Learner, data: TrainData) -> Position:
 
 
 class _Training:
-    """A run under way."""
+    """A run in progress."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class _Training:
         self.group, self.position, self.config = group, position, learner.config
 
     def run(self) -> None:
-        """All epochs that are left; a checkpoint after each, and on Ctrl-C after the step."""
+        """Train the remaining epochs; write a checkpoint after each, and after the current step on Ctrl-C."""
         self._announce()
         self.began, self.epochs_before = time.monotonic(), self.position.epoch
         log = self.folder.open_log(self.position.step) if self.group.is_rank_0 else None
@@ -273,7 +273,7 @@ class _Training:
             ) from error
 
     def _save(self) -> None:
-        """Write the checkpoint, which is the same in every process."""
+        """Write the checkpoint, from rank 0 only: it is the same in every process."""
         if self.group.is_rank_0:
             self.folder.write_checkpoint(
                 self.learner.state_dict(), self.position, self.data.identities, self.data.fingerprint
@@ -284,7 +284,7 @@ class _Training:
         if log:
             log.flush()
         self._save()
-        self.group.barrier()  # torchrun ends all when the first of them ends
+        self.group.barrier()  # torchrun ends all processes when one ends, so wait for rank 0
         raise Interrupted(
             f"stopped after step {self.position.step}; resume the run in {self.config.out} with `resume=True`"
         )
@@ -299,9 +299,10 @@ def _epoch_line(epoch: int, epochs: int, mean: dict[str, float], left: float) ->
 
 
 class _InterruptFlag:
-    """Turns the first Ctrl-C into a flag, so that a step is never cut in half; the second one kills.
+    """Turns the first Ctrl-C into a flag, so that a step is never cut in half.
 
-    All processes stop after the same step. torchrun sends a second signal itself, and kills after 30 seconds.
+    A second Ctrl-C kills a process that is alone. Several processes ignore it, because torchrun sends a
+    second signal itself and kills after 30 seconds; they stop after the same step.
     """
 
     def __init__(self, group: ProcessGroup):
@@ -310,7 +311,7 @@ class _InterruptFlag:
     def __enter__(self) -> "_InterruptFlag":
         try:
             self.before = signal.signal(signal.SIGINT, self._press)
-        except ValueError:  # not in the main thread: Ctrl-C is somebody else's business
+        except ValueError:  # only the main thread may handle Ctrl-C
             self.before = None
         return self
 
@@ -320,11 +321,11 @@ class _InterruptFlag:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def vote(self) -> dict[str, float]:
-        """What is averaged over the processes, with what is logged."""
+        """This process's vote, to be averaged over the processes together with the logged values."""
         return {"interrupted": float(self.seen)}
 
     def count(self, values: dict[str, float]) -> None:
-        """Take the votes out of the averages."""
+        """Remove the mean vote from the averages, and remember whether any process voted to stop."""
         self.pressed = values.pop("interrupted") > 0
 
     def __bool__(self) -> bool:

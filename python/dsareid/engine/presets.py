@@ -1,4 +1,4 @@
-"""Presets: what a recipe changes in the settings, whose defaults are the paper's. Without torch."""
+"""Presets: a recipe's changes to the settings, whose defaults are the paper's. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,9 +15,9 @@ _DEMO_OPTIM = OptimConfig(
     rate=1.2e-2, warm_up_from=1.2e-4, warm_up_epochs=2.5, schedule="cosine", weight_decay=1e-5
 )
 
-# A network for two CPU cores that learns from random weights in minutes. Where it departs from the
-# paper (initialisation, classifier, learning rate, IUV dropping) it does so because so small a
-# network on so little data needs it; the losses, the streams and the merging are the paper's.
+# A network for two CPU cores that learns from random weights in minutes. It departs from the paper
+# (initialisation, classifier, learning rate, IUV dropping) only where a network this small, on so little
+# data, needs it; the losses, the streams and the merging are the paper's.
 _DEMO: dict[str, Any] = {
     "epochs": 30,
     "height": 96,
@@ -34,7 +34,7 @@ _DEMO: dict[str, Any] = {
 }
 
 # For comparing methods on the synthetic data set, one core, at most 8 minutes a run: the demo's network,
-# trained for longer. Its learning rate was chosen for two-branch alone (studies/synthetic).
+# trained for longer. Its learning rate was tuned on two-branch only (studies/synthetic).
 _STUDY = _DEMO | {
     "epochs": 60,
     "precision": "bfloat16",
@@ -42,16 +42,16 @@ _STUDY = _DEMO | {
 }
 
 PRESETS: Mapping[PresetName, Mapping[str, Any]] = {"paper": {}, "demo": _DEMO, "study": _STUDY}
-"""By name, the fields of TrainConfig that differ from its defaults."""
+"""The fields of TrainConfig that differ from its defaults, for each preset."""
 
 
 def preset(name: PresetName, data: Path, out: Path, *, trunk: str = RESNET, **changes: Any) -> TrainConfig:
-    """The settings of a run by a preset, with further changes.
+    """The settings of a preset, with further changes.
 
     Args:
         name: which preset.
         data, out: see TrainConfig.
-        trunk: see NetworkConfig; with one of timm the preset's sizes of the trunk are left out.
+        trunk: see NetworkConfig; with a timm trunk the preset's trunk sizes are ignored.
 
     Raises:
         ValueError: no such preset.

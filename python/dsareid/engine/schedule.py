@@ -12,8 +12,8 @@ def learning_rate(config: OptimConfig, epoch: float, epochs: int) -> float:
         epoch: passes done so far; fractional within an epoch.
         epochs: of the whole run.
 
-    Linear from warm_up_from to rate over warm_up_epochs; then with "step" halved at epochs
-    warm-up + 40, + 80, ... (the paper's 60, 100, ..., 300), with "cosine" down to 0 at the end.
+    Linear from warm_up_from to rate over warm_up_epochs. Then "step" halves it every halve_every epochs (by
+    default at epochs 60, 100, ..., 300, as in the paper), and "cosine" takes it down to 0 at the end.
     """
     if epoch < config.warm_up_epochs:
         done = epoch / config.warm_up_epochs

@@ -1,6 +1,6 @@
-"""Evaluation: ranking by distance, mAP and CMC, what chance and colour reach, rank lists.
+"""Evaluation: ranking by distance, mAP and CMC, rank lists, and the baselines of chance and colour.
 
-Names are loaded when they are used: `from dsareid.evaluation import rank` needs nothing of training.
+Names load on first use: `from dsareid.evaluation import rank` imports no training code.
 """
 
 from typing import TYPE_CHECKING

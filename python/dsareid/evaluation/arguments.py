@@ -1,4 +1,4 @@
-"""Checks of what the ranking functions are given; every error names the argument."""
+"""Checks of the ranking functions' arguments; every error names the argument."""
 
 import warnings
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def feature_tensors(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Both feature matrices, [Q, D] and [G, D], as tensors in the same memory, checked but for their values.
+    """Both feature matrices, [Q, D] and [G, D], as tensors in the same memory. Their values are not checked.
 
     Raises:
         ValueError: names the argument, what was expected and what came.
@@ -30,19 +30,21 @@ def _matrix(name: str, features: Tensor | np.ndarray) -> Tensor:
     if not isinstance(features, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor or an array, not {type(features).__name__}")
     if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"{name} must be [images, dimensions], neither 0, not {list(features.shape)}")
+        raise ValueError(
+            f"{name} must be [images, dimensions], at least 1 of each, not {list(features.shape)}"
+        )
     if not features.is_floating_point():
         raise ValueError(f"{name} must be floating point, not {features.dtype}")
     return features.detach()
 
 
 def _as_tensor(name: str, array: np.ndarray) -> Tensor:
-    """The same memory, which nothing here writes to."""
+    """A tensor in the array's memory, to which nothing here writes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         try:
             return torch.from_numpy(array)
-        except (TypeError, ValueError) as error:  # an order of bytes or strides that tensors do not have
+        except (TypeError, ValueError) as error:  # a byte order or strides that tensors do not support
             raise ValueError(f"{name} must be an array that torch can read: {error}") from error
 
 
@@ -60,7 +62,7 @@ def check_finite(name: str, squares: Tensor) -> None:
 
 
 def check_distances(distances: Tensor) -> None:
-    """Check a matrix of distances, but for NaN.
+    """Check a matrix of distances; NaN is not looked for.
 
     Raises:
         ValueError: says what was expected and what came.
@@ -68,7 +70,9 @@ def check_distances(distances: Tensor) -> None:
     if not isinstance(distances, Tensor):
         raise ValueError(f"distances must be a torch.Tensor, not {type(distances).__name__}")
     if distances.ndim != 2 or 0 in distances.shape:
-        raise ValueError(f"distances must be [queries, gallery], neither 0, not {list(distances.shape)}")
+        raise ValueError(
+            f"distances must be [queries, gallery], at least 1 of each, not {list(distances.shape)}"
+        )
     if not distances.is_floating_point():
         raise ValueError(f"distances must be floating point, not {distances.dtype}")
 

@@ -1,4 +1,4 @@
-"""What a model must beat, besides `chance`: colour histograms."""
+"""The baseline that a model must beat besides `chance`: colour histograms."""
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ def colour_histograms(images: Tensor, *, balanced: bool = False) -> Tensor:
     Args:
         images: uint8 [N, H, W, 3], RGB, H >= STRIPES.
         balanced: first scale the channels of each image (its middle half) to the same mean, the
-            grey-world assumption. Where cameras have colour casts, plain histograms tell cameras
-            apart rather than people, which may be worse than chance.
+            grey-world assumption. If cameras have colour casts, plain histograms tell cameras apart
+            rather than people, which may be worse than chance.
 
     Returns:
         float32 [N, STRIPES * 128] on the same device, each row of norm 1.
@@ -67,7 +67,7 @@ def _hsv_bin(images: Tensor) -> Tensor:
         ((green - blue) / safe) % 6,
         torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )  # 0 <= hue <= 6; grey is 0
-    # Half a bin further, so that a bin is centred on pure red and not cut by it.
+    # Shifted by half a bin, so that pure red is the centre of a bin and not its edge.
     hue_bin = (hue * (HUES / 6) + 0.5).long() % HUES
     saturation_bin = (chroma / value.clamp(min=1) * SATURATIONS).long().clamp(max=SATURATIONS - 1)
     value_bin = (value * (VALUES / 256)).long()

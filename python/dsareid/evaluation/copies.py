@@ -1,4 +1,4 @@
-"""Queries whose very picture is in the gallery too: they are found at once, whatever the network can do."""
+"""Queries whose very picture is also in the gallery: any network ranks that picture first."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,24 +9,21 @@ from dsareid.data.store.reader import Split
 from dsareid.evaluation.ranking import Labels
 
 _SLICE = 256  # pictures in memory at once
-_NEAR = 1e-5  # features of one picture differ by less than this part of their length, and only by rounding
+_NEAR = 1e-5  # features of one picture differ by rounding only, less than this fraction of their norm
 _BLOCK = 1 << 16  # rows of the gallery in memory at once
-_DIRECTIONS = 4  # in which features are compared before they are compared whole
-_MANY = 1000  # images that are compared whole with one query: more are near only where all are alike
+_DIRECTIONS = 4  # random directions, in which features are compared before they are compared whole
+_MANY = 1000  # images to compare whole with one query, at most: more are near only if all are alike
 
 
 def copies_note(count: int, queries: int, what: str = "the very same picture") -> str:
-    """What to say of copies, empty where there is none."""
+    """The note on copies; empty without copies."""
     if not count:
         return ""
-    return (
-        f"{count:,} of {queries:,} queries have {what} in the gallery, which is found at once, whatever the "
-        "network can do"
-    )
+    return f"{count:,} of {queries:,} queries have {what} in the gallery: any network ranks that image first"
 
 
 def copied_pictures(query: Split, gallery: Split, labels: Labels) -> int:
-    """How many queries have their own pixels in what the ranking keeps of the gallery."""
+    """Count the queries whose pixels are also in the gallery, in an image that the ranking keeps."""
     wanted: dict[int, list[int]] = {}
     for number, checksum in enumerate(_checksums(query)):
         wanted.setdefault(checksum, []).append(number)
@@ -45,32 +42,32 @@ def _checksums(split: Split) -> Iterator[int]:
 
 
 def copied_features(query: np.ndarray, gallery: np.ndarray, labels: Labels) -> int:
-    """How many queries have their own features, but for rounding, in what the ranking keeps of the gallery.
+    """Count the queries whose features, but for rounding, are also in the gallery, in an image that is kept.
 
     Args:
-        query, gallery: float32 [Q, D] and [G, D], which may be mapped.
-        labels: of both; an identity below 0 is not in the gallery.
+        query, gallery: float32 [Q, D] and [G, D], which may be memory-mapped.
+        labels: of both; gallery images with an identity below 0 are left out.
     """
-    draw = np.random.default_rng(0).standard_normal((query.shape[1], _DIRECTIONS))
-    draw = (draw / np.linalg.norm(draw, axis=0)).astype(np.float32)
+    directions = np.random.default_rng(0).standard_normal((query.shape[1], _DIRECTIONS))
+    directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
     blocks = range(0, len(gallery), _BLOCK)
-    at = np.concatenate([gallery[start : start + _BLOCK] @ draw for start in blocks])  # [G, directions]
-    order = at[:, 0].argsort()
-    line = at[order, 0]
+    projected = np.concatenate([gallery[start : start + _BLOCK] @ directions for start in blocks])  # [G, 4]
+    order = projected[:, 0].argsort()
+    line = projected[order, 0]
     count = 0
     for number, features in enumerate(query):
         near = _NEAR * float(np.linalg.norm(features))
-        own = features @ draw
-        first, last = np.searchsorted(line, (own[0] - near, own[0] + near))
+        at = features @ directions
+        first, last = np.searchsorted(line, (at[0] - near, at[0] + near))
         places = order[first:last]
-        places = places[(abs(at[places] - own) <= near).all(1)]
+        places = places[(abs(projected[places] - at) <= near).all(1)]
         kept = (place for place in places[:_MANY].tolist() if _is_kept(labels, number, place))
         count += any(np.linalg.norm(gallery[place] - features) <= near for place in kept)
     return count
 
 
 def _is_kept(labels: Labels, query: int, image: int) -> bool:
-    """Whether a gallery image is ranked for a query: not junk, and not of its person and camera."""
+    """Whether a gallery image is ranked for a query: it is not junk, nor of the query's person and camera."""
     if labels.gallery_ids[image] < 0:
         return False
     same = labels.gallery_ids[image] == labels.query_ids[query]

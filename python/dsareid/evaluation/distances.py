@@ -1,7 +1,7 @@
-"""Distances of queries to a gallery, made a few rows at a time, so that no matrix of all of them is needed.
+"""Distances of queries to a gallery, computed a few rows at a time, so that no whole [Q, G] matrix is needed.
 
-`FeatureDistances` are Euclidean and keep the order of the features: equal images are equally far, and float64
-is used where float32 would lose differences.
+`FeatureDistances` are Euclidean and exact enough to rank by: equal features tie, and float64 is used where
+float32 would lose differences.
 """
 
 import contextlib
@@ -16,33 +16,33 @@ from dsareid.evaluation.arguments import check_distances, check_finite, feature_
 
 # Distances held at once. A CPU tile of this size stays near its caches; a GPU wants more work.
 _TILE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 25}
-# A matrix product of fewer queries would only re-read the gallery; what a large gallery may cost at most.
+# Queries of a tile: with fewer, a matrix product mostly re-reads the gallery. Bytes of a tile: the limit.
 _TILE_QUERIES, _TILE_BYTES = 128, 1 << 29
 _PART = 1 << 21  # elements of the features that are converted, or copied, at once: 8 MiB of float32
 
-# Multiply-adds of a matrix product so short that float64 costs nothing worth saving.
+# A matrix product of at most so many multiply-adds is computed in float64, which then costs next to nothing.
 SMALL_PRODUCT = 1 << 29
 
 
 @runtime_checkable
 class Distances(Protocol):
-    """Distances of queries to a gallery, made a few rows at a time: what `Ranking` can rank."""
+    """Distances of queries to a gallery, computed a few rows at a time: the input of `Ranking`."""
 
     shape: tuple[int, int]  # queries, gallery
     dtype: torch.dtype  # float32 or float64
     device: torch.device
-    removed: Tensor | None  # int64, images of no query's gallery: infinitely far, which no other is
+    removed: Tensor | None  # int64, images left out of every gallery; they alone are infinitely far
 
     @property
     def query_square(self) -> Tensor | None:
-        """[Q], what rows lack to be comparable between queries."""
+        """[Q], to add to rows so that queries can be compared; None if they can be already."""
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Distances of queries start..stop, [stop - start, G], which the next call may overwrite."""
+        """Distances of queries start..stop, [stop - start, G]; the next call may overwrite them."""
 
 
 def tile_of(distances: Distances, positives: int = 0) -> int:
-    """How many queries to handle at once, with a distance to each image and so many ranks each."""
+    """How many queries to handle at once; each takes a distance per image, and `positives` ranks."""
     gallery = distances.shape[1]
     elements = _TILE_ELEMENTS.get(distances.device.type, _TILE_ELEMENTS["cpu"])
     most = _TILE_BYTES // (distances.dtype.itemsize * gallery + 48 * positives)
@@ -50,11 +50,11 @@ def tile_of(distances: Distances, positives: int = 0) -> int:
 
 
 class MatrixDistances:
-    """Distances that are there already, re-ranked ones say.
+    """Distances that were computed before, given as a matrix.
 
     Args:
-        distances: floating [Q, G], only read. Infinity is a distance like any other, behind all finite ones;
-            infinite distances tie among each other. NaN is none: `rows` raises ValueError where it finds one.
+        distances: floating [Q, G], only read. Infinity is a distance like any other: it comes after all
+            finite ones and ties with itself. `rows` raises ValueError if it finds NaN.
 
     Raises:
         ValueError: distances have a wrong type, shape or dtype.
@@ -71,15 +71,15 @@ class MatrixDistances:
 
     @property
     def as_it_lies(self) -> bool:
-        """Whether rows are counted where they are; others are copied."""
+        """Whether rows are used in place; otherwise they are copied."""
         return self.distances.dtype in (torch.float32, torch.float64) and self.distances.stride(1) == 1
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows start..stop, [stop - start, G]: the memory of the distances themselves where that will do."""
+        """Rows start..stop, [stop - start, G]; a view of the given distances if `as_it_lies`."""
         part = self.distances[start:stop]
         if part.amax().isnan():
             query = start + int(part.isnan().any(1).nonzero()[0])
-            raise ValueError(f"distances must not be NaN, found one of query {query}")
+            raise ValueError(f"distances must not be NaN, found NaN for query {query}")
         return part.to(self.dtype)  # float16 fits in exactly
 
 
@@ -87,17 +87,17 @@ class FeatureDistances:
     """Euclidean distances of queries to the gallery by their features, in a form that keeps the order.
 
     A row holds `|g|^2 - 2 q.g`: the squared distance without `|q|^2`, which is the same for the whole row.
-    Leaving it out saves a rounding; the value may be negative. Nothing of the size of the gallery is made but
-    a row for each query of a tile: features that need converting are converted in parts.
+    Leaving it out saves a rounding; the value may be negative. The gallery is not copied: a tile needs a row
+    for each of its queries, and features that need conversion are converted in parts.
 
     Args:
         query, gallery: floating [Q, D] and [G, D], tensors or arrays, as for `rank`.
-        removed: bool [G], images to leave out of every query's gallery, junk say; what is left of a mapped
-            gallery need not be copied then.
+        removed: bool [G], images to leave out of every query's gallery, such as junk, without copying
+            the others of a memory-mapped gallery.
 
     Raises:
-        ValueError: a wrong type, shape, dtype or device, or features that are not finite, removed ones among
-            them.
+        ValueError: a wrong type, shape, dtype or device, or features that are not finite, even those of
+            removed images.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class FeatureDistances:
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows start..stop, [stop - start, G], in memory that the next call overwrites."""
-        if stop - start > len(self.memory):  # fresh pages cost a tenth of the product
+        if stop - start > len(self.memory):  # newly allocated pages cost a tenth of the product's time
             self.memory = self.memory.new_empty(stop - start, len(self.gallery))
         rows = self.memory[: stop - start]
         self.product(start, stop, rows)
-        # In parts, as most of the gallery may be copies.
+        # In parts, because most of the gallery may be copies.
         step = _rows_of(len(rows))
         for copies, originals in zip(self.copies.split(step), self.originals.split(step)):
             rows[:, copies] = rows[:, originals]
@@ -140,7 +140,7 @@ class FeatureDistances:
         return (other - self.query[query].to(dtype)).norm(dim=1)
 
     def product(self, start: int, stop: int, out: Tensor) -> None:
-        """Fill out [stop - start, G] with what the matrix product gives, where copies may not tie."""
+        """Fill out [stop - start, G] with the matrix product, in which copies may not tie."""
         query = self.query[start:stop].to(self.dtype)
         as_it_lies = self.gallery.dtype == self.dtype
         step = len(self.gallery) if as_it_lies else _rows_of(self.gallery.shape[1])
@@ -164,7 +164,7 @@ def _squares(features: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _needs_double(query_squares: Tensor, gallery_squares: Tensor, gallery: Tensor) -> bool:
-    """Whether the features differ by so little, against their size, that float32 loses the order.
+    """Whether the features differ so little, relative to their size, that float32 loses the order.
 
     |g|^2 - 2 q.g is rounded by about 2**-24 of the squared norms; the differences that decide the
     order are of the size of the features' variance.
@@ -178,12 +178,12 @@ def _needs_double(query_squares: Tensor, gallery_squares: Tensor, gallery: Tenso
 
 
 def _copies(gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Gallery rows equal to another one, and that other one, both int64 [copies].
+    """Gallery rows that equal an earlier row, and that earlier row, both int64 [copies].
 
-    Where a matrix product is split, equal rows may get sums rounded differently. Equal features
-    must tie all the same, so a copy takes the distance of its original.
+    A matrix product that is split may round the sums of equal rows differently. Equal features must
+    tie nevertheless, so a copy takes the distance of its original.
     """
-    # Most rows differ from every other in a few columns already; only the rest is read whole.
+    # A few columns tell most rows apart; only the other rows are read whole.
     width = gallery.shape[1]
     hashes = _in_parts(_hash_rows, gallery[:, :64], min(width, 64), torch.int64)
     _, which, count = hashes.unique(return_inverse=True, return_counts=True)
@@ -195,10 +195,10 @@ def _copies(gallery: Tensor) -> tuple[Tensor, Tensor]:
     order = suspects[order]
     starts = torch.ones(len(order), dtype=torch.bool, device=order.device)
     starts[1:] = hashes[1:] != hashes[:-1]
-    originals = order[starts.nonzero().squeeze(1)[starts.cumsum(0) - 1]]  # of each of `order`
+    originals = order[starts.nonzero().squeeze(1)[starts.cumsum(0) - 1]]  # for each row in `order`
     pairs = torch.stack([order[~starts], originals[~starts]], 1)  # [copies, 2]
 
-    def equal(pairs: Tensor) -> Tensor:  # not mere equals in hash
+    def equal(pairs: Tensor) -> Tensor:  # equal hashes are not enough
         return (gallery[pairs[:, 0]] == gallery[pairs[:, 1]]).all(1)
 
     pairs = pairs[_in_parts(equal, pairs, width, torch.bool)]
@@ -207,7 +207,7 @@ def _copies(gallery: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hash_rows(features: Tensor) -> Tensor:
-    """int64 [N] of floating [N, D]: the same for equal rows, and nearly surely for no others."""
+    """Hashes, int64 [N], of floating [N, D]: the same for equal rows, almost surely different for others."""
     features = features if features.dtype == torch.float64 else features.float()
     bits = torch.int32 if features.dtype == torch.float32 else torch.int64
     generator = torch.Generator().manual_seed(0)
@@ -218,10 +218,10 @@ def _hash_rows(features: Tensor) -> Tensor:
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """function(rows) -> [N] for rows [N, ...], in parts, so that no copy of all is made; it handles `width`
-    elements a row."""
-    # Not joined at the end: malloc does not use the memory of a part again for the next, if the small result
-    # lies behind it, and would need as much as a copy of all.
+    """function(rows) -> [N] for rows [N, ...], in parts of a fixed size, so that it never copies all rows; it
+    handles `width` elements per row."""
+    # Results are not joined at the end: a small result that lies behind a part's memory keeps malloc from
+    # reusing that memory for the next part, so all parts together would need as much as a copy of all rows.
     found = torch.empty(len(rows), dtype=dtype, device=rows.device)
     step = _rows_of(width)
     for start in range(0, len(rows), step):
@@ -231,13 +231,13 @@ def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, width: int, dt
 
 
 def _rows_of(width: int) -> int:
-    """How many rows of so many elements make a part."""
+    """How many rows of `width` elements make a part."""
     return max(1, _PART // width)
 
 
 @contextlib.contextmanager
 def _full_precision(device_type: str) -> Iterator[None]:
-    """A matrix product in the features' own precision: no TF32, no bfloat16, no autocast."""
+    """Compute matrix products in the features' own precision: no TF32, no bfloat16, no autocast."""
     mkldnn: Any = torch.backends.mkldnn
     settings = (torch.backends.cuda.matmul, mkldnn.matmul)
     chosen = [setting.fp32_precision for setting in settings]

@@ -36,7 +36,7 @@ from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run, load_run
 from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, write_query_lines
 
-RANK_LISTS = 8  # queries shown, evenly over the AP range
+RANK_LISTS = 8  # queries shown, spread evenly over the AP range
 RANK_LIST_LENGTH = 10
 _SLICE = 256  # stored images in memory at once for the colour histograms
 
@@ -53,28 +53,28 @@ def evaluate(
     queries: str | os.PathLike[str] | None = None,
     make_maps: MakeMaps | None = None,
 ) -> Evaluation | None:
-    """Evaluate a run on query and gallery, and keep what was found in its folder.
+    """Evaluate a run on query and gallery, and write the results to its folder.
 
-    Processes that torchrun started share the making of features; rank 0 does the rest.
+    Processes that torchrun started share the computation of features; rank 0 does the rest.
 
     Args:
         run: the run's folder.
-        data: the root of the data set, or a store of it; None: the run's own.
-        features: what images are matched by; None: "mf", f of the MF-Stream, from images alone; "guide" of a
-            network that has no MF-Stream. All but mf need the IUV of query and gallery, unless the guide
-            input is image patches.
+        data: the root of the data set, or a store of it; default: the run's own.
+        features: what images are matched by; default: "mf", f of the MF-Stream, from images alone, or "guide"
+            for a network without an MF-Stream. All but mf need IUV maps of query and gallery, unless the
+            guide input is image patches.
         batch_size: images passed through the model at once.
-        device: where the model runs and the gallery is ranked; "auto" is CUDA where there is one.
-        protocol: of the data set; None: the run's own, or the default of `data`.
-        rerank: whether the first row is that of k-reciprocal re-ranking; the second is without.
-        queries: a file to write, a line of JSON for each query: its image, identity and camera, AP, INP
-            and the place of its first match, by the first row.
-        make_maps: called with the data and its protocol where maps are needed, to make the missing ones;
-            dsareid.densepose.estimate_missing estimates them.
+        device: where the model runs and the gallery is ranked; "auto" is CUDA if there is one.
+        protocol: of the data set; default: the run's own, or the default of `data` if that is given.
+        rerank: whether to add k-reciprocal re-ranking, as the first row; the second row is without.
+        queries: a file to write, a line of JSON for each query: its image, identity and camera, and its AP,
+            INP and place of the first match in the ranking of the first row.
+        make_maps: called with the data and its protocol if maps are needed, to make the missing ones, as
+            dsareid.densepose.estimate_missing does.
 
     Returns:
         What is written to the run's folder (see RunFolder.evaluation): the rows of the table with their CMC,
-        fractions of 1, and the rank lists of a few queries. None, of another process than rank 0.
+        fractions of 1, and the rank lists of a few queries. None in every process but rank 0.
 
     Raises:
         DSAError: no run, a data set that cannot be read, features that the model does not make,
@@ -99,7 +99,7 @@ def evaluate(
         mapped = [QUERY, GALLERY, MULTI_QUERY] if needs_iuv(config, features) else []
         if mapped and make_maps:
             make_maps(root, protocol)
-        with _told_who_needs_maps(config, features):
+        with _naming_features(config, features):
             with group.rank_0_first():
                 store = ensure_store(root, config.height, config.width, mapped=mapped, protocol=protocol)
             query, gallery = (store.select(name, iuv=bool(mapped)) for name in (QUERY, GALLERY))
@@ -159,7 +159,7 @@ def _copies_note(query: Split, gallery: Split, labels: Labels) -> str:
 
 
 def _check(run: Run, features: MatchedBy) -> None:
-    """Check the features that are asked for, and note where the training is not at its end."""
+    """Check that the run has these features; warn if its training has not ended."""
     try:
         check_features(run.config, features)
     except DSAError as error:
@@ -169,19 +169,19 @@ def _check(run: Run, features: MatchedBy) -> None:
 
 
 def _check_unseen(run: Run, store: Store) -> None:
-    """Raise DSAError where another split of the same people was trained on, some of the test's among them."""
+    """Raise DSAError if the run was trained on another split, with some of this split's test identities."""
     trained, name = run.data, store.header.dataset
     if trained.get("dataset") != name or trained.get("protocol") == store.header.protocol:
         return
-    if name == CUHK01.name:  # the only one whose protocols differ in the training
+    if name == CUHK01.name:  # the only data set whose protocols train on different identities
         raise DSAError(
-            f"{store.path}: split by {store.header.protocol}, but the network was trained by "
-            f"{trained.get('protocol')}, which has some of its test identities to train on"
+            f"{store.path}: split by protocol {store.header.protocol}, but the network was trained on "
+            f"{trained.get('protocol')}, whose training set has some of these test identities"
         )
 
 
 @contextlib.contextmanager
-def _told_who_needs_maps(config: TrainConfig, features: MatchedBy) -> Iterator[None]:
+def _naming_features(config: TrainConfig, features: MatchedBy) -> Iterator[None]:
     try:
         yield
     except MissingMaps as error:
@@ -205,7 +205,7 @@ def _rankings(
 
 
 def _title(config: TrainConfig, features: MatchedBy) -> str:
-    """The name of a row: the network's, and what it is matched by where that is not what it is made for."""
+    """The name of a row: the network's, and the features if they are not its default."""
     if features == own_features(config):
         return config.title
     return f"{config.title}, {SYMBOLS[features] if '-' in features else features}"
@@ -225,7 +225,7 @@ def _colours(split: Split, balanced: bool) -> Tensor:
 
 
 def _rank_lists(ranking: Ranking, result: RankResult, query: Split, gallery: Split) -> list[RankList]:
-    """Queries evenly over the AP range, best first, each with the head of its rank list."""
+    """The tops of the rank lists of queries spread evenly over the AP range, best first."""
     by_ap = result.ap.sort(descending=True, stable=True).indices
     chosen = by_ap[torch.linspace(0, len(by_ap) - 1, min(RANK_LISTS, len(by_ap))).round().long()]
     queries = result.queries[chosen]

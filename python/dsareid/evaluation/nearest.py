@@ -1,8 +1,8 @@
-"""Nearest neighbours: the smallest of rows of distances, and the exact ones of features in a file.
+"""Nearest neighbours: the smallest distances of each row, and an exact search of features in a file.
 
 Rank lists, re-ranking and searching select by one rule, `smallest`. They differ in the distances: rank lists
-and re-ranking take those of the ranking; a search has no ranking to agree with, reads the gallery once, in
-blocks, and orders by float64.
+and re-ranking take the ranking's; a search has no ranking to agree with, so it reads the gallery once, in
+blocks, and orders by float64 distances.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _BLOCK_BYTES = 64 << 20  # of gallery features in memory at a time
 
 
 def smallest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The smallest values of each row, ascending, equal ones in the order of their columns.
+    """The smallest values of each row, ascending, ties in the order of the columns.
 
     Args:
         rows: floating [T, G], without NaN; only read.
@@ -28,7 +28,7 @@ def smallest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if near.shape[1] > count:
         columns = columns[:, :count].clone()
         cut = near[:, count - 1] == near[:, count]
-        for row in cut.nonzero().squeeze(1).tolist():  # topk does not say which of equal ones it takes
+        for row in cut.nonzero().squeeze(1).tolist():  # topk does not say which of equal values it takes
             last = near[row, count - 1]
             before, equal = (rows[row] < last).nonzero(), (rows[row] == last).nonzero()
             columns[row] = torch.cat([before, equal])[:count, 0]
@@ -41,11 +41,11 @@ def nearest(query: Tensor, gallery: np.ndarray, count: int) -> tuple[Tensor, Ten
     """The nearest rows of a gallery that need not fit into memory, by Euclidean distance.
 
     The result is exact: float64 distances decide, and ties are in the order of the gallery. They are computed
-    only of those that float32 ones, with a bound of their error, leave in question.
+    only for rows that float32 distances, with a bound on their error, cannot rule out.
 
     Args:
         query: float32 [Q, D].
-        gallery: float32 [G, D], mapped, say.
+        gallery: float32 [G, D], which may be memory-mapped.
         count: at least 1.
 
     Returns:
@@ -64,14 +64,14 @@ def nearest(query: Tensor, gallery: np.ndarray, count: int) -> tuple[Tensor, Ten
             row = start + int(found.isnan().any(0).nonzero()[0])
             raise DSAError(f"the features of row {row} of the gallery, or of a query, are not finite")
         here = torch.arange(start, start + len(block)).expand(len(query), -1)
-        # Earlier rows stand before later ones, so equal ones keep the gallery's order.
+        # Earlier rows stand before later ones, so ties keep the gallery's order.
         best, order = smallest(torch.cat([best, found], 1), count)
         places = torch.cat([places, here], 1).gather(1, order)
     return best.sqrt(), places
 
 
 def _candidates(query: Tensor, block: Tensor, count: int, best: Tensor) -> Tensor:
-    """Squared distances, float64 [Q, n], of whatever may be among the nearest; infinity of all others."""
+    """Squared distances, float64 [Q, n], of rows that may be among the nearest; infinity for the others."""
     squares = [x.square().sum(1) for x in (query, block)]
     near = torch.addmm(squares[1], query, block.T, alpha=-2) + squares[0][:, None]  # [Q, n]
     # Sums of D products, each rounded: the norms bound the error, whatever the order of the sum.
@@ -79,9 +79,9 @@ def _candidates(query: Tensor, block: Tensor, count: int, best: Tensor) -> Tenso
     limit = near.kthvalue(min(count, len(block)), dim=1).values.double() + margin
     if best.shape[1] == count:
         limit = torch.minimum(limit, best[:, -1])
-    asked = ~(near.double() > limit[:, None] + margin)  # also what is not a number
+    possible = ~(near.double() > limit[:, None] + margin)  # or NaN, which `nearest` reports
     found = torch.full(near.shape, torch.inf, dtype=torch.float64)
-    for pairs in asked.nonzero().split(max(1, _BLOCK_BYTES // (8 * query.shape[1]))):
+    for pairs in possible.nonzero().split(max(1, _BLOCK_BYTES // (8 * query.shape[1]))):
         one, other = pairs.unbind(1)
         found[one, other] = (query[one].double() - block[other].double()).square().sum(1)
     return found

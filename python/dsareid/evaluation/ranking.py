@@ -24,13 +24,13 @@ from dsareid.evaluation.nearest import smallest
 from dsareid.evaluation.verification import PairCounts
 
 _NO_MATCH = (
-    "no query has a match: no image in the gallery has the identity of a query and another camera, and the "
-    "same-camera rule removes those of the query's own"
+    "no query has a match: no gallery image shows a query's identity from another camera, and the "
+    "same-camera rule removes those from the query's own"
 )
 
 
 class Labels(NamedTuple):
-    """Whom images show, identities >= 0, and which camera took them; integer tensors."""
+    """Identities (>= 0) and cameras of query and gallery images; integer tensors."""
 
     query_ids: Tensor  # [Q]
     gallery_ids: Tensor  # [G]
@@ -51,12 +51,12 @@ class RankResult:
         mAP: mean of `ap`.
         cmc: [max_rank]; cmc[k - 1] is the share of counted queries with a match in the first k.
         ap: [counted queries], average precision of each counted query.
-        inp: [counted queries], the inverse negative penalty of each (Ye et al., TPAMI 2021): its matches,
-            divided by the place of the last of them.
-        first: int64 [counted queries], the place of its first match, from 1; empty of `chance`.
+        inp: [counted queries], the inverse negative penalty of each (Ye et al., TPAMI 2021): the number of
+            its matches, divided by the place of the last one.
+        first: int64 [counted queries], the place of its first match, from 1; empty for `chance`.
         queries: int64 [counted queries], the index of each counted query, ascending.
         skipped: number of queries that have no match in the gallery and are not counted.
-        tpr: for each false-positive rate that was asked for, the true-positive rate over all pairs (see
+        tpr: for each false-positive rate in `rates`, the true-positive rate over all pairs (see
             verification).
     """
 
@@ -87,22 +87,22 @@ def rank(
     """Rank the gallery for every query by Euclidean distance.
 
     Gallery images with the query's identity and camera are removed; queries left without a match
-    are skipped and not counted; CMC is averaged over the rest and stays flat where the gallery is
+    are skipped and not counted; CMC is averaged over the rest and stays flat if the gallery is
     shorter than `max_rank`; ties keep the gallery's order; AP is the mean of the precision at each
     hit. Every id >= 0 is treated alike.
 
-    The order is that of float32 distances; of float64 ones for float64 features, for small
-    problems, and where features lie so close together, far from 0, that float32 would lose their
-    differences. Features of whole numbers whose products and sums stay below 2**24 are ranked
-    exactly, ties included, and equal gallery features always tie.
+    Distances are float32. They are float64 for float64 features, for small problems, and for features
+    so close together, and so far from 0, that float32 would lose their differences. Features of whole
+    numbers whose products and sums stay below 2**24 are ranked exactly, ties included, and equal
+    gallery features always tie.
 
-    Features may be larger than memory: arrays that numpy maps from a file are read as they lie, once for
-    each tile of queries and three or four times before. Beyond them a tile of the distances is in memory, at
-    most 512 MiB, and some 100 bytes for each image; float16 features are converted in parts of a few MB.
+    Features may be larger than memory: arrays that numpy maps from a file are read in place, once for
+    each tile of queries and three or four times before. Memory holds a tile of the distances, at most 512
+    MiB, and some 100 bytes for each image; float16 features are converted in parts of a few MB.
 
     Args:
-        query_features: floating [Q, D], a tensor or an array, used as they are: normalising is the
-            caller's.
+        query_features: floating [Q, D], a tensor or an array; they are not normalised
+            here.
         gallery_features: the same dtype and device, [G, D].
         query_ids, query_cams: integer [Q].
         gallery_ids, gallery_cams: integer [G].
@@ -117,14 +117,14 @@ def rank(
 
 
 class Ranking:
-    """The rank lists of queries by distances and labels, by the rules of `rank`: as figures, or as lists.
+    """The gallery ranked for each query by distances and the rules of `rank`: as figures, or as rank lists.
 
     The result is exact for the distances given: only their order within a row matters, so squared distances,
     or the negative of a similarity, give the same.
 
     Args:
-        distances: what makes them a few rows at a time, `FeatureDistances` or those of `k_reciprocal`, or a
-            matrix, floating [Q, G], as for `MatrixDistances`.
+        distances: `FeatureDistances`, the result of `k_reciprocal`, or a matrix, floating [Q, G], as for
+            `MatrixDistances`.
         labels: identities and cameras of queries and gallery; those of removed images do not matter.
 
     Raises:
@@ -138,7 +138,7 @@ class Ranking:
 
     @torch.no_grad()
     def result(self, max_rank: int = 50, rates: Sequence[float] = ()) -> RankResult:
-        """mAP, mINP and CMC, of that many ranks, and TPR at these false-positive rates.
+        """mAP, mINP, CMC up to `max_rank`, and TPR at the false-positive rates `rates`.
 
         Raises:
             ValueError: max_rank is below 1, no query has a match, or distances hold a NaN.
@@ -148,17 +148,17 @@ class Ranking:
         queries, tile = distances.shape[0], self._tile()
         first_hits, precisions, penalties, counted = [], [], [], []
         pairs = PairCounts(positives.device) if rates else None
-        # The bar comes for rankings that take seconds, and goes away when they are done.
+        # The bar appears only if the ranking takes seconds.
         with tqdm(total=queries, desc="ranking", unit="query", leave=False, delay=2, disable=None) as bar:
             for start in range(0, queries, tile):
                 stop = min(start + tile, queries)
                 rows = distances.rows(start, stop).to(positives.device)
                 ranks, found = dsa_ext.count_ranks(rows, *positives.tile(start, stop))
-                ranks, found = ranks.cpu(), found.cpu()  # little from here on
+                ranks, found = ranks.cpu(), found.cpu()  # small from here on
                 has_match = found > 0
                 counted.append(start + has_match.nonzero().squeeze(1))
                 ranks, found = ranks[has_match], found[has_match]
-                first_hits.append(ranks[:, 0].clone())  # and no more of them stays in memory
+                first_hits.append(ranks[:, 0].clone())  # a copy, so that the other ranks are freed
                 precisions.append(_average_precision(ranks, found))
                 penalties.append(_inverse_negative_penalty(ranks, found))
                 if pairs:
@@ -175,7 +175,7 @@ class Ranking:
         )
 
     def _count_pairs(self, pairs: PairCounts, rows: Tensor, start: int, stop: int) -> None:
-        """Count a tile, whose rows are written over where they lack the squares of their queries."""
+        """Count the pairs of a tile; rows get their queries' squares added in place, if they lack them."""
         square = self.distances.query_square
         if square is not None:
             rows += square[start:stop, None].to(rows.device)
@@ -193,15 +193,15 @@ class Ranking:
 
     @torch.no_grad()
     def top(self, queries: Tensor | Sequence[int], count: int = 10) -> list[tuple[Tensor, Tensor]]:
-        """The heads of the rank lists of some queries, junk removed.
+        """The tops of the rank lists of some queries, junk removed.
 
         Args:
             queries: integer [N], which queries.
-            count: how many gallery images; a list is shorter where the gallery is.
+            count: how many gallery images; a list is shorter if the gallery is.
 
         Returns:
             For each of these queries at most `count` gallery indices, int64, nearest first, and their
-            distances: Euclidean if by `FeatureDistances`, else as they were given.
+            distances: Euclidean for `FeatureDistances`, otherwise as given.
 
         Raises:
             ValueError: count is below 1, or there is no such query.
@@ -215,7 +215,7 @@ class Ranking:
             found = smallest(self.distances.rows(query, query + 1), count + len(junk))
             near, images = (part[0].cpu() for part in found)
             kept = ~torch.isin(images, junk)
-            if self.distances.removed is not None:  # they stand behind all others
+            if self.distances.removed is not None:  # they come after all others
                 kept &= ~torch.isin(images, self.distances.removed.cpu())
             near, images = near[kept][:count], images[kept][:count]
             if isinstance(self.distances, FeatureDistances):  # whose rows lack the query's own square
@@ -224,7 +224,7 @@ class Ranking:
         return lists
 
     def _tile(self) -> int:
-        """How many queries to rank at once: tiles bound copies; what is counted as it lies goes in one."""
+        """How many queries to rank at once: all if nothing is copied, else a tile, to bound the copies."""
         matrix = isinstance(self.distances, MatrixDistances) and self.distances.as_it_lies
         if matrix and self.distances.device == self._positives.device:
             return self.distances.shape[0]
@@ -232,7 +232,7 @@ class Ranking:
 
 
 def chance(labels: Labels, max_rank: int = 50) -> RankResult:
-    """The expected result of `rank` for a random order of the gallery, in closed form; it needs labels alone.
+    """The expected result of `rank` for a random order of the gallery, in closed form; it needs only labels.
 
     For a query with n matches among N kept gallery images, every order equally likely:
 
@@ -255,7 +255,7 @@ def chance(labels: Labels, max_rank: int = 50) -> RankResult:
 
 
 def _expected(positives: "_Positives", max_rank: int) -> RankResult:
-    """By the formulas of `chance`."""
+    """The result by the formulas of `chance`."""
     junk = positives.junk_count()
     n, size = (positives.count - junk).cpu(), (positives.size - junk).cpu()
     queries = (n > 0).nonzero().squeeze(1)
@@ -275,7 +275,7 @@ def _expected(positives: "_Positives", max_rank: int) -> RankResult:
 
 
 def _expected_inp(n: Tensor, size: Tensor) -> Tensor:
-    """By the formula of `chance`, float64 of n and size, both [queries]."""
+    """Mean INP by the formula of `chance`, float64 [queries], for n and size, both [queries]."""
     kinds, kind = torch.stack([n, size], 1).unique(dim=0, return_inverse=True)
     found = []
     for matches, images in kinds.tolist():
@@ -287,13 +287,13 @@ def _expected_inp(n: Tensor, size: Tensor) -> Tensor:
 
 
 class _Positives:
-    """Which gallery images share a query's identity, by one grouping of the gallery by identity.
+    """The gallery images that share each query's identity, from one grouping of the gallery by identity.
 
-    It lives on the distances' device where dsa_ext counts there, else on the CPU.
+    Its tensors are on the distances' device if dsa_ext can count there, else on the CPU.
 
     Args:
         shape: queries, gallery.
-        removed: int64, images of no query's gallery.
+        removed: int64, images left out of every query's gallery.
 
     Raises:
         ValueError: labels have a wrong type, shape, dtype or value (it is named).
@@ -311,13 +311,13 @@ class _Positives:
         if removed is not None:
             self.size -= len(removed)
             ids = ids.index_fill(0, removed.to(self.device), int(max(ids.max(), self.query_ids.max())) + 1)
-        for name, own in (("query_ids", self.query_ids), ("gallery_ids", ids)):
-            if own.min() < 0:
+        for name, identities in (("query_ids", self.query_ids), ("gallery_ids", ids)):
+            if identities.min() < 0:
                 raise ValueError(
-                    f"{name} must be >= 0, found {int(own.min())} "
+                    f"{name} must be >= 0, found {int(identities.min())} "
                     "(-1 marks junk, which is dropped when a data set is loaded)"
                 )
-        self.gallery_ids = ids  # of removed images one of no query
+        self.gallery_ids = ids  # removed images have one that no query has
         grouped, self.members = ids.sort(stable=True)
         self.first = torch.searchsorted(grouped, self.query_ids)  # [Q]
         self.count = torch.searchsorted(grouped, self.query_ids, right=True) - self.first  # [Q]
@@ -328,8 +328,8 @@ class _Positives:
         return self.members, self.first[rows], self.count[rows], self.query_cams[rows], self.gallery_cams
 
     def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Row, of queries start..stop, and column of the pairs that show one person, int64 [n, 2]: by two
-        cameras, and by one."""
+        """Row, within queries start..stop, and column of the pairs that show one person, int64 [n, 2]: first
+        the pairs from two cameras, then those from one."""
         count = self.count[start:stop]
         row = torch.arange(stop - start, device=self.device).repeat_interleave(count)
         place = torch.arange(len(row), device=self.device) - (count.cumsum(0) - count)[row]

@@ -9,13 +9,13 @@ The paper's steps, over the N = Q + G images of query and gallery:
 5. Jaccard distance: 1 - sum min(V_p, V_g) / sum max(V_p, V_g).
 6. The final distance: (1 - lambda) Jaccard + lambda d(p, g).
 
-What the paper leaves open is as in its authors' code: d is the squared Euclidean distance divided by the
-largest of p to any image; k1/2 is rounded, to the even number if it lies between two; V has a sum of 1. "At
-least two thirds" is the paper's; their code asks for more. Equally near images are in the order of query,
+What the paper leaves open is as in its authors' code: d(p, g) is the squared Euclidean distance divided by
+the largest from p to any image; k1/2 is rounded, to the even number if it lies between two; V has a sum of 1.
+"At least two thirds" is the paper's; their code asks for more. Equally near images are in the order of query,
 then gallery; an image stands before its copies.
 
-In memory are k1 + 1 neighbours of each image and the weights that are not 0: some hundred, so it grows with N
-and not with N^2.
+Memory holds, for each image, k1 + 1 neighbours and the nonzero weights, some hundred: it grows with N, not
+with N^2.
 """
 
 from collections.abc import Iterator
@@ -39,13 +39,13 @@ _TOGETHER = 1 << 18  # weights that are compared at once
 def k_reciprocal(
     query: Tensor | np.ndarray, gallery: Tensor | np.ndarray, k1: int = 20, k2: int = 6, lambda_: float = 0.3
 ) -> "Reranked":
-    """Re-ranked distances, for `Ranking`; how many products of features it takes grows with (Q + G)^2.
+    """Re-ranked distances, for `Ranking`; the number of feature products grows with (Q + G)^2.
 
     Args:
         query, gallery: floating [Q, D] and [G, D] as for `rank`; one copy of both is made.
-        k1: neighbours that are compared; all there are where there are fewer.
-        k2: neighbours, the image itself among them, that weights are averaged over.
-        lambda_: share of the distance of the features.
+        k1: how many neighbours are compared; all images if there are fewer.
+        k2: how many neighbours, including the image itself, weights are averaged over.
+        lambda_: share of the feature distance in the final distance.
 
     Raises:
         ValueError: an argument has a wrong type, shape or value (it is named).
@@ -64,13 +64,13 @@ def k_reciprocal(
 
 
 class Reranked:
-    """Final distances of queries to the gallery, float64 on the CPU, a few rows at a time; of k_reciprocal.
+    """The result of k_reciprocal: final distances to the gallery, float64 on the CPU, a few rows at a time.
 
     Args:
-        distances: of the features.
+        distances: the feature distances.
         largest: float64 [Q], the largest squared distance of each query to any image.
         weights: V, [N, N].
-        lambda_: share of the distance of the features.
+        lambda_: share of the feature distance in the final distance.
     """
 
     removed: Tensor | None = None
@@ -84,7 +84,8 @@ class Reranked:
         self.memory = np.empty((0, self.shape[1]))
         queries = self.shape[0]
         self.weights = weights[:queries]  # [Q, N]
-        self.inverted = weights[queries:].tocsc()  # [G, N]: for each image, who in the gallery has it in V
+        # [G, N], by column: for each image, the gallery images that have it in V.
+        self.inverted = weights[queries:].tocsc()
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Distances of queries start..stop, [stop - start, G], in memory that the next call overwrites."""
@@ -92,17 +93,17 @@ class Reranked:
             self.memory = np.empty((stop - start, self.shape[1]))
         near = self.distances.rows(start, stop).add_(self.distances.query_square[start:stop, None])
         near = near.clamp_(min=0).div_(self.largest[start:stop, None])
-        # A row at a time: large memory that comes and goes for every tile leaves holes.
-        for query, own, final in zip(range(start, stop), near.cpu().numpy(), self.memory):
+        # A row at a time: large arrays, allocated and freed for every tile, would fragment the memory.
+        for query, plain, final in zip(range(start, stop), near.cpu().numpy(), self.memory):
             shared = self._shared(query)
             jaccard = 1 - shared / (2 - shared)  # both sum to 1: min and max together to 2
-            final[:] = (1 - self.lambda_) * jaccard + self.lambda_ * own
+            final[:] = (1 - self.lambda_) * jaccard + self.lambda_ * plain
         return torch.from_numpy(self.memory[: stop - start])
 
     def _shared(self, query: int) -> np.ndarray:
-        """sum min(V_query, V_g) of all g of the gallery, float64 [G]."""
-        own = slice(*self.weights.indptr[query : query + 2])
-        images, weights = self.weights.indices[own], self.weights.data[own]
+        """sum min(V_query, V_g) for all gallery images g, float64 [G]."""
+        nonzero = slice(*self.weights.indptr[query : query + 2])
+        images, weights = self.weights.indices[nonzero], self.weights.data[nonzero]
         first = self.inverted.indptr[images]
         length = self.inverted.indptr[images + 1] - first
         shared = np.zeros(self.shape[1])
@@ -114,7 +115,7 @@ class Reranked:
 
 
 def _groups(length: np.ndarray) -> Iterator[slice]:
-    """Cut lists of such lengths into groups of about _TOGETHER items."""
+    """Cut lists of these lengths into groups of about _TOGETHER items."""
     cuts = np.flatnonzero(np.diff(length.cumsum(dtype=np.int64) // _TOGETHER)) + 1
     edges = [0, *cuts.tolist(), len(length)]
     return (slice(*pair) for pair in zip(edges, edges[1:]))
@@ -131,7 +132,7 @@ def _ranges(first: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 def _neighbours(distances: FeatureDistances, count: int) -> tuple[np.ndarray, Tensor]:
     """Each image with its nearest others, int64 [N, min(count, N)], nearest first, and its largest squared
-    distance, float64 [N]; 1 where all images are equal."""
+    distance, float64 [N]; 1 if all images are equal."""
     images = distances.shape[0]
     neighbours = np.empty((images, min(count, images)), np.int64)
     largest = torch.ones(images, dtype=torch.float64, device=distances.device)
@@ -153,7 +154,7 @@ def _neighbours(distances: FeatureDistances, count: int) -> tuple[np.ndarray, Te
 
 
 def _indicator(neighbours: np.ndarray) -> sparse.csr_array:
-    """int32 [N, N]: 1 where an image is among the neighbours, [N, K], of the row's."""
+    """int32 [N, N], of neighbours [N, K]: 1 if the column's image is a neighbour of the row's."""
     images, count = neighbours.shape
     ones = np.ones(neighbours.size, np.int32)
     begin = np.arange(0, neighbours.size + 1, count)
@@ -170,19 +171,21 @@ def _encode(images: Tensor, neighbours: np.ndarray, largest: Tensor, k1: int) ->
     """V before the query expansion, float64 [N, N]."""
     close = _reciprocal(neighbours[:, : k1 + 1])
     closer = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
-    of, size = closer.T.tocsr(), closer.sum(1)
+    transposed, size = closer.T.tocsr(), closer.sum(1)
     parts = []
     for first in range(0, len(images), _BLOCK):
-        own = close[first : first + _BLOCK]  # R
-        shared = (own @ of).multiply(own).tocoo()
+        reciprocal = close[first : first + _BLOCK]  # R
+        shared = (reciprocal @ transposed).multiply(reciprocal).tocoo()  # how many of R(q, k1/2) are in R
         kept = 3 * shared.data >= 2 * size[shared.col]
-        joined = sparse.csr_array((shared.data[kept], (shared.row[kept], shared.col[kept])), shape=own.shape)
-        members = (own + joined @ closer).tocsr()  # R*
+        joined = sparse.csr_array(
+            (shared.data[kept], (shared.row[kept], shared.col[kept])), shape=reciprocal.shape
+        )
+        members = (reciprocal + joined @ closer).tocsr()  # R*
         members.sort_indices()
-        row = np.repeat(np.arange(len(own.indptr) - 1), np.diff(members.indptr))
+        row = np.repeat(np.arange(len(reciprocal.indptr) - 1), np.diff(members.indptr))
         weights = np.exp(-_pair_distances(images, first + row, members.indices, largest))
         weights /= np.bincount(row, weights)[row]
-        parts.append(sparse.csr_array((weights, members.indices, members.indptr), shape=own.shape))
+        parts.append(sparse.csr_array((weights, members.indices, members.indptr), shape=reciprocal.shape))
     return sparse.vstack(parts, format="csr")
 
 

@@ -1,4 +1,4 @@
-"""What a ranking found as records: a row of the table, and a line for each query."""
+"""The results of a ranking as records: a row of the table, and a line for each query."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What images are matched by: the features of a run's network for the images of a store."""
+"""The features of a store's images, by which a run's network matches them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,12 +24,12 @@ from dsareid.runs.network import input_config
 
 
 def own_features(config: TrainConfig) -> MatchedBy:
-    """What a network's images are matched by, default: f, which needs images alone."""
+    """The features that images are matched by, by default: f, from images alone, if the network has it."""
     return "guide" if config.streams == "dsag" else "mf"
 
 
 def check_features(config: TrainConfig, features: MatchedBy) -> None:
-    """Raise DSAError where a network does not make such features.
+    """Raise DSAError if the network does not make these features.
 
     Raises:
         ValueError: there are no features of this name.
@@ -48,7 +48,7 @@ def check_features(config: TrainConfig, features: MatchedBy) -> None:
 
 
 def needs_iuv(config: TrainConfig, features: MatchedBy) -> bool:
-    """Whether such features are made from IUV maps too."""
+    """Whether these features need IUV maps too."""
     return not features.startswith("mf") and GUIDE_INPUT_NEEDS_IUV[config.guide_input]
 
 
@@ -56,7 +56,7 @@ def needs_iuv(config: TrainConfig, features: MatchedBy) -> bool:
 def compute_features(run: Run, split: Split, features: MatchedBy, batch_size: int) -> Tensor:
     """The features of every image of a split, float32 [N, D] on the model's device, with a progress bar.
 
-    Several processes make a share each, and all have all features in the end.
+    Several processes compute a share each, and every process returns all features.
     """
     stream = features.partition("-")[0]
     device = next(run.model.parameters()).device
@@ -64,7 +64,7 @@ def compute_features(run: Run, split: Split, features: MatchedBy, batch_size: in
     if stream == "mf":
         config = replace(config, guide=None)
     share = split.rows[current_group().share(len(split))]
-    # Where there are fewer images than processes: one all the same, to know how long a feature is.
+    # A process without a share computes one image nevertheless, to know how long a feature is.
     rows = torch.from_numpy(share if len(share) else split.rows[:1])
     embeddings: Tensor | None = None
     hidden = None if current_group().is_rank_0 else True
@@ -82,7 +82,7 @@ def compute_features(run: Run, split: Split, features: MatchedBy, batch_size: in
 
 
 def _branch(config: TrainConfig, features: MatchedBy, whole: Tensor) -> Tensor:
-    """The columns of a stream's features that are of the branch."""
+    """The columns of `whole`, a stream's features, that belong to the branch."""
     branch = features.partition("-")[2]
     if not branch or config.branches == branch:
         return whole
@@ -105,8 +105,8 @@ def _embed(run: Run, stream: str, image: Tensor, dsap: Tensor | None) -> Tensor:
 
 
 def query_features(run: Run, store: Store, features: MatchedBy, batch_size: int) -> Tensor:
-    """The features of the queries. With Market-1501's multi-query protocol those of all images of the query's
-    identity and camera in gt_bbox, averaged."""
+    """The features of the queries. With Market-1501's multi-query protocol, the mean over all images of the
+    query's identity and camera in gt_bbox."""
     query = store.select(QUERY, iuv=needs_iuv(run.config, features))
     if "multi-query" not in store.header.protocol:
         return compute_features(run, query, features, batch_size)
@@ -128,12 +128,12 @@ def _keys(split: Split) -> list[tuple[int, int]]:
 def match(
     run: Run, store: Store, features: Sequence[MatchedBy], *, every: bool = False, batch_size: int = 64
 ) -> dict[MatchedBy, RankResult]:
-    """Rank the gallery of a store by several features of one network.
+    """Rank the gallery of a store by each of several features of one network.
 
     Args:
         features: each must be one that the network makes.
-        every: whether every test image with an identity is a query, against all others; otherwise the data
-            set's own queries are.
+        every: whether every test image with an identity is a query, against all others; default: the data
+            set's own queries.
 
     Raises:
         DSAError: a split or a map is missing, no query has a match, features that are not finite.
@@ -161,18 +161,18 @@ def match(
 
 
 def ranking_labels(query: Split, gallery: Split) -> Labels:
-    """Identities and cameras, as rankings take them."""
+    """Identities and cameras, as `Ranking` takes them."""
     return Labels(*(torch.from_numpy(x) for x in (query.ids, gallery.ids, query.cams, gallery.cams)))
 
 
 def _stream(features: MatchedBy) -> MatchedBy:
-    """All branches of the stream that features are of."""
+    """The features of the same stream with all its branches."""
     streams: tuple[MatchedBy, ...] = ("mf", "fused", "guide")
     return next(stream for stream in streams if features.startswith(stream))
 
 
 def _all_as_queries(query: Tensor, gallery: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Labels]:
-    """Features and labels where all images with an identity are queries, and all images the gallery."""
+    """Features and labels with all images as the gallery, and all that have an identity as queries."""
     ids = torch.cat([labels.query_ids, labels.gallery_ids])
     cams = torch.cat([labels.query_cams, labels.gallery_cams])
     features, known = torch.cat([query, gallery]), ids > 0

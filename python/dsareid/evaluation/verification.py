@@ -1,9 +1,9 @@
-"""Pairs of images that show one person or two: the share of the former that a threshold accepts.
+"""Verification of pairs of images: the share of same-person pairs that a distance threshold accepts.
 
-A pair is a query and a gallery image, without what the same-camera rule removes. All thresholds are looked at
-together, by two histograms of the distances, so that no pair is kept in memory. Cells are as fine as a
-4,096th of the distance, whatever its size, and a threshold is the edge of one: so TPR is at most what the
-best threshold gives, and the false-positive rate never above the one that is asked for.
+A pair is a query and a gallery image that the same-camera rule keeps. Two histograms of the distances cover
+all thresholds at once, so no pair is kept in memory. A cell is at most 1/4,096 of its distance wide, and
+thresholds are edges of cells: TPR is at most that of the best threshold, and the false-positive rate is never
+above the requested one.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 RATES = 1e-2, 1e-3, 1e-4
-"""False-positive rates that are asked for."""
-_DROPPED = 11  # bits of a float32; 12 of its fraction stay
+"""The false-positive rates of evaluations."""
+_DROPPED = 11  # low bits of a float32; 12 of its fraction stay
 _CELLS = 1 << (32 - _DROPPED)
-_PART = 1 << 21  # distances that are put into cells at once
+_PART = 1 << 21  # distances that are counted at once
 
 
 class PairCounts:
-    """Histograms of the distances of pairs, of one person and of two.
+    """Histograms of the distances of pairs that show the same person, and of pairs that show two.
 
     Args:
-        device: where distances are.
+        device: the distances' device.
     """
 
     def __init__(self, device: torch.device):
@@ -35,24 +35,26 @@ class PairCounts:
             distances: floating [T, G], comparable between queries.
             same, junk: int64 [n, 2], row and column of pairs that show one person, and of those that do not
                 count, none of which is in `same`.
-            removed: how many columns do not count, all of them infinite, none of them in `same` or `junk`.
+            removed: how many columns do not count; they are infinite, and not in `same` or `junk`.
         """
         for part in distances.split(max(1, _PART // distances.shape[1])):
             self.other += self._histogram(part.flatten())
-        own, left_out = (self._histogram(distances[at[:, 0], at[:, 1]]) for at in (same, junk))
-        self.same += own
-        self.other -= own + left_out
+        same_cells, junk_cells = (self._histogram(distances[at[:, 0], at[:, 1]]) for at in (same, junk))
+        self.same += same_cells
+        self.other -= same_cells + junk_cells
         infinite = _cells(distances.new_tensor([torch.inf]))
         self.other[infinite] -= removed * len(distances)
 
     def shares(self, rates: Sequence[float]) -> list[float]:
-        """TPR: the share of pairs of one person below a threshold below which lie at most these shares of the
-        pairs of two. NaN where there are none of the former, or too few of the latter to allow one."""
+        """TPR at each false-positive rate: the share of same-person pairs below the highest threshold with at
+        most that share of the other pairs below it. NaN without same-person pairs, or with too few others
+        to allow a single false positive."""
         below = [torch.cat([x.new_zeros(1), x.cumsum(0)]).cpu() for x in (self.same, self.other)]
         same, other = (int(x[-1]) for x in below)
         allowed = torch.tensor([int(rate * other) for rate in rates])
-        edges = torch.searchsorted(below[1], allowed, right=True) - 1  # the last edge with so few below
-        shares = below[0][edges].double() / same  # NaN where there are none
+        # The last edge with at most so many below.
+        edges = torch.searchsorted(below[1], allowed, right=True) - 1
+        shares = below[0][edges].double() / same  # NaN without pairs
         return shares.masked_fill(allowed == 0, torch.nan).tolist()
 
     def _histogram(self, distances: Tensor) -> Tensor:
@@ -60,8 +62,8 @@ class PairCounts:
 
 
 def _cells(distances: Tensor) -> Tensor:
-    """The cells of distances [n], int32, in their order: the bits of a float32, made to ascend, without the
-    last."""
+    """The cell of each distance [n], int32, ascending with the distance: the bits of a float32, reordered so
+    that they ascend, without the lowest."""
     bits = distances.float().view(torch.int32)
     ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ascending >> _DROPPED) + _CELLS // 2

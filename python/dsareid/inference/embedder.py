@@ -28,13 +28,13 @@ from dsareid.inference.pixels import read_ahead
 from dsareid.inference.settings import ModelSettings
 from dsareid.runs.folder import load_run
 
-BATCH_SIZE = 64  # images at a time, by default
+BATCH_SIZE = 64  # default number of images at a time
 BATCHES_AHEAD = 4  # batches of decoded images in memory
 
 
 @dataclass(frozen=True, eq=False)
 class Embedder:
-    """A trained network from images to features, as embed() loads it."""
+    """A trained network as a function from images to features; embed() loads one."""
 
     path: Path
     settings: ModelSettings
@@ -44,12 +44,12 @@ class Embedder:
 
     @property
     def model(self) -> str:
-        """The model's identity: the same for a run and all that was exported from it."""
+        """The model's identity: the same for a run and every file exported from it."""
         return self.settings.model
 
     @property
     def dimension(self) -> int:
-        """D of the features."""
+        """D, the length of a feature."""
         return self.settings.dimension
 
     def __call__(
@@ -62,9 +62,9 @@ class Embedder:
         """Features of one image or of several, computed in batches.
 
         Args:
-            images: one of these, or any number of them in a list or another iterable: the path of an image
-                file, a PIL image, uint8 [h, w, 3] RGB. Their sizes are free; they are resized as evaluation
-                does. Or a batch, uint8 (N, H, W, 3) of the network's size, on any device.
+            images: an image, or a list or other iterable of images: paths of image files, PIL images, uint8
+                [h, w, 3] RGB, of any size. They are resized as in evaluation. Or a batch, uint8 (N, H, W, 3)
+                of the network's size, on any device.
             batch_size: images at a time.
             progress: whether to show a progress bar.
 
@@ -73,7 +73,7 @@ class Embedder:
 
         Raises:
             DSAError: a file that cannot be read, or batch_size is below 1.
-            ValueError: something else than images, or none.
+            ValueError: `images` holds something else, or nothing.
         """
         check_batch_size(batch_size)
         if getattr(images, "ndim", 0) == 4:
@@ -81,7 +81,7 @@ class Embedder:
         elif _is_one_image(images):
             found = list(self._of_several([images], batch_size, progress))
         elif not isinstance(images, Iterable):
-            raise ValueError(f"images must be an image or several, not {type(images).__name__}")
+            raise ValueError(f"images must be an image or an iterable of images, not {type(images).__name__}")
         else:
             found = list(self._of_several(images, batch_size, progress))
         if not found:
@@ -89,7 +89,7 @@ class Embedder:
         return torch.cat(found)
 
     def batches(self, pixels: Iterable[np.ndarray], batch_size: int) -> Iterator[Tensor]:
-        """Features, float32 (B, D) a batch, of images of the network's size, uint8 [H, W, 3] each."""
+        """The features of each batch, float32 (B, D); `pixels` are uint8 [H, W, 3] of the network's size."""
         remaining = iter(pixels)
         while batch := list(itertools.islice(remaining, batch_size)):
             yield self._features(torch.from_numpy(np.stack(batch)))
@@ -108,7 +108,7 @@ class Embedder:
                 yield features
 
     def _of_batch(self, batch: Any, batch_size: int) -> Iterator[Tensor]:
-        """Features of images in one array, which is copied a part at a time: it may be a file's map."""
+        """Features of images in one array, copied a part at a time, because it may be memory-mapped."""
         if not isinstance(batch, np.ndarray):
             batch = torch.as_tensor(batch)
         size = (self.settings.height, self.settings.width, 3)
@@ -116,7 +116,7 @@ class Embedder:
         if kind != "uint8" or tuple(batch.shape[1:]) != size or not len(batch):
             raise ValueError(
                 f"a batch of images must be uint8 (B, {size[0]}, {size[1]}, 3), not {kind} "
-                f"{list(batch.shape)}; images of other sizes may be given as a list"
+                f"{list(batch.shape)}; give images of other sizes as a list"
             )
         for start in range(0, len(batch), batch_size):
             part = batch[start : start + batch_size]
@@ -126,7 +126,7 @@ class Embedder:
 
     @torch.inference_mode()
     def _features(self, batch: Tensor) -> Tensor:
-        # The order in memory would choose another order of sums, and so other bits.
+        # Contiguous: another memory layout would sum in another order and give other bits.
         return self.compute(batch.to(self.device).contiguous()).cpu()
 
 
@@ -139,12 +139,11 @@ def embed(path: str | os.PathLike, device: str = "auto", *, trust: bool = False)
     Args:
         path: a run's folder, or a file that dsareid export wrote.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        trust: load also a file that can run code, as you know where it comes from.
+        trust: also load a file that can run code; only for files whose origin you trust.
 
     Raises:
-        DSAError: nothing there, another kind of file, one without our settings or that was altered, a .pt2
-            file without `trust`, a run without an MF-Stream, a package that is missing, a device that does
-            not exist.
+        DSAError: `path` does not exist, is no model file, lacks its settings or was altered; a .pt2 file
+            without `trust`, a run without an MF-Stream, a missing package, a device that does not exist.
     """
     path = Path(path)
     if path.is_dir():
@@ -159,7 +158,7 @@ def embed(path: str | os.PathLike, device: str = "auto", *, trust: bool = False)
     if chosen.runs_code and not trust:
         raise DSAError(
             f"{path}: a {path.suffix} file can run code when it is loaded. Use .safetensors or .onnx of the "
-            "same run; or, where you trust the file's origin, `trust=True`"
+            "same run; or `trust=True`, if you trust the file's origin"
         )
     try:
         return Embedder(path, *chosen.load(path, device))
@@ -168,7 +167,7 @@ def embed(path: str | os.PathLike, device: str = "auto", *, trust: bool = False)
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raise DSAError where a number of images is below 1."""
+    """Raise DSAError if batch_size is below 1."""
     if batch_size < 1:
         raise DSAError(f"`batch_size` must be at least 1, not {batch_size}")
 

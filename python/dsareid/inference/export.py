@@ -24,8 +24,8 @@ from dsareid.inference.formats.table import MODEL_FORMATS
 from dsareid.inference.network import PixelNetwork, network_of_run
 from dsareid.runs.folder import load_run
 
-_BATCHES = (1, 3, 8)  # sizes at which a file is compared with its run
-_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a feature; its half has length 1
+_BATCHES = (1, 3, 8)  # batch sizes at which a file is compared with its run
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of one number in a feature, whose halves have norm 1
 
 
 class Exported(NamedTuple):
@@ -46,8 +46,8 @@ def export(
     Args:
         run: the run's folder.
         out: a .safetensors, .onnx or .pt2 file.
-        precision: what the network computes in. bfloat16, of .pt2 alone, is two to three times as fast on
-            processors with instructions for it, and its features are of the same model.
+        precision: the type that the network computes in. bfloat16, for .pt2 only, is two to three times as
+            fast on processors with instructions for it; its features can be compared with float32 ones.
 
     Raises:
         DSAError: no run, one without an MF-Stream, an unknown suffix, a package that is missing, a file that
@@ -61,7 +61,7 @@ def export(
     if precision not in chosen.precisions:
         others = ", ".join(name for name, other in MODEL_FORMATS.items() if precision in other.precisions)
         raise DSAError(
-            f'`precision="{precision}"` goes with {others or "no format"} alone; {out.suffix} is written in '
+            f'`precision="{precision}"` works with {others or "no format"} only; {out.suffix} is written in '
             f"{', '.join(chosen.precisions)}"
         )
     check_writable(out)

@@ -1,11 +1,11 @@
-"""`dsareid extract`: the features of a folder of images, however many.
+"""`dsareid extract`: the features of all images below a folder.
 
     OUT/plan.json        which model and which images, written first
-    OUT/parts/           the features of 1024 images in a file, each there only when it is whole
-    OUT/features.npy, images.csv, features.json     in the end, in place of the parts (see feature_folder.py)
+    OUT/parts/           the features of 1024 images in a file, each file whole or absent
+    OUT/features.npy, images.csv, features.json     at the end, instead of the parts (see feature_folder.py)
     OUT/skipped.txt      images that could not be read and why, a line each; empty without skip_broken
 
-An interrupted call resumes on the next one, also with another number of processes.
+The same call resumes an interrupted one, even with another number of processes.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ PART = 1024  # images
 
 
 class Extracted(NamedTuple):
-    """What is in a folder that extract has finished."""
+    """The contents of a folder that extract has finished."""
 
     images: int
     dimension: int
@@ -75,8 +75,8 @@ def extract(
 
     Args:
         model, device, trust: as for embed().
-        images: a folder; the images in it and in all folders below, in the order of their names. Their
-            identities and cameras are those of image_labels.
+        images: a folder; all images in it and below it, in the order of their names. image_labels gives
+            their identities and cameras.
         out: the folder to make, or one that an earlier call for the same model and images has begun.
         batch_size: images at a time.
         skip_broken: leave out images that cannot be read, and list them, instead of raising.
@@ -112,7 +112,7 @@ def extract(
 
 
 def _plan(embedder: Embedder, images: Path, files: list[str]) -> dict[str, Any]:
-    """What a call is about. The parts of a call with another plan are of no use to it."""
+    """The plan of a call: its model and images. Only parts of the same plan can be resumed."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(b"%s\0%s\n" % (os.fsencode(file), _stamp(images / file)))
@@ -130,17 +130,17 @@ def _plan(embedder: Embedder, images: Path, files: list[str]) -> dict[str, Any]:
 def _stamp(path: Path) -> bytes:
     try:
         status = os.stat(path)
-    except OSError:  # a dangling link: reading it will say so
+    except OSError:  # a dangling link: reading it raises the error
         return b"unreadable"
     return b"%d %d" % (status.st_size, status.st_mtime_ns)
 
 
 def _begin(out: Path, plan: dict[str, Any]) -> None:
-    """Make the folder, or find it begun for the same plan."""
+    """Make the folder, or check that it was begun with the same plan."""
     path = out / PLAN
     if not os.path.lexists(path):
-        if out.exists() and (not out.is_dir() or any(_is_other(name) for name in os.listdir(out))):
-            raise DSAError(f"{out}: exists already and extract has not written it; choose another folder")
+        if out.exists() and (not out.is_dir() or any(_is_foreign(name) for name in os.listdir(out))):
+            raise DSAError(f"{out}: exists already and was not written by extract; choose another folder")
         make_folder(out / PARTS)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(plan, indent=1) + "\n")
@@ -160,8 +160,8 @@ def _begin(out: Path, plan: dict[str, Any]) -> None:
             )
 
 
-def _is_other(name: str) -> bool:
-    """Whether a file or folder in OUT is not one of a call that was killed before it had written its plan."""
+def _is_foreign(name: str) -> bool:
+    """Whether a file or folder in OUT is anything but the rest of a call that was killed before its plan."""
     return name != PARTS and not name.startswith(f".{Path(PLAN).stem}-")
 
 
@@ -178,7 +178,7 @@ def _ranges(count: int) -> list[range]:
 
 
 def _skipped_in(part: Path, rows: range) -> list[tuple[int, str]] | None:
-    """The images that a part leaves out, with reasons; None where the part is not there or is damaged."""
+    """The images that a part leaves out, with reasons; None if the part is missing or damaged."""
     try:
         with safe_open(part, "numpy") as file:
             skipped = json.loads(file.metadata()["skipped"])
@@ -197,13 +197,14 @@ def _write_parts(
     batch_size: int,
     skip_broken: bool,
 ) -> None:
-    """Write this process's share of the parts that are not there."""
+    """Write this process's share of the missing parts."""
     todo = []
     for number, rows in enumerate(_ranges(len(files))):
         skipped = _skipped_in(_part(out, number), rows)
-        if skipped is None or (skipped and not skip_broken):  # without skip_broken the image is to be named
+        # Without skip_broken, a part that leaves out images is read again, to name the first.
+        if skipped is None or (skipped and not skip_broken):
             todo.append((number, rows))
-    group.barrier()  # until all have looked
+    group.barrier()  # nothing is written before all processes have listed the parts
     mine = todo[group.share(len(todo))]
     decoded = read_ahead(
         (images / files[row] for _, rows in mine for row in rows),
@@ -236,7 +237,7 @@ def _compute(
     batch_size: int,
     advance: Callable[[], object],
 ) -> tuple[Tensor, list[tuple[int, str]]]:
-    """Features of the rows that can be read, float32 [n, D], and of the others why they cannot."""
+    """Features of the rows that can be read, float32 [n, D], and the reasons for the others."""
     skipped: list[tuple[int, str]] = []
 
     def readable() -> Iterator[np.ndarray]:
@@ -255,7 +256,7 @@ def _compute(
 
 
 def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
-    """Join the parts, a part in memory at a time, and remove them."""
+    """Join the parts, with one of them in memory at a time, and remove them."""
     if not (out / HEADER).exists():
         parts = [(_part(out, number), rows) for number, rows in enumerate(_ranges(len(files)))]
         skipped: dict[int, str] = {}
@@ -291,12 +292,12 @@ def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
 
 
 def _compare_labels(found: FeatureFolder) -> None:
-    """Log where the labels of features that were there are no longer what the images' data set says."""
+    """Warn if the labels of finished features are not what the images' data set says now."""
     now = image_labels(found.images, found.files)
     other = [file for file, one, two in zip(found.files, found.labels, now) if one != two]
     if other:
         logger.warning(
-            f"{found.path / IMAGES}: other labels than the images have now: {len(other):,}, the first of "
+            f"{found.path / IMAGES}: labels that differ from the images' own: {len(other):,}, the first of "
             f"{other[0]}; if you have not edited them, remove the folder and extract again"
         )
 

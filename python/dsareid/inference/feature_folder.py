@@ -1,10 +1,10 @@
-"""A folder of features: what images are matched by, kept for ranking and searching.
+"""A folder of features, kept for ranking and searching.
 
     OUT/features.npy     float32 [N, D], an image a row; mapped into memory, never read whole
-    OUT/images.csv       file,identity,camera, a line for each row; any words, empty where they are not known
+    OUT/images.csv       file,identity,camera, a line for each row; any words, empty if not known
     OUT/features.json    which model made them, how many there are, from which folder; written last
 
-`dsareid extract` writes one; write_features makes one of arrays that are there already.
+`dsareid extract` writes one; write_features makes one from arrays of your own.
 """
 
 import csv
@@ -27,18 +27,18 @@ from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, make_folder
 
 FEATURES, IMAGES, HEADER = "features.npy", "images.csv", "features.json"
-SKIPPED = "skipped.txt"  # of extract: images that could not be read and why, a line each
+SKIPPED = "skipped.txt"  # written by extract: images that could not be read and why, a line each
 _COLUMNS = ["file", "identity", "camera"]
 
 
 def _check_text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("must be a text")
+        raise ValueError("must be a string")
     return value
 
 
 class FeatureFolderInfo(BaseModel):
-    """What features.json holds."""
+    """The contents of features.json."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -49,14 +49,14 @@ class FeatureFolderInfo(BaseModel):
     count: Annotated[int, Field(ge=1, lt=1 << 40)]
     dimension: Annotated[int, Field(ge=1, lt=1 << 24)]
     images: Annotated[Any, AfterValidator(_check_text)]
-    """The folder that `file` is relative to, a str. Pydantic's own would refuse a name that is not UTF-8."""
+    """The folder that `file` is relative to, a str. Pydantic's check would refuse names that are no UTF-8."""
     features: str
-    """What they are, for people."""
+    """A description of the features, for people."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureFolder:
-    """Features of N images. Nothing of `features` is in memory until it is read."""
+    """Features of N images. `features` stay on the disk until they are read."""
 
     path: Path
     model: str
@@ -64,14 +64,14 @@ class FeatureFolder:
     files: list[str] = field(repr=False)  # N, relative to `images`
     labels: list[ImageLabel] = field(repr=False)  # N
     images: Path
-    """The folder of the images, as it was when they were read."""
+    """The folder that the images were read from."""
 
     def __len__(self) -> int:
         return len(self.files)
 
 
 def open_features(folder: str | os.PathLike) -> FeatureFolder:
-    """Open a folder of features. All is checked but the values of the features.
+    """Open a folder of features. Everything is checked except the values of the features.
 
     Raises:
         DSAError: no such folder, or a file of it that is missing, cut short, or does not fit the others.
@@ -84,7 +84,7 @@ def open_features(folder: str | os.PathLike) -> FeatureFolder:
 
 
 def check_same_model(a: FeatureFolder, b: FeatureFolder) -> None:
-    """Raise DSAError where two folders hold features of two models."""
+    """Raise DSAError if two folders hold features of different models."""
     dimensions = a.features.shape[1], b.features.shape[1]
     for name, of_a, of_b in (("model", a.model, b.model), ("dimension", *dimensions)):
         if of_a != of_b:
@@ -105,19 +105,19 @@ def write_features(
     cams: Sequence[int | str | None] | None = None,
     described: str = "",
 ) -> None:
-    """Make a folder of features of an array.
+    """Make a folder of features from an array.
 
     Args:
-        folder: is created; it may exist, but may not hold features.
+        folder: created if it does not exist; it must not hold features yet.
         features: float32 [N, D].
         files: N names, relative to `images`.
-        model: any text that stands for what made the features.
-        ids, cams: N each, numbers or words, None where they are not known; -1 is junk, 0 a distractor.
-            Default: as the files' names say.
-        described: what the features are, for people.
+        model: any text that identifies the model that made the features.
+        ids, cams: N each, numbers or words, None if not known; -1 is junk, 0 a distractor.
+            Default: read from the files' names.
+        described: a description of the features, for people.
 
     Raises:
-        ValueError: features of another shape or type, or lists of another length.
+        ValueError: features of another shape or type, lists of another length, or labels below -1.
         DSAError: there are features already, or the folder cannot be written.
     """
     folder = make_folder(folder)
@@ -130,7 +130,7 @@ def write_features(
     cams = [label.camera for label in labels] if cams is None else cams
     for name, values in (("files", files), ("ids", ids), ("cams", cams)):
         if len(values) != len(features):
-            raise ValueError(f"{name} must be {len(features)} long, as features are, not {len(values)}")
+            raise ValueError(f"{name} must have {len(features)} entries, as features do, not {len(values)}")
     words = [tuple(None if x is None else str(x) for x in pair) for pair in zip(ids, cams)]
     for pair in words:
         if any(is_below_junk(word) for word in pair if word):
@@ -147,7 +147,7 @@ def write_features(
 def write_index(
     folder: Path, info: FeatureFolderInfo, files: Iterable[str], labels: Iterable[ImageLabel]
 ) -> None:
-    """Write images.csv and, last of all, features.json of a folder whose features.npy is there.
+    """Write images.csv, then features.json, into a folder that has its features.npy.
 
     Args:
         files, labels: the image of each row, and its label.
@@ -159,9 +159,8 @@ def write_index(
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             plain = csv.writer(file, lineterminator="\n")
             plain.writerow(_COLUMNS)
-            quoting = csv.writer(
-                file, lineterminator="\n", quoting=csv.QUOTE_ALL
-            )  # of a \r the plain one does not
+            # For names with a \r, which the plain writer does not quote.
+            quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
             for name, label in zip(files, labels):
                 row = [name, *(word or "" for word in label)]
                 (quoting if "\r" in "".join(row) else plain).writerow(row)
@@ -186,7 +185,7 @@ def _read_info(folder: Path) -> FeatureFolderInfo:
 
 
 def _map(path: Path, info: FeatureFolderInfo) -> np.ndarray:
-    """features.npy. Its header is compared, not parsed: numpy's parser was not made for outside files."""
+    """Map features.npy. Its header is compared, not parsed: numpy's parser is not for untrusted files."""
     shape = (info.count, info.dimension)
     begin = npy_header("<f4", shape)
     expected = len(begin) + 4 * info.count * info.dimension
@@ -196,13 +195,12 @@ def _map(path: Path, info: FeatureFolderInfo) -> np.ndarray:
             if found == begin and size == expected:
                 return np.memmap(file, "<f4", "r", len(begin), shape)
     except FileNotFoundError as error:
-        raise DSAError(f"{path}: this file of the features is missing") from error
+        raise DSAError(f"{path}: missing from this folder of features") from error
     except OSError as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
-    what = "its header is another" if size == expected else f"{size:,} bytes long"
+    what = "its header differs" if size == expected else f"it is {size:,} bytes long"
     raise DSAError(
-        f"{path}: expected float32 {list(shape)} in C order, {expected:,} bytes, as {HEADER} says, but it is "
-        f"{what}"
+        f"{path}: expected float32 {list(shape)} in C order, {expected:,} bytes, as {HEADER} says, but {what}"
     )
 
 
@@ -216,16 +214,16 @@ def _read_images(path: Path, count: int) -> tuple[list[str], list[ImageLabel]]:
             if (columns := next(reader, [])) != _COLUMNS:
                 expected, found = ",".join(_COLUMNS), ",".join(columns)[:80]
                 raise DSAError(f"{path}: the first line must be {expected}, not {found!r}")
-            for row in filter(any, reader):  # Excel leaves lines of commas alone
+            for row in filter(any, reader):  # Excel may write lines that hold only commas
                 if len(files) == count:
-                    raise DSAError(f"{path}: more than the {count:,} images that {HEADER} says")
+                    raise DSAError(f"{path}: more images than the {count:,} that {HEADER} says")
                 where = f"{path}, line {reader.line_num}"
                 if len(row) != 3 or not row[0]:
                     raise DSAError(f"{where}: expected file,identity,camera, not {','.join(row)[:80]!r}")
                 files.append(row[0])
                 labels.append(ImageLabel(*(_word(where, *cell) for cell in zip(_COLUMNS[1:], row[1:]))))
     except FileNotFoundError as error:
-        raise DSAError(f"{path}: this file of the features is missing") from error
+        raise DSAError(f"{path}: missing from this folder of features") from error
     except OSError as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
     except csv.Error as error:
@@ -236,7 +234,7 @@ def _read_images(path: Path, count: int) -> tuple[list[str], list[ImageLabel]]:
 
 
 def _word(where: str, column: str, text: str) -> str | None:
-    """A label; None where the cell is empty. Each is in memory once."""
+    """A cell's label; None if the cell is empty. Interned, so that each word is in memory once."""
     word = canonical_label(text)
     if is_below_junk(word):
         raise DSAError(

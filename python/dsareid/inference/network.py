@@ -17,7 +17,7 @@ from dsareid.runs.folder import Run
 
 
 class PixelNetwork(nn.Module):
-    """An MF-Stream behind its normalisation, on the device of the model: what is run and exported."""
+    """An MF-Stream with the normalisation before it, on the model's device: what is run and exported."""
 
     mean: Tensor
     std: Tensor
@@ -32,12 +32,12 @@ class PixelNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
-        x = image.permute(0, 3, 1, 2).float()  # channels_last as it lies, in which convolutions are fast
+        x = image.permute(0, 3, 1, 2).float()  # a view in channels_last, in which convolutions are fast
         return self.model(((x / 255 - self.mean) / self.std).to(self.dtype))
 
 
 def network_of_run(run: Run, path: Path) -> tuple[ModelSettings, DSAReID]:
-    """The settings and the model of a run; the model loses all that inference does not use.
+    """The settings and the model of a run; the parts that inference does not use are dropped from the model.
 
     Args:
         path: the run's folder, for messages.
@@ -74,8 +74,8 @@ def network_of_run(run: Run, path: Path) -> tuple[ModelSettings, DSAReID]:
 
 
 def empty_model(settings: ModelSettings) -> DSAReID:
-    """The model that settings describe, on the meta device: nothing is allocated yet. With a trunk of timm on
-    the CPU: timm's networks have tables that no state dict holds.
+    """The model that settings describe, on the meta device: nothing is allocated yet. With a timm trunk it is
+    on the CPU, because timm's networks have tables that no state dict holds.
 
     Raises:
         DSAError: timm is missing, or does not have this trunk.
@@ -95,7 +95,7 @@ def empty_model(settings: ModelSettings) -> DSAReID:
 
 
 def identity(settings: ModelSettings, weights: Mapping[str, Tensor]) -> str:
-    """16 hex digits that stand for a model: of what decides about its features, and its float32 weights."""
+    """16 hex digits that identify a model: a hash of its weights and of the settings that matter."""
     decides = {"height", "width", "branches", "network_width", "head_width", "depths", "classifier"}
     if settings.trunk != RESNET:
         decides |= {"trunk", "trunk_stage"}
@@ -108,7 +108,7 @@ def identity(settings: ModelSettings, weights: Mapping[str, Tensor]) -> str:
 
 def inference_weights(model: DSAReID) -> dict[str, Tensor]:
     """The weights that inference uses, by their names in the model: those of the layers that it calls, and of
-    what such layers are in, as a ViT's positions."""
+    the modules that contain such layers (a ViT's position embedding)."""
     called: set[nn.Module] = set()
     hooks = [
         module.register_forward_hook(lambda module, *_: called.add(module)) for module in model.modules()

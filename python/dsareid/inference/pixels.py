@@ -1,4 +1,4 @@
-"""Images of any kind and size as the pixels that a network takes."""
+"""Images of any kind and size as the input pixels of a network."""
 
 import collections
 from collections.abc import Generator, Iterable
@@ -16,7 +16,7 @@ def as_pixels(image: ImageLike, height: int, width: int) -> np.ndarray:
 
     Raises:
         DSAError: a file that cannot be read, see read_image.
-        ValueError: something else than an image.
+        ValueError: not an image.
     """
     pixels = rgb_pixels(image)
     if pixels.shape[:2] == (height, width):
@@ -27,11 +27,11 @@ def as_pixels(image: ImageLike, height: int, width: int) -> np.ndarray:
 def read_ahead(
     images: Iterable[ImageLike], height: int, width: int, *, threads: int, ahead: int
 ) -> Generator[np.ndarray | DSAError, None, None]:
-    """The images in order as as_pixels returns them, in place of a file that cannot be read its DSAError.
+    """Yield the images in order, as as_pixels returns them; for a file that cannot be read, its DSAError.
 
     Args:
-        threads: how many images are read at a time; Pillow decodes without the GIL.
-        ahead: how many images, at most, are read before they are taken.
+        threads: how many images to read at a time; Pillow decodes without the GIL.
+        ahead: how many images to read, at most, before the caller takes them.
     """
 
     def read(image: ImageLike) -> np.ndarray | DSAError:

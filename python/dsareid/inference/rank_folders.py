@@ -30,12 +30,12 @@ _WITHOUT_CAMERAS = f"empty the column camera of {IMAGES} in both folders"
 
 
 class RankedFolders(NamedTuple):
-    """What rank_folders found."""
+    """The result of rank_folders."""
 
     rows: list[Row]
-    """Of a table: the features re-ranked, if asked for, the features, and chance."""
+    """Rows of the table: the features re-ranked (with `rerank`), the features, and chance."""
     notes: list[str]
-    """What stands beside the table."""
+    """Notes beside the table."""
     queries: list[QueryLine]
     """A line for each query, by the first row."""
 
@@ -51,12 +51,12 @@ def rank_folders(
 
     Args:
         query: A folder that extract wrote.
-        gallery: Another one, of the same model. It is read from the disk in blocks.
-        max_rank: How far the CMC goes, or 10 if that is more.
-        rerank: Also by the re-ranked distances, for which all features must fit into memory.
+        gallery: Another such folder, of the same model. It is read from the disk in blocks.
+        max_rank: Length of the CMC; less than 10 counts as 10.
+        rerank: Whether to rank by re-ranked distances too; then all features must fit into memory.
 
     Raises:
-        DSAError: a folder is no folder of features, the two are of different models, an identity or a camera
+        DSAError: a folder does not hold features, the two are of different models, an identity or a camera
             is not known, or no query has a match.
     """
     folders = open_features(query), open_features(gallery)
@@ -68,18 +68,17 @@ def rank_folders(
 
 
 def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: bool) -> RankedFolders:
-    labels, cameras = _numbered(query, gallery)
+    labels, cameras = _number_labels(query, gallery)
     asked, kept = labels.query_ids > 0, labels.gallery_ids != JUNK
     if not asked.any() or not kept.any():
-        raise DSAError(
-            f"{(gallery if asked.any() else query).path / IMAGES}: every image is junk, identity {JUNK}"
-        )
+        empty, others = (gallery, "") if asked.any() else (query, f" or a distractor, identity {DISTRACTOR}")
+        raise DSAError(f"{empty.path / IMAGES}: every image is junk, identity {JUNK}{others}")
     queries = _rows(query, asked)
     labels = labels._replace(query_ids=labels.query_ids[asked], query_cams=labels.query_cams[asked])
     matches = count_matches(*labels.pairs())
     if not matches.matched:
         raise DSAError(f"{query.path} and {gallery.path}: {matches.note(_WITHOUT_CAMERAS)}")
-    # Junk of a large gallery is removed from where it is: the rest is not to be copied.
+    # Junk is masked in place: cutting it out would copy the rest of a large gallery.
     ranking = Ranking(FeatureDistances(queries, gallery.features, removed=~kept), labels)
     results = {"features": ranking.result(max_rank, RATES), "chance": ranking.chance(max_rank)}
     if rerank:
@@ -107,14 +106,14 @@ def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: b
 
 
 def _rows(folder: FeatureFolder, kept: Tensor) -> np.ndarray:
-    """The features that are kept; mapped as they are where all are."""
+    """The features that are kept; still memory-mapped if all are."""
     return folder.features if kept.all() else folder.features[kept.numpy()]
 
 
-def _numbered(query: FeatureFolder, gallery: FeatureFolder) -> tuple[Labels, bool]:
+def _number_labels(query: FeatureFolder, gallery: FeatureFolder) -> tuple[Labels, bool]:
     """The labels of both folders as numbers, the same word the same number, and whether cameras are known.
 
-    Where the camera of nobody is known, those of query and gallery differ, as in `dsareid eval`.
+    If no camera is known, all queries get one camera and all gallery images another, as in `dsareid eval`.
     """
     folders = query, gallery
     known = any(label.camera for folder in folders for label in folder.labels if label.identity not in NOBODY)
@@ -131,7 +130,7 @@ def _numbered(query: FeatureFolder, gallery: FeatureFolder) -> tuple[Labels, boo
 
 
 def _check_known(folder: FeatureFolder, cameras: bool) -> None:
-    """Raise DSAError where an identity is not known or, if `cameras`, the camera of a person."""
+    """Raise DSAError if an identity is not known or, with `cameras`, the camera of a person."""
     unknown = [
         label.identity is None or (cameras and label.camera is None and label.identity not in NOBODY)
         for label in folder.labels
@@ -144,10 +143,10 @@ def _check_known(folder: FeatureFolder, cameras: bool) -> None:
 
 
 def _skipped_note(folder: FeatureFolder) -> str:
-    """What extract has left out of a folder."""
+    """The note on images that extract left out of a folder."""
     try:
         lines = (folder.path / SKIPPED).read_bytes().splitlines()
-    except OSError:  # it was not made by extract
+    except OSError:  # extract did not make this folder
         return ""
     return f"{folder.path}: images left out as broken by extract: {len(lines):,}" if lines else ""
 

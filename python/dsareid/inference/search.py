@@ -31,16 +31,16 @@ class Match:
     """A gallery image that a search found."""
 
     file: Path
-    distance: float  # Euclidean, 0..2 of a feature with one half, 0..2.8 of f_G and f_L
-    identity: str | None  # None where it is not known; else as data.labels has it
+    distance: float  # Euclidean: 0..2 with one kind of branch, 0..2.8 with f_G and f_L
+    identity: str | None  # None if not known; written as in data.labels
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found for one query."""
+    """The result of a search for one query."""
 
     file: Path
-    identity: str | None  # as of a Match
+    identity: str | None  # as in Match
     matches: list[Match]  # nearest first
 
 
@@ -54,14 +54,14 @@ def search(
 ) -> list[SearchResult]:
     """The gallery images nearest to each query: exact, nearest first, ties in the order of the gallery.
 
-    Nothing is left out of the gallery: not the query itself where it is there, nor images of its camera.
+    Nothing is left out of the gallery, neither the query itself nor images of its camera.
 
     Args:
         model, device, trust: as for embed().
         query: an image, or a folder of them.
         gallery: a folder of images, or a folder of features that the same model made, which is read in
             blocks.
-        count: how many to find; fewer where the gallery is smaller.
+        count: how many to find; fewer if the gallery is smaller.
 
     Raises:
         DSAError: as embed(); a query that is no image, no gallery, features of another model, a count below
@@ -72,13 +72,13 @@ def search(
     embedder, gallery = embed(model, device, trust=trust), Path(gallery)
     queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
-    made = 0.0  # when the gallery's features were
+    made = 0.0  # when the gallery's features were made; 0: in this call
     if (gallery / HEADER).exists():
         opened = open_features(gallery)
         if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
             raise DSAError(
                 f"{gallery}: features of model {opened.model}, but {model} is model {embedder.model}: they "
-                f"cannot be compared; dsareid extract {quoted(model)} {quoted(opened.images)} makes others"
+                f"cannot be compared; make new ones: dsareid extract {quoted(model)} {quoted(opened.images)}"
             )
         files, rows = [opened.images / file for file in opened.files], opened.features
         identities = [label.identity for label in opened.labels]
@@ -105,9 +105,9 @@ def format_list(found: SearchResult) -> str:
 
 
 def draw_lists(found: list[SearchResult]) -> Image.Image:
-    """Rank lists as a picture: in each row a query at the left, then what was found for it.
+    """Rank lists as a picture: in each row a query at the left, then its matches.
 
-    A frame is green where query and match show one person; distractors and junk are nobody.
+    A match has a green frame if it shows the query's person; a distractor or junk never has.
 
     Raises:
         DSAError: a gallery image that cannot be read any more.
@@ -128,7 +128,7 @@ def draw_lists(found: list[SearchResult]) -> Image.Image:
 
 
 def write_picture(found: list[SearchResult], out: Path) -> None:
-    """Draw the rank lists of the first queries into an image file; its suffix says of which type.
+    """Draw the rank lists of the first queries into an image file; its suffix says which type.
 
     Raises:
         DSAError: as draw_lists; an unknown suffix, or the file cannot be written.
@@ -139,14 +139,14 @@ def write_picture(found: list[SearchResult], out: Path) -> None:
 
 
 def check_picture(out: Path, query: Path) -> None:
-    """Raise DSAError where a picture cannot be of this name, or not be written there, as over the query."""
+    """Raise DSAError if `out` has no image's suffix, cannot be written, or is the query itself."""
     if out.suffix.lower() not in SUFFIXES:
         raise DSAError(f"{out}: the name must end in {', '.join(SUFFIXES)}, not {out.suffix!r}")
     check_writable(out, [query])
 
 
 def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list[str | None]]:
-    """An image, or all below a folder; their features, float32 [N, D], and their identities."""
+    """The image, or all images below a folder, with their features, float32 [N, D], and identities."""
     if path.is_dir():
         names, others = find_images(path)
         if others:
@@ -158,7 +158,7 @@ def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list
 
 
 def _warn_of_changes(gallery: Path, files: list[Path], made: float) -> None:
-    """Log where images that were found are no longer what their features were made of."""
+    """Warn if images that were found have changed or gone since their features were made."""
     changed = [file for file in files if not file.exists() or file.stat().st_mtime > made]
     if changed:
         logger.warning(

@@ -1,4 +1,4 @@
-"""What a model file says about its network."""
+"""The settings that a model file holds."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ from dsareid.models.options import (
 from dsareid.models.table import Branches
 
 METADATA = "dsareid"
-"""Under this name a file holds its settings, as JSON."""
+"""The name under which a file holds its settings, as JSON."""
 
 
 class ModelSettings(BaseModel):
@@ -35,7 +35,7 @@ class ModelSettings(BaseModel):
     width: InputSide
     dimension: Annotated[int, Field(ge=1, le=1 << 20)]
     precision: ExportPrecision = "float32"
-    """What the network computes in; images and features are the same in both."""
+    """The type that the network computes in; the types of images and features do not depend on it."""
     image: str = (
         "uint8 (B, height, width, 3) RGB, resized to this size bilinearly as Pillow does; "
         "normalised inside of the network"
@@ -54,7 +54,7 @@ def parse_settings(path: Path, text: str | None) -> ModelSettings:
     """The settings in a file.
 
     Raises:
-        DSAError: there are none, or others than we write.
+        DSAError: there are none, or they are not as `dsareid export` writes them.
     """
     if text is None:
         raise DSAError(f"{path}: holds no settings of dsareid; expected a file that dsareid export wrote")

@@ -1,6 +1,6 @@
 """The networks (section 3 of the paper), their losses, and the guide for other backbones.
 
-Names are loaded when they are used: models.table and models.options, what a network may be, need no torch.
+Names load on first use: models.table and models.options, the choices for a network, import no torch.
 """
 
 from typing import TYPE_CHECKING

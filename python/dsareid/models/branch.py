@@ -8,15 +8,15 @@ from torch import Tensor, nn
 class BranchConv2d(nn.Module):
     """One convolution per branch, no bias: (B, branches * in, H, W) -> (B, branches * out, H', W').
 
-    One grouped convolution, with the weight (branches * out, in, k, k) that it takes.
-    benchmarks/dsag.py measures it against a loop over the branches and a batched matrix product.
+    It runs as one grouped convolution, whose weight is (branches * out, in, k, k).
+    benchmarks/dsag.py compares it with a loop over the branches and a batched matrix product.
     """
 
     def __init__(self, branches: int, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
         self.branches, self.stride, self.padding = branches, stride, kernel // 2
         self.weight = nn.Parameter(torch.empty(branches * outputs, inputs, kernel, kernel))
-        # kaiming_normal_ with fan_out, as in ResNet, where the fan is that of one branch.
+        # As kaiming_normal_ with fan_out in ResNet, but with the fan of one branch.
         nn.init.normal_(self.weight, std=(2 / (outputs * kernel * kernel)) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class ConvBlock(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """ResNet-18's block, once per branch; the shortcut is a 1x1 convolution where sizes change."""
+    """ResNet-18's block, once per branch; the shortcut is a 1x1 convolution if sizes change."""
 
     def __init__(self, branches: int, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
@@ -79,8 +79,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """ResNet-50's block (stride in the 3x3, names as in torchvision), once per branch.
 
-    With shared=True every branch reads the whole input, which makes its first 1x1 convolutions one
-    ordinary convolution.
+    With shared=True every branch reads the whole input, so the first 1x1 convolutions of all branches
+    become one ordinary convolution.
     """
 
     def __init__(self, branches: int, inputs: int, planes: int, stride: int = 1, shared: bool = False):

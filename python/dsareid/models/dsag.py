@@ -10,7 +10,7 @@ from dsareid.models.table import Branches
 
 
 class DSAGStream(nn.Module):
-    """24 part branches, merged to 13 and to 8; used while training only.
+    """24 part branches, merged to 13, then to 8; used in training only.
 
     Args:
         width: scales every channel count; 1 is the paper's.
@@ -31,7 +31,7 @@ class DSAGStream(nn.Module):
     ):
         super().__init__()
         if not width >= 1 / 32:
-            raise ValueError(f"width must be at least 1/32, which leaves conv1 one channel, not {width}")
+            raise ValueError(f"width must be at least 1/32 (one channel in conv1), not {width}")
         c32, c64, c128, c256, c2048 = (int(c * width) for c in (32, 64, 128, 256, 2048))
         c256, c2048 = local_size or c256, global_size or c2048
         self.conv1 = ConvBlock(24, 3, c32, 5)
@@ -47,8 +47,8 @@ class DSAGStream(nn.Module):
 
     def forward(self, dsap: Tensor) -> Features:
         """dsap: floating (B, 24, 3, S, S), normalised. Returns d_G and d_L."""
-        # Measured on CPUs (benchmarks/dsag.py): with many narrow branches channels_last is the faster
-        # layout, for the wide convolutions of conv5_x the contiguous one is.
+        # Measured on CPUs (benchmarks/dsag.py): channels_last is faster for many narrow branches,
+        # contiguous for the wide convolutions of conv5_x.
         x = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [B, 24*3, S, S]
         x = self.conv2(self.conv1(x))  # [B, 24*64, S, S]
         x = _merge_after(self.conv3, x, 24, "mirror")  # [B, 13*64, S/2, S/2]
@@ -57,14 +57,14 @@ class DSAGStream(nn.Module):
 
 
 def _merge_after(blocks: nn.Sequential, x: Tensor, parts: int, level: str) -> Tensor:
-    """Residual blocks and the merging behind them, in one pass from the last block's sum on."""
+    """Residual blocks, then a merge; the last block's sum and ReLU and the merge are one pass."""
     *first, last = blocks
     for block in first:
         x = block(x)
     assert isinstance(last, BasicBlock)
     features, shortcut = last.open_end(x)
     batch, _, height, width = features.shape
-    # Without a copy: in memory channels_last is [B, H, W, parts, C].
+    # No copy: channels_last already lies in memory as [B, H, W, parts, C].
     features, shortcut = (
         y.permute(0, 2, 3, 1).reshape(batch * height * width, parts, -1) for y in (features, shortcut)
     )

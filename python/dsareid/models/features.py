@@ -1,4 +1,4 @@
-"""What a stream says about an image: one global vector and eight local ones."""
+"""A stream's features of an image: one global vector and eight local ones."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 class Features(NamedTuple):
     """Pooled features of a batch: f of the MF-Stream, d of the DSAG-Stream, or their fusion z.
 
-    A network without a global or without local branches has None in their place.
+    A field is None if the network does not have that branch.
     """
 
     global_: Tensor | None  # (B, D), D = 2048 at the paper's widths
-    local: Tensor | None = None  # (B, 8, L), here L = D / 8, in the order of dsa_ext.parts.BODY_NAMES
+    local: Tensor | None = None  # (B, 8, L), L = 256 likewise, in the order of dsa_ext.parts.BODY_NAMES
 
     def plus(self, other: "Features") -> "Features":
         """Fusion by addition: z = f + d (section 3.3)."""
         return Features(*(None if x is None or y is None else x + y for x, y in zip(self, other)))
 
     def vectors(self) -> list[Tensor]:
-        """What there is of global and local, as (B, D) and (B, 8 * L)."""
+        """The global and local features that exist, as (B, D) and (B, 8 * L)."""
         return [x.flatten(1) for x in self if x is not None]
 
     def embedding(self) -> Tensor:
@@ -30,7 +30,7 @@ class Features(NamedTuple):
 
 
 def pooled(x: Tensor, global_head: nn.Module | None, local_head: nn.Module | None) -> Features:
-    """The last stage of a stream: what the heads that there are make of x, averaged over the pixels."""
+    """The last stage of a stream: each head's output, averaged over the pixels; None without the head."""
     whole = local = None
     if global_head is not None:
         whole = global_head(x).mean((2, 3))  # [B, 2048]

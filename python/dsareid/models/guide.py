@@ -1,12 +1,12 @@
-"""DSA guidance for a backbone of one's own: the guide is there while it trains, and dropped afterwards::
+"""DSA guidance for your own backbone: the guide helps to train it and is dropped afterwards::
 
     guide = Guide(dataset.identities, global_size=512, local_size=64, width=1 / 8)
-    for batch in loader:                            # of dsareid.data.torch_dataset.DSAPDataset, for example
+    for batch in loader:                            # over dsareid.data.torch_dataset.DSAPDataset, for example
         output = guide(*backbone(batch.image), batch.dsap)
         loss = sum(losses(output, batch.label, LossConfig()).values())
-        ...                                         # the optimizer has the weights of backbone and guide
+        ...                                         # the optimizer updates backbone and guide
 
-Afterwards the backbone works alone. examples/guide_*.py are whole loops, around torchvision's and timm's.
+The trained backbone works alone. examples/guide_*.py are complete loops, with torchvision's and timm's.
 """
 
 from torch import Tensor
@@ -29,20 +29,20 @@ class Guide(Heads):
     In train mode it takes (f_global, f_local, dsap) and returns an Output, for losses().
 
     In eval mode it takes (f_global, f_local) and returns the (B, global_size + 8 * local_size) embedding,
-    each half L2-normalised. Only "bnneck" has a part in that: else Features(f_global, f_local).embedding()
-    is the same, and needs no guide.
+    each half L2-normalised. Only "bnneck" needs the guide for that: otherwise
+    Features(f_global, f_local).embedding() gives the same.
 
     Args:
         num_classes: identities in the training set.
-        global_size: length of the backbone's global feature; None where it has none.
+        global_size: length of the backbone's global feature; None if it has none.
         local_size: length of each of its eight part features, in the order of dsa_ext.parts.BODY_NAMES; None
-            where it has none.
+            if it has none.
         guidance: "add": z = f + d (the paper's); "concat": per branch, [f, d] through one fully connected
-            layer (Table 5); "distill": the guide has losses of its own and teaches f by its logits, as soon
-            as losses() is told so by teaching=True (not in the paper).
+            layer (Table 5); "distill": the guide has its own losses, and its logits teach f when losses()
+            gets teaching=True (not in the paper).
         width: scales the DSAG-Stream's inner channels, at least 1/32; 1 is the paper's.
         classifier_kind: "two-layer" is the paper's. "batchnorm": BatchNorm and a single layer. "bnneck": the
-            same, and images are matched by what the BatchNorm makes of f (Luo et al., 2019).
+            same, and images are matched by f after that BatchNorm (Luo et al., 2019).
 
     Raises:
         ValueError: one of these is out of range, or there is neither a global nor a local feature.
@@ -76,11 +76,11 @@ class Guide(Heads):
 
         Args:
             f_global: floating (B, global_size), not normalised.
-            f_local: floating (B, 8, local_size), likewise. Each is None where it has no size.
+            f_local: floating (B, 8, local_size), likewise. Each must be None if its size is.
             dsap: floating (B, 24, 3, S, S), normalised, empty cells 0.
 
         Raises:
-            ValueError: one that is missing, one without a size, or one of another shape or type.
+            ValueError: a tensor is missing, must be None, or has a wrong shape or type.
         """
         given = {"f_global": f_global, "f_local": f_local}
         shapes: dict[str, _Shape | None] = {
@@ -95,7 +95,7 @@ class Guide(Heads):
 
 
 def _check(given: dict[str, Tensor | None], shapes: dict[str, _Shape | None]) -> None:
-    """Raise ValueError where a tensor has another shape; a letter stands for the same number everywhere."""
+    """Raise ValueError if a tensor has another shape; a letter is the same number in all shapes."""
     letters: dict[int | str, int] = {}
     for name, shape in shapes.items():
         x = given[name]
@@ -106,7 +106,7 @@ def _check(given: dict[str, Tensor | None], shapes: dict[str, _Shape | None]) ->
         expected = "floating ({})".format(", ".join(str(letters.get(size, size)) for size in shape))
         if x is None:
             raise ValueError(f"{name} is missing: it must be {expected}")
-        # A letter that has no number yet takes the one that comes first.
+        # A letter takes the first number that it meets.
         numbers = [letters.setdefault(a, b) if isinstance(a, str) else a for a, b in zip(shape, x.shape)]
         if not x.is_floating_point() or list(x.shape) != numbers or len(numbers) != len(shape):
             raise ValueError(f"{name} must be {expected}, not {str(x.dtype)[6:]} {list(x.shape)}")

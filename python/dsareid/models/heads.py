@@ -1,4 +1,4 @@
-"""What a network has in training beyond its streams: fusion and ID classifiers (section 3.3 of the paper)."""
+"""Fusion and ID classifiers, the layers that follow the streams (section 3.3 of the paper)."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -10,30 +10,30 @@ from dsareid.models.options import ClassifierKind, Guidance
 
 
 class Logits(NamedTuple):
-    """Scores over the identities, by the features they come from; None or empty where there are none."""
+    """Scores over the identities, for each kind of feature; None or empty without that feature."""
 
     f_global: Tensor | None  # (B, N)
     f_local: list[Tensor]  # eight (B, N)
     z_global: Tensor | None  # (B, N)
     z_local: Tensor | None  # (B, N)
-    d_global: Tensor | None = None  # (B, N), of a guide that teaches
+    d_global: Tensor | None = None  # (B, N), with guidance "distill" only
     d_local: Tensor | None = None  # (B, N)
 
 
 class Output(NamedTuple):
-    """What training sees of a batch."""
+    """A batch's features and logits, from which losses() computes the training loss."""
 
     f: Features
-    d: Features | None  # None of a single stream
-    z: Features  # f itself, of a single stream and where the guide teaches
+    d: Features | None  # None with a single stream
+    z: Features  # f itself with a single stream or guidance "distill"
     logits: Logits
 
 
 def classifier(kind: ClassifierKind, inputs: int, identities: int) -> nn.Sequential:
     """An ID classifier: two fully connected layers, or BatchNorm before a single one.
 
-    "bnneck" is "batchnorm" with a bias fixed at 0, and images are matched by what comes out of it (Luo et
-    al., Bag of Tricks and a Strong Baseline for Deep Person Re-identification, 2019; not in the paper).
+    "bnneck" is "batchnorm" with the BatchNorm's bias fixed at 0, and images are matched by its output (Luo
+    et al., Bag of Tricks and a Strong Baseline for Deep Person Re-identification, 2019; not in the paper).
     """
     if kind == "two-layer":
         hidden = (nn.Linear(inputs, 512), nn.BatchNorm1d(512), nn.ReLU(inplace=True))
@@ -45,11 +45,11 @@ def classifier(kind: ClassifierKind, inputs: int, identities: int) -> nn.Sequent
 
 
 class Heads(nn.Module):
-    """Fusion and ID classifiers; the streams whose features they take are a subclass's, or the caller's.
+    """Fusion and ID classifiers; the streams belong to a subclass or to the caller.
 
     Args:
         num_classes: identities in the training set.
-        guidance: how d guides f; None: there is only one of them.
+        guidance: how d guides f; None for a single stream.
         classifier_kind: see classifier().
 
     Raises:
@@ -68,10 +68,10 @@ class Heads(nn.Module):
         self.num_classes, self.guidance, self.classifier_kind = num_classes, guidance, classifier_kind
 
     def add_heads(self, global_size: int | None, local_size: int | None) -> None:
-        """Make the classifiers and the fusion of features of such sizes, None where there are none.
+        """Add classifiers and fusion for features of these sizes; None for a feature that does not exist.
 
-        Behind a subclass's streams: their order decides which weights a seed draws, and where an
-        optimizer's checkpoint has its moments.
+        A subclass calls this after making its streams: the order of the modules decides which weights a
+        seed draws, and where a checkpoint keeps each parameter's moments.
         """
 
         def new(inputs: int | None, wanted: bool = True) -> nn.Sequential | None:
@@ -89,15 +89,15 @@ class Heads(nn.Module):
         self.fusion = ConcatFusion(global_size, local_size) if self.guidance == "concat" else None
 
     def fuse(self, f: Features, d: Features | None) -> Features:
-        """z, as the guidance says."""
+        """z: f and d fused as `guidance` says, or f itself."""
         if d is None or self.guidance == "distill":
             return f
         return f.plus(d) if self.fusion is None else self.fusion(f, d)
 
     def embedding(self, vector: Literal["f", "z", "d"], features: Features) -> Tensor:
-        """What images are matched by, see Features.embedding; with "bnneck" what the necks make of it.
+        """The vector that images are matched by, see Features.embedding; with "bnneck", behind the necks.
 
-        d of a guide that does not teach has no classifiers, and so no necks: it is taken as it is.
+        Only guidance "distill" gives d classifiers, and so necks; otherwise d is used as it is.
         """
         whole, local = features
         if self.classifier_kind != "bnneck":
@@ -112,7 +112,7 @@ class Heads(nn.Module):
         return Features(whole, local).embedding()
 
     def output(self, f: Features, d: Features | None) -> Output:
-        """What training sees."""
+        """Fuse and classify: the output in training."""
         z = self.fuse(f, d)
         return Output(f, d, z, self._classify(f, d, z))
 
@@ -140,7 +140,7 @@ class ConcatFusion(nn.Module):
     4096 -> 2048 for the global features, 512 -> 256 for each of the eight local ones, at the paper's widths.
 
     Args:
-        global_size, local_size: of f and of d alike; None where there are none.
+        global_size, local_size: lengths of both f and d; None without that branch.
     """
 
     def __init__(self, global_size: int | None, local_size: int | None):

@@ -17,7 +17,7 @@ def batch_hard_triplet(
     Args:
         features: (B, D) floating; computed in float32.
         label: int64 (B,).
-        others: features (N, D) and label (N,) among which both are sought; default: those of the batch.
+        others: features (N, D) and labels (N,) to mine positives and negatives from; default: the batch.
 
     Returns:
         The mean over the batch of max(0, d_positive - d_negative + margin), a scalar.
@@ -35,7 +35,7 @@ def batch_hard_triplet(
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The teacher's softened scores taught to the student: KL divergence times temperature squared.
+    """KL divergence of the student's softened scores from the teacher's, times temperature squared.
 
     Args:
         student, teacher: (B, N) logits; computed in float32. No gradient reaches the teacher.
@@ -49,14 +49,14 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
     """The weighted terms of the training loss, by name; their sum is what training minimises.
 
     Args:
-        teaching: whether a guide that has logits of its own teaches already (after the warm-up).
+        teaching: with guidance "distill", whether the guide teaches yet (after the warm-up).
     """
 
     def identity(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), label, label_smoothing=config.smoothing)
 
     def triplet(features: Tensor) -> Tensor:
-        features = features.flatten(1)  # of several processes, triplets are sought in the whole batch
+        features = features.flatten(1)  # several processes mine triplets in the whole batch
         others = None if current_group().alone else (gather_batch(features), gather_rows(label))
         return config.triplet_z * batch_hard_triplet(features, label, config.margin, others)
 

@@ -11,14 +11,14 @@ from dsareid.models.table import Branches
 
 
 class Trunk(nn.Module):
-    """What MFStream stands on: any module from a normalised image (B, 3, H, W) to a map (B, channels, h, w)
-    of about a sixteenth of its sides."""
+    """The base of an MFStream: any module from a normalised image (B, 3, H, W) to a feature map
+    (B, channels, h, w), with h and w about H / 16 and W / 16."""
 
     channels: int
 
 
 class ResNetTrunk(Trunk):
-    """ResNet-50 conv1..conv4_x with torchvision's names, so that its weights load as they are.
+    """ResNet-50 conv1..conv4_x with torchvision's names, so that torchvision's weights load unchanged.
 
     Args:
         width: scales the channels; 1 is ResNet-50.
@@ -43,7 +43,7 @@ class ResNetTrunk(Trunk):
 
 
 def stage(inputs: int, planes: int, depth: int, stride: int = 1, branches: int = 1) -> nn.Sequential:
-    """A stage of ResNet-50; with several branches each of them reads the whole input."""
+    """A stage of ResNet-50; with several branches, each reads the whole input."""
     blocks = [Bottleneck(branches, inputs, planes, stride, shared=branches > 1)]
     blocks += [Bottleneck(branches, 4 * planes, planes) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)

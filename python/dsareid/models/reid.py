@@ -26,15 +26,15 @@ class DSAReID(Heads):
         trunk, trunk_stage: see build_trunk.
         width, head_width, depths: see ResNetTrunk, MFStream; head_width also scales the DSAG-Stream, because
             z = f + d needs equal sizes. With a trunk of timm both are scaled to it, see TimmTrunk.head_width.
-        classifier_kind: "two-layer" is the paper's; of "bnneck" every embedding is that behind the necks.
+        classifier_kind: "two-layer" is the paper's; for "bnneck" see Heads.embedding.
         zero_init: start every residual block as its shortcut (not in the paper; small networks
             that start from random weights need it).
-        streams: "both"; "mf": without the DSAG-Stream the losses on z act on f; "dsag": that stream alone,
-            which takes the place of the other: f is what it makes of the DSAP-images.
-        branches: "global" or "local" leaves the other branches out (Table 3).
+        streams: "both"; "mf": the MF-Stream alone, so the losses on z act on f; "dsag": the DSAG-Stream
+            alone, whose features of the DSAP-images are then f.
+        branches: "global" or "local" keeps only those branches (Table 3).
         guidance: "add": z = f + d (the paper's); "concat": per branch, [f, d] through one fully connected
-            layer (Table 5); "distill": z = f, and the guide, trained by losses of its own, teaches f by its
-            logits (not in the paper).
+            layer (Table 5); "distill": z = f; the guide has its own losses, and its logits teach f (not in
+            the paper).
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class DSAReID(Heads):
         In eval mode a network of the DSAG-Stream alone takes (None, dsap).
 
         Raises:
-            ValueError: dsap is missing and needed.
+            ValueError: dsap is needed but missing.
         """
         if self.training:
             return self.output(*self.streams(image, dsap))
         return self.embedding("f", self._stream(self._first, image, dsap))
 
     def streams(self, image: Tensor | None, dsap: Tensor | None) -> tuple[Features, Features | None]:
-        """f and d; of a network with one stream that stream's features and None."""
+        """f and d; with a single stream, its features and None."""
         f = self._stream(self._first, image, dsap)
         return f, self._stream(self.dsag, image, dsap) if self.mf and self.dsag else None
 
@@ -95,7 +95,7 @@ class DSAReID(Heads):
         """The (B, 2 * D) embedding [z_G, z_L] of the fused streams.
 
         Raises:
-            ValueError: the model has a single stream, or one that teaches the other instead.
+            ValueError: the model has a single stream, or guidance "distill".
         """
         if self.guidance not in ("add", "concat"):
             raise ValueError("fused features need an MF-Stream and a DSAG-Stream that are fused")
@@ -109,7 +109,7 @@ class DSAReID(Heads):
         """
         if self.dsag is None:
             raise ValueError("the guide's features need the DSAG-Stream, which this model does not have")
-        # Alone it takes the other's place: its features are the f of the classifiers.
+        # A DSAG-Stream alone takes the MF-Stream's place: its features are the classifiers' f.
         return self.embedding("d" if self.mf else "f", self.dsag(dsap))
 
     def _stream(self, stream: nn.Module, image: Tensor | None, dsap: Tensor | None) -> Features:

@@ -1,4 +1,4 @@
-"""The table of models, and what images are matched by. Without torch."""
+"""The table of models, and the features that images are matched by. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ class Model:
     """A model that can be trained."""
 
     title: str
-    """In tables."""
+    """The name in tables."""
     about: str
-    """In a sentence."""
+    """A description in one line."""
     streams: Streams
     branches: Branches
     unguided: ModelName | None = None
-    """The same without the guide."""
+    """The same model without its guide, if there is one."""
 
 
 MODELS: Mapping[ModelName, Model] = {
@@ -37,7 +37,7 @@ MODELS: Mapping[ModelName, Model] = {
     "baseline": Model("baseline", "ResNet-50 with a global feature (baseline)", "mf", "global"),
     "dsap": Model("DSAP-images alone", "the DSAG-Stream alone, on DSAP-images", "dsag", "both"),
 }
-"""By name, the networks that can be trained."""
+"""The models that can be trained, by name."""
 
 MatchedBy = Literal[
     "mf",
@@ -50,7 +50,7 @@ MatchedBy = Literal[
     "guide-global",
     "guide-local",
 ]
-"""What images are matched by: features of the MF-Stream, of both streams fused, of the DSAG-Stream."""
+"""The features that images are matched by: the MF-Stream's, both streams' fused, or the DSAG-Stream's."""
 
 SYMBOLS: Mapping[MatchedBy, str] = {
     "mf": "f",
@@ -63,4 +63,4 @@ SYMBOLS: Mapping[MatchedBy, str] = {
     "guide-global": "d_G",
     "guide-local": "d_L",
 }
-"""What the paper calls them."""
+"""The paper's symbol for each."""

@@ -1,8 +1,8 @@
-"""What the MF-Stream stands on: ResNet-50's conv1..conv4_x, or any network of timm.
+"""The MF-Stream's trunk: ResNet-50's conv1..conv4_x, or any network of timm.
 
-A trunk of timm ends at its last stage of stride 16, or where there is none at the nearest to it; or, with
-stage "last", at its last one, whose stride is taken out. Heads and guide are then scaled to it: by its
-channels, in parts of the 1024 of ResNet-50.
+A timm trunk ends at its last stage of stride 16, or of the stride nearest to 16. With stage "last" it ends at
+its last stage, and the stride of that stage is removed. Heads and guide scale with the trunk's channels,
+relative to ResNet-50's 1024.
 """
 
 import difflib
@@ -17,10 +17,10 @@ from dsareid.ground.errors import DSAError
 from dsareid.models.mf import ResNetTrunk, Trunk
 from dsareid.models.options import MEAN, RESNET, STD, TrunkStage
 
-_CHANNELS = 1024  # of ResNet-50's conv4_x, to which heads and guide of the paper's widths belong
-_NARROWEST = 1 / 32  # of heads and guide
+_CHANNELS = 1024  # of ResNet-50's conv4_x, for which the paper chose the widths of heads and guide
+_NARROWEST = 1 / 32  # width of heads and guide, and the step between widths
 _STRIDE = 16
-# What a network must be told to take images of any size; the first that it knows.
+# timm's options for images of any size; the first that a network accepts is used.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
@@ -29,25 +29,25 @@ def build_trunk(name: str, width: float, depths: Sequence[int], stage: TrunkStag
 
     Args:
         name: options.RESNET, or a model of timm.
-        width, depths: of the former, see ResNetTrunk.
-        stage: of the latter.
+        width, depths: for options.RESNET, see ResNetTrunk.
+        stage: for a timm model, where it ends; see the module.
 
     Raises:
-        DSAError: timm is missing, has no such model, or cannot take it apart.
+        DSAError: timm is missing, has no such model, or cannot make a trunk of it.
     """
     return ResNetTrunk(width, depths) if name == RESNET else TimmTrunk(name, stage)
 
 
 class TimmTrunk(Trunk):
-    """The first stages of a model of timm, from an image that is normalised as all here.
+    """The first stages of a timm model; its input is normalised by options.MEAN and STD.
 
     Args:
-        name: of the model.
+        name: the model's.
         stage: see the module.
-        state: a state dict by timm's names, which the stages are filled from; None: they stay random.
+        state: a state dict with timm's names to fill the stages from; default: random weights.
 
     Raises:
-        DSAError: as build_trunk; or the state does not fill every layer.
+        DSAError: as build_trunk, or timm does not accept the state.
     """
 
     scale: Tensor
@@ -57,12 +57,12 @@ class TimmTrunk(Trunk):
         super().__init__()
         self.name, self.stage = name, stage
         self.body, self.channels = _stages(name, stage, state)
-        own: Any = (
+        pretrained: Any = (
             getattr(self.body, "pretrained_cfg", None) or import_timm().get_pretrained_cfg(name).to_dict()
         )
         mean, std, given_mean, given_std = (
             torch.tensor(values)[:, None, None]
-            for values in (own.get("mean", MEAN), own.get("std", STD), MEAN, STD)
+            for values in (pretrained.get("mean", MEAN), pretrained.get("std", STD), MEAN, STD)
         )
         self.register_buffer("scale", given_std / std, persistent=False)
         self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
@@ -73,7 +73,7 @@ class TimmTrunk(Trunk):
         return x.permute(0, 3, 1, 2) if self._channels_last else x
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise DSAError where the trunk does not take images of this size."""
+        """Raise DSAError if the trunk does not take images of this size."""
         try:
             with torch.inference_mode():
                 like = next(self.parameters())
@@ -84,12 +84,12 @@ class TimmTrunk(Trunk):
             ) from error
 
     def head_width(self, width: float) -> float:
-        """The width of heads and guide that belongs to this trunk, where `width` would to ResNet-50."""
+        """Scale `width`, a width of heads and guide for ResNet-50, to this trunk's channels."""
         return max(_NARROWEST, round(width * self.channels / _CHANNELS / _NARROWEST) * _NARROWEST)
 
 
 def import_timm() -> Any:
-    """The package.
+    """Import timm.
 
     Raises:
         DSAError: it is not installed.
@@ -102,15 +102,15 @@ def import_timm() -> Any:
 
 
 def _stages(name: str, stage: TrunkStage, state: Mapping[str, Any] | None) -> tuple[nn.Module, int]:
-    """The model as far as it is used, and the channels that come out."""
+    """The stages of the model that the trunk uses, and the channels of their output."""
     timm = import_timm()
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         known = f"; similar: {', '.join(close)}" if close else ""
         raise DSAError(f"`network.trunk={name}`: timm {timm.__version__} has no such model{known}")
-    with torch.device("meta"):  # to see its stages
+    with torch.device("meta"):  # only to read the strides of its stages
         reductions = _info(_create(timm, name, None)).reduction()
-    index = _index(reductions, stage)
+    index = _last_stage(reductions, stage)
     options: dict[str, Any] = {"out_indices": (index,)}
     if stage == "last" and reductions[-1] > _STRIDE:
         options["output_stride"] = _STRIDE
@@ -120,12 +120,12 @@ def _stages(name: str, stage: TrunkStage, state: Mapping[str, Any] | None) -> tu
 
 
 def _info(body: nn.Module) -> Any:
-    """What timm knows of the stages."""
+    """timm's description of the stages."""
     return body.feature_info
 
 
-def _index(reductions: Sequence[int], stage: TrunkStage) -> int:
-    """Which of the stages with these strides is the trunk's last."""
+def _last_stage(reductions: Sequence[int], stage: TrunkStage) -> int:
+    """The index of the trunk's last stage among stages with these strides."""
     if stage == "last":
         return len(reductions) - 1
     off = [abs(math.log2(stride / _STRIDE)) for stride in reductions]
@@ -133,7 +133,7 @@ def _index(reductions: Sequence[int], stage: TrunkStage) -> int:
 
 
 def _cut(body: nn.Module, last: str) -> None:
-    """Drop the blocks behind the last that is used, as "blocks.4", where timm keeps them."""
+    """Drop the blocks after `last`, for example "blocks.4", if timm kept them."""
     sequence, _, number = last.rpartition(".")
     blocks = getattr(body, sequence, None)
     if number.isdecimal() and isinstance(blocks, nn.Sequential):
@@ -151,7 +151,7 @@ def _create(timm: Any, name: str, state: Mapping[str, Any] | None, **options: An
         except TypeError as error:  # it does not know the option
             if "output_stride" in str(error):
                 raise DSAError(
-                    f"`network.trunk={name}`: the stride of its last stage cannot be taken out; use "
+                    f"`network.trunk={name}`: the stride of its last stage cannot be removed; use "
                     "`network.trunk_stage=sixteenth`"
                 ) from error
             reason = error

@@ -46,7 +46,7 @@ class OptimConfig:
     schedule: Literal["step", "cosine"] = "step"
     """After the warm-up: halved every `halve_every` epochs, or down to 0 along a cosine."""
     halve_every: AtLeastOne = 40
-    """For schedule "step": first at warm-up + this many epochs, then again and again."""
+    """For schedule "step": epochs from the warm-up to the first halving, and between halvings."""
     weight_decay: Rate = 5e-4
     """Adam's weight decay."""
 
@@ -60,12 +60,12 @@ class TrainConfig:
     """
 
     data: Path
-    """The data set, or a store of it: dsareid data describe ROOT says what it is taken for.
-    With resume the run remembers it."""
+    """The data set, or a store of it: dsareid data describe ROOT says what it is recognised as.
+    Not needed with resume: the run remembers it."""
     out: Path
     """The run's folder; it is created."""
     protocol: str = ""
-    """Which split of the data set, where it has several: CUHK01's 485-s0, for example."""
+    """Which split of the data set, if it has several: for example CUHK01's 485-s0."""
     model: ModelName = "dsa"
     """dsa: both streams; dsa-global and dsa-local: with one kind of branches.
     two-branch: the MF-Stream alone. baseline: ResNet-50, global feature.
@@ -77,7 +77,7 @@ class TrainConfig:
     guide_input: GuideInputName = "part-images"
     """part-images: the 24 DSAP-images, densely aligned (the paper's).
     part-crops: the 24 parts cut out, not aligned inside (CSA, Table 4).
-    image-patches: 24 patches of a grid, which take no DensePose at all (a control, not in the paper)."""
+    image-patches: 24 patches of a grid, without DensePose (a control, not in the paper)."""
     epochs: AtLeastOne = 320
     """Passes over the training set."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
@@ -93,13 +93,12 @@ class TrainConfig:
     images: AtLeastTwo = 4
     """K: images of each identity in a batch."""
     accumulate: AtLeastOne = 1
-    """Batches whose mean gradient makes a step of the optimizer."""
+    """Batches per optimizer step, which uses their mean gradient."""
     weights: str = "imagenet"
-    """Where the trunk starts: "imagenet" (downloaded), "none" (random), or a file.
-    A file, .pth or .safetensors, holds torchvision's ResNet-50, or the model of timm that is the trunk, by
-    timm's names or another's: a state dict, or a checkpoint with one in it, whose names may have a prefix,
-    as "module.".
-    The folder of another run: all but the classifiers start where that run ended."""
+    """The trunk's initial weights: "imagenet" (downloaded), "none" (random), a file, or a run's folder.
+    A .pth or .safetensors file holds torchvision's ResNet-50, or the trunk's timm model with timm's or other
+    names: a state dict, or a checkpoint that contains one. Names may have a prefix, such as "module.".
+    From another run's folder, all weights but the classifiers' are loaded."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     precision: Precision = "auto"
@@ -109,9 +108,9 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with torch.compile: a few minutes at the start, faster steps after."""
     batchnorm: BatchNormKind = "batch"
-    """batch: by the statistics of the batch; of several processes by each one's share of it.
-    sync: of the whole batch (CUDA only).
-    frozen: by the running statistics, which stay as they are, as for fine-tuning."""
+    """batch: normalise by the batch's statistics; with several processes, by those of each one's share.
+    sync: by those of the whole batch (CUDA only).
+    frozen: by the running statistics, which do not change (for fine-tuning)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -137,7 +136,7 @@ class TrainConfig:
 
     @property
     def guide(self) -> GuideInputName | None:
-        """What its guiding stream is given; None without one."""
+        """The guide's input; None without a guide."""
         return None if self.streams == "mf" else self.guide_input
 
     @property
@@ -147,20 +146,20 @@ class TrainConfig:
 
     @property
     def title(self) -> str:
-        """The model in a table, with what makes it another than the method."""
+        """The model's name in tables, with its differences from the paper's method."""
         changes = f" ({', '.join(self.differences)})" if self.differences else ""
         return MODELS[self.model].title + changes
 
     @property
     def differences(self) -> list[str]:
-        """What makes trunk and guide others than the method's."""
+        """Trunk, guidance and guide input, if they are not the paper's."""
         found = [self.network.trunk] if self.network.trunk != RESNET and self.streams != "dsag" else []
         found += [self.guidance] if self.guidance != "add" else []
         return found + ([self.guide] if self.guide not in (None, "part-images") else [])
 
 
 CONFIG = "config.json"
-"""Its name in a run's folder."""
+"""The name of the settings' file in a run's folder."""
 
 _ADAPTER = TypeAdapter(TrainConfig)
 
@@ -189,7 +188,7 @@ def load_config(path: str | os.PathLike) -> TrainConfig:
     path = Path(path)
     try:
         return _ADAPTER.validate_json(path.read_bytes())
-    except DSAError as error:  # of settings that exclude each other
+    except DSAError as error:  # settings that exclude each other
         raise DSAError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise DSAError(f"{path.parent}: not a run's folder (no {path.name} in it)") from error

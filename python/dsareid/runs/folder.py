@@ -4,9 +4,9 @@ RUN/config.json      the settings
 RUN/checkpoint.pt    model, optimizer and position, as of the last epoch (or of Ctrl-C)
 RUN/log.jsonl        one JSON object for each step
 RUN/tensorboard/     the same for tensorboard
-RUN/evaluation*.json what evaluations found. The name says what is not usual: -FEATURES (not f), -reranked,
-                     -DATASET and -PROTOCOL (not those of the training)
-RUN/report.html      the page that shows all of it
+RUN/evaluation*.json evaluations. The name adds what is not the default: -FEATURES (other than f), -reranked,
+                     -DATASET and -PROTOCOL (other than the training's)
+RUN/report.html      the page that shows all of this
 """
 
 import os
@@ -53,7 +53,7 @@ class Run:
     epoch: int
     step: int
     data: Mapping[str, Any]
-    """The fingerprint of what it was trained on."""
+    """The fingerprint of the training data."""
 
 
 class RunFolder:
@@ -71,7 +71,7 @@ class RunFolder:
         return str(self.path)
 
     def open_log(self, step: int) -> Log:
-        """The log, to be continued after a step."""
+        """Open the log, to continue it after a step."""
         return Log(self.log, self.board, step)
 
     # ---- settings ----
@@ -91,7 +91,7 @@ class RunFolder:
 
         Args:
             learner: the states of model, optimizer and scaler, by these names.
-            data: the fingerprint of what it was trained on.
+            data: the fingerprint of the training data.
 
         Raises:
             DSAError: it cannot be written (a full disk); the old one is still there.
@@ -140,8 +140,7 @@ class RunFolder:
         """
         if difference := first_difference(model, state["model"]):
             raise DSAError(
-                f"{self.checkpoint}: the checkpoint of another model than {self.config} describes: "
-                f"{difference}"
+                f"{self.checkpoint}: holds another model than {self.config} describes: {difference}"
             )
         model.load_state_dict(state["model"])
 
@@ -151,16 +150,16 @@ class RunFolder:
         """The file of an evaluation.
 
         Args:
-            others: names of the data set and the protocol, where they are not those of the training.
+            others: names of the data set and the protocol, if they are not the training's.
         """
         parts = [*([features] if features != "mf" else []), *(["reranked"] if reranked else []), *others]
         return self.path / f"{'-'.join(['evaluation', *parts])}.json"
 
     def write_evaluation(self, evaluation: Evaluation, trained_on: Mapping[str, Any]) -> None:
-        """Write an evaluation under the name that is its own.
+        """Write an evaluation to its file, see evaluation().
 
         Args:
-            trained_on: the fingerprint of the training set, whose data set and protocol are not named.
+            trained_on: the fingerprint of the training data, whose data set and protocol the name leaves out.
         """
         others = []
         if evaluation.dataset != trained_on.get("dataset", evaluation.dataset):

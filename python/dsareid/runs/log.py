@@ -9,18 +9,18 @@ from typing import Any
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
-_MOST_EXACT = 1 << 53  # larger whole numbers are no floats
+_MOST_EXACT = 1 << 53  # larger integers are not exact as floats
 
 
 class Log:
     """Writes log.jsonl and tensorboard's files. A resumed run continues them where its checkpoint stands.
 
-    Every method raises DSAError where the files cannot be written (a full disk).
+    Every method raises DSAError if the files cannot be written (a full disk).
 
     Args:
         path: the log.
         board: the folder for tensorboard.
-        step: of the checkpoint; what an earlier call logged after it is dropped.
+        step: the checkpoint's; lines that an earlier call logged after it are dropped.
     """
 
     def __init__(self, path: Path, board: Path, step: int):
@@ -59,12 +59,13 @@ class Log:
         try:
             yield
         except OSError as error:
-            raise DSAError(f"cannot keep the log {self.path}: {error.strerror or error}") from error
+            raise DSAError(f"cannot read or write the log {self.path}: {error.strerror or error}") from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log, each with a "step"; none where there is no log. A line that is cut short, as of a
-    run that is still training, is left out.
+    """The records of a log, each with a "step"; none if there is no log.
+
+    Lines that are cut short are left out: the run may still be training.
 
     Raises:
         DSAError: it cannot be read.

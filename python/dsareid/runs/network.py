@@ -40,7 +40,7 @@ def build_model(config: TrainConfig, identities: int) -> DSAReID:
 
 
 def input_config(config: TrainConfig, device: torch.device) -> InputConfig:
-    """What the network of a run takes in training."""
+    """The input of a run's network in training."""
     return InputConfig(config.height, config.width, config.guide, config.dsap_size, _dtype(config, device))
 
 
@@ -53,19 +53,19 @@ def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
 
 
 def load_pretrained(model: DSAReID, state: Mapping[str, Any], source: str) -> None:
-    """Start from another run's network, but for its classifiers, as for fine-tuning on another data set.
+    """Load all weights of another run but the classifiers', for example to fine-tune on another data set.
 
     Args:
         state: the other model's state dict.
-        source: what to call it in errors.
+        source: what errors call the other run.
 
     Raises:
-        DSAError: it is of another network.
+        DSAError: the state dict is another network's.
     """
-    own = {name: value for name, value in model.state_dict().items() if name.startswith("classify_")}
-    state = {name: value for name, value in state.items() if not name.startswith("classify_")} | own
+    classifiers = {name: x for name, x in model.state_dict().items() if name.startswith("classify_")}
+    state = {name: x for name, x in state.items() if not name.startswith("classify_")} | classifiers
     if difference := first_difference(model, state):
-        raise DSAError(f"`weights={source}`: a run of another network than this one: {difference}")
+        raise DSAError(f"`weights={source}`: that run's network is another than this one: {difference}")
     model.load_state_dict(state)
 
 
@@ -80,7 +80,7 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
             read_weights and read_timm_weights.
 
     Raises:
-        DSAError: the download fails, as read_weights, or the weights do not fit.
+        DSAError: as read_weights; or the download fails, or the weights do not fit.
     """
     if source == "none" or model.mf is None:
         return
@@ -93,7 +93,7 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
     if model.mf.head_g is not None and model.mf.head_l is None and model.dsag is None:
         targets.append((model.mf.head_g, "layer4.", ("layer4.",)))
     for module, prefix, wanted in targets:
-        # torchvision's older files lack BatchNorm's counters of batches, which are 0 in a new module.
+        # Older torchvision files lack BatchNorm's num_batches_tracked, which is 0 in a new module.
         part = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
         part |= {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(wanted)}
         if difference := first_difference(module, part):
@@ -104,35 +104,35 @@ def load_initial_weights(model: DSAReID, source: str) -> None:
 
 
 def _fill_timm_trunk(trunk: TimmTrunk, source: str) -> None:
-    """Fill a trunk of timm from its own weights, or a file."""
+    """Fill a timm trunk from timm's weights or from a file."""
     timm = import_timm()
     if source == "imagenet":
         try:
             state = timm.create_model(trunk.name, pretrained=True, num_classes=0).state_dict()
         except Exception as error:  # whatever the download raises
             raise DSAError(
-                f"`weights=imagenet`: timm cannot fetch its weights of {trunk.name} ({error}). Give "
-                "`weights=FILE` with them copied from elsewhere, or `weights=none` for random weights"
+                f"`weights=imagenet`: timm cannot fetch the weights of {trunk.name} ({error}). Copy "
+                "them from elsewhere and give `weights=FILE`, or start from random weights: `weights=none`"
             ) from error
     else:
         with torch.device("meta"):
             expected = timm.create_model(trunk.name, num_classes=0).state_dict()
             classifier = timm.create_model(trunk.name).state_dict().keys() - expected.keys()
         state = read_timm_weights(Path(source), expected, classifier)
-    # timm's names in a trunk are those of the whole network, with other separators, and maybe in a wrapper.
+    # A trunk's names are the whole network's with other separators, and perhaps a wrapper's prefix.
     names = {name.replace(".", "_") for name in state}
-    own = [name for name in trunk.body.state_dict() if not name.endswith("num_batches_tracked")]
-    missing = [name for name in own if re.sub(r"^(model|body)\.", "", name).replace(".", "_") not in names]
+    wanted = [name for name in trunk.body.state_dict() if not name.endswith("num_batches_tracked")]
+    missing = [name for name in wanted if re.sub(r"^(model|body)\.", "", name).replace(".", "_") not in names]
     if missing:
         raise DSAError(
-            f"`weights={source}`: not the weights of {trunk.name}: {len(missing)} of {len(own)} tensors of "
-            f"the trunk are missing, the first {missing[0]}"
+            f"`weights={source}`: not the weights of {trunk.name}: {len(missing)} of {len(wanted)} tensors "
+            f"of the trunk are missing, the first {missing[0]}"
         )
     trunk.load_state_dict(TimmTrunk(trunk.name, trunk.stage, state).state_dict())
 
 
 def first_difference(module: nn.Module, state: Mapping[str, Any]) -> str | None:
-    """What first keeps a state dict from fitting a module, in a few words; None if it fits."""
+    """The first reason why a state dict does not fit a module; None if it fits."""
     expected = module.state_dict()
     for name, value in expected.items():
         if name not in state:
@@ -155,6 +155,6 @@ def _imagenet() -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise DSAError(
-            f"`weights=imagenet`: cannot download {weights.url} ({error}). Give `weights=FILE` with that "
-            "file copied from elsewhere, or `weights=none` to start from random weights"
+            f"`weights=imagenet`: cannot download {weights.url} ({error}). Copy that file from elsewhere "
+            "and give `weights=FILE`, or start from random weights: `weights=none`"
         ) from error

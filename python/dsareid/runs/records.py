@@ -1,4 +1,4 @@
-"""What an evaluation found, as RUN/evaluation*.json holds it: one schema, written and read."""
+"""The results of an evaluation: one schema, to write and to read RUN/evaluation*.json."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -26,8 +26,8 @@ class Row(_Record):
     mAP: float
     mINP: float
     tpr: list[float | None] = []
-    """True-positive rates over pairs at verification.RATES, None where there are too few pairs; none of
-    chance, whose are those rates."""
+    """True-positive rates over pairs at verification.RATES, None if there are too few pairs. Empty for
+    chance, whose true-positive rates are verification.RATES themselves."""
     cmc: Annotated[list[float], Field(min_length=max(RANKS))]
     """cmc[k - 1]: the share of queries with a match among the first k."""
 
@@ -73,19 +73,19 @@ class Evaluation(_Record):
     synthetic: bool
     features: MatchedBy
     reranked: bool
-    """Whether the first row is of the re-ranked distances; the second is of the plain ones then."""
+    """Whether the first row is for re-ranked distances, and the second for plain ones."""
     model: ModelName
     checkpoint: EvaluatedAt
     queries: int
     skipped: int
     """Queries without a match in the gallery, which do not count."""
     notes: list[str] = []
-    """What stands beside the table, a line each."""
+    """Notes beside the table, a line each."""
     gallery: int
     rows: Annotated[list[Row], Field(min_length=1)]
     """Rows of the model."""
     baselines: list[Row]
-    """Rows of colour histograms and of chance."""
+    """Rows for colour histograms and chance."""
     rank_lists: list[RankList]
 
 
@@ -116,7 +116,7 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 class QueryLine(_Record):
-    """What was found for one query; nothing where it has no match in the gallery."""
+    """The result of one query; None in `ap`, `inp` and `first` if it has no match in the gallery."""
 
     query: str
     identity: int | str
@@ -128,7 +128,7 @@ class QueryLine(_Record):
 
 
 def write_query_lines(path: str | os.PathLike[str], lines: Iterable[QueryLine]) -> None:
-    """Write a JSON object a line.
+    """Write one JSON object per line.
 
     Raises:
         DSAError: the file cannot be written.
@@ -153,7 +153,7 @@ def format_pairs(rows: Sequence[Row], rates: Sequence[float]) -> str:
 def _align(
     rows: Sequence[Row], titles: Sequence[str], figures: Sequence[Sequence[float | None]], width: int
 ) -> str:
-    """A table of figures in per cent, in columns of a width; "-" for those that are not known."""
+    """A table of fractions in per cent, in columns of `width`; "-" for None."""
     names = max(len(row.name) for row in rows)
     lines = [" " * names + "".join(f"{title:>{width}}" for title in titles)]
     for row, known in zip(rows, figures):

@@ -1,4 +1,4 @@
-"""Files of initial weights: a ResNet-50 as torchvision names it, wherever in the file it is."""
+"""Files of initial weights: finds torchvision's ResNet-50, or a network of timm, anywhere in a file."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -12,17 +12,17 @@ from torch import Tensor
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import check_stored
 
-# As others name a state dict; teacher, student: SOLIDER's and TransReID-SSL's files.
+# Keys of a state dict in other programs' files; teacher, student: SOLIDER and TransReID-SSL.
 _HOLDERS = ("state_dict", "model", "net", "network", "model_state_dict", "teacher", "student")
-_DEEPEST = 2  # holders within each other
-_FIRST, _INNER = "conv1.weight", "layer1.0.conv1.weight"  # the second tells the stem from a block
+_DEEPEST = 2  # levels of nested holders
+_FIRST, _INNER = "conv1.weight", "layer1.0.conv1.weight"  # a block has a conv1.weight too, but no _INNER
 
 
 class _NamedNetwork(NamedTuple):
     """A network in a file."""
 
-    holders: str  # the keys that lead to its state dict: "", or "state_dict", say
-    prefix: str  # of its names: "", or "module.", say
+    holders: str  # the keys that lead to its state dict, for example "state_dict"; "": the file itself
+    prefix: str  # of its names, for example "module."; "": none
     state: Mapping[str, Any]
 
     def __str__(self) -> str:
@@ -33,16 +33,15 @@ class _NamedNetwork(NamedTuple):
 def read_weights(path: Path) -> dict[str, Any]:
     """Read a .pth or .safetensors file that holds one ResNet.
 
-    Its state dict may be the file, or stand in it under one of _HOLDERS, with anything beside. The names may
-    have a prefix, as DataParallel and others give them ("module.", "module.encoder_q."), which is removed; a
-    line of the log says so.
+    The file is the state dict, or holds it under one of the keys _HOLDERS beside anything else. A prefix of
+    the names, such as DataParallel's "module." or "module.encoder_q.", is removed and logged.
 
     Returns:
-        By the names of torchvision, tensors; what else the state dict holds is there too.
+        Tensors by torchvision's names, and whatever else has that prefix in the state dict.
 
     Raises:
-        DSAError: the file is missing, damaged, or holds objects that could run code; or there is no ResNet in
-            it, or several.
+        DSAError: the file is missing, damaged, or holds objects that could run code, no ResNet, or
+            several.
     """
     content = _load(path)
     dicts = list(_state_dicts(content, "", 0))
@@ -62,8 +61,8 @@ def read_weights(path: Path) -> dict[str, Any]:
         )
     if len(found) > 1:
         raise DSAError(
-            f"`weights={path}`: several networks ({'; '.join(map(str, found))}), and which to take is not "
-            "guessed; give a file with one of them alone"
+            f"`weights={path}`: several networks ({'; '.join(map(str, found))}); give a file with "
+            "only one of them"
         )
     if found[0].prefix or found[0].holders:
         logger.info(f"{path}: the weights are {found[0]}")
@@ -78,20 +77,20 @@ def read_weights(path: Path) -> dict[str, Any]:
 def read_timm_weights(
     path: Path, expected: Mapping[str, Tensor], classifier: Collection[str]
 ) -> dict[str, Tensor]:
-    """Read a .pth or .safetensors file that holds one network of timm, or the same network by other names.
+    """Read a .pth or .safetensors file that holds one network of timm, with timm's or other names.
 
-    As read_weights. Where no names are timm's, and the state dict of a .pth file has tensors of the very same
-    shapes and last names in the same order, as torchvision's of some networks, it is taken by that order; a
-    line of the log says so. (A .safetensors file keeps no order.) A teacher goes before its student.
+    Works as read_weights. If a .pth file has none of timm's names, but tensors of the same shapes and last
+    names in the same order, as torchvision's files of some networks do, they are matched by order, which is
+    logged. (A .safetensors file keeps no order.) With a teacher and a student, the teacher is used.
 
     Args:
         path: the file.
         expected: the state dict of the network without its classifier, by timm's names; its values may be on
             the meta device.
-        classifier: the names of its classifier, which the file may have.
+        classifier: the names of its classifier's tensors, which the file may hold too.
 
     Returns:
-        By timm's names, what the file has of them in the shapes expected.
+        The file's tensors, by timm's names and in the expected shapes; some may be missing.
 
     Raises:
         DSAError: as read_weights.
@@ -108,7 +107,7 @@ def read_timm_weights(
         found = [network for network in ordered if network.state]
         if found:
             logger.info(
-                f"{path}: the names are not timm's: tensors are taken in order, in which all shapes fit"
+                f"{path}: the names are not timm's: tensors are matched by order, in which all shapes fit"
             )
     if len(found) != 1:
         several = "; ".join(f"{x.prefix or 'no prefix'} in {x.holders or 'the file'}" for x in found)
@@ -122,16 +121,16 @@ def read_timm_weights(
 def _by_name(
     path: Path, holders: str, state: Mapping, expected: Mapping[str, Tensor], classifier: Collection[str]
 ) -> Iterator[_NamedNetwork]:
-    """The networks of a state dict by timm's names, with any prefix; half of the names must be there.
+    """Find networks in a state dict by timm's names, with any prefix; over half of the names must be there.
 
     Raises:
-        DSAError: a tensor of another shape or kind, or one that the network does not have: a deeper one's.
+        DSAError: a tensor has another shape or kind, or belongs to a deeper network.
     """
     anchor = next(name for name in expected if name.endswith(".weight"))
     stages = {name.split(".")[0] for name in expected}
     for prefix in _prefixes(state, anchor):
-        own = {k.removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
-        part = {name: value for name, value in own.items() if name in expected}
+        entries = {k.removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
+        part = {name: value for name, value in entries.items() if name in expected}
         if 2 * len(part) <= len(expected):
             continue
         for name, value in part.items():
@@ -139,29 +138,29 @@ def _by_name(
             if not is_plain(value) or list(value.shape) != wanted:
                 came = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise DSAError(f"`weights={path}`: {prefix}{name} must be real numbers {wanted}, not {came}")
-        unknown = [name for name in own if name not in expected and name not in classifier]
+        unknown = [name for name in entries if name not in expected and name not in classifier]
         if deeper := [name for name in unknown if name.split(".")[0] in stages]:
-            raise DSAError(f"`weights={path}`: of another network: this trunk's has no {deeper[0]}")
+            raise DSAError(f"`weights={path}`: the weights of another network: this trunk has no {deeper[0]}")
         yield _NamedNetwork(holders, prefix, part)
 
 
 def is_plain(value: object) -> bool:
-    """Whether it is a tensor of real numbers as they lie."""
+    """Whether it is a dense tensor of real numbers, with data: not quantized, not on the meta device."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
     return not (value.is_complex() or value.is_quantized or value.is_meta)
 
 
 def _by_order(state: Mapping, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a state dict by the names expected, if all have the same shapes and the same last names
-    (weight, bias, running_mean) in the same order; one or two more behind them may be of a classifier."""
-    own, theirs = (
+    """The tensors of a state dict by the expected names, if all have the same shapes and the same last names
+    (weight, bias, running_mean) in the same order, else {}. One or two more may follow: a classifier's."""
+    wanted, theirs = (
         [name for name in names if not str(name).endswith("num_batches_tracked")]
         for names in (expected, state)
     )
-    if len(theirs) - len(own) not in (0, 1, 2):
+    if len(theirs) - len(wanted) not in (0, 1, 2):
         return {}
-    pairs = list(zip(own, theirs))
+    pairs = list(zip(wanted, theirs))
     same = all(
         is_plain(state[other])
         and state[other].shape == expected[name].shape
@@ -182,11 +181,11 @@ def _load(path: Path) -> object:
     except DSAError as error:
         raise DSAError(f"`weights`: {error}") from error
     except Exception as error:  # what the unpickler raises depends on what is in the file
-        why = "expected a state dict that torch.save or safetensors wrote, of tensors alone"
+        why = "expected a state dict that torch.save or safetensors wrote, with nothing but tensors"
         if refused := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
             why = (
-                f"it holds an object ({refused[1]}), which is not loaded, as it could run code; save the "
-                "state dict alone, in a program that trusts the file"
+                f"it holds an object ({refused[1]}) that could run code, so it is not loaded; in a program "
+                "that trusts the file, save only its state dict"
             )
         raise DSAError(f"`weights={path}`: not readable as weights: {why}") from error
 
@@ -201,13 +200,13 @@ def _state_dicts(content: object, holders: str, depth: int) -> Iterator[tuple[st
 
 
 def _prefixes(state: Mapping, first: str) -> list[str]:
-    """What stands before the name of a network's first weights, wherever that is."""
+    """All prefixes with which `first`, the name of a network's first weights, is in a state dict."""
     ends = [name.removesuffix(first) for name in state if isinstance(name, str) and name.endswith(first)]
     return [prefix for prefix in ends if prefix[-1:] in ("", ".")]
 
 
 def _names(dicts: list[tuple[str, Mapping]]) -> str:
-    """Why no network was found, by the names of the dict that looks most like a state dict."""
+    """What a file holds instead of the network: some names of the dict that has most tensors."""
     holders, state = max(
         dicts, key=lambda found: sum(isinstance(value, Tensor) for value in found[1].values())
     )

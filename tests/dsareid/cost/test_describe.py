@@ -302,7 +302,7 @@ def test_too_little_memory_is_said(quick, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(tables, "training_peak", fail)
-    with pytest.raises(DSAError, match="`batch_size=2`: more than the memory of cpu holds"):
+    with pytest.raises(DSAError, match="`batch_size=2` needs more memory than cpu has"):
         list(cost_tables(small(), 5, 2, CPU))
 
 

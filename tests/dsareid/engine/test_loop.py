@@ -131,7 +131,7 @@ def test_a_run_that_starts_from_another(whole_run, tiny_data, tmp_path):
     train(config)
     for wrong in ({"model": "two-branch"}, {"network": dataclasses.replace(NETWORK, width=1 / 4)}):
         other = dataclasses.replace(config, out=tmp_path / "other", **wrong)
-        with pytest.raises(DSAError, match="a run of another network than this one"):
+        with pytest.raises(DSAError, match="that run's network is another than this one"):
             train(other)
         assert not other.out.exists()
 
@@ -233,14 +233,14 @@ def test_resume_on_another_training_set(whole_run, own_data, tmp_path):
 
 def test_resume_on_other_images_of_the_same_identities(whole_run, own_data):
     next((own_data / "bounding_box_train").glob("0001_*")).unlink()
-    with pytest.raises(DSAError, match=r"trained on 16 images, and the 15 of .* not the same"):
+    with pytest.raises(DSAError, match=r"trained on 16 images, but the 15 images of .* do not have the same"):
         train(config_for(own_data, whole_run), resume=True)
 
 
 def test_resume_on_other_pixels(whole_run, own_data):
     path = next((own_data / "bounding_box_train").glob("0001_*"))
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    with pytest.raises(DSAError, match=r"and the 16 of .* are not the same pixels"):
+    with pytest.raises(DSAError, match=r"but the 16 images of .* do not have the same pixels"):
         train(config_for(own_data, whole_run), resume=True)
 
 

@@ -214,7 +214,7 @@ def test_ranking_by_features_is_ranking_by_their_distances():
 def test_nan_distances_are_refused(query, dtype):
     distances, *labels = make_distances(25, dtype=dtype, queries=300, gallery=50, ids=5, cams=3)
     distances[query, 31] = float("nan")
-    with pytest.raises(ValueError, match=f"distances must not be NaN, found one of query {query}"):
+    with pytest.raises(ValueError, match=f"distances must not be NaN, found NaN for query {query}"):
         rank_distances(distances, *labels)
 
 

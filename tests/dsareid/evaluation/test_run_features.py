@@ -177,10 +177,10 @@ def test_people_who_were_trained_on_are_not_tested(tmp_path, monkeypatch):
     run.folder = RunFolder(tmp_path / "run")
     (tmp_path / "run").mkdir()
     evaluate(tmp_path / "run")
-    with pytest.raises(DSAError, match="split by 485-s1, but the network was trained by 485-s0"):
+    with pytest.raises(DSAError, match="split by protocol 485-s1, but the network was trained on 485-s0"):
         evaluate(tmp_path / "run", protocol="485-s1")
     store = pack(root, tmp_path / "store", protocol="485-s1").path
-    with pytest.raises(DSAError, match="split by 485-s1, but the network was trained by 485-s0"):
+    with pytest.raises(DSAError, match="split by protocol 485-s1, but the network was trained on 485-s0"):
         evaluate(tmp_path / "run", store)
     run.data["dataset"] = "Market-1501"
     evaluate(tmp_path / "run", store)

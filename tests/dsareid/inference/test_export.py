@@ -146,7 +146,7 @@ def test_command(run, tmp_path, capsys):
     [
         ("m.pth", [], "must end in .safetensors, .onnx or .pt2, not '.pth'"),
         ("m", [], "must end in"),
-        ("m.onnx", ["--precision", "bfloat16"], "--precision bfloat16 goes with .pt2 alone"),
+        ("m.onnx", ["--precision", "bfloat16"], "--precision bfloat16 works with .pt2 only"),
         ("no/m.safetensors", [], "cannot write"),
     ],
 )
@@ -163,7 +163,7 @@ def test_runs_that_cannot_be_exported(run, tmp_path):
         export(tmp_path, tmp_path / "m.onnx")
     mixed = shutil.copytree(run, tmp_path / "mixed")
     shutil.copy(guide / "checkpoint.pt", mixed)
-    with pytest.raises(DSAError, match="the checkpoint of another model"):
+    with pytest.raises(DSAError, match="checkpoint.pt: holds another model"):
         export(mixed, tmp_path / "m.onnx")
 
 
@@ -319,7 +319,7 @@ def test_pt2_is_loaded_only_where_it_is_trusted(run, exported, tmp_path, capsys)
     for command in (["extract", "{}", folder, f"{folder}/out"], ["search", "{}", photo, folder]):
         arguments = [argument.format(exported / "m.pt2") for argument in command]
         assert main([*arguments, "--device", "cpu"]) == 1
-        assert "or, where you trust the file's origin, --trust" in capsys.readouterr().err
+        assert "or --trust, if you trust the file's origin" in capsys.readouterr().err
         assert main([*arguments, "--device", "cpu", "--trust"]) == 0
 
 

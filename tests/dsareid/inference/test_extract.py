@@ -234,7 +234,7 @@ def test_out_that_is_something_else(run, images, tmp_path):
     (images / "0000_c1s1_000001_00.png").touch()
     with pytest.raises(DSAError, match="files have been added, removed or changed since"):
         extract(run, images, out, device="cpu")
-    with pytest.raises(DSAError, match="images: exists already and extract has not written it"):
+    with pytest.raises(DSAError, match="images: exists already and was not written by extract"):
         extract(run, images, images, device="cpu")
     (tmp_path / "file").write_text("")
     with pytest.raises(DSAError, match="file: exists already"):
@@ -331,7 +331,7 @@ def test_labels_that_have_changed_since_are_told(run, tiny_data, tmp_path, caplo
     table = tmp_path / "out/images.csv"
     table.write_text(table.read_text().replace("person 0005,1", "person 0006,1"))
     extract(run, root / "gallery", tmp_path / "out", device="cpu")
-    assert "images.csv: other labels than the images have now: 2, the first of person 0005/" in caplog.text
+    assert "images.csv: labels that differ from the images' own: 2, the first of person 0005/" in caplog.text
     assert "person 0006,1" in table.read_text()
 
 

@@ -59,7 +59,7 @@ def edit_header(folder, **changes):
     [
         ({"count": 5}, "features.npy: expected float32 .5, 3."),
         ({"dimension": 4}, "features.npy: expected float32 .4, 4."),
-        ({"count": 6, "dimension": 2}, "its header is another"),
+        ({"count": 6, "dimension": 2}, "its header differs"),
         ({"count": 0}, "features.json: not what dsareid extract writes: count"),
         ({"count": "4"}, "count"),
         ({"version": 2}, "version"),
@@ -115,7 +115,7 @@ def test_cut_short_missing_and_no_folder(folder, tmp_path):
     with pytest.raises(DSAError, match="features.npy: expected .*but it is 175 bytes long"):
         open_features(folder)
     (folder / "features.npy").unlink()
-    with pytest.raises(DSAError, match="features.npy: this file of the features is missing"):
+    with pytest.raises(DSAError, match="features.npy: missing from this folder of features"):
         open_features(folder)
     (folder / "features.json").write_text("{")
     with pytest.raises(DSAError, match="features.json: not what dsareid extract writes"):

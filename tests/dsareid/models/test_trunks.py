@@ -63,9 +63,9 @@ def test_what_is_refused():
     ):
         build_trunk("test_vitt", 1.0, (3, 4, 6), "sixteenth")
     for changes in ({"width": 0.5}, {"depths": (1, 1, 1, 1)}):
-        with pytest.raises(DSAError, match="`network.trunk=test_vit` has sizes of its own"):
+        with pytest.raises(DSAError, match="`network.trunk=test_vit` has its own sizes"):
             NetworkConfig(trunk="test_vit", **changes)
-    with pytest.raises(DSAError, match="`network.trunk_stage=last` is for trunks of timm"):
+    with pytest.raises(DSAError, match="`network.trunk_stage=last` is only for timm trunks"):
         NetworkConfig(trunk_stage="last")
 
 
@@ -114,7 +114,7 @@ def test_weights_in_torchvisions_order(tmp_path, caplog):
     torch.save(theirs.features.state_dict(), tmp_path / "a.pth")
     model = model_of("mobilenetv2_100")
     load_initial_weights(model, str(tmp_path / "a.pth"))
-    assert "the names are not timm's: tensors are taken in order" in caplog.text
+    assert "the names are not timm's: tensors are matched by order" in caplog.text
     image = torch.rand(1, 3, 64, 32)
     with torch.inference_mode():
         expected = theirs.features[:14](image)  # up to the last block of stride 16
@@ -145,7 +145,7 @@ RENAMED = {f"layers.{k}.{name.rpartition('.')[2]}": v for k, (name, v) in enumer
         ),
         (
             CONVNEXT | {"stages.0.blocks.7.norm.weight": torch.zeros(3)},
-            "of another network: this trunk's has no stages.0.blocks.7",
+            "the weights of another network: this trunk has no stages.0.blocks.7",
         ),
         (
             CONVNEXT | {"stem.0.weight": torch.zeros(3)},
@@ -195,7 +195,7 @@ def test_trunks_that_cannot_be_used():
             ),
             3,
         )
-    with pytest.raises(DSAError, match="the stride of its last stage cannot be taken out; use"):
+    with pytest.raises(DSAError, match="the stride of its last stage cannot be removed; use"):
         build_trunk("swin_tiny_patch4_window7_224", 1.0, (3, 4, 6), "last")
 
 
@@ -209,7 +209,7 @@ def test_a_download_that_fails(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
-        DSAError, match="timm cannot fetch its weights of test_vit .no network.*`weights=FILE`"
+        DSAError, match="timm cannot fetch the weights of test_vit .no network.*`weights=FILE`"
     ):
         load_initial_weights(model_of("test_vit"), "imagenet")
 

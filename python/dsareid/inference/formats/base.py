@@ -1,4 +1,4 @@
-"""What a format of an exported model is. Imports no torch, so that --help does not wait for it."""
+"""The parts of an export format. Imports no torch, so that --help does not wait for it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dsareid.inference.settings import ModelSettings
 
 ExportPrecision = Literal["float32", "bfloat16"]
-"""What an exported network computes in."""
+"""The type that an exported network computes in."""
 
 
 class LoadedModel(NamedTuple):
@@ -20,7 +20,7 @@ class LoadedModel(NamedTuple):
 
     settings: "ModelSettings"
     device: "torch.device"
-    """Where `compute` takes its images."""
+    """The device of the images that `compute` takes."""
     compute: "Callable[[Tensor], Tensor]"
     """uint8 (B, H, W, 3) -> float32 (B, D)."""
 
@@ -30,9 +30,9 @@ class ModelFormat(NamedTuple):
 
     suffix: str
     write: "Callable[[PixelNetwork, ModelSettings, Path], None]"
-    """Writes the file; DSAError where a package is missing."""
+    """Writes the file; DSAError if a package is missing."""
     load: Callable[[Path, str], LoadedModel]
-    """Loads the file onto a device: auto, cpu, cuda or cuda:N. DSAError where it is not as we write it."""
+    """Loads the file onto a device: auto, cpu, cuda or cuda:N. DSAError if it is not as `write` writes it."""
     precisions: tuple[ExportPrecision, ...] = ("float32",)
     runs_code: bool = False
-    """Whether a file made with bad intent can run code when it is loaded."""
+    """Whether a malicious file can run code when it is loaded."""

@@ -1,6 +1,6 @@
 """MODEL.onnx: a graph for onnxruntime and its like, with the settings in its metadata_props.
 
-Its operators can do nothing but compute, so a file from anywhere may be loaded.
+Its operators can only compute, so a file of any origin may be loaded.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from dsareid.inference.settings import METADATA, ModelSettings, parse_settings
 
 def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
     try:
-        import onnxruntime  # noqa: F401  the file is compared by it
+        import onnxruntime  # noqa: F401  needed to compare the file with its run
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise DSAError(f".onnx: {error.name} is missing: pip install dsareid[onnx]") from error
@@ -27,7 +27,7 @@ def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
             trace(network, settings),
             input_names=["image"],
             output_names=["features"],
-            dynamic_shapes=({0: "batch"},),  # of a traced network this names its free dimension, no more
+            dynamic_shapes=({0: "batch"},),  # the network is traced: this only names its free dimension
             dynamo=True,
             verbose=False,
             external_data=False,
@@ -38,7 +38,7 @@ def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
     model.doc_string = model.graph.doc_string = (
         f"The MF-Stream of DSA-reID. image: {settings.image}. features: {settings.features}."
     )
-    for node in model.graph.all_nodes():  # which line of our sources a node comes from: not for others
+    for node in model.graph.all_nodes():  # drop the source lines that nodes come from
         node.metadata_props.clear()
     program.save(path)
 
@@ -54,7 +54,7 @@ def load(path: Path, device: str) -> LoadedModel:
         raise DSAError(f'`device="{device}"`: this onnxruntime has no CUDA; install onnxruntime-gpu')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-    # Between batches the cores are for whoever decodes the next images.
+    # Between batches the cores are free to decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     provider = ("CUDAExecutionProvider", {"device_id": target.index or 0})
     providers = [provider] if target.type == "cuda" else ["CPUExecutionProvider"]

@@ -45,7 +45,7 @@ def load(path: Path, device: str) -> LoadedModel:
     target = choose_device(device)
     drop_unused(model, expected)
     model = model.to_empty(device=target) if settings.trunk == RESNET else model.to(target)
-    model.load_state_dict(state, strict=False)  # but BatchNorm's counters of batches
+    model.load_state_dict(state, strict=False)  # not strict: num_batches_tracked is not stored
     return LoadedModel(settings, target, PixelNetwork(model))
 
 

@@ -1,7 +1,7 @@
 """MODEL.pt2: a graph for torch.export.load, with the settings in its extra_files.
 
 Such a file can hold pickles, compiled libraries and expressions, which torch.export.load runs: embed() loads
-one only where it is told to trust it.
+one only with trust=True.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from dsareid.inference.settings import METADATA, ModelSettings, parse_settings
 def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
     program = trace(network, settings)
     program._example_inputs = None  # else they are stored, as a pickle
-    content = io.BytesIO()  # of a file the archive would hold the temporary name
+    content = io.BytesIO()  # written to a file, the archive would hold the file's temporary name
     with quiet():
         torch.export.save(program, content, extra_files={METADATA: settings.model_dump_json()})
     path.write_bytes(content.getbuffer())
@@ -39,7 +39,7 @@ def trace(network: PixelNetwork, settings: ModelSettings) -> torch.export.Export
     for module in program.graph_module.modules():
         for node in getattr(module, "graph", torch.fx.Graph()).nodes:
             for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
-                node.meta.pop(name, None)  # which line of our sources it comes from: not for others
+                node.meta.pop(name, None)  # drop the source line that it comes from
     return program
 
 
@@ -64,7 +64,7 @@ def load(path: Path, device: str) -> LoadedModel:
         with torch.inference_mode():
             found = network(torch.zeros(shape, dtype=torch.uint8, device=target))
         fits = found.shape == (1, settings.dimension) and found.dtype == torch.float32
-    except Exception as error:  # whatever a graph leads torch to
+    except Exception as error:  # a damaged graph can make torch raise anything
         why = str(error)[:200]
         raise DSAError(f"{path}: its graph does not take uint8 {list(shape)}: {why}") from error
     if not fits:
@@ -75,7 +75,7 @@ def load(path: Path, device: str) -> LoadedModel:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what torch tells its own developers: warnings, and errors that it raises as well."""
+    """Hide torch's messages to its own developers: warnings, and logged errors that it raises as well."""
     logger = logging.getLogger("torch.export")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
