@@ -111,6 +111,6 @@ if __name__ == "__main__":
     options = parser(__doc__)
     options.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
     arguments = options.parse_args()
-    with Result(__doc__, arguments) as result:
+    with Result(arguments) as result:
         for height, width in ((128, 64), (256, 128)):
             bench(result, height, width, arguments.rounds)

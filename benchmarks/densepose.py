@@ -164,7 +164,7 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(arguments.child, arguments.child.parent)))
         return
-    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+    with Result(arguments) as result, tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         small, large = Path(temporary, "small"), Path(temporary, "large")
         verify(small)
         path, _ = make(large, arguments.boxes)

@@ -5,9 +5,9 @@
 
 The rivals hold the same weights and are checked to give the same features first:
 
-  modules in a loop     24 small networks (then 13, then 8), one after the other
-  grouped convolution   one grouped convolution a layer, tensors contiguous as PyTorch makes them
-  batched product       patches unfolded, one batched matrix product a layer
+    modules in a loop     24 small networks (then 13, then 8), one after the other
+    grouped convolution   one grouped convolution a layer, tensors contiguous as PyTorch makes them
+    batched product       patches unfolded, one batched matrix product a layer
 
 What dsareid does is a grouped convolution, on channels_last tensors as far as the second merge: the
 memory then is [B, H, W, branch, channel], and merge_parts works on it without a copy. conv5_x, few
@@ -148,7 +148,7 @@ if __name__ == "__main__":
     options.add_argument("--widths", nargs="+", choices=WIDTHS, default=list(WIDTHS))
     options.add_argument("--batches", nargs="+", type=int, default=[4, 16, 64])
     arguments = options.parse_args()
-    with Result(__doc__, arguments) as result:
+    with Result(arguments) as result:
         for widths in arguments.widths:
             for size in arguments.batches:
                 large = widths == "paper" and size >= 16

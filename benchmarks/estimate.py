@@ -42,7 +42,7 @@ def main() -> None:
     options.add_argument("--crops", type=int, default=96)
     options.add_argument("--rounds", type=int, default=5)
     arguments = options.parse_args()
-    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory() as place:
+    with Result(arguments) as result, tempfile.TemporaryDirectory() as place:
         root = Path(place)
         (root / "crops").mkdir()
         files = make_crops(root / "crops", arguments.crops)

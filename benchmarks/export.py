@@ -117,7 +117,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=7)
     arguments = options.parse_args()
     warnings.simplefilter("ignore")
-    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory() as name:
+    with Result(arguments) as result, tempfile.TemporaryDirectory() as name:
         folder, run = Path(name), Path(name) / "run"
         config = preset(arguments.preset, folder, run, weights="none")
         work, size = forms(made_run(run, config), folder)

@@ -160,7 +160,7 @@ def main() -> None:
     )
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    with Result(__doc__, options) as result:
+    with Result(options) as result:
         with tempfile.TemporaryDirectory(prefix="dsa-gallery-") as name:
             folder = Path(name)
             verify(result, folder, options.dimension)

@@ -62,7 +62,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("kernels.py needs a CUDA device: torch.cuda.is_available() is False", file=sys.stderr)
         return 2
-    with Result(__doc__, arguments) as result:
+    with Result(arguments) as result:
         copy = measure.copy_bandwidth()
         result.note(f"A copy of 1 GiB moves {copy / 1e9:,.0f} GB/s, read and written bytes counted.")
         for contest in contests(arguments.batch, "cuda"):

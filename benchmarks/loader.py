@@ -281,7 +281,7 @@ def report(result: Result, ways: list[Way], speeds: list[list[float]]) -> None:
         ("Once, an image", "ms", lambda way: way.prepared),
     ):
         for store in ("128x64", "256x128"):
-            values = {way.name: [of(way)] for way in ways if way.store in (None, store)}
+            values = {way.name: [of(way)] for way in ways if way.store in (None, store) and of(way)}
             result.add(title, f"store of {store}", values, unit=unit)
 
 
@@ -314,7 +314,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--plot", type=Path, metavar="PNG")
     arguments = options.parse_args()
-    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory() as folder:
+    with Result(arguments) as result, tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
         ways = all_ways(root, Path(folder))
         verify(ways)

@@ -89,7 +89,7 @@ if __name__ == "__main__":
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    with Result(__doc__, arguments) as result:
+    with Result(arguments) as result:
         for case in CASES:
             for dtype in (torch.float32, torch.bfloat16, torch.float16):
                 bench(result, *case, dtype, arguments.rounds)

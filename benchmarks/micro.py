@@ -53,5 +53,5 @@ if __name__ == "__main__":
     options.add_argument("--rounds", type=int, default=200, help="timed runs of each piece")
     arguments = options.parse_args()
     torch.set_num_threads(1)
-    with Result(__doc__, arguments) as result:
+    with Result(arguments) as result:
         result.add("A call", "one thread", paired_runs(pieces(), arguments.rounds, warm_up=5), unit="us")

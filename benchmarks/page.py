@@ -3,6 +3,7 @@
 python benchmarks/page.py
 """
 
+import ast
 import json
 from pathlib import Path
 
@@ -38,7 +39,7 @@ turns, so that a noisy machine disturbs all alike. Rows in which a rival wins ar
 A cell has the median, half of the distance between the quartiles (±), and the ratio (x) to the candidate that
 the line above the table names. These machines are noisy: read the ratios.
 
-`make bench` runs all of it, an hour on two cores, and writes this page anew for your machine.
+`make bench` measures all of it, 20 minutes on two cores, and writes this page for your machine.
 """
 
 
@@ -48,18 +49,22 @@ def page() -> str:
     for name, title in SECTIONS.items():
         file = RESULTS / f"{name}.json"
         if file.exists():
-            parts.append(section(title, json.loads(file.read_text()), PICTURES.get(name)))
+            parts.append(section(name, json.loads(file.read_text())))
         else:
-            parts.append(f"## {title}\n\nNot measured yet: `python benchmarks/{name}.py`.\n")
+            parts.append(f"## {title}\n\n{about(name)}\n\n**Nobody has run this yet.**\n")
     return "\n".join(parts)
 
 
-def section(title: str, result: dict, picture: str | None) -> str:
+def about(name: str) -> str:
+    """The docstring of a benchmark."""
+    return ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
+
+
+def section(name: str, result: dict) -> str:
     """One benchmark: what it does, where and when it ran, its tables and notes."""
-    first, _, rest = result["about"].partition("\n")
     ran = f"`{result['command']}`, commit {result['commit']}, {result['date']}: {result['machine']}."
-    lines = [f"## {title}", first, rest.strip("\n"), f"*Ran* {ran}"]
-    lines += [picture] if picture else []
+    lines = [f"## {SECTIONS[name]}", about(name), f"*Ran* {ran}"]
+    lines += [PICTURES[name]] if name in PICTURES else []
     for found in result["tables"]:
         cases = {
             case: {name: Cell(**cell) for name, cell in cells.items()}

@@ -174,7 +174,7 @@ def main() -> None:
         return
 
     torch.set_num_threads(options.threads)
-    with Result(__doc__, options) as result:
+    with Result(options) as result:
         verify(result, options)
         if rank_cy is None:
             result.note("torchreid's compiled evaluation was not there.")

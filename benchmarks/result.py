@@ -1,6 +1,6 @@
 """What a benchmark found: printed case by case, and written as JSON with machine, commit and date.
 
-    with Result(__doc__, parser.parse_args()) as result:
+    with Result(parser(__doc__).parse_args()) as result:
         result.add("the warp", "15 % foreground", {"ours": [...], "peer": [...]}, unit="ms", against="peer")
 
 It imports nothing but torch and the library's own files: a machine with a GPU may have no more.
@@ -79,18 +79,16 @@ class Result:
     """The result of one run of a benchmark; a context that writes `--json`'s file if nothing failed.
 
     Args:
-        doc: the benchmark's docstring.
         arguments: as parsed; its `json` is the file or None.
 
     Raises:
         DSAError: the file cannot be written. This is found before anything is measured.
     """
 
-    def __init__(self, doc: str, arguments: argparse.Namespace):
+    def __init__(self, arguments: argparse.Namespace):
         self.file = arguments.json
         if self.file:
             check_writable(self.file)
-        self.about = doc.strip()
         self.tables: dict[str, Table] = {}
         self.notes: list[str] = []
         self.machine = _machine()
@@ -136,7 +134,6 @@ class Result:
     def document(self) -> dict:
         """All of it, as it is written."""
         return {
-            "about": self.about,
             "command": _command(),
             "machine": self.machine,
             "commit": _commit(),

@@ -35,7 +35,7 @@ def predict(batch: int = 64) -> tuple[dict[str, int], dict[str, dict[str, float]
 
 
 if __name__ == "__main__":
-    with Result(__doc__, parser(__doc__).parse_args()) as result:
+    with Result(parser(__doc__).parse_args()) as result:
         moved, seconds = predict()
         result.note("PREDICTED from data sheets, not measured.")
         megabytes = {name: [count / 1e6] for name, count in moved.items()}

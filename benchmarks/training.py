@@ -51,7 +51,7 @@ def main() -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--rounds", type=int, default=8)
     arguments = options.parse_args()
-    with Result(__doc__, arguments) as result, tempfile.TemporaryDirectory() as folder:
+    with Result(arguments) as result, tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
         config = preset(arguments.preset, root, Path(folder) / "run", weights="none")
         device = choose_device(arguments.device)

@@ -142,7 +142,7 @@ def bench(result: Result, foreground: float, rounds: int) -> None:
     runs = paired_runs(fast | {"dsa_ext, fresh memory": into_fresh_memory}, rounds)
     runs |= paired_runs(slow, max(3, rounds // 20), warm_up=1)
     filled = (sets[0][1][:, 0] > 0).float().mean().item()
-    case = f"{filled:.0%} foreground"
+    case = f"{100 * filled:.0f} % foreground"
     result.add("A batch on one thread", case, runs, against="minimal C++ loop")
     threads = {
         "the warp": with_buffers(ours),
@@ -157,6 +157,6 @@ if __name__ == "__main__":
     options = parser(__doc__)
     options.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
     arguments = options.parse_args()
-    with Result(__doc__, arguments) as result:
+    with Result(arguments) as result:
         for share in (0.15, 0.45, 0.70):
             bench(result, share, arguments.rounds)

@@ -26,7 +26,7 @@ def test_peers_agree_and_missing_ones_are_named(bench):
     titles = [contest.title for contest in contests]
     assert len(titles) == len(set(titles)) == 3 + 1 + 16 + 1
     arguments = argparse.Namespace(json=None)
-    result = bench.Result(bench.__doc__, arguments)
+    result = bench.Result(arguments)
     bench.report(result, contests[0], {"dsa_ext": [1e-3, 1e-3], "peer": [2e-3, 2e-3]}, copy=1e12)
     (cells,) = result.tables["Kernels"].cases.values()
     assert cells["peer"].ratio == 2 and cells["floor"].median == pytest.approx(contests[0].bytes / 1e6)

@@ -11,11 +11,6 @@ import pytest
 from dsareid.ground.errors import DSAError
 
 ROOT = Path(__file__).parents[2]
-DOC = """Do a thing.
-
-    python benchmarks/thing.py
-
-It is done."""
 
 
 @pytest.fixture
@@ -29,7 +24,7 @@ def page():
 
 
 def begin(module, file=None):
-    return module.Result(DOC, argparse.Namespace(json=file))
+    return module.Result(argparse.Namespace(json=file))
 
 
 def test_medians_quartiles_and_paired_ratios(module, capsys):
@@ -67,7 +62,7 @@ def test_the_file_is_written_at_the_end_and_of_a_whole_run_alone(module, tmp_pat
         assert not file.exists()
     found = json.loads(file.read_text())
     assert found["command"] == "python benchmarks/thing.py --rounds 3"
-    assert found["about"] == DOC and found["notes"] == ["Verified."]
+    assert found["notes"] == ["Verified."]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"]) and "torch" in found["machine"]
     assert found["tables"][0]["cases"]["small"]["ours"]["median"] == 1500
     monkeypatch.setattr("sys.argv", ["thing.py", f"--json={file}", "--rounds", "3"])
@@ -114,9 +109,20 @@ def test_every_benchmark_has_a_section_and_is_run_by_make_bench(page):
     takes_json = [
         path.stem
         for path in sorted((ROOT / "benchmarks").glob("*.py"))
-        if "with Result(__doc__, " in path.read_text() and path.stem != "result"
+        if "with Result(" in path.read_text() and path.stem != "result"
     ]
     assert sorted(page.SECTIONS) == takes_json
     listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     assert sorted([*listed, "loader", "kernels"]) == takes_json  # the one draws, the other needs a GPU
     assert sorted(path.stem for path in page.RESULTS.glob("*.json")) == sorted(set(takes_json) - {"kernels"})
+
+
+def test_readme_and_data_page_have_the_figures_of_the_results(page):
+    """The two places that quote a figure of the loader's result."""
+    tables = json.loads((page.RESULTS / "loader.json").read_text())["tables"]
+    cells = tables[0]["cases"]["store of 128x64"]
+    ours = next(cell for name, cell in cells.items() if name.startswith("(f)"))
+    for path in (ROOT / "README.md", ROOT / "docs/data.md"):
+        text = " ".join(path.read_text().split())
+        speed, times = re.search(r"([\d,]+) images a second.*? (\d+) times a DataLoader", text).groups()
+        assert (speed, times) == (f"{ours['median']:,.0f}", f"{ours['ratio']:.0f}"), path

@@ -97,7 +97,7 @@ def import_timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise DSAError(f"`network.trunk` needs timm: pip install dsareid[timm] ({error})") from error
+        raise DSAError(f"`network.trunk` needs timm: pip install timm ({error})") from error
     return timm
 
 

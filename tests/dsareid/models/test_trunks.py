@@ -71,7 +71,7 @@ def test_what_is_refused():
 
 def test_timm_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(DSAError, match=r"`network.trunk` needs timm: pip install dsareid\[timm\]"):
+    with pytest.raises(DSAError, match=r"`network.trunk` needs timm: pip install timm"):
         build_trunk("test_vit", 1.0, (3, 4, 6), "sixteenth")
 
 

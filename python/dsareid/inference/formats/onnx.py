@@ -21,7 +21,7 @@ def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
         import onnxruntime  # noqa: F401  needed to compare the file with its run
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise DSAError(f".onnx: {error.name} is missing: pip install dsareid[onnx]") from error
+        raise DSAError(f".onnx: {error.name} is missing: pip install onnx onnxruntime onnxscript") from error
     with quiet():
         program = torch.onnx.export(
             trace(network, settings),
@@ -47,7 +47,7 @@ def load(path: Path, device: str) -> LoadedModel:
     try:
         import onnxruntime
     except ImportError as error:
-        raise DSAError(f"{path}: onnxruntime is missing: pip install dsareid[onnx]") from error
+        raise DSAError(f"{path}: onnxruntime is missing: pip install onnxruntime") from error
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     target = torch.device("cpu") if device == "auto" and not has_cuda else choose_device(device)
     if target.type == "cuda" and not has_cuda:
