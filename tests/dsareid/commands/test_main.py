@@ -362,9 +362,9 @@ def test_no_input_is_written_over(capsys, tmp_path, tiny_data):
     before = image.read_bytes(), iuv.read_bytes()
     for out in (image, iuv):
         assert main(["warp", str(image), str(iuv), str(out)]) == 1
-        assert "this file is read, and would be written over" in capsys.readouterr().err
+        assert "this file is an input, and would be overwritten" in capsys.readouterr().err
     query = shutil.copy(sorted((tiny_data / "query").iterdir())[0], tmp_path / "query.png")
     arguments = [str(make_run(tmp_path / "run")), str(query), str(tiny_data / "query"), "--out", str(query)]
     assert main(["search", *arguments]) == 1
-    assert "would be written over" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
     assert (image.read_bytes(), iuv.read_bytes()) == before

@@ -160,7 +160,7 @@ def test_what_cannot_be_compared(folders, tmp_path, capsys):
     with pytest.raises(DSAError, match="2_IUV.png: not readable as an IUV map"):
         compare_maps(a, b)
     os.mkfifo(tmp_path / "pipe.csv")
-    wrong = {"no/where.csv": "where.csv", "a/in/0.png": "must end in .csv", "pipe.csv": "no regular file"}
+    wrong = {"no/where.csv": "where.csv", "a/in/0.png": "must end in .csv", "pipe.csv": "not a regular file"}
     for name, words in wrong.items():
         assert main(["densepose", "compare", str(a), str(b), "--csv", str(tmp_path / name)]) == 1
         assert words in capsys.readouterr().err
