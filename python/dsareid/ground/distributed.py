@@ -115,7 +115,7 @@ def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
     """Join the other processes that torchrun started; without torchrun the group is this process.
 
     Args:
-        device: where the exchanged tensors are: nccl exchanges those on CUDA, gloo those on the CPU; default: CPU.
+        device: where the exchanged tensors are: CUDA (nccl) or the CPU (gloo); default: the CPU.
 
     Raises:
         DSAError: the environment is not torchrun's, or the other processes cannot be reached.

@@ -209,8 +209,8 @@ def user_cache() -> Path:
 
 
 def place_for(root: Path) -> Path:
-    """The folder for files made from a data set: its root, or NAME-HASH in the user's cache if the root is not
-    writable. It may not exist yet."""
+    """The folder for files made from a data set: its root, or NAME-HASH in the user's cache if the root is
+    not writable. It may not exist yet."""
     if os.access(root, os.W_OK):
         return root
     root = root.resolve()

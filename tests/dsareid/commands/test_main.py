@@ -322,7 +322,7 @@ def test_queries_without_a_match_stand_beside_the_table(capsys, own_data, tmp_pa
     run = make_run(tmp_path / "run", data=own_data)
     assert main(["eval", str(run), "--device", "cpu"]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "1 of 2 queries have a match: of 1 the person is not in the gallery"
+    assert said.out.splitlines()[-1] == "1 of 2 queries have a match: for 1 the person is not in the gallery"
     assert main(["report", str(run)]) == 0
     assert "1 of 2 queries have a match" in (run / "report.html").read_text()
     for path in (own_data / "bounding_box_test").iterdir():

@@ -205,7 +205,7 @@ def test_pictures_that_have_changed(folder, unmapped, tiny_bodypix, tmp_path):
     out, options = tmp_path / "maps", {"weights": tiny_bodypix, "device": "cpu"}
     estimate_maps(folder, out, **options)
     shutil.copy(folder / "1.jpg", folder / "3.jpg")
-    with pytest.raises(DSAError, match=r"3.png: estimated before .*3.jpg was changed; dsareid densepose est"):
+    with pytest.raises(DSAError, match=r"3.png: estimated before .*3.jpg was changed; run dsareid densepo"):
         read_pair(folder / "3.jpg", out / "3.png")
     with pytest.raises(DSAError, match=r"gone.jpg: no such file \(an image was expected\)"):
         read_pair(folder / "gone.jpg", out / "3.png")

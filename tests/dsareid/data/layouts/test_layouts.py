@@ -240,7 +240,7 @@ def test_two_maps_of_one_image(own_data):
 def test_two_images_of_one_map(own_data):
     path = sorted((own_data / QUERY).iterdir())[0]
     shutil.copy(path, path.with_suffix(".jpg"))
-    with pytest.raises(DSAError, match=f"{path.stem}.jpg and query/{path.name} have one IUV map"):
+    with pytest.raises(DSAError, match=f"{path.stem}.jpg and query/{path.name} share one IUV map"):
         list_data(own_data)
     shutil.rmtree(own_data / "iuv")
     assert len(list_data(own_data).entries) == 28
@@ -256,7 +256,7 @@ def test_images_that_are_not_read_are_named(own_data):
     listing = list_data(own_data)
     assert listing.remarks == [
         "images that are of no split are not read: query/query (2), store-64x32 (2), test (2), val (2)",
-        "query/heic.heic is left out: its kind is not read",
+        "query/heic.heic is skipped: files of its kind are not read",
     ]
     assert all(f"note: {own_data}: {remark}" in listing_summary(listing) for remark in listing.remarks)
 
@@ -282,7 +282,7 @@ def test_queries_without_a_match_are_told_before_the_training(tmp_path):
     names = ["bounding_box_test/0005_c1.jpg", "query/0005_c1.jpg", "query/0006_c2.jpg"]
     (note,) = list_data(touch_files(tmp_path, names)).notes
     assert note.startswith(
-        f"{tmp_path}: no query has a match: of 1 the person is not in the gallery, of 1 the"
+        f"{tmp_path}: no query has a match: for 1 the person is not in the gallery, for 1 the"
     )
 
 
@@ -307,7 +307,9 @@ def test_two_layouts_in_one_folder(own_data):
 def test_people_of_whom_no_file_is_read(tmp_path):
     names = ["train/bob/c1_1.jpg", "train/dora/1.heic", "gallery/emil/1.heic", "gallery/zoe/c1_1.jpg"]
     (note,) = list_data(touch_files(tmp_path, names)).notes
-    assert note.endswith("2 files of kinds that are not read are left out, the first gallery/emil/1.heic")
+    assert note.endswith(
+        "2 files are skipped, the first gallery/emil/1.heic: files of their kinds are not read"
+    )
 
 
 def test_folders_of_other_protocols_are_named_where_there_are_none(tmp_path):
