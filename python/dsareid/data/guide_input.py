@@ -27,7 +27,7 @@ class Samples:
     """The stored images of a batch, and the augmentation of each."""
 
     images: np.ndarray | Tensor  # uint8 (N, h, w, 3)
-    iuv: np.ndarray | Tensor | None  # the same; None where the guide needs no maps
+    iuv: np.ndarray | Tensor | None  # the same; None if the guide needs no maps
     index: Tensor  # int64 (B,), rows of both
     drawn: Tensor | None  # int32 (B, 8), from draw_augmentation; None: not augmented
 

@@ -57,7 +57,7 @@ class MarkedPerson(NamedTuple):
     points: np.ndarray  # float64 [2, n]: x and y in pixels of the image
     part: np.ndarray  # int64 [n], 1..24
     uv: np.ndarray  # float64 [2, n], 0..1
-    mask: np.ndarray | None  # bool [256, 256] over the box; None where the file has none
+    mask: np.ndarray | None  # bool [256, 256] over the box; None if the file has none
 
     def fits(self, height: int, width: int) -> bool:
         """Whether the points may be of an image of this size."""
@@ -126,7 +126,7 @@ def _person(where: str, each: _Annotation, images: dict[int | str, _Image]) -> M
 
 
 def _mask(each: _Annotation, where: str) -> np.ndarray | None:
-    """The masks of the coarse parts together; None where there is none."""
+    """The masks of the coarse parts together; None if there is none."""
     given = [part for part in each.dp_masks if isinstance(part, _Mask)]
     if not given:
         return None

@@ -23,7 +23,7 @@ def update_names(path: Path, names: Iterable[str], converted: Container[str]) ->
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a list; none where there is no list."""
+    """The names in a list; none if there is no list."""
     return _read(path).splitlines()
 
 
@@ -33,7 +33,7 @@ def write_names(path: Path, names: Iterable[str]) -> None:
 
 
 def check_lists(out: Path) -> None:
-    """Raise DSAError where a list of a call before cannot be read, so that it is said before the work."""
+    """Raise DSAError if a list of a call before cannot be read, so that it is said before the work."""
     _read(out / NO_DETECTION)
     _read_people(out / SEVERAL)
 
@@ -49,7 +49,7 @@ def update_people(path: Path, choices: dict[str, Choice], converted: Container[s
 
 
 def _read_people(path: Path) -> list[list[str]]:
-    """The rows of the table below its header; none where there is no table."""
+    """The rows of the table below its header; none if there is no table."""
     try:
         header, *rows = list(csv.reader(io.StringIO(_read(path)), strict=True)) or [PEOPLE_COLUMNS]
     except csv.Error as error:

@@ -54,7 +54,7 @@ class DataImages:
                 self._by_end.setdefault(parts[start:], []).append(name)
 
     def find(self, file_name: str, source: Path, with_folder: bool = False) -> str | None:
-        """The image that a file name means; None where there is none.
+        """The image that a file name means; None if there is none.
 
         Args:
             file_name: of a source.
@@ -111,7 +111,7 @@ class DataImages:
 
 
 def check_place(root: Path, out: Path) -> None:
-    """Raise DSAError where maps in DST would be taken for images of ROOT; in ROOT/iuv they are not.
+    """Raise DSAError if maps in DST would be taken for images of ROOT; in ROOT/iuv they are not.
 
     A folder below ROOT that is for maps alone is allowed.
     """
@@ -157,7 +157,7 @@ def share_a_map(one: str, other: str, root: Path) -> str:
 
 
 def unicode_note(one: str, other: str) -> str:
-    """The words about two names that are printed alike; empty where they are not."""
+    """The words about two names that are printed alike; empty if they are not."""
     one, other = os.path.splitext(one)[0], os.path.splitext(other)[0]
     if one == other or nfc(one) != nfc(other):
         return ""
@@ -165,7 +165,7 @@ def unicode_note(one: str, other: str) -> str:
 
 
 def existing(file_name: str) -> str | None:
-    """A file name as it is, or in another form of Unicode; None where there is no such file."""
+    """A file name as it is, or in another form of Unicode; None if there is no such file."""
     forms = (file_name, nfc(file_name), unicodedata.normalize("NFD", file_name))
     return next((form for form in forms if os.path.isfile(form)), None)
 

@@ -57,7 +57,7 @@ def choose_person(people: Sequence[Person], size: tuple[int, int], min_score: fl
 
 
 def check_min_score(min_score: float) -> None:
-    """Raise DSAError where it is no number from 0 to 1."""
+    """Raise DSAError if it is no number from 0 to 1."""
     number = isinstance(min_score, (int, float)) and not isinstance(min_score, bool)
     if not (number and 0 <= min_score <= 1):  # NaN is not
         raise DSAError(f"`min_score={min_score}`: expected a number from 0 to 1")

@@ -128,7 +128,7 @@ def check_sizes(source: Path, images: Sequence[SeenImage], scale: Scale | None) 
 
 
 def _check_leaving(source: Path, people: Sequence[SeenImage], scale: Scale) -> None:
-    """Raise DSAError where boxes are outside of their images."""
+    """Raise DSAError if boxes are outside of their images."""
     leaving = _leaving(people, scale)
     for image in leaving:
         if not any(leaves(box, scale.seen(image.stored)) for box in image.boxes):
@@ -200,7 +200,7 @@ def wrong_map_size(image: SeenImage, path: Path, found: Size, scale: Scale | Non
 
 
 def _check_told(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:
-    """Raise DSAError where a source tells the sizes of other images than ours."""
+    """Raise DSAError if a source tells the sizes of other images than ours."""
     told = [(image, image.told) for image in images if image.told is not None]
     other = [(image, size) for image, size in told if not scale.fits(size, image.size)]
     if not other:
@@ -224,7 +224,7 @@ def _unturned(image: SeenImage) -> str:
 
 
 def _fitting(pairs: Sequence[tuple[Size, Size]]) -> Scale | None:
-    """The scale by which each first size may be what was seen of the second; None where there is none."""
+    """The scale by which each first size may be what was seen of the second; None if there is none."""
     seen, size = pairs[0]
     factors = [Scale(float(f"{seen[side] / size[side]:.4g}")) for side in (0, 1)]
     common = [Scale(factor) for factor in _COMMON]
@@ -236,7 +236,7 @@ def _fitting(pairs: Sequence[tuple[Size, Size]]) -> Scale | None:
 
 
 def _hint(people: Sequence[SeenImage], scale: Scale) -> str:
-    """The scale that boxes speak for, as a sentence; empty where there is none, or it is the one given."""
+    """The scale that boxes speak for, as a sentence; empty if there is none, or it is the one given."""
     fitting = _likely(people)
     if fitting is None or fitting == scale:
         return ""
@@ -244,7 +244,7 @@ def _hint(people: Sequence[SeenImage], scale: Scale) -> str:
 
 
 def _likely(people: Sequence[SeenImage]) -> Scale | None:
-    """The scale that boxes speak for, which the checks accept; None where there is none.
+    """The scale that boxes speak for, which the checks accept; None if there is none.
 
     Boxes are clipped to what was seen, so the furthest of many ends at its edge.
     """

@@ -105,7 +105,7 @@ def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None
 
 
 def _refuse_others(path: Path, head: bytes) -> None:
-    """Raise DSAError where a file that begins so is neither of torch.save nor JSON."""
+    """Raise DSAError if a file that begins so is neither of torch.save nor JSON."""
     if not head:
         raise DSAError(f"{path}: it is empty (0 bytes); expected {FORMS}")
     for start, kind in _OTHER_FILES:
@@ -274,7 +274,7 @@ def _coco_images(path: str | os.PathLike, annotations: object) -> CocoImages:
 
 
 def _size(image: dict) -> tuple[int, int] | None:
-    """Width and height; None where they are not told, as 0 or null."""
+    """Width and height; None if they are not told, as 0 or null."""
     width, height = (_finite(image.get(key)) for key in ("width", "height"))
     return (int(width), int(height)) if width and height and min(width, height) >= 1 else None
 

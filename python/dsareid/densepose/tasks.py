@@ -110,7 +110,7 @@ def _find_image(
 def _refuse_collision(
     source: Path, path: Path, one: _Named | None, other: _Named, listed: DataImages | None
 ) -> None:
-    """Raise DSAError where a map would be written over an image, or where that of another one would be."""
+    """Raise DSAError if a map would be written over an image, or where that of another one would be."""
     if path.exists() and path.samefile(other.image):
         raise DSAError(f"{path}: this is an image, and its map would be written over it; write to ROOT/iuv")
     if one is None:

@@ -129,7 +129,7 @@ def test_no_data_set(own_data, tmp_path):
     with pytest.raises(DSAError, match="png: not a folder"):
         list_data(next((own_data / QUERY).iterdir()))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DSAError, match=f"none of the folders that make one is in it; .* {TRAIN}, query and"):
+    with pytest.raises(DSAError, match=f"it has none of the folders of one; .* {TRAIN}, query and"):
         list_data(tmp_path / "empty")
     (tmp_path / "empty" / TRAIN).touch()
     with pytest.raises(DSAError, match=f"{TRAIN}: cannot be listed: Not a directory"):
@@ -189,7 +189,7 @@ def test_distractors_are_of_the_gallery_alone(own_data):
     assert [entry.name for entry in listing.entries] == before
     (note,) = listing.remarks
     assert note == (
-        "left out as they show nobody: 1 of bounding_box_train (distractors, identity 0), 1 of query "
+        "left out because they show nobody: 1 of bounding_box_train (distractors, identity 0), 1 of query "
         "(distractors, identity 0)"
     )
 
@@ -255,7 +255,7 @@ def test_images_that_are_not_read_are_named(own_data):
     (own_data / "query/heic.heic").touch()
     listing = list_data(own_data)
     assert listing.remarks == [
-        "images that are of no split are not read: query/query (2), store-64x32 (2), test (2), val (2)",
+        "images in no split are not read: query/query (2), store-64x32 (2), test (2), val (2)",
         "query/heic.heic is skipped: files of its kind are not read",
     ]
     assert all(f"note: {own_data}: {remark}" in listing_summary(listing) for remark in listing.remarks)
@@ -301,7 +301,7 @@ def test_folders_that_are_links(own_data, tmp_path):
 
 def test_two_layouts_in_one_folder(own_data):
     (own_data / "data.csv").write_text("file,identity,split\n")
-    assert "its data.csv is not read, as its folders make it Market-1501" in list_data(own_data).remarks
+    assert "its data.csv is not read: by its folders it is Market-1501" in list_data(own_data).remarks
 
 
 def test_people_of_whom_no_file_is_read(tmp_path):
@@ -315,7 +315,7 @@ def test_people_of_whom_no_file_is_read(tmp_path):
 def test_folders_of_other_protocols_are_named_where_there_are_none(tmp_path):
     names = ["query/0001_c1_f0000001.jpg", "bounding_box_test/0001_c2_f0000001.jpg", "images/a.jpg"]
     (note,) = list_data(touch_files(tmp_path, names)).remarks
-    assert note == "images that are of no split are not read: images (1)"
+    assert note == "images in no split are not read: images (1)"
 
 
 def test_many_folders_are_not_all_named(tmp_path):
@@ -328,10 +328,8 @@ def test_many_folders_are_not_all_named(tmp_path):
 def test_numbers_below_junk_are_nobody(tmp_path, name):
     root = touch_files(tmp_path, [name])
     if name.startswith("gallery"):
-        with pytest.raises(
-            DSAError, match="the identity -2 is no person: numbers begin with -1, which is junk"
-        ):
+        with pytest.raises(DSAError, match="the identity -2 is not valid: the lowest is -1, which is junk"):
             list_data(root)
     else:
         (wrong,) = list_data(root).entries
-        assert wrong.misnamed == "the identity -2 is no person: numbers begin with -1, which is junk"
+        assert wrong.misnamed == "the identity -2 is not valid: the lowest is -1, which is junk"

@@ -92,7 +92,9 @@ def test_a_missing_map_is_an_error_only_where_maps_are_needed(own_store):
     assert len(store.select(QUERY, iuv=False)) == 2
     store.select(TRAIN, iuv=True)
     stem = store.names[row].rpartition(".")[0]
-    with pytest.raises(DSAError, match=f"iuv/{stem}.png: the IUV map of {stem}.png is missing, and so is"):
+    with pytest.raises(
+        DSAError, match=f"no IUV map of {stem}.png: neither iuv/{stem}.png nor iuv/{stem}_IUV.png"
+    ):
         store.select(QUERY, iuv=True)
 
 
