@@ -326,7 +326,7 @@ def test_maps_among_the_pictures_are_passed_over(folder, tiny_bodypix, tmp_path,
     shutil.copy(folder / "0.png", folder / "contact_sheet.png")
     found = estimate_maps(folder, tmp_path / "maps", weights=tiny_bodypix, device="cpu")
     assert found.written == 9
-    assert f"{folder}: passed over, as they are called as maps: 3 files" in caplog.text
+    assert f"{folder}: skipped because they are named like maps: 3 files" in caplog.text
 
 
 @pytest.mark.processes

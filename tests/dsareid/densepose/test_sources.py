@@ -546,7 +546,7 @@ def test_files_that_are_something_else(mimic, tmp_path):
         ("list.pkl", "it holds an empty list; expected a list with a dictionary for each image"),
         ("list.json", "it holds an empty list; expected a list with a dictionary for each image"),
         ("none.json", "it holds an empty list; expected a list with a dictionary for each image"),
-        ("script.pt", "it is a model in TorchScript"),
+        ("script.pt", "it is a TorchScript model"),
     ):
         with pytest.raises(DSAError, match=f"{name}: {words}|{name}: expected .*{words}"):
             read_source(tmp_path / name)

@@ -2,7 +2,7 @@
 
 ROOT/store-HxW                      of the default protocol
 ROOT/store-HxW-PROTOCOL
-$XDG_CACHE_HOME/dsareid/NAME-HASH   replaces ROOT if that is not writable; default of $XDG_CACHE_HOME: ~/.cache
+$XDG_CACHE_HOME/dsareid/NAME-HASH   replaces ROOT if that is not writable; or below ~/.cache
 """
 
 import logging

@@ -297,7 +297,7 @@ def _reserve(path: Path, kind: Kind) -> None:
 
 
 def _write_at(descriptor: int, kind: Kind, first: int, rows: np.ndarray) -> None:
-    """Write rows of an array, uint8 [n, ...], into its file. In a memory map a full disk would be a signal."""
+    """Write rows of an array, uint8 [n, ...], into its file. Not by a map: there a full disk is a signal."""
     offset = len(npy_header(*kind)) + first * rows[0].nbytes
     left = memoryview(np.ascontiguousarray(rows).data).cast("B")
     while left:
