@@ -1,4 +1,4 @@
-"""The lists that converting and estimating leave beside the maps, of all calls for a data set together.
+"""The lists that converting and estimating leave beside the maps; all calls for a data set share them.
 
 A list that would be empty is removed.
 """
@@ -28,12 +28,12 @@ def read_names(path: Path) -> list[str]:
 
 
 def write_names(path: Path, names: Iterable[str]) -> None:
-    """A name on each line, sorted."""
+    """Write the names, sorted, one on each line."""
     _write(path, "".join(f"{name}\n" for name in sorted(names)))
 
 
 def check_lists(out: Path) -> None:
-    """Raise DSAError if a list of a call before cannot be read, so that it is said before the work."""
+    """Raise DSAError if a list from an earlier call cannot be read. To be called before the work."""
     _read(out / NO_DETECTION)
     _read_people(out / SEVERAL)
 
