@@ -186,8 +186,8 @@ def _check_disjoint(root: Path, entries: list[Entry]) -> None:
         pairs = "; ".join(f"{trained[identity]} and {tested[identity]}" for identity in both[:3])
         more = "; ..." if len(both) > 3 else ""
         raise DSAError(
-            f"{root}: training and test identities must not overlap, but {len(both)} are in training and in "
-            f"query or gallery: {pairs}{more}"
+            f"{root}: training and test identities must not overlap, but some do, {len(both)} in all: "
+            f"{pairs}{more}"
         )
 
 

@@ -311,6 +311,6 @@ def _check_npy_header(path: str, found: bytes, expected: ArrayFile) -> None:
     """Compare an .npy header without parsing it: numpy's parser is not made for untrusted files."""
     if found != npy_header(expected.dtype, expected.shape):
         raise DSAError(
-            f"{path}: altered: its header is not that of {HEADER}, {expected.dtype} {expected.shape}; "
-            "pack the data set again"
+            f"{path}: altered: its header differs from {HEADER}, which says {expected.dtype} "
+            f"{expected.shape}; pack the data set again"
         )

@@ -79,7 +79,7 @@ def test_too_few_people(tmp_path):
         DSAError, match="campus: none of its 1 identities is in the test split of protocol 485-s0"
     ):
         list_data(root)
-    with pytest.raises(DSAError, match="protocol 485-s1 has for its training; CUHK01 has 971"):
+    with pytest.raises(DSAError, match="is in the training split of protocol 485-s1; CUHK01 has 971"):
         list_data(root, "485-s1")
 
 

@@ -94,7 +94,7 @@ def test_one_person_in_two_unicode_forms(tmp_path):
     listing = list_data(make(tmp_path, [f"query/{mac}/c1_1.jpg", f"gallery/{other}/c2_1.jpg"]))
     assert len({entry.identity for entry in listing.entries}) == 1 and listing.notes == []
     with pytest.raises(
-        DSAError, match="identities must not overlap, but 1 are in training and in query or gallery"
+        DSAError, match="training and test identities must not overlap, but some do, 1 in all"
     ):
         list_data(make(tmp_path, [f"train/{mac}/c1_1.jpg"]))
 

@@ -211,7 +211,7 @@ def test_what_is_watched_is_what_is_read(own_store, tmp_path, monkeypatch):
 def test_an_array_of_another_kind(own_store, before, after):
     path = own_store / "images.npy"
     path.write_bytes(path.read_bytes().replace(before, after, 1))
-    with pytest.raises(DSAError, match=r"images\.npy: .* but store\.json says"):
+    with pytest.raises(DSAError, match=r"images\.npy: .* from store\.json, which says"):
         open_store(own_store)
 
 
