@@ -17,12 +17,12 @@ def rgb_pixels(image: object, what: str = "an image") -> np.ndarray:
     """An ImageLike as uint8 [h, w, 3] RGB.
 
     Args:
-        image: whatever the caller was given.
-        what: it was to be, in the words of the error.
+        image: any object.
+        what: what an error calls the image.
 
     Raises:
         DSAError: a file that cannot be read, see read_image.
-        ValueError: something else than an image.
+        ValueError: not an ImageLike.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)

@@ -1,4 +1,4 @@
-"""How training images are varied: the settings, without torch. dsa_ext.draw_augmentation draws by them."""
+"""The settings of augmentation, without torch; dsa_ext.draw_augmentation draws by them."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,7 +10,7 @@ Probability = Annotated[float, Ge(0), Le(1)]
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training images are varied."""
+    """How training images are augmented."""
 
     pad: Annotated[int, Ge(0), Le(4096)] = 10
     """Pixels of padding on each side before the random crop."""

@@ -1,5 +1,5 @@
-"""What a batch is made of, and how it is made: one pass of compiled code (dsa_ext.assemble_batch) gathers,
-resizes, augments and normalises the images, and warps the DSAP-images.
+"""Batches and how they are made: one pass of compiled code (dsa_ext.assemble_batch) gathers, resizes,
+augments and normalises the images, and warps the DSAP-images.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MEAN, STD, GuideInputN
 
 
 class Batch(NamedTuple):
-    """A training batch. It may lie in memory that the next one is written to."""
+    """A training batch. The next one may be written to the same memory."""
 
     image: Tensor  # (B, 3, H, W), normalised, channels_last
     dsap: Tensor | None  # (B, 24, 3, S, S), the guide input; DSAP-images have 0 in empty cells (section 3.1)
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What the network takes of an image, in training and evaluation."""
+    """The network's input, in training and evaluation."""
 
     height: int  # pixels
     width: int
@@ -43,14 +43,14 @@ class InputConfig:
         return self.guide is not None and GUIDE_INPUT_NEEDS_IUV[self.guide]
 
     def guide_input(self, samples: Samples, image: Tensor, dsap: Tensor | None) -> Tensor | None:
-        """The guide input of a batch: its DSAP-images, or what is made beside them."""
+        """The guide input of a batch: its DSAP-images, or what GUIDE_INPUTS makes instead."""
         make = None if self.guide is None else GUIDE_INPUTS[self.guide]
         return dsap if make is None else make(samples, image, self.dsap_size)
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """What training batches are made of: what the network takes, how many images, how they are varied."""
+    """How training batches are made: the network's input, the number of images, their augmentation."""
 
     input: InputConfig
     batch: int  # B
@@ -58,7 +58,7 @@ class BatchConfig:
     seed: int
 
     def draw(self, epoch: int, rows: np.ndarray, repeat: np.ndarray) -> Tensor:
-        """How each sample of a batch is varied, int32 (B, 8); see dsa_ext.draw_augmentation."""
+        """The augmentation of each sample of a batch, int32 (B, 8); see dsa_ext.draw_augmentation."""
         size = {"height": self.input.height, "width": self.input.width}
         return draw_augmentation(self.seed, epoch, rows, repeat, **size, **asdict(self.augment))
 
@@ -94,7 +94,7 @@ def assemble(
 def empty_batch(
     config: InputConfig, count: int, device: torch.device, pinned: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Memory for some samples: images channels_last, in which convolutions are fast, and DSAP-images."""
+    """Memory for `count` samples: images, channels_last for fast convolutions, and DSAP-images."""
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=config.dtype, device=device, pin_memory=pinned)

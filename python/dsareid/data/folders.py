@@ -1,8 +1,8 @@
 """Which files below a folder are images: one rule for every command.
 
-Links to folders are followed. Hidden files and folders, and those that systems put beside pictures
-(thumbnails, what a Mac packs into a zip), are passed over. Names are compared in Unicode's form NFC, as `é`
-comes in two forms, one of them from Macs; files keep the names that they have.
+Links to folders are followed. Hidden files and folders are skipped, and so are those that operating systems
+put beside pictures (thumbnails, a Mac's __MACOSX). Names are compared in Unicode's form NFC, because `é`
+comes in two forms, one of them from Macs; files keep their names.
 """
 
 import os
@@ -15,21 +15,21 @@ from typing import NamedTuple
 from dsareid.data.images import SUFFIXES
 from dsareid.ground.errors import DSAError
 
-_OF_SYSTEMS = {
+_SYSTEM_NAMES = {
     "__macosx",
     *("@eadir", "@recycle", "#recycle", "#snapshot"),
     *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"),
     "lost+found",
 }
-_MOST_WAYS = 16  # to one folder, through links: some are of use, many are a maze
+_MOST_WAYS = 16  # paths to one folder, through links; more are a maze
 _Identity = tuple[int, int]  # device and inode
 
 
 class FolderFiles(NamedTuple):
-    """The files of one folder that are not hidden, sorted; links to files are files, also dangling ones."""
+    """The files of one folder that are not hidden, sorted. Links to files count, dangling ones too."""
 
-    folder: str  # relative to where the walk began, with "/"; "" for that folder itself
-    images: list[str]  # names that end as those of images
+    folder: str  # relative to the root of the walk, with "/"; "" for the root itself
+    images: list[str]  # names with the suffix of an image
     others: list[str]
 
     def path(self, name: str) -> str:
@@ -43,12 +43,12 @@ def nfc(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over."""
-    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+    """Whether a file or folder of this name is skipped."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def is_image(name: str) -> bool:
-    """Whether a name ends as that of an image and is not hidden."""
+    """Whether a name has the suffix of an image and is not hidden."""
     return os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
 
 
@@ -60,12 +60,13 @@ def image_names(names: Iterable[str]) -> list[str]:
 def walk(
     root: Path, without: Iterable[Path] = (), unreadable: list[str] | None = None
 ) -> Iterator[FolderFiles]:
-    """Every folder below `root`, itself first, those beside each other in the order of their names.
+    """Yield `root` and every folder below it, a folder before those in it, siblings sorted by name.
 
     Args:
         root: where to begin.
-        without: folders that are passed over with all that is in them.
-        unreadable: takes the folders that cannot be listed; without it one is an error.
+        without: folders to skip, with everything in them.
+        unreadable: a list; folders that cannot be listed are added to it. None: such a folder is an error, as
+            `root` always is.
 
     Raises:
         DSAError: no folder, one that cannot be listed, or links that lead to one folder again and again.
@@ -86,7 +87,7 @@ def walk(
         for name in sorted(folders, reverse=True):
             inner, identity = f"{folder}/{name}" if folder else name, folders[name]
             if (root / inner).absolute() in passed_over or identity in above:
-                continue  # a link may lead to a folder that it is in
+                continue  # a link to a folder above itself
             ways[identity] += 1
             if ways[identity] > _MOST_WAYS:
                 raise DSAError(
@@ -96,7 +97,8 @@ def walk(
 
 
 def find_images(root: Path) -> tuple[list[str], list[str]]:
-    """All images below a folder and all other files, relative to it, each sorted; of a data set not its maps.
+    """All images and all other files below a folder, relative to it, each sorted; a data set's maps (iuv) are
+    left out.
 
     Raises:
         DSAError: as walk; no image.
@@ -113,12 +115,12 @@ def find_images(root: Path) -> tuple[list[str], list[str]]:
 
 
 def left_out(others: list[str]) -> str:
-    """What to say of files that are no images; empty where there is none."""
+    """A note about files that are no images; empty if there are none."""
     if not others:
         return ""
     if len(others) == 1:
-        return f"{others[0]} is left out: its kind is not read"
-    return f"{len(others):,} files of kinds that are not read are left out, the first {others[0]}"
+        return f"{others[0]} is skipped: files of its kind are not read"
+    return f"{len(others):,} files are skipped, the first {others[0]}: files of their kinds are not read"
 
 
 def _list(place: Path) -> tuple[list[str], dict[str, _Identity]]:
@@ -148,7 +150,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _identity(folder: str | os.PathLike) -> _Identity | None:
-    """What a folder really is, whatever link leads to it; None where it has just been removed."""
+    """The identity of a folder, whatever link leads to it; None if it has just been removed."""
     try:
         status = os.stat(folder)
     except OSError:

@@ -1,8 +1,8 @@
-"""What the guiding stream is given: DSAP-images, or what shows what their alignment is worth.
+"""The guide input: DSAP-images, or one of two that show what their alignment is worth.
 
     part-images     the 24 DSAP-images, densely aligned (the method)
     part-crops      the 24 parts cut out, not aligned inside (CSA, Table 4)
-    image-patches   24 patches of a grid, which take no DensePose at all (a control, not in the paper)
+    image-patches   24 patches of a grid, without any DensePose (a control, not in the paper)
 
 All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last two are plain torch: they serve an
 ablation and a control.
@@ -24,12 +24,12 @@ PATCH_ROWS, PATCH_COLUMNS = 6, 4
 
 @dataclass(frozen=True)
 class Samples:
-    """Stored images that make a batch, and how each is varied."""
+    """The stored images of a batch, and the augmentation of each."""
 
     images: np.ndarray | Tensor  # uint8 (N, h, w, 3)
-    iuv: np.ndarray | Tensor | None  # the same; None where the guide needs no maps
+    iuv: np.ndarray | Tensor | None  # the same; None if the guide needs no maps
     index: Tensor  # int64 (B,), rows of both
-    drawn: Tensor | None  # int32 (B, 8) of draw_augmentation; None: as they are stored
+    drawn: Tensor | None  # int32 (B, 8), from draw_augmentation; None: not augmented
 
     def stored(self) -> tuple[Tensor, Tensor]:
         """The images and maps of the batch, uint8 [B, h, w, 3]."""
@@ -48,15 +48,15 @@ def _patches(samples: Samples, image: Tensor, size: int) -> Tensor:
 
 
 FromBatch = Callable[[Samples, Tensor, int], Tensor]
-"""From the samples, from image (B, 3, H, W) as assemble_batch made it, and from S: the guide input,
-(B, 24, 3, S, S), of image's type and on its device."""
+"""A function of the samples, of image (B, 3, H, W) as assemble_batch made it, and of S. It returns the guide
+input, (B, 24, 3, S, S), of image's type and on its device."""
 
 GUIDE_INPUTS: Mapping[GuideInputName, FromBatch | None] = {
     "part-images": None,
     "part-crops": _crops,
     "image-patches": _patches,
 }
-"""How each is made of the augmented view; None: by assemble_batch, in the pass that makes the images."""
+"""How each is made from the augmented view; None: by assemble_batch, in the pass that makes the images."""
 
 
 def part_crops(
@@ -101,7 +101,7 @@ def part_crops(
 def image_patches(image: Tensor, size: int, drawn: Tensor | None) -> Tensor:
     """24 patches of a grid of 6 rows and 4 columns over the image, resized bilinearly: no alignment at all.
 
-    Patches are dropped at the rates at which parts are, so that they differ in nothing else.
+    Patches are dropped by the draws that drop parts, so that the two inputs differ in nothing else.
 
     Args:
         image: floating (B, 3, H, W), normalised.

@@ -1,8 +1,8 @@
 """Reading pictures: which files are pictures, and how they are turned upright.
 
-Cameras and phones store a picture as the sensor lay, with the turn that makes it upright in its EXIF data.
-Every reader here makes that turn, as viewers, OpenCV and detectron2 do: a map that DensePose made of such a
-file is of the upright picture.
+Cameras and phones store a picture as the sensor lay, and write the turn that makes it upright into its EXIF
+data. Every reader here makes that turn, as viewers, OpenCV and detectron2 do: DensePose's map of such a file
+is the map of the upright picture.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from dsareid.ground.errors import DSAError
 
-# Not all that Pillow reads: others are rarer and less tried, and for one of them it starts Ghostscript.
+# Not all that Pillow reads: its other formats are rarer and less tested, and one of them starts Ghostscript.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (
     ".bmp",
@@ -25,7 +25,7 @@ SUFFIXES = (
     *(".tif", ".tiff"),
     ".webp",
 )
-"""How the names of pictures end, in small letters: those of FORMATS."""
+"""The suffixes of pictures in FORMATS, in lower case."""
 MOST_PIXELS = 1 << 26  # of an image, 8192 x 8192: a small file can claim more than memory holds
 LONGEST_SIDE = 1 << 15  # rows or columns of a stored image, as dsa_ext.assemble_batch takes them
 
@@ -43,10 +43,10 @@ SIDEWAYS = (5, 6, 7, 8)  # the turns that change width and height
 
 
 class ImageHeader(NamedTuple):
-    """What is known of a picture before its pixels are."""
+    """What is known of a picture before it is decoded."""
 
     size: tuple[int, int]  # width and height, upright
-    turn: int  # what makes it upright, 1..8 as EXIF numbers it; 1 is none, also where no EXIF data is
+    turn: int  # what makes it upright, 1..8 as in EXIF; 1: nothing, or there is no EXIF data
 
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated file is an error, never a grey band
@@ -71,7 +71,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def image_header(path: str | os.PathLike) -> ImageHeader:
-    """What the header of an image says; of a PNG, whose EXIF data may come last, all of it is read.
+    """Read the header of an image; a PNG is read whole, because its EXIF data may come last.
 
     Raises:
         DSAError: the file is missing, no image of FORMATS, or claims more than MOST_PIXELS.
@@ -83,24 +83,24 @@ def image_header(path: str | os.PathLike) -> ImageHeader:
 
 
 def turned(picture: str | os.PathLike | Image.Image) -> str:
-    """What to add where the size of a picture is told: empty, or that EXIF data has turned it."""
+    """What to add to the size of a picture in a message: that EXIF data has turned it, or nothing."""
     turn = _orientation(picture) if isinstance(picture, Image.Image) else image_header(picture).turn
     return "" if turn == 1 else f", turned upright as its EXIF data asks (orientation {turn})"
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A PIL image turned as its EXIF data asks; itself where nothing is to be turned."""
+    """A PIL image turned as its EXIF data asks; itself if there is nothing to turn."""
     image.load()  # first: Pillow turns TIFF then, and takes it from the EXIF data
     turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
 def decode_image(path: str | os.PathLike, what: str) -> Image.Image:
-    """Open and decode a whole file, upright, of whatever mode.
+    """Open and decode a whole file, upright, in any mode.
 
     Args:
         path: the file.
-        what: was expected, in the words of the error.
+        what: what an error says was expected.
 
     Raises:
         DSAError: as read_image, but for the mode.
@@ -128,7 +128,7 @@ def _opened(path: str | os.PathLike, what: str) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1..8; EXIF data that is damaged says nothing, as to viewers."""
+    """EXIF's orientation, 1..8; 1 if the EXIF data is missing or damaged, as viewers take it."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # whatever damaged bytes lead Pillow to raise

@@ -1,4 +1,4 @@
-"""IUV maps: their rule, as files and mirrored.
+"""IUV maps: reading, writing and mirroring them.
 
 In memory an IUV map is always uint8 [H, W, 3] in the order I, U, V. In a file it is in the order
 of the classic Detectron output, which OpenCV wrote as B, G, R = I, U, V: Pillow and everything
@@ -20,7 +20,7 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
 
 MAP_END, INSTANCES_END = "_IUV", "_INDS"  # the ends of the classic Detectron's names, before .png
-_SMALL = 30  # a part index, and what lossy compression makes of most of them
+_SMALL = 30  # the largest part index, 24, and room for what lossy compression changes
 
 
 def read_iuv(path: str | os.PathLike) -> np.ndarray:
@@ -51,8 +51,8 @@ def _read_noted(path: str | os.PathLike) -> tuple[np.ndarray, MapNote | None]:
 def is_meant_as_map(path: str | os.PathLike) -> bool:
     """Whether a picture is an IUV map, right or wrong, rather than a photograph.
 
-    It is called NAME_IUV, or one of its channels has next to no numbers above those of parts, also after
-    lossy compression. A photograph of that kind would be nearly black.
+    It is called NAME_IUV, or nearly all numbers of one of its channels are as small as a part index, even
+    after lossy compression. A photograph of that kind would be nearly black.
 
     Raises:
         DSAError: as read_image.
@@ -82,14 +82,14 @@ def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tup
     """Read an image and its IUV map, both uint8 [H, W, 3].
 
     Raises:
-        DSAError: as read_image and read_iuv, where the two sizes differ, or the map was estimated of another
-            picture.
+        DSAError: as read_image and read_iuv; also if the two sizes differ, or the map was estimated from
+            another picture.
     """
     image = read_image(image_path)
     iuv, note = _read_noted(iuv_path)
     if note and note.of != picture_digest(image_path):
         raise DSAError(
-            f"{iuv_path}: estimated before {image_path} was changed; dsareid densepose estimate makes it anew"
+            f"{iuv_path}: estimated before {image_path} was changed; run dsareid densepose estimate again"
         )
     if image.shape != iuv.shape:
         raise DSAError(
@@ -104,9 +104,9 @@ def flip_iuv(iuv: np.ndarray, tables: np.ndarray | None = None) -> np.ndarray:
 
     Args:
         iuv: uint8 [H, W, 3] in the order I, U, V.
-        tables: as read_symmetry returns them. Without, the closed form: 255 - U in hands, feet and
-            head, 255 - V in the torso; the charts of the limbs are mirror images as they are. So does
-            `dsa_ext.assemble_batch`.
+        tables: as read_symmetry returns them. Default: the closed form, which `dsa_ext.assemble_batch` uses
+            too: 255 - U in hands, feet and head, 255 - V in the torso; U and V of the limbs stay, because
+            their charts are mirror images already.
 
     Returns:
         uint8 [H, W, 3], a new array; the background keeps its U and V.
@@ -134,8 +134,8 @@ def read_symmetry(path: str | os.PathLike) -> np.ndarray:
     """Read DensePose's UV_symmetry_transforms.mat, for flip_iuv.
 
     Returns:
-        uint8 [2, 24, 256, 256], what U and V become, by the part less one before the flip, then V, then U.
-        Where the file holds no number, as it may where a chart has no points, the closed form.
+        uint8 [2, 24, 256, 256], what U and V become, indexed by the part before the flip minus 1, then V,
+        then U. The closed form replaces NaNs, which the file may have where a chart has no points.
 
     Raises:
         DSAError: the file is missing or not a MATLAB file, or a table is not as expected.
@@ -170,7 +170,7 @@ def _symmetry_tables(path: str | os.PathLike, key: str, cells: np.ndarray | None
 
 @functools.cache
 def _closed_form() -> np.ndarray:
-    """The tables of read_symmetry without the file: the coordinate itself, or 255 less it."""
+    """The tables of read_symmetry without the file: the coordinate itself, or 255 minus it."""
     from dsa_ext.parts import FLIP_U, FLIP_V
 
     v, u = np.mgrid[:256, :256].astype(np.uint8)

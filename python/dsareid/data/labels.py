@@ -1,9 +1,10 @@
-"""Who is in an image and which camera took it, whatever command asks: the one rule.
+"""Who is in an image and which camera took it: one rule for every command.
 
 An image of a data set has the labels that the data set gives it, by its name, its folder or its line in
 data.csv; so `extract` and `search` know what `train` and `eval` know. Any other image is labelled by its name
-alone, where that is as Market-1501's or DukeMTMC-reID's, 0002_c1s1_000451_03.jpg. Less is not enough, as of
-anna/0001_c2.jpg 1 may be a frame, unless the folder is called 1 too. Then the labels are not known.
+alone, if that is a whole name of Market-1501 or DukeMTMC-reID, 0002_c1s1_000451_03.jpg. A shorter name is not
+enough, unless its folder is called after the identity too: in anna/0001_c2.jpg, 1 may be a frame. Otherwise
+the labels are not known.
 """
 
 import os
@@ -18,12 +19,12 @@ from dsareid.data.layouts.market_naming import DISTRACTORS, NAME
 from dsareid.data.layouts.own_labels import SPLIT_NAMES, canonical_label
 from dsareid.ground.errors import DSAError, logger
 
-_FOLDERS = {*ALL_SPLITS, *SPLIT_NAMES, DISTRACTORS, cuhk01.FOLDER}  # in which data sets have their images
+_FOLDERS = {*ALL_SPLITS, *SPLIT_NAMES, DISTRACTORS, cuhk01.FOLDER}  # with a data set's images
 _WHOLE_NAME = re.compile(r"-?\d{1,9}_c\d{1,9}(s\d+_\d+|_f\d+)")  # of Market-1501 and DukeMTMC-reID
 
 
 class ImageLabel(NamedTuple):
-    """Who and where, as words: "-1" is junk and "0" a distractor; None where it is not known."""
+    """Identity and camera, as words: "-1" is junk and "0" a distractor; None if not known."""
 
     identity: str | None
     camera: str | None
@@ -33,10 +34,10 @@ NOT_KNOWN = ImageLabel(None, None)
 
 
 def image_labels(folder: Path, files: Sequence[str]) -> list[ImageLabel]:
-    """The labels of images; logs which data set they are from.
+    """The labels of images. Logs from which data set they are.
 
     Args:
-        folder: a data set's root, a folder inside of one, or any other.
+        folder: a data set's root, a folder inside a data set, or any other.
         files: the images, relative to it.
     """
     known: dict[str, ImageLabel] = {}
@@ -48,13 +49,13 @@ def image_labels(folder: Path, files: Sequence[str]) -> list[ImageLabel]:
 
 
 def _may_hold(root: Path, place: Path) -> bool:
-    """Whether a folder may be of the data set in `root`, if there is one: if not, it need not be listed."""
+    """Whether `place` may belong to a data set in `root`; if not, `root` need not be listed."""
     inner = place.relative_to(root).parts
     return not inner or inner[0] in _FOLDERS or _is_list(root / CSV)
 
 
 def _is_list(path: Path) -> bool:
-    """Whether data.csv is one of ours, by its first line."""
+    """Whether the first line of a data.csv is that of a data set."""
     try:
         with path.open("rb") as file:
             return b"identity" in file.readline(1000)
@@ -76,14 +77,14 @@ def _labels_by(root: Path, place: Path, files: Sequence[str]) -> dict[str, Image
     if found and len(found) < len(names):
         other = next(file for name, file in names.items() if name not in found)
         logger.warning(
-            f"images that are of no split of this data set, {len(names) - len(found):,} in all, as {other}, "
-            "are labelled by their names"
+            f"images in no split of this data set, {len(names) - len(found):,} in all, such as {other}, are "
+            "labelled by their names"
         )
     return {names[name]: ImageLabel(*label) for name, label in found.items()}
 
 
 def label_in_name(file: str) -> ImageLabel:
-    """By the name of an image, with the folder that it is in."""
+    """The labels in the name of an image, which is given with its folder."""
     folder, name = os.path.split(file)
     match = NAME.match(name)
     if not match or int(match[1]) < JUNK:

@@ -1,6 +1,6 @@
-"""A training split as batches, made where the model computes or ahead of it.
+"""A training split as batches, made on the model's device or ahead on the host.
 
-Where the split fits into a CUDA device's memory it is put there once and batches are made there; otherwise
+If the split fits into a CUDA device's memory, it is copied there once and batches are made there; otherwise
 threads assemble the next batches on the host while the model computes. Both give the same bits.
 """
 
@@ -23,7 +23,7 @@ from dsareid.ground.machine import cores
 from dsareid.models.options import MEAN, STD
 
 _AHEAD = 3  # batches in memory: one in use, the others being made
-_COPIED_AT_ONCE = 1024  # images, on their way to a device
+_COPIED_AT_ONCE = 1024  # images, in a copy to a device
 
 
 class TrainData:
@@ -31,8 +31,8 @@ class TrainData:
 
     Args:
         split: with IUV maps if the guide input is made from them.
-        resident: whether its pixels go to the device; None: where it is a CUDA device that our kernels
-            serve, and they take at most half of its free memory.
+        resident: whether to copy the pixels to the device; None: if it is a CUDA device for which our kernels
+            are built, and they take at most half of its free memory.
 
     Raises:
         DSAError: not enough memory.
@@ -47,7 +47,7 @@ class TrainData:
         if resident is None:
             served = device.type == "cuda" and CUDA_ERROR is None
             resident = served and size <= torch.cuda.mem_get_info(device)[0] // 2
-        # What a resumed run must find again: as many images, and the same pixels.
+        # What a resumed run must find again: the same number of images, and the same pixels.
         files = (IMAGES, IUV)[:maps]
         self.fingerprint = {
             "images": len(split),
@@ -59,9 +59,9 @@ class TrainData:
         self.description = f"{readable_size(size)} of pixels, {self._source.description}"
 
     def batches(self, epoch: int, index: np.ndarray, repeat: np.ndarray) -> Iterator[Batch]:
-        """The augmented batches of the sampler's index and repeat, int64 [batches, B] each.
+        """Yield the augmented batches for the sampler's index and repeat, int64 [batches, B] each.
 
-        A batch is good until the next one is taken, and one epoch is gone through at a time.
+        A batch is valid until the next one is taken. Iterate over one epoch at a time.
 
         Raises:
             DSAError: a sample that cannot be read, by its name; a store that changed.
@@ -97,29 +97,29 @@ class _Resident:
 
 
 class _Stream:
-    """Batches assembled ahead on the host, in memory that is used again."""
+    """Batches assembled ahead on the host, in memory that is reused."""
 
     def __init__(self, split: Split, config: BatchConfig, device: torch.device):
-        # On the CPU the model's own threads have the cores.
+        # If the model runs on the CPU, its own threads need the cores.
         threads = 1 if device.type == "cpu" else min(8, cores())
         self.description = f"read from {split.store.path} by {threads} thread{'s' if threads > 1 else ''}"
         self.device, self.names, self.path = device, split.store.names, split.store.path
         self.config, self.store = config, split.store
-        store, taken = split.store, config.input
+        store, network_input = split.store, config.input
         host, pinned = torch.device("cpu"), device.type == "cuda"
-        self.slots = [empty_batch(taken, config.batch, host, pinned) for _ in range(_AHEAD)]
+        self.slots = [empty_batch(network_input, config.batch, host, pinned) for _ in range(_AHEAD)]
         image, dsap = self.slots[0]
         self.prefetcher = _core.Prefetcher(
             images=store.images,
             iuv=None if dsap is None else store.iuv,
             files=[(file, *stamp) for file, stamp in zip(store.descriptors, store.stamps)],
             slots=[(_memory(x), y if y is None else _memory(y)) for x, y in self.slots],
-            type=str(taken.dtype).removeprefix("torch."),
+            type=str(network_input.dtype).removeprefix("torch."),
             batch=config.batch,
-            height=taken.height,
-            width=taken.width,
+            height=network_input.height,
+            width=network_input.width,
             image_stride=image.stride(),
-            size=taken.dsap_size,
+            size=network_input.dsap_size,
             parts=24,
             dsap_stride=(1,) * 5 if dsap is None else dsap.stride(),
             mirror=False,
@@ -146,7 +146,7 @@ class _Stream:
                 done += 1
                 for image, dsap in self._delivered((done - 1) % _AHEAD):
                     yield image, self._guide_input(image, dsap, epoch, rows[done - 1], repeat[done - 1])
-        finally:  # also where the consumer stops early: the slots are to be free
+        finally:  # also if the consumer stops early: free the slots
             for step in range(done, begun):
                 try:
                     self.prefetcher.wait(step % _AHEAD)
@@ -156,12 +156,12 @@ class _Stream:
     def _guide_input(
         self, image: Tensor, dsap: Tensor | None, epoch: int, rows: np.ndarray, repeat: np.ndarray
     ) -> Tensor | None:
-        taken = self.config.input
-        if taken.guide is None or taken.warped:
+        network_input = self.config.input
+        if network_input.guide is None or network_input.warped:
             return dsap
         drawn = self.config.draw(epoch, rows, repeat)
         samples = Samples(self.store.images, self.store.iuv, torch.from_numpy(rows), drawn)
-        return taken.guide_input(samples, image, dsap)
+        return network_input.guide_input(samples, image, dsap)
 
     def _wait(self, slot: int) -> None:
         try:
@@ -188,7 +188,7 @@ class _Stream:
 
 
 def _memory(tensor: Tensor) -> tuple[int, int]:
-    """Its address and bytes."""
+    """The address of a tensor and its bytes."""
     return tensor.data_ptr(), tensor.nbytes
 
 

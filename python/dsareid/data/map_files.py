@@ -1,7 +1,7 @@
 """Which file is the IUV map of an image.
 
 ROOT/iuv/query/NAME.png, or NAME_IUV.png         of ROOT/query/NAME.jpg
-$XDG_CACHE_HOME/dsareid/NAME-HASH/iuv/...        the same, where ROOT is not writable and holds none
+$XDG_CACHE_HOME/dsareid/NAME-HASH/iuv/...        the same, if ROOT is not writable and holds none
 """
 
 import filecmp
@@ -15,7 +15,7 @@ from dsareid.data.iuv import MAP_END, read_iuv
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import place_for
 
-if TYPE_CHECKING:  # the layouts look for maps, so that they import this module
+if TYPE_CHECKING:  # not at run time: the layouts import this module
     from dsareid.data.layouts.base import Entry, Scan
 
 
@@ -25,14 +25,14 @@ class MapFiles:
     def __init__(self, scan: "Scan"):
         place = place_for(scan.root)
         self._scans = [scan] if place == scan.root else [scan, type(scan)(place)]
-        self._by_stem: dict[tuple[Path, str], dict[str, list[str]]] = {}  # of folders that were looked into
+        self._by_stem: dict[tuple[Path, str], dict[str, list[str]]] = {}  # of folders that have been listed
 
     def of(self, image: str) -> str | None:
-        """The map of an image, both relative to the root; absolute where it lies in the user's cache; None
-        where there is none.
+        """The map of an image, None if it has none. Both paths are relative to the root; that of a map in the
+        user's cache is absolute.
 
         Raises:
-            DSAError: there are two that differ.
+            DSAError: the image has two maps that differ.
         """
         own, *others = self._scans
         if found := self._find(own, image):
@@ -40,7 +40,7 @@ class MapFiles:
         return next((str(scan.root / found) for scan in others if (found := self._find(scan, image))), None)
 
     def _find(self, scan: "Scan", image: str) -> str | None:
-        """The map of an image in one place, relative to it."""
+        """The map of an image below the root of one scan, relative to that root."""
         folder, _, file = image.rpartition("/")
         maps = self._in_folder(scan, f"iuv/{folder}" if folder else "iuv")
         stem = nfc(os.path.splitext(file)[0])
@@ -74,11 +74,11 @@ def _same_map(one: Path, other: Path) -> bool:
 
 
 def check_no_map_is_shared(root: Path, entries: Iterable["Entry"]) -> None:
-    """Raise DSAError where two images would have one map."""
+    """Raise DSAError if two images have the same map."""
     images: dict[str, str] = {}
     for entry in entries:
         if entry.iuv and (other := images.setdefault(entry.iuv, entry.name)) != entry.name:
             raise DSAError(
-                f"{root}: {other} and {entry.name} have one IUV map, {entry.iuv}: rename one of the images, "
-                "and its map"
+                f"{root}: {other} and {entry.name} share one IUV map, {entry.iuv}: rename one of the "
+                "images, and its map"
             )

@@ -1,4 +1,4 @@
-"""What an estimated map says of its making, in its PNG's comment: of which picture, by which settings."""
+"""The note in the PNG comment of an estimated map: from which picture and by which settings it was made."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from PIL import Image
 class MapNote(NamedTuple):
     """The comment of an estimated map, as JSON."""
 
-    by: str  # 16 hex digits: what made it, see note_digest
-    of: str  # the same of the picture's file
+    by: str  # note_digest of what made it: estimator, weights and settings
+    of: str  # picture_digest of the picture
     person: bool  # whether somebody was seen
-    others: float  # share of the people's pixels that were left out as others'
+    others: float  # share of the people's pixels that belong to other people and were left out
 
 
 def note_digest(data: bytes) -> str:
@@ -24,7 +24,7 @@ def note_digest(data: bytes) -> str:
 
 
 def picture_digest(path: str | os.PathLike) -> str:
-    """That of a picture's file.
+    """note_digest of a picture's file.
 
     Raises:
         OSError: it cannot be read.
@@ -34,7 +34,7 @@ def picture_digest(path: str | os.PathLike) -> str:
 
 
 def read_note(path: str | os.PathLike) -> MapNote | None:
-    """The note of a map, by the beginning of its file; None where it has none, or cannot be read."""
+    """The note of a map, from its header; None if it has none or cannot be read."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return note_in(image.info)
@@ -43,7 +43,7 @@ def read_note(path: str | os.PathLike) -> MapNote | None:
 
 
 def note_in(info: Mapping) -> MapNote | None:
-    """The note among what Pillow read of a file beside its pixels; None where there is none."""
+    """The note in the `info` of a PIL image; None if there is none."""
     try:
         content = json.loads(info["Comment"])
         by, of, person, others = (content[name] for name in MapNote._fields)

@@ -1,4 +1,4 @@
-"""Which queries can be found at all: those of whom the gallery has an image of another camera."""
+"""Which queries have a match: a gallery image of the same person from another camera."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,31 +12,31 @@ class Matches(NamedTuple):
 
     queries: int
     matched: int
-    own_camera: int  # queries of whom the gallery has images of their own camera alone
-    absent: int  # queries of whom it has none
+    own_camera: int  # queries whose person the gallery has from the query's own camera only
+    absent: int  # queries whose person is not in the gallery
 
     def note(self, way_out: str = WITHOUT_CAMERAS) -> str:
-        """What to say of it, "3 of 24 queries have a match: ..."; empty where all have one.
+        """A note, "3 of 24 queries have a match: ..."; empty if all have one.
 
         Args:
-            way_out: what to do to switch the same-camera rule off.
+            way_out: how to switch the same-camera rule off.
         """
         if self.matched == self.queries:
             return ""
         why = []
         if self.absent:
-            why.append(f"of {self.absent:,} the person is not in the gallery")
+            why.append(f"for {self.absent:,} the person is not in the gallery")
         if self.own_camera:
             why.append(
-                f"of {self.own_camera:,} the gallery has images of the query's own camera alone "
-                f"({SAME_CAMERA_RULE}; to switch it off where cameras are not known, {way_out})"
+                f"for {self.own_camera:,} the gallery has images from the query's own camera only "
+                f"({SAME_CAMERA_RULE}; to switch it off if cameras are not known, {way_out})"
             )
         some = f"{self.matched:,} of {self.queries:,} queries have a match"
         return f"{some if self.matched else 'no query has a match'}: {', '.join(why)}"
 
 
 def count_matches(queries: Iterable[tuple[int, int]], gallery: Iterable[tuple[int, int]]) -> Matches:
-    """Count them, by identity and camera of each image."""
+    """Count the queries with a match, by identity and camera of each image."""
     cameras: dict[int, set[int]] = {}
     for identity, camera in gallery:
         cameras.setdefault(identity, set()).add(camera)

@@ -1,7 +1,7 @@
 """MATLAB 5 files, as far as data sets and DensePose use them: arrays of numbers, text, and cells of these.
 
-SciPy reads them, but some damaged files end the process or take all memory. So another process reads them,
-which matlab_worker.py is; what becomes of that one is an error here.
+SciPy reads them, but some damaged files end the process or take all memory. So another process,
+matlab_worker.py, reads them; if it ends, that is an error here.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ def read_matlab(path: str | os.PathLike, names: Sequence[str]) -> dict[str, np.n
         names: of the variables that are wanted.
 
     Returns:
-        By its name each variable that is there: an array of numbers, of text (str, a row each), or of cells
-        (object), which are such arrays themselves.
+        The variables that the file has, by name: each an array of numbers, of text (str, a row each), or of
+        cells (object), which are such arrays themselves.
 
     Raises:
         DSAError: the file is damaged or something else, unpacks to too much, takes more than PATIENCE, or
@@ -74,7 +74,7 @@ def _ask(request: dict) -> tuple[dict, bytes]:
         data = worker.stdout.read(reply.get("bytes", 0))
     except OSError:
         reply, data = {}, b""
-    except BaseException:  # of half an answer the other half would come next
+    except BaseException:  # the rest of this answer must not be taken for the next one
         worker.kill()
         raise
     finally:
@@ -102,7 +102,7 @@ def _start_worker() -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # whose threads take addresses, which are limited
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads take address space, which is limited
         start_new_session=True,  # Ctrl-C is for this process
     )
 

@@ -1,7 +1,7 @@
-"""The process that reads MATLAB files for matlab.py; it needs SciPy alone, and nothing of this package.
+"""The process that reads MATLAB files for matlab.py; it needs NumPy and SciPy, and nothing of this package.
 
-On stdin a line for each file, {"path": ..., "names": [...]}; on stdout for each a line, and the bytes of
-arrays behind it:
+stdin has a line for each file, {"path": ..., "names": [...]}. stdout has one of these lines for each, and the
+bytes of its arrays behind it:
 
     {"error": why it cannot be read}
     {"bytes": how many follow, "variables": {name: array}}
@@ -17,8 +17,8 @@ import sys
 import numpy as np
 from scipy.io.matlab import loadmat, matfile_version
 
-MOST_BYTES = 1 << 28  # of all that is wanted of a file; DensePose's UV_symmetry_transforms.mat is 25 MB
-ADDRESSES = 1 << 31  # bytes of this process, of which 170 MB are programs
+MOST_BYTES = 1 << 28  # of the wanted variables of a file; DensePose's UV_symmetry_transforms.mat is 25 MB
+ADDRESSES = 1 << 31  # bytes of this process's address space; its code takes 170 MB of them
 LONGEST = 25  # seconds for a file; matlab.py waits for less
 _DEEPEST = 2  # an array in a cell is 1 deep
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _end_in(seconds: int) -> None:
-    """End this process after so long, whatever it does: who would do so may have been killed. 0: do not."""
+    """End this process after some seconds: its parent, which should do so, may be gone. 0: cancel that."""
     if hasattr(signal, "alarm"):  # not on every system
         signal.alarm(seconds)
 

@@ -9,19 +9,19 @@ from dsareid.ground.errors import DSAError
 class PKSampler:
     """P identities x K images a batch, as batch-hard triplet loss wants them.
 
-    Every image is drawn at least once an epoch. An identity whose images do not fill groups of K is
-    topped up with some of them again, and so are the last batches with further identities. Epochs
-    depend on (seed, epoch) alone; csrc/core/sampler.h has the rules.
+    Every image is drawn at least once an epoch. If an identity's images do not fill
+    groups of K, some of them are drawn again; if the last batches are not full, some identities are.
+    Epochs depend on (seed, epoch) alone; csrc/core/sampler.h has the rules.
 
     Several processes share an epoch: each takes P/world identities of every batch. Side by side in
-    the order of their ranks they are the batches of one process alone.
+    the order of their ranks, these are the batches of a single process.
 
     Args:
         ids: int64 [N], the identity of each image.
-        identities: P, of a whole batch.
+        identities: P, over all processes.
         images: K.
         seed: 0..2**63 - 1.
-        rank, world: which of how many processes this is; world divides P.
+        rank, world: the rank of this process and the number of processes; world divides P.
 
     Raises:
         DSAError: fewer than P identities, an identity with a single image, or a world that does not
@@ -68,7 +68,7 @@ class PKSampler:
 
 
 def check_identities(found: int, needed: int) -> None:
-    """Raise DSAError where a training set has fewer identities than a batch."""
+    """Raise DSAError if a training set has fewer identities than a batch."""
     if found < needed:
         raise DSAError(
             f"the training set has {found} identities, but a batch needs {needed}: give `identities={found}` "

@@ -1,11 +1,11 @@
-"""For training loops of one's own: a torch Dataset over plain folders, and part images for its batches::
+"""For your own training loop: a torch Dataset over plain folders, and part images for its batches::
 
     dataset = DSAPDataset("Market-1501", transform=transform)
     loader = DataLoader(dataset, batch_size=64, shuffle=True, num_workers=8, collate_fn=collate_dsap)
     for batch in loader:
         ...  # batch.image, batch.dsap, batch.label
 
-examples/torchvision_loop.py is a whole one.
+examples/torchvision_loop.py is a whole loop.
 """
 
 import os
@@ -35,7 +35,7 @@ class DSAPSample(NamedTuple):
     pixels: Tensor  # uint8 [H, W, 3] RGB, as stored
     iuv: Tensor  # uint8 [H, W, 3] in the order I, U, V
     label: int  # 0..identities - 1
-    id: int  # as in the file's name, where there it is a number; 0 is a distractor
+    id: int  # the number in the file's name; own labels are numbered from 1; 0 is a distractor
     camera: int
 
 
@@ -52,20 +52,20 @@ class DSAPBatch(NamedTuple):
 class DSAPDataset(Dataset):
     """The images of one split of a data set, each with its IUV map.
 
-    Files are read as samples are asked for, and none is kept open; for many epochs the store that
-    `dsareid pack` writes and dsa_ext.assemble_batch are faster.
+    A file is read when its sample is asked for, and is not kept open. For many epochs a store, as
+    `dsareid pack` writes it, with dsa_ext.assemble_batch is faster.
 
     Args:
-        root: the data set's folder, which holds iuv; of its default protocol.
+        root: the data set's folder, with its IUV maps; its default protocol is used.
         split: "bounding_box_train", "query" or "bounding_box_test", whatever the layout calls them. Junk
             (identity -1) is left out.
-        transform: what makes an image of a PIL image, as in torchvision; None: a float32 (3, H, W) in
-            0..1. It sees the image alone: pixels and IUV map stay as they are in the files.
+        transform: a function of a PIL image, as in torchvision; None: to a float32 tensor (3, H, W) in 0..1.
+            It gets the image only: pixels and IUV map stay as they are in the files.
 
     Raises:
         ValueError: a split of another name.
-        DSAError: no data set, or one without images of the split, a misnamed image, one without an IUV map;
-            and, when a sample is asked for, a file that is not readable.
+        DSAError: not a data set, no images of the split, a misnamed image, an image without an IUV map; and,
+            when a sample is asked for, a file that is not readable.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class DSAPDataset(Dataset):
 def collate_dsap(
     samples: Sequence[DSAPSample], size: int = 32, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> DSAPBatch:
-    """Make a batch of samples and warp their DSAP-images, as a DataLoader's collate_fn.
+    """Make a batch from samples and warp their DSAP-images; a collate_fn for a DataLoader.
 
     For other settings: functools.partial(collate_dsap, size=16). In a DataLoader's workers it computes on
     one thread, as all of torch does there.
 
-    The DSAP-images are those of the images as stored, whatever the transform did: where it flips or crops
+    The DSAP-images are those of the images as stored, whatever the transform did: if it flips or crops
     an image, its DSAP-images stay unflipped and whole. dsa_ext.assemble_batch augments both alike.
 
     Args:

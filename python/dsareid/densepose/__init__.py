@@ -1,6 +1,6 @@
-"""DensePose output as users bring it, and how it becomes IUV maps; and maps estimated of pictures alone.
+"""DensePose output of any form and its conversion to IUV maps, and maps estimated from pictures alone.
 
-What estimates is loaded when it is used: converting does not need its networks.
+The modules that estimate are loaded on first use: converting does not need their network.
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,10 @@
-"""How well a map agrees with another, or with points that people have marked: counts, and their scores.
+"""How well a map agrees with another, or with points that annotators have marked: counts, and their scores.
 
 The geodesic point similarity (GPS) of DensePose-COCO is the mean of exp(-g² / 2κ²) over a person's points, g
 the distance on the body's surface between where a point is and where the map puts it. Here g is measured
-along the chart, by lengths of its sides, and a point on a wrong part counts 0: a lower bound but for places
-where a chart is stretched more than usual, as the way over the edge of a chart may be short. GPSm is the root
-of GPS times the masks' IoU.
+along the chart, by lengths of its sides, and a point on a wrong part counts 0. That is a lower bound, because
+a way over the edge of a chart may be shorter, but for places where a chart is stretched more than usual. GPSm
+is the square root of GPS times the masks' IoU.
 """
 
 from dataclasses import dataclass, field, fields
@@ -16,10 +16,10 @@ from dsa_ext.parts import GROUPS
 
 
 class ChartScale(NamedTuple):
-    """What distances on a group of charts mean."""
+    """The units of distance on a group of charts."""
 
     kappa: float  # metres: detectron2's DensePoseCocoEval has one for each of the eight groups
-    u: float  # metres on which U, and V, grows by 1: the median over the synthetic body, 1.85 m tall
+    u: float  # metres along which U (below: V) grows by 1: the median over the synthetic body, 1.85 m tall
     v: float
 
 
@@ -45,17 +45,17 @@ def _counts() -> np.ndarray:
 
 @dataclass
 class Agreement:
-    """What was counted of one person or of many, of map A and what is right, B. Arrays are by part, [24]."""
+    """Counts over one person or many, of map A against the reference B. Arrays are by part, [24]."""
 
     overlap: int = 0  # pixels of both masks
     union: int = 0  # of either
-    points: np.ndarray = field(default_factory=_counts)  # B is on the part
-    covered: np.ndarray = field(default_factory=_counts)  # and A sees a person there
-    right: np.ndarray = field(default_factory=_counts)  # and on this part
-    either: np.ndarray = field(default_factory=_counts)  # A or B is on the part
+    points: np.ndarray = field(default_factory=_counts)  # where B shows the part
+    covered: np.ndarray = field(default_factory=_counts)  # of these, where A shows a person
+    right: np.ndarray = field(default_factory=_counts)  # of these, where A shows the same part
+    either: np.ndarray = field(default_factory=_counts)  # where A or B shows the part
     similarity: np.ndarray = field(default_factory=lambda: np.zeros(24))  # the sum over `points`
     errors: np.ndarray = field(default_factory=lambda: np.zeros((24, 2, 256), np.int64))
-    """Of the right ones, how many are off in U and in V by so many 255ths."""
+    """How many of `right` are off in U, and in V, by each number of 255ths."""
 
     def __add__(self, other: "Agreement") -> "Agreement":
         return Agreement(*(getattr(self, x.name) + getattr(other, x.name) for x in fields(Agreement)))
@@ -68,7 +68,7 @@ class Agreement:
         return one
 
     def scores(self) -> "Scores":
-        """What is made of the counts; NaN where nothing was counted."""
+        """The scores that follow from the counts; NaN where nothing was counted."""
         gps = _ratio(self.similarity.sum(), self.points.sum())
         iou = _ratio(self.overlap, self.union)
         parts = _ratio(self.right.sum(), self.covered.sum())
@@ -100,11 +100,11 @@ def compare_pixels(a: np.ndarray, b: np.ndarray) -> Agreement:
 
 
 def compare_points(a: np.ndarray, part: np.ndarray, uv: np.ndarray) -> Agreement:
-    """Count over n points; of masks nothing is known.
+    """Count over n points, without masks.
 
     Args:
         a: uint8 [3, n]: I, U, V of the map.
-        part: integers [n], 0..24, what is right; 0 is background.
+        part: integers [n], 0..24, of the reference; 0 is background.
         uv: floating [2, n], 0..1.
     """
     found = Agreement()
@@ -135,6 +135,6 @@ def _ratio(one: float, other: float) -> float:
 
 
 def _quantile(counts: np.ndarray, share: float) -> float:
-    """The least error, as a fraction, that so large a share does not exceed."""
+    """The smallest error, as a fraction, that at least this share of the counts does not exceed."""
     total = counts.sum()
     return float(np.searchsorted(counts.cumsum(), share * total) / 255) if total else float("nan")

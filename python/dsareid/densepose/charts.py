@@ -4,7 +4,7 @@ Every form becomes uint8 [3, h, w] in the order I, U, V, relative to the person'
 trunc(255 * u), as in the classic file and in detectron2's own quantised form, and 0 in the background. So the
 same detection gives the same bytes in whichever form it came.
 
-The forms come from files of others: all that is used of them is checked first.
+The forms come from untrusted files: whatever is used of them is checked first.
 """
 
 import base64
@@ -18,7 +18,7 @@ from dsareid.ground.errors import DSAError
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 MOST_CHART_PIXELS = 1 << 25  # 8192 x 4096: a small file can claim more than memory holds
-LEAST_UV, MOST_UV = -1, 2  # a network's regression misses 0..1 by far less; other units are beyond
+LEAST_UV, MOST_UV = -1, 2  # a network's raw U and V leave 0..1 by far less; other units are further out
 CSE = (
     "output of a CSE model: embeddings of the surface have no parts and no U and V; use an IUV model "
     "(densepose_rcnn_*, not cse/)"
@@ -55,11 +55,11 @@ def decode_chart(form: object, box: Box, where: str, file_size: int) -> np.ndarr
         form: one of the classes above; its attributes may be anything.
         box: of the person. h and w must be its height and width in whole pixels, give or take one: some
             programs round, others truncate.
-        where: the words that an error begins with.
+        where: the beginning of an error's message.
         file_size: bytes of the file it comes from. No tensor in it can have more.
 
     Raises:
-        DSAError: it is none of these forms, damaged, or not what the box says.
+        DSAError: it is none of these forms, damaged, or does not fit the box.
     """
     try:
         if isinstance(form, ChartResult):
@@ -76,12 +76,12 @@ def decode_chart(form: object, box: Box, where: str, file_size: int) -> np.ndarr
 
 
 def as_array(value: object, name: str, types: Sequence[str], file_size: int) -> np.ndarray:
-    """A tensor of a file, of one of the named types, as an array that shares its memory.
+    """A tensor from a file, checked to be of one of the named types, as an array.
 
     Raises:
         DSAError: it is no plain tensor of one of these types, or claims more bytes than its file has.
     """
-    import torch  # loaded already where there is a tensor
+    import torch  # loaded already if there is a tensor
 
     if type(value) is not torch.Tensor or str(value.dtype) not in types:
         what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
@@ -92,7 +92,7 @@ def as_array(value: object, name: str, types: Sequence[str], file_size: int) -> 
             f"{name} is no plain tensor: it claims the shape {list(value.shape)} with strides "
             f"{list(value.stride())}, of a file of {file_size:,} bytes"
         )
-    if value.dtype == torch.bfloat16:  # which NumPy does not have
+    if value.dtype == torch.bfloat16:  # NumPy has no bfloat16
         value = value.float()
     return value.numpy(force=True)
 
@@ -109,7 +109,7 @@ def _from_floats(form: ChartResult, box: Box, file_size: int) -> np.ndarray:
 
 
 def _as_bytes(uv: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """U and V as uint8 [2, h, w] of floats, clamped as detectron2 does; the background may hold anything."""
+    """U and V, floats, as uint8 [2, h, w], clamped as in detectron2; the background may hold anything."""
     uv = np.where(body, uv, 0)
     if np.isnan(uv).any():
         raise DSAError("U or V is not a number (NaN)")
@@ -155,7 +155,7 @@ def _from_png(form: CompressedChart, box: Box) -> np.ndarray:
 
 
 def _check_size(shape: Sequence[int], box: Box) -> None:
-    """Whether a chart of h, w may belong to the box, and is of a size to be worked with."""
+    """Raise DSAError if a chart of h, w does not fit its box, or is too large."""
     height, width = shape
     x0, y0, x1, y1 = box
     if abs(height - max(int(y1 - y0), 1)) > 1 or abs(width - max(int(x1 - x0), 1)) > 1 or 0 in shape:
@@ -165,7 +165,7 @@ def _check_size(shape: Sequence[int], box: Box) -> None:
 
 
 def _checked(labels: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Labels [h, w] of any integers and U, V as uint8 [2, h, w], together, with a clean background."""
+    """Join labels, any integers [h, w], and U, V, uint8 [2, h, w], to a chart; the background becomes 0."""
     if labels.min() < 0 or labels.max() > 24:
         raise DSAError(f"a part must be 0..24, found {labels.min()}..{labels.max()}")
     chart = np.empty((3, *labels.shape), np.uint8)

@@ -1,4 +1,4 @@
-"""The annotations of DensePose-COCO: points that people have marked on others, in a JSON file.
+"""The annotations of DensePose-COCO: points that annotators have marked on people, in a JSON file.
 
 Each person has a box, points in it with part, U and V, and masks of 14 coarse parts, 256 x 256 over the box.
 Source: densepose_coco_2014_*.json of facebookresearch/DensePose; masks are COCO's run lengths.
@@ -52,12 +52,12 @@ class MarkedPerson(NamedTuple):
     """A person with n points."""
 
     image: str  # the file's name without its suffix
-    size: tuple[int, int] | None  # its height and width, where the file says them
+    size: tuple[int, int] | None  # height and width of the image, if the file has them
     box: tuple[float, float, float, float]  # x, y, width, height
     points: np.ndarray  # float64 [2, n]: x and y in pixels of the image
     part: np.ndarray  # int64 [n], 1..24
     uv: np.ndarray  # float64 [2, n], 0..1
-    mask: np.ndarray | None  # bool [256, 256] over the box; None where the file has none
+    mask: np.ndarray | None  # bool [256, 256] over the box; None if the file has none
 
     def fits(self, height: int, width: int) -> bool:
         """Whether the points may be of an image of this size."""
@@ -72,7 +72,7 @@ class MarkedPerson(NamedTuple):
         return np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
 
     def seen_in(self, body: np.ndarray) -> np.ndarray:
-        """Where a mask of the image, bool [H, W], is in the box: bool [256, 256]."""
+        """A mask of the image, bool [H, W], sampled over the box: bool [256, 256]."""
         steps = (np.arange(_SIDE) + 0.5) / _SIDE
         rows, columns = (
             np.floor(start + steps * length).astype(np.int64)
@@ -126,7 +126,7 @@ def _person(where: str, each: _Annotation, images: dict[int | str, _Image]) -> M
 
 
 def _mask(each: _Annotation, where: str) -> np.ndarray | None:
-    """The masks of the coarse parts together; None where there is none."""
+    """The masks of the coarse parts together; None if there is none."""
     given = [part for part in each.dp_masks if isinstance(part, _Mask)]
     if not given:
         return None
@@ -141,7 +141,7 @@ def _mask(each: _Annotation, where: str) -> np.ndarray | None:
 def _decode(counts: str, where: str) -> np.ndarray:
     """COCO's compressed run lengths as bool [256, 256].
 
-    pycocotools decodes them too, but writes beyond its memory where a file lies about their sum.
+    pycocotools decodes them too, but writes beyond its memory if a file lies about their sum.
     """
     runs: list[int] = []
     value = shift = 0

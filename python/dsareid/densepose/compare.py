@@ -28,9 +28,9 @@ _TITLES = ("IoU", "parts", "|dU|", "|dU| 90%", "|dV|", "|dV| 90%", "GPS", "GPSm"
 class Comparison:
     """What compare_maps found."""
 
-    a: Path  # the folder that was read
-    b: Path  # that, or the file
-    people: dict[str, Scores] = field(default_factory=dict)  # by the map's name; of points NAME#N
+    a: Path  # the folder that was compared
+    b: Path  # the folder or file that it was compared with
+    people: dict[str, Scores] = field(default_factory=dict)  # by the map's name; with points by NAME#N
     total: Agreement = field(default_factory=Agreement)  # the counts of all people together
     notes: list[str] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ class Comparison:
         return {f"{part} {NAMES[part - 1]}": found._replace(gpsm=math.nan) for part, found in scores.items()}
 
     def above(self, level: float) -> tuple[float, float]:
-        """The shares of people with at least this GPS, and this GPSm, of those that have one."""
+        """The share of people with at least this GPS, of those that have one, and the same for GPSm."""
         columns = list(zip(*((x.gps, x.gpsm) for x in self.people.values())))
         gps, gpsm = (_mean(x if math.isnan(x) else x >= level for x in column) for column in columns)
         return gps, gpsm
@@ -65,11 +65,11 @@ class Comparison:
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>10}" for cell in cells))
         for level in LEVELS:
             gps, gpsm = ("-" if math.isnan(share) else f"{share:.1%}" for share in self.above(level))
-            lines.append(f"people of at least {level}: GPS {gps}, GPSm {gpsm}")
+            lines.append(f"people with at least {level}: GPS {gps}, GPSm {gpsm}")
         return "\n".join([*lines, *self.notes])
 
     def write_csv(self, path: str | os.PathLike) -> None:
-        """Write the rows of everybody, of each part and of each person; what is not known stays empty.
+        """Write a row for everybody, for each part and for each person; unknown scores stay empty.
 
         Raises:
             DSAError: the file cannot be written.
@@ -87,13 +87,13 @@ class Comparison:
 
 
 def compare_maps(a: str | os.PathLike, b: str | os.PathLike) -> Comparison:
-    """Compare maps with those of the same names, which are taken to be right, with a progress bar.
+    """Compare the maps in A with those of the same names in B, the reference, with a progress bar.
 
     People whom B does not show are left out, with a note.
 
     Args:
         a: a folder of maps, NAME.png or NAME_IUV.png, or a data set with maps.
-        b: another; or the annotations of DensePose-COCO, .json, whose images a has maps of.
+        b: another such folder, or annotations of DensePose-COCO (.json); then a has maps of their images.
 
     Raises:
         DSAError: a folder without maps, no map of the same name, two of different sizes, a file that cannot
@@ -125,7 +125,7 @@ class _Maps(NamedTuple):
 
 
 def _list_maps(root: Path) -> _Maps:
-    """Those of a folder; of a data set those of its images, wherever they are."""
+    """The maps in a folder; of a data set those in its iuv, or in the user's cache."""
     if not root.is_dir():
         raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'} of maps")
     inside = [place for place in (root / "iuv", place_for(root) / "iuv") if place.is_dir()]
@@ -145,8 +145,8 @@ def _compare(
     """Compare what both sides have, add it up, and note what is left out."""
     if not own & others:
         raise DSAError(
-            f"{found.a} and {found.b} have no map of the same name: {min(own)} and the like, {min(others)} "
-            "and the like"
+            f"{found.a} and {found.b} have no map of the same name: the first are {min(own)} "
+            f"and {min(others)}"
         )
     empty = 0
     for people in _run(compare, sorted(own & others)):
@@ -159,13 +159,15 @@ def _compare(
     if not found.people:
         raise DSAError(f"{found.b}: no map shows anybody")
     if empty:
-        found.notes.append(f"left out, as B shows nobody: {_count(empty)}")
+        found.notes.append(f"left out because B shows nobody: {_count(empty)}")
     masked = sum(not math.isnan(scores.iou) for scores in found.people.values())
     if masked < len(found.people):
         found.notes.append(f"without a mask in B, so without IoU and GPSm: {len(found.people) - masked:,}")
     for place, names in ((found.a, own - others), (found.b, others - own)):
         if names:
-            found.notes.append(f"left out, as only in {place}: {_count(len(names))}, the first {min(names)}")
+            found.notes.append(
+                f"left out because only in {place}: {_count(len(names))}, the first {min(names)}"
+            )
 
 
 def _comparer(own: _Maps, other: _Maps) -> Callable[[str], dict[str, Agreement]]:
@@ -199,7 +201,7 @@ def _at_points(chart: np.ndarray, person: MarkedPerson) -> Agreement:
     """A map of a whole image, uint8 [3, H, W], at a person's points and in the person's box."""
     rows, columns = person.pixels(*chart.shape[1:])
     found = compare_points(chart[:, rows, columns], person.part, person.uv)
-    found.either[:] = 0  # of a part's mask nothing is known
+    found.either[:] = 0  # the masks of single parts are not known
     if person.mask is not None:
         seen = person.seen_in(chart[0] > 0)
         found.overlap, found.union = int((seen & person.mask).sum()), int((seen | person.mask).sum())

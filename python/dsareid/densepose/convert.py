@@ -1,15 +1,15 @@
 """Writing DensePose output as the IUV maps of a data set.
 
     DST/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order
-    DST/no_detection.txt        the images whose map is all background: nobody was found in them, or nothing
-                                of whom was found lies in the image
-    DST/no_map.txt              the images that have no map yet, of the folders of ROOT that have some
-    DST/several_people.csv      the people of images in which several were found, or nobody of the least
+    DST/no_detection.txt        the images whose map is all background: nobody was found in them, or only
+                                outside the image
+    DST/no_map.txt              the images without a map, in folders of ROOT in which others have one
+    DST/several_people.csv      the people of images in which several were found, or nobody with the minimum
                                 score: image, box (x0 y0 x1 y1 in the source's pixels), score, share of the
                                 image that it covers, chosen or not
     DST/contact_sheet.png       a sample, to look at
 
-A file that is not there does not apply: nobody was missed, every image has its map.
+A file that would be empty is not there: nobody was missed, every image has its map.
 """
 
 import os
@@ -57,17 +57,17 @@ class ConversionReport:
     written: int = 0
     kept: int = 0  # maps that were there already
     differing: list[str] = field(default_factory=list)  # the kept map is not what this call would write
-    several: list[str] = field(default_factory=list)  # more than one person meets the image; not those below
+    several: list[str] = field(default_factory=list)  # several boxes overlap it; without those in `below`
     scored: bool = False  # the source has scores
-    below: list[str] = field(default_factory=list)  # nobody has the least score: the best was taken
-    refused: int = 0  # people who meet the image, not chosen for their score
+    below: list[str] = field(default_factory=list)  # nobody has the minimum score: the best was taken
+    refused: int = 0  # people in the image who were not chosen because of their score
     no_detection: list[str] = field(default_factory=list)  # the map is all background: nobody was found
-    empty: list[str] = field(default_factory=list)  # it is, although somebody was found
-    outside: list[str] = field(default_factory=list)  # a box leaves what was seen by more than a pixel
-    turned: list[str] = field(default_factory=list)  # upright by its EXIF data alone
-    shared: list[str] = field(default_factory=list)  # another image, whose suffix alone differs, has this map
+    empty: list[str] = field(default_factory=list)  # the same, although somebody was found
+    outside: list[str] = field(default_factory=list)  # a box leaves the image by more than a pixel
+    turned: list[str] = field(default_factory=list)  # turned upright by EXIF data
+    shared: list[str] = field(default_factory=list)  # shares a map: only its suffix differs
     not_found: list[str] = field(default_factory=list)  # file names of the source without an image
-    by_last_part: list[str] = field(default_factory=list)  # found by their names, not by their folders
+    by_last_part: list[str] = field(default_factory=list)  # found by their names only, not by their folders
     no_map: list[str] = field(default_factory=list)
     sheet: Path | None = None  # None: nobody was found in any image
 
@@ -80,7 +80,7 @@ class _Rules(NamedTuple):
     overwrite: bool
 
     def size(self, image: SeenImage) -> Size:
-        """Of the image that DensePose saw."""
+        """The size of the image that DensePose saw."""
         return (self.scale or Scale()).seen(image.size)
 
 
@@ -97,25 +97,26 @@ def convert(
     """Write the IUV map of every image that a source names, with a progress bar.
 
     If an image has several people, uses the one whose box covers most of it among those with at least
-    `min_score`; where nobody has that, the one with the best score. An interrupted call leaves whole maps;
-    the next call keeps them, and tells which of them it would have made otherwise.
+    `min_score`; if nobody has that, the one with the best score. An interrupted call leaves whole maps; the
+    next call keeps them, and reports those that it would have made differently.
 
     Args:
         source: DensePose output in any form of read_source.
         out: the folder to write to, normally ROOT/iuv; it is created.
         data: ROOT, the images' folder. File names are found in it by the longest end of their path that
-            fits. Without it they must exist as they are, and only their last folder is kept.
+            fits. Default: they must exist as they are, and only their last folder is kept.
         images: COCO annotations that name the images of COCO results.
-        min_score: the least score, 0..1. People of a source without scores have it.
-        scale: what DensePose saw was this many times our images, 1/64..64, or all of them at one size, as
-            "128x256". Maps are made of our images' size, by nearest neighbour. A source whose boxes do not
-            fit is refused; None is 1, and 1 that is given takes the boxes as they are.
-        overwrite: write maps again that are there already.
+        min_score: the minimum score, 0..1. People without a score have it.
+        scale: the size at which DensePose saw the images: a factor, 1/64..64, or one size for all, as
+            "128x256". Maps get the size of the images, by nearest neighbour. A source whose boxes do not fit
+            is refused. None is 1 with that check; 1 takes the boxes as they are.
+        overwrite: replace maps that are there already.
 
     Raises:
-        DSAError: a source that is not as it must be, no image found or one that fits two file names or is
-            fit by two, an image that cannot be read, a map of another size, boxes of images of another
-            size, a folder that is not writable, or in which maps would be taken for images of ROOT.
+        DSAError: a source that is not as it must be, no image found, a file name that fits two images, two
+            file names for one map, an image that cannot be read, a map of another size, boxes of images of
+            another size, or a folder that is not writable or in which maps would be taken for images of
+            ROOT.
     """
     source, out = Path(source), Path(out)
     check_min_score(min_score)
@@ -164,7 +165,7 @@ def _plan(
 
 
 def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport) -> bool:
-    """Write the map of an image; returns whether there is somebody in it."""
+    """Write the map of an image; returns whether it shows somebody."""
     width, height = task.seen.size
     iuv = np.zeros((height, width, 3), np.uint8)
     if choice.chosen:
@@ -175,7 +176,7 @@ def _convert_image(task: ImageTask, choice: Choice, rules: _Rules, report: Conve
             found = f"{kept.shape[1]}x{kept.shape[0]}"
             raise DSAError(
                 f"{task.out}: this map is {found}, but its image {task.image} is {width}x{height}; "
-                "`overwrite=True` writes it anew"
+                "`overwrite=True` replaces it"
             )
         if not np.array_equal(kept, iuv):
             report.differing.append(task.name)
@@ -193,14 +194,14 @@ def _read_kept(path: Path) -> np.ndarray:
     try:
         return read_iuv(path)
     except DSAError as error:
-        raise DSAError(f"{error}; `overwrite=True` writes it anew") from error
+        raise DSAError(f"{error}; `overwrite=True` replaces it") from error
 
 
 def _note(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionReport, somebody: bool) -> None:
-    """Put what is to be said about an image into the report."""
+    """Add an image to the lists of the report to which it belongs."""
     size = rules.size(task.seen)
     report.refused += choice.refused
-    # A map of the whole image says itself that nobody was found.
+    # A whole map without a box says itself, by its background, that nobody was found.
     found = any(person.box is not None for person in task.people)
     for applies, names in (
         (choice.several and not choice.below, report.several),
@@ -215,7 +216,7 @@ def _note(task: ImageTask, choice: Choice, rules: _Rules, report: ConversionRepo
 
 
 def _paste(iuv: np.ndarray, person: Person, task: ImageTask, rules: _Rules) -> None:
-    """Put a person's chart where its box is; what lies outside of the image is cut off.
+    """Put a person's chart where its box is; what lies outside the image is cut off.
 
     Each pixel of the image takes the nearest one of the image that DensePose saw.
     """
@@ -241,12 +242,12 @@ def _nearest(count: int, seen: int) -> np.ndarray:
 
 
 def _write_lists(report: ConversionReport, choices: dict[str, Choice], listed: DataImages | None) -> None:
-    """Write all; a data set may come in several sources, so what they said of other images stays."""
+    """Write all lists. A data set may come in several sources, so the entries of other images stay."""
     update_names(report.out / NO_DETECTION, report.no_detection + report.empty, choices)
-    differing = set(report.differing)  # how their people were chosen is not known here
+    differing = set(report.differing)  # another call chose their people: its rows stay
     new = {name: choice for name, choice in choices.items() if name not in differing}
-    told = {name: choice for name, choice in new.items() if choice.several or choice.below}
-    update_people(report.out / SEVERAL, told, new)
+    notable = {name: choice for name, choice in new.items() if choice.several or choice.below}
+    update_people(report.out / SEVERAL, notable, new)
     report.no_map = [] if listed is None else without_maps(listed)
     write_names(report.out / NO_MAP, report.no_map)
     if (report.out / RECORD).exists():

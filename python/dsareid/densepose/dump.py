@@ -25,7 +25,7 @@ CLASSES = {
 }
 _OTHERS = re.compile(r"collections\.OrderedDict|torch\._utils\._rebuild_tensor_v2|torch\.\w+Storage")
 
-LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how torch.save began before 1.6
+LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the head of torch.save's files before 1.6
 # How zipfile, pickletools and torch say that a file ends too early.
 _CUT = re.compile(
     "File is not a zip file|unexpected EOF|only \\d+ remain|exhausted before|truncated|not enough data"
@@ -68,7 +68,7 @@ def _refuse_other_archives(path: Path) -> None:
         numpy = any(member.endswith(".npy") for member in members)
         kind = "an .npz of NumPy" if numpy else "a zip archive, but not of torch.save (unpack it?)"
     elif any("/code/" in member for member in members):
-        kind = "a model in TorchScript, not what a model found"
+        kind = "a TorchScript model, not the output of a model"
     if kind:
         raise DSAError(
             f"{path}: it is {kind}; expected a dump of detectron2, as apply_net.py writes it (.pkl)"
@@ -113,7 +113,7 @@ def _why_refused(name: str) -> str:
 
 
 def _short(error: Exception) -> str:
-    """What is wrong, in a line. Torch's words about a pickle advise to load it without its restrictions."""
+    """What is wrong, in a line. Torch's message about a pickle advises to load it without restrictions."""
     if isinstance(error, pickle.UnpicklingError):
         return "its pickle is damaged, or holds what a dump does not"
     if _CUT.search(str(error)) or isinstance(error, EOFError):

@@ -1,15 +1,15 @@
-"""Estimating the IUV maps of pictures alone, without DensePose.
+"""Estimating IUV maps from pictures alone, without DensePose.
 
     OUT/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order; OUT is ROOT/iuv,
-                                or where ROOT is not writable a folder in the user's cache
+                                or a folder in the user's cache if ROOT is not writable
     OUT/estimator.json          what made the maps: estimator, weights, settings, licence, origin
-    OUT/no_detection.txt        the pictures whose map is all background, as nobody was seen in them
-    OUT/others_left_out.txt     those that show more people than the one whose map it is
-    OUT/not_readable.txt        those that could not be read, and why
+    OUT/no_detection.txt        the pictures in which nobody was seen; their maps are all background
+    OUT/others_left_out.txt     the pictures that show other people too, who are not in the map
+    OUT/not_readable.txt        the pictures that could not be read, and why
     OUT/contact_sheet.png       a sample, to look at
 
-Each map says in its PNG's comment by which settings it was made and of which picture. So an interrupted call
-goes on where it was, maps of pictures that have changed are made anew, and those of others stay.
+The PNG comment of each map says by which settings it was made and from which picture. So an interrupted call
+resumes, maps of pictures that have changed are estimated again, and maps from elsewhere stay.
 Processes that torchrun started share the work.
 """
 
@@ -41,13 +41,13 @@ from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder, place_for, read_json
 from dsareid.ground.machine import cores, on_threads
 
-_CRUMBS = 0.02  # of the mask: what is smaller is no person
-_LARGE = 1 << 22  # pixels of a picture that is estimated alone, so that memory does not grow with the threads
+_LEAST_OTHERS = 0.02  # share of the people's pixels; a smaller one is not another person
+_LARGE = 1 << 22  # pixels; larger pictures are estimated one at a time, so that memory is bounded
 
 
 @dataclass
 class EstimationReport:
-    """What became of the pictures, of all processes together."""
+    """What became of the pictures, over all processes."""
 
     out: Path  # the folder of the maps, or the map of one picture
     written: int = 0
@@ -62,7 +62,9 @@ class EstimationReport:
     def lines(self) -> list[str]:
         """What a user should know, a line each."""
         maps = f"{self.written:,} map{'s' * (self.written != 1)} written"
-        changed = f", {self.changed:,} of them anew, as their pictures have changed" if self.changed else ""
+        changed = (
+            f", {self.changed:,} of them again because their pictures have changed" if self.changed else ""
+        )
         kept = f", {self.kept:,} kept as they were" if self.kept else ""
         found = [f"{self.out}: {maps}{changed}{kept}"]
         if self.foreign:
@@ -94,23 +96,22 @@ def estimate_maps(
 ) -> EstimationReport:
     """Estimate the IUV map of every picture of a source, with a progress bar.
 
-    Each picture is estimated by itself, on one thread: its map has the same bytes however many threads and
-    processes there are, and wherever a call was interrupted. A picture that cannot be read is passed over,
-    listed and told.
+    Each picture is estimated by itself, on one thread: its map has the same bytes with any number of threads
+    and processes, and after a resume. A picture that cannot be read is skipped and listed.
 
     Args:
         source: a data set's root, another folder of pictures, or one picture.
-        out: the folder of the maps, or of one picture its map, .png; None: iuv in the source, in the user's
-            cache for a source that is not writable, or NAME_IUV.png beside the picture.
+        out: the folder of the maps; for one picture its map, .png. None: iuv in the source, or a folder in
+            the user's cache if the source is not writable; for one picture NAME_IUV.png beside it.
         weights, device, quality: as for load_estimator.
         people: "one": the largest and most central person of each picture, or "all"; None: one in a data set,
             all elsewhere.
-        protocol: of a data set, the one by which its images are listed, as for list_data.
-        overwrite: also estimate pictures whose maps were made by other settings, or not estimated at all.
+        protocol: the protocol by which a data set's images are listed, as for list_data.
+        overwrite: replace maps that were made by other settings, or not estimated at all.
 
     Raises:
-        DSAError: no picture, or the only one cannot be read, two that would have one map, maps that other
-            settings have made, a folder that is not writable; as load_estimator.
+        DSAError: no picture, a single picture that cannot be read, two pictures that would have one map, maps
+            made by other settings (without `overwrite`), a folder that is not writable; as load_estimator.
     """
     source = Path(source)
     chosen = own_device(choose_device(device))
@@ -118,7 +119,7 @@ def estimate_maps(
     with join_group(chosen) as group:
         tasks, folder = find_source(source, None if out is None else Path(out), protocol)
         place = folder or tasks[0].out
-        with group.rank_0_first():  # who may have to fetch the weights
+        with group.rank_0_first():  # rank 0 may have to fetch the weights
             estimator = load_estimator(
                 weights=weights,
                 device=device if group.alone else str(chosen),
@@ -127,7 +128,7 @@ def estimate_maps(
             )
         by = note_digest(json.dumps(estimator.record()).encode())
         states = find_states(tasks, by)
-        group.barrier()  # until all have looked
+        group.barrier()  # until all ranks have looked
         todo = _choose(tasks, states, place, overwrite)
         if folder is not None and group.is_rank_0:
             _write_record(make_folder(folder) / RECORD, estimator)
@@ -135,7 +136,7 @@ def estimate_maps(
             make_folder(parent)
         broken = _estimate(todo[group.share(len(todo))], tasks, estimator, by, group)
         report = EstimationReport(place)
-        report.unreadable = _of_all(broken, todo, chosen)
+        report.unreadable = _unreadable_of_all(broken, todo, chosen)
         report.written = len(todo) - len(report.unreadable)
         report.kept = states.count(MapState.CURRENT)
         report.changed = states.count(MapState.CHANGED)
@@ -150,15 +151,15 @@ def estimate_maps(
 def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str = "auto") -> None:
     """Estimate the maps of a data set's images that have none; does nothing for a store.
 
-    What `make_maps` of train, evaluate and pack may be. Settings are those of maps that are there, else the
-    default ones. Arguments and errors as for estimate_maps.
+    A function for the argument `make_maps` of train, evaluate and pack. Its settings are those of maps that
+    are there already, else the defaults. Arguments and errors as for estimate_maps.
     """
     root = Path(root)
     if (root / HEADER).exists():
         return
     with join_group(own_device(choose_device(device))) as group:
         missing = list_data(root, protocol).without_map(ALL_SPLITS)
-        group.barrier()  # until all have looked
+        group.barrier()  # until all ranks have looked
         if not missing:
             return
         before = _read_record(place_for(root) / "iuv")
@@ -172,7 +173,7 @@ def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str
 
 
 class _Record(BaseModel):
-    """What estimator.json says of the settings of maps that are there."""
+    """The settings of the maps that are there already, in estimator.json."""
 
     quality: Quality = "default"
     people: People | None = None
@@ -193,7 +194,7 @@ def _choose(
     if other and not overwrite:
         raise DSAError(
             f"{place}: {len(other):,} of the maps were made by other settings, the first {other[0].out}; "
-            "dsareid densepose estimate with `overwrite=True` makes them anew"
+            "dsareid densepose estimate with `overwrite=True` replaces them"
         )
     kept = {MapState.CURRENT} if overwrite else {MapState.CURRENT, MapState.FOREIGN}
     return [task for task, state in zip(tasks, states) if state not in kept]
@@ -207,7 +208,7 @@ def _write_record(path: Path, estimator: MapEstimator) -> None:
 def _estimate(
     tasks: list[MapTask], every: list[MapTask], estimator: MapEstimator, by: str, group: ProcessGroup
 ) -> dict[str, str]:
-    """Write the maps of this process's share, as many at a time as it has cores.
+    """Write the maps of `tasks`, this process's share, as many at a time as it has cores.
 
     Returns:
         The pictures that cannot be read, and why.
@@ -221,12 +222,12 @@ def _estimate(
         try:
             width, height = image_size(task.image)
             with alone if width * height > _LARGE else contextlib.nullcontext():
-                of, found = picture_digest(task.image), estimator(task.image, uv=False)
+                digest, found = picture_digest(task.image), estimator(task.image, uv=False)
         except (DSAError, OSError) as error:
             broken[task.name] = str(error)
             return
         person = bool(found.iuv[..., 0].any())
-        write_iuv(task.out, found.iuv, MapNote(by, of, person, round(found.others, 4)))
+        write_iuv(task.out, found.iuv, MapNote(by, digest, person, round(found.others, 4)))
 
     with _one_thread_an_operation():
         results = on_threads(run, tasks, threads)
@@ -243,7 +244,7 @@ def _estimate(
 
 @contextlib.contextmanager
 def _one_thread_an_operation() -> Iterator[None]:
-    """Pictures run side by side, a thread each, so that a map has the same bits however many there are."""
+    """One thread for each picture, so that a map has the same bits however many run side by side."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -252,10 +253,10 @@ def _one_thread_an_operation() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _of_all(broken: dict[str, str], todo: list[MapTask], device: torch.device) -> dict[str, str]:
-    """What could not be read by any process; the reasons of others are found anew."""
-    own = [number for number, task in enumerate(todo) if task.name in broken]
-    every = gather_rows(torch.tensor(own, dtype=torch.int64, device=device)).tolist()
+def _unreadable_of_all(broken: dict[str, str], todo: list[MapTask], device: torch.device) -> dict[str, str]:
+    """The pictures that any process could not read, and why; other processes' reasons are found again."""
+    numbers = [number for number, task in enumerate(todo) if task.name in broken]
+    every = gather_rows(torch.tensor(numbers, dtype=torch.int64, device=device)).tolist()
     return {todo[k].name: broken.get(todo[k].name) or _reason(todo[k].image) for k in sorted(every)}
 
 
@@ -268,7 +269,7 @@ def _reason(image: Path) -> str:
 
 
 def _finish(report: EstimationReport, tasks: list[MapTask], source: Path, folder: Path | None) -> None:
-    """What the maps say of their pictures, the lists of it, and the contact sheet."""
+    """Complete the report by what the maps say, and write the lists and the contact sheet."""
     shown: list[tuple[str, Path, Path]] = []
     for task in tasks:
         if not task.out.exists():
@@ -278,13 +279,13 @@ def _finish(report: EstimationReport, tasks: list[MapTask], source: Path, folder
             report.nobody.append(task.name)
             continue
         shown.append((task.name, task.image, task.out))
-        if note and note.others > _CRUMBS:
+        if note and note.others > _LEAST_OTHERS:
             report.others.append(task.name)
     if folder is None:
         return
     names = {task.name for task in tasks}
     for file, found in ((NO_DETECTION, report.nobody), (OTHERS, report.others)):
-        # A data set has other protocols, whose pictures another call estimates.
+        # Names from other calls stay: a data set may have other protocols, with other pictures.
         before = [
             name for name in read_names(folder / file) if name not in names and (source / name).exists()
         ]

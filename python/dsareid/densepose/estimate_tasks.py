@@ -1,4 +1,4 @@
-"""Which pictures of a source are to be estimated, and which of their maps are there."""
+"""The pictures of a source, and the state of their maps."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class MapTask(NamedTuple):
 
 
 class MapState(Enum):
-    """What is there of a map."""
+    """The state of a picture's map."""
 
     MISSING = "there is none"
     CURRENT = "of this picture, by these settings"
@@ -49,17 +49,17 @@ def find_source(source: Path, out: Path | None, protocol: str) -> Source:
         DSAError: no picture, two that would have one map, a folder of maps among the pictures.
     """
     if not source.is_dir():
-        own = out or source.with_name(f"{source.stem}{MAP_END}.png")
-        if own.suffix.lower() != ".png":
-            raise DSAError(f"{own}: the name of a map must end in .png")
-        return Source([MapTask(source.name, source, own)], None)
+        map_path = out or source.with_name(f"{source.stem}{MAP_END}.png")
+        if map_path.suffix.lower() != ".png":
+            raise DSAError(f"{map_path}: the name of a map must end in .png")
+        return Source([MapTask(source.name, source, map_path)], None)
     _check_folders(source, out)
     folder = out or place_for(source) / "iuv"
     names = _list_data_set(source, protocol) if is_data_set(source) else _list_folder(source, protocol)
     tasks = []
     for name, there in names.items():
-        own = source / there if there and out is None else (folder / name).with_suffix(".png")
-        tasks.append(MapTask(name, source / name, own))
+        map_path = source / there if there and out is None else (folder / name).with_suffix(".png")
+        tasks.append(MapTask(name, source / name, map_path))
     taken: dict[Path, str] = {}
     for task in tasks:
         if (other := taken.setdefault(task.out, task.name)) != task.name:
@@ -70,7 +70,7 @@ def find_source(source: Path, out: Path | None, protocol: str) -> Source:
 
 
 def find_states(tasks: Sequence[MapTask], by: str) -> list[MapState]:
-    """What is there of each map; `by`: the settings that are asked for."""
+    """The state of each map; `by`: the digest of the settings that are asked for."""
     return [_state(task, by) for task in tasks]
 
 
@@ -84,7 +84,7 @@ def _state(task: MapTask, by: str) -> MapState:
         return MapState.OTHER
     try:
         return MapState.CURRENT if note.of == picture_digest(task.image) else MapState.CHANGED
-    except OSError:  # estimating says so
+    except OSError:  # not readable: estimating it says so
         return MapState.CHANGED
 
 
@@ -93,8 +93,8 @@ def _check_folders(source: Path, out: Path | None) -> None:
         raise DSAError(f"{source}: this is a folder of estimated maps; give the pictures")
     if out is None:
         return
-    own, root = out.resolve(), source.resolve()
-    if own.is_relative_to(root) and own != root / "iuv":
+    place, root = out.resolve(), source.resolve()
+    if place.is_relative_to(root) and place != root / "iuv":
         raise DSAError(
             f"{out}: lies in {source}, where maps would be taken for pictures; leave DST out for "
             f"{source / 'iuv'}, or choose another folder"
@@ -102,7 +102,7 @@ def _check_folders(source: Path, out: Path | None) -> None:
 
 
 def _list_data_set(source: Path, protocol: str) -> dict[str, str | None]:
-    """Its images, and the maps that they have."""
+    """The images of a data set, and the map that each has."""
     listing = list_data(source, protocol)
     for note in listing.notes:
         logger.warning(note)
@@ -110,18 +110,18 @@ def _list_data_set(source: Path, protocol: str) -> dict[str, str | None]:
 
 
 def _list_folder(source: Path, protocol: str) -> dict[str, str | None]:
-    """The pictures in a folder and below, without maps that lie among them."""
+    """The pictures in a folder and below, without maps that lie among them; each with None for its map."""
     if protocol:
-        raise DSAError(f"{source}: this is no data set, and has no `protocol`")
+        raise DSAError(f"{source}: not a data set, so it has no `protocol`")
     images, others = find_images(source)
     kept = [name for name in images if not _is_map_name(name)]
     if others:
         logger.warning(f"{source}: {left_out(others)}")
     if len(kept) < len(images):
         maps = len(images) - len(kept)
-        logger.warning(f"{source}: passed over, as they are called as maps: {maps:,} files")
+        logger.warning(f"{source}: skipped because they are named like maps: {maps:,} files")
     if not kept:
-        raise DSAError(f"{source}: no pictures in it but maps")
+        raise DSAError(f"{source}: no pictures in it, only maps")
     return dict.fromkeys(kept)
 
 

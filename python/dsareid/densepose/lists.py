@@ -1,4 +1,4 @@
-"""The lists that converting and estimating leave beside the maps, of all calls for a data set together.
+"""The lists that converting and estimating leave beside the maps; all calls for a data set share them.
 
 A list that would be empty is removed.
 """
@@ -23,17 +23,17 @@ def update_names(path: Path, names: Iterable[str], converted: Container[str]) ->
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a list; none where there is no list."""
+    """The names in a list; none if there is no list."""
     return _read(path).splitlines()
 
 
 def write_names(path: Path, names: Iterable[str]) -> None:
-    """A name on each line, sorted."""
+    """Write the names, sorted, one on each line."""
     _write(path, "".join(f"{name}\n" for name in sorted(names)))
 
 
 def check_lists(out: Path) -> None:
-    """Raise DSAError where a list of a call before cannot be read, so that it is said before the work."""
+    """Raise DSAError if a list from an earlier call cannot be read. To be called before the work."""
     _read(out / NO_DETECTION)
     _read_people(out / SEVERAL)
 
@@ -49,7 +49,7 @@ def update_people(path: Path, choices: dict[str, Choice], converted: Container[s
 
 
 def _read_people(path: Path) -> list[list[str]]:
-    """The rows of the table below its header; none where there is no table."""
+    """The rows of the table below its header; none if there is no table."""
     try:
         header, *rows = list(csv.reader(io.StringIO(_read(path)), strict=True)) or [PEOPLE_COLUMNS]
     except csv.Error as error:

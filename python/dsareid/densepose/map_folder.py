@@ -24,8 +24,7 @@ class WholeMap(NamedTuple):
 def list_maps(root: Path) -> tuple[list[WholeMap], list[str]]:
     """The maps below a folder, and the files in it that are none. Logs what may have been meant as a map.
 
-    Where some files are called NAME_IUV.png, the other pictures are no maps; NAME_INDS.png and the contact
-    sheet never are.
+    If some files are called NAME_IUV.png, only those are maps; NAME_INDS.png and the contact sheet never are.
 
     Raises:
         DSAError: a folder that cannot be listed, two maps of one name.
@@ -35,12 +34,14 @@ def list_maps(root: Path) -> tuple[list[WholeMap], list[str]]:
         return [WholeMap(stem, partial(_read, root / file, None)) for stem, file in plain.items()], others
     if plain:
         logger.warning(
-            f"{root}: PNGs that are not called NAME{MAP_END}.png, {len(plain):,} in all, as "
+            f"{root}: PNGs that are not called NAME{MAP_END}.png, {len(plain):,} in all, such as "
             f"{next(iter(plain.values()))}, were not taken for maps (are they the photographs?)"
         )
     stray = [file for file in others if os.path.splitext(file)[0].endswith(MAP_END)]
     if stray:
-        logger.warning(f"{root}: maps that are no PNGs, {len(stray):,} in all, as {stray[0]}, were not read")
+        logger.warning(
+            f"{root}: maps that are not PNGs, {len(stray):,} in all, such as {stray[0]}, were not read"
+        )
     twins = {nfc(stem): root / file for stem, file in plain.items()}
     maps = [WholeMap(stem, partial(_read, root / file, twins.get(nfc(stem)))) for stem, file in named.items()]
     return maps, others + list(plain.values())
@@ -65,7 +66,7 @@ def _list_files(root: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
 
 
 def _read(path: Path, twin: Path | None) -> np.ndarray:
-    """A map, with a look at the file that is called as its image and may be another map of it."""
+    """Read a map. `twin` is the file NAME.png beside NAME_IUV.png: the photograph, or an equal map."""
     iuv = read_iuv(path)
     if twin is not None:
         try:

@@ -1,7 +1,7 @@
 """Which image of a data set a file name of a source means.
 
-Names are compared in Unicode's form NFC, by the longest end of their paths that is common; then an image of
-the file name's own suffix is preferred.
+Paths are compared in Unicode's form NFC, by their longest common end; among equals, an image with the file
+name's own suffix is preferred.
 """
 
 import os
@@ -19,7 +19,7 @@ from dsareid.ground.errors import DSAError, logger, quoted
 class DataImages:
     """The images below ROOT, without those of `iuv` and DST.
 
-    Names are relative to ROOT, as query/NAME.jpg. Logs which ones no source can name.
+    Names are relative to ROOT, as query/NAME.jpg. Logs a name that no source can hold.
 
     Raises:
         DSAError: no folder, one that cannot be listed, or no image in it.
@@ -43,10 +43,10 @@ class DataImages:
         if self.unprintable:
             logger.warning(
                 f"{root}: images whose names no source can hold (not UTF-8, or not printable), "
-                f"{len(self.unprintable):,} in all, as {printable(self.unprintable[0])}: rename them"
+                f"{len(self.unprintable):,} in all, such as {printable(self.unprintable[0])}: rename them"
             )
         self._by_path: dict[tuple[str, ...], list[str]] = {}  # by all parts
-        self._by_end: dict[tuple[str, ...], list[str]] = {}  # by each of the ends of their paths
+        self._by_end: dict[tuple[str, ...], list[str]] = {}  # by each end of their paths
         for name in self.names:
             parts = _parts(name)
             self._by_path.setdefault(parts, []).append(name)
@@ -54,7 +54,7 @@ class DataImages:
                 self._by_end.setdefault(parts[start:], []).append(name)
 
     def find(self, file_name: str, source: Path, with_folder: bool = False) -> str | None:
-        """The image that a file name means; None where there is none.
+        """The image that a file name means; None if there is none.
 
         Args:
             file_name: of a source.
@@ -76,11 +76,11 @@ class DataImages:
         return best[0] if best else None
 
     def common_parts(self, file_name: str) -> int:
-        """How long the end of a file name's path is that an image has too, the name counted as one."""
+        """The number of parts at the end of a file name's path, the name included, that an image has too."""
         return self._longest(_parts(file_name))[0]
 
     def _longest(self, parts: tuple[str, ...]) -> tuple[int, list[str]]:
-        """The length of the longest common end of these and images' paths, and the images that have it."""
+        """The length of the longest end that a path shares with those of images, and these images."""
         ends = [parts[start:] for start in range(len(parts))]  # the longest first
         longest = next((end for end in ends if end in self._by_end), ())
         length, found = len(longest), self._by_end.get(longest, [])
@@ -95,7 +95,7 @@ class DataImages:
         return length, found
 
     def sharing(self, name: str) -> list[str]:
-        """The other images that would have the same map: those that differ in the suffix alone."""
+        """The other images that would have the same map: those that differ only in the suffix."""
         return [other for other in self._by_path[_parts(name)] if other != name]
 
     def _ambiguous(self, file_name: str, best: list[str], source: Path) -> DSAError:
@@ -111,7 +111,7 @@ class DataImages:
 
 
 def check_place(root: Path, out: Path) -> None:
-    """Raise DSAError where maps in DST would be taken for images of ROOT; in ROOT/iuv they are not.
+    """Raise DSAError if maps in DST would be taken for images of ROOT; in ROOT/iuv they are not.
 
     A folder below ROOT that is for maps alone is allowed.
     """
@@ -139,7 +139,7 @@ def _images_in(folder: Path) -> set[str]:
 
 
 def _maps_of(folder: Path) -> set[str]:
-    """What a call before may have left beside each other: the maps of a folder's images, and their sheet."""
+    """The files that an earlier call may have left: maps of a folder's images, and their contact sheet."""
     stems = {os.path.splitext(name)[0] for name in _images_in(folder)}
     return {SHEET, *(f"{stem}{end}.png" for stem in stems for end in ("", MAP_END))}
 
@@ -150,14 +150,14 @@ def names_folders(file_name: str) -> bool:
 
 
 def share_a_map(one: str, other: str, root: Path) -> str:
-    """The words about two images with one map."""
+    """A message about two images with one map."""
     return (
         f"{one} and {other} of {root} would share one map{unicode_note(one, other)}: rename one of the images"
     )
 
 
 def unicode_note(one: str, other: str) -> str:
-    """The words about two names that are printed alike; empty where they are not."""
+    """A note about two names that look alike in print; empty if they do not."""
     one, other = os.path.splitext(one)[0], os.path.splitext(other)[0]
     if one == other or nfc(one) != nfc(other):
         return ""
@@ -165,16 +165,16 @@ def unicode_note(one: str, other: str) -> str:
 
 
 def existing(file_name: str) -> str | None:
-    """A file name as it is, or in another form of Unicode; None where there is no such file."""
+    """A file name as it is, or in another form of Unicode; None if there is no such file."""
     forms = (file_name, nfc(file_name), unicodedata.normalize("NFD", file_name))
     return next((form for form in forms if os.path.isfile(form)), None)
 
 
 def without_maps(images: DataImages) -> list[str]:
-    """The images that have no map in DST, also those that no source can name, as printable names.
+    """The images without a map in DST, even if no source can name them, as printable names.
 
-    Only of folders of ROOT in which others have one: Market-1501's gt_bbox and images need maps only for some
-    uses. The names of its junk begin with -1_.
+    Counts only folders of ROOT in which others have one: Market-1501's gt_bbox and images need maps only for
+    some uses. Its junk, whose names begin with -1_, does not count.
     """
     maps = _map_stems(images.out)
     names = images.names + images.unprintable
@@ -188,7 +188,7 @@ def without_maps(images: DataImages) -> list[str]:
 
 
 def printable(name: str) -> str:
-    """A name with escapes for what is not printable, as bytes that are not UTF-8."""
+    """A name with escapes for what is not printable, such as bytes that are not UTF-8."""
     return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in name)
 
 
@@ -220,5 +220,5 @@ def _same_suffix(one: str, other: str) -> tuple[bool, bool]:
 
 
 def _top(name: str) -> str:
-    """The folder of the root in which an image is, itself or further down."""
+    """The first folder of an image's path; empty if there is none."""
     return name.partition("/")[0] if "/" in name else ""

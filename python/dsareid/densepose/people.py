@@ -1,4 +1,4 @@
-"""Which person an image is of, where DensePose found several."""
+"""Which person an image's map shows, if DensePose found several."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ class Candidate(NamedTuple):
     share: float  # 0..1
 
     def reaches(self, min_score: float) -> bool:
-        """Whether the score is at least this one; where the source has none, it is."""
+        """Whether the score is at least `min_score`; a person without a score passes."""
         return self.person.score is None or self.person.score >= min_score
 
 
@@ -26,16 +26,16 @@ class Choice(NamedTuple):
     """The people found in an image, and the one whose map it gets."""
 
     candidates: list[Candidate]  # all
-    chosen: Candidate | None  # None: no box meets the image
-    several: bool  # whether more than one meets it
-    below: bool  # whether the best score was taken as none reaches the least one
-    refused: int  # those that meet the image, whose score is below the least one, and who were not chosen
+    chosen: Candidate | None  # None: no box overlaps the image
+    several: bool  # whether more than one box overlaps it
+    below: bool  # whether the best score was taken because none reaches the minimum
+    refused: int  # people in the image below the minimum score who were not chosen
 
 
 def choose_person(people: Sequence[Person], size: tuple[int, int], min_score: float) -> Choice:
-    """The person with the largest box among those with a minimum score, then the higher score.
+    """Choose the person with the largest box among those with the minimum score, then the higher score.
 
-    Where nobody has it, the one with the best score, then the larger box.
+    If nobody has that score, choose the one with the best score, then the larger box.
 
     Args:
         people: who was found in the image.
@@ -57,14 +57,14 @@ def choose_person(people: Sequence[Person], size: tuple[int, int], min_score: fl
 
 
 def check_min_score(min_score: float) -> None:
-    """Raise DSAError where it is no number from 0 to 1."""
+    """Raise DSAError if `min_score` is not a number from 0 to 1."""
     number = isinstance(min_score, (int, float)) and not isinstance(min_score, bool)
     if not (number and 0 <= min_score <= 1):  # NaN is not
         raise DSAError(f"`min_score={min_score}`: expected a number from 0 to 1")
 
 
 def warn_of_scores(source: Path, people: Sequence[Person], min_score: float) -> None:
-    """Log where scores are not within 0..1, which a minimum score is compared with."""
+    """Warn if scores exceed 1, because the minimum score is one of 0..1."""
     highest = max((person.score for person in people if person.score is not None), default=0)
     if highest > 1:
         logger.warning(

@@ -35,8 +35,8 @@ NAMED = {  # the parts that tell most, and what they are called beside the image
     (23, 24): "head",
 }
 HINTS = (
-    "Right, where each name points at that part of the body; left and right are the person's own: the right "
-    "hand of who looks at you is on your left.",
+    "The map is right if each name points at that part of the body. Left and right are the person's own: if "
+    "the person faces you, the right hand is on your left.",
     "In the part images (row = U, column = V) torso and back of the upper legs are upright, the front of the "
     "upper legs is upside down, the head lies on its side.",
 )
@@ -46,7 +46,7 @@ def part_colours() -> np.ndarray:
     """uint8 [25, 3]: a colour for each I; background is a light grey."""
     colours = [(224, 226, 230)]
     for part in range(24):
-        # Neighbouring numbers are left and right, front and back: golden-angle steps part them.
+        # Neighbouring numbers are left and right, front and back: golden-angle steps tell them apart.
         hue, light = (part * 0.618034) % 1.0, (0.45, 0.6)[part % 2]
         red, green, blue = colorsys.hls_to_rgb(hue, light, 0.6)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
@@ -60,7 +60,7 @@ def draw_part_images(colours: np.ndarray, filled: np.ndarray, scale: int) -> Ima
         colours, filled: uint8 [24, S, S, 3] and bool [24, S, S], as textures.part_images returns them.
         scale: pixels of the picture a cell becomes on each side.
     """
-    from dsa_ext.parts import NAMES  # converting needs the compiled part for a sheet alone
+    from dsa_ext.parts import NAMES  # converting needs the compiled part only for a sheet
 
     cells = _with_holes(colours, filled)
     side, margin, label = colours.shape[1] * scale, 10, 22
@@ -117,7 +117,7 @@ def _row(name: str, image_path: Path, map_path: Path) -> Image.Image:
 
 
 def _reduced(image: np.ndarray, iuv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A large image and its map, smaller: more pixels than the sheet can show cost memory alone."""
+    """A large image and its map, smaller: the sheet cannot show more pixels, they would only cost memory."""
     step = max(1, max(image.shape[:2]) // _LARGEST)
     return image[::step, ::step], iuv[::step, ::step]
 
@@ -148,7 +148,7 @@ def _parts(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
     for parts, name in NAMED.items():
         y, x = np.nonzero(np.isin(part, parts))
         if len(y):
-            nearest = np.argmin((y - y.mean()) ** 2 + (x - x.mean()) ** 2)  # the middle may be beside it
+            nearest = np.argmin((y - y.mean()) ** 2 + (x - x.mean()) ** 2)  # the mean may lie outside
             scale = drawn.width / part.shape[1]
             found.append((left + (x[nearest] + 0.5) * scale, (y[nearest] + 0.5) * scale, name))
     middle = left + drawn.width / 2
@@ -171,7 +171,7 @@ def _point(panel: Image.Image, found: list[tuple[float, float, str]], edge: floa
 
 
 def _part_images(image: np.ndarray, iuv: np.ndarray) -> Image.Image:
-    """The 24 part images with their names and the colours that they have beside."""
+    """The 24 part images with their names, and the colours of their parts in the panel beside."""
     from dsa_ext.parts import NAMES
     from dsareid.densepose.textures import part_images
 

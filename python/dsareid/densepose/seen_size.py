@@ -1,7 +1,7 @@
-"""The size of the images that DensePose saw, and the signs that it was not that of ours.
+"""The size of the images that DensePose saw, and the signs that it was not the size of ours.
 
-Boxes and whole maps are in pixels of what DensePose saw. Where that was a copy of another size they lie
-beside the bodies, and nothing later would notice.
+Boxes and whole maps are in pixels of the images that DensePose saw. If those were copies of another size, the
+maps do not lie on the bodies, and nothing later would notice.
 """
 
 import math
@@ -19,23 +19,23 @@ from dsareid.ground.errors import DSAError, logger
 Size = tuple[int, int]  # width, height
 
 MOST_SCALE = 64.0  # and its inverse is the least
-FEWEST_IMAGES = 3  # with people, before their boxes say something of the scale
-SHORT_REACH = 0.6  # of width and height: where no box of a source reaches further, the scale is another
-DOUBTED_REACH, DOUBTED_IMAGES = 0.9, 20  # further than that some box should reach in so many images
-AT_EDGE = 0.2  # of the images with people: where so many boxes end as far as any, they were clipped there
-MOST_LEAVING = 0.1  # of the images with people: detectron2 clips its boxes to what it saw
+FEWEST_IMAGES = 3  # with people; the boxes of fewer say nothing about the scale
+SHORT_REACH = 0.6  # of width and height; if no box of a source reaches further, the scale is wrong
+DOUBTED_REACH, DOUBTED_IMAGES = 0.9, 20  # so many images should have a box that reaches further
+AT_EDGE = 0.2  # share of images; if so many boxes end at the furthest place, they were clipped there
+MOST_LEAVING = 0.1  # share of images with people whose boxes leave them: detectron2 clips its boxes
 
 _COMMON = (0.125, 0.2, 0.25, 0.4, 0.5, 0.6, 0.75, 0.8, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 16)
 
 
 class Scale(NamedTuple):
-    """What DensePose saw: our images `factor` times, or all of them made to one size."""
+    """The size of what DensePose saw: that of our images times `factor`, or one `size` for all."""
 
     factor: float = 1.0
     size: Size | None = None
 
     def seen(self, size: Size) -> Size:
-        """The size that DensePose saw, of an image of ours.
+        """The size at which DensePose saw an image of ours, whose own size is given.
 
         Raises:
             DSAError: it has more than images.MOST_PIXELS.
@@ -51,7 +51,7 @@ class Scale(NamedTuple):
         return width, height
 
     def fits(self, seen: Size, size: Size) -> bool:
-        """Whether an image of ours of a size may have been this large; other programs round otherwise."""
+        """Whether DensePose may have seen an image of `size` as `seen`; programs round differently."""
         if self.size is not None or self.factor == 1:
             return seen == self.seen(size)
         return all(abs(there - self.factor * here) <= 1 for there, here in zip(seen, size))
@@ -61,15 +61,15 @@ class Scale(NamedTuple):
 
 
 def parse_scale(scale: float | str) -> Scale:
-    """A number, or WIDTHxHEIGHT.
+    """Parse a number, or WIDTHxHEIGHT.
 
     Raises:
         DSAError: it is neither, or beyond the bounds.
     """
     wrong = DSAError(
-        f"`scale={scale}`: expected a number from 1/{MOST_SCALE:g} to {MOST_SCALE:g}, as 0.5 where DensePose "
-        "saw the images at half their size, or WIDTHxHEIGHT, as 128x256 where it saw all at this size, of at "
-        f"most {MOST_PIXELS:,} pixels"
+        f"`scale={scale}`: expected a number from 1/{MOST_SCALE:g} to {MOST_SCALE:g}, such as 0.5 if "
+        "DensePose saw the images at half their size, or WIDTHxHEIGHT, such as 128x256 if it saw all at this "
+        f"size, with at most {MOST_PIXELS:,} pixels"
     )
     sides = scale.lower().split("x") if isinstance(scale, str) else []
     if len(sides) == 2 and all(side.isascii() and side.isdecimal() and len(side) < 10 for side in sides):
@@ -92,28 +92,29 @@ class SeenImage:
 
     name: str
     size: Size  # upright
-    turned: int  # by EXIF's number; 1: it is upright as stored
+    turned: int  # EXIF's orientation; 1: it is upright as stored
     boxes: list[Box]
-    told: Size | None  # the size of what DensePose saw, where the source has it
+    told: Size | None  # the size that DensePose saw, if the source has it
 
     @property
     def stored(self) -> Size:
-        """Before it is turned upright."""
+        """Its size before it is turned upright."""
         return self.size[::-1] if self.turned in SIDEWAYS else self.size
 
 
 def leaves(box: Box, size: Size) -> bool:
-    """Whether a box is outside of an image by more than a pixel."""
+    """Whether a box leaves an image by more than a pixel."""
     return min(box[:2]) < -1 or box[2] > size[0] + 1 or box[3] > size[1] + 1
 
 
 def check_sizes(source: Path, images: Sequence[SeenImage], scale: Scale | None) -> None:
-    """Refuse a source made on images of another size than `scale` says, by its boxes; log where that may be.
+    """Refuse a source whose sizes or boxes show images of another size than `scale` says; warn if they may.
 
-    A scale of 1 that was given is believed; None is 1, and is checked as any other.
+    A scale of 1 that was given is believed; None is 1, and is checked like any other.
 
     Raises:
-        DSAError: as said, with the scale that may fit; one that makes an image too large.
+        DSAError: the source is refused; the message names a scale that may fit. Or `scale` makes an image too
+            large.
     """
     if scale == Scale():
         _note_told(source, images, scale)
@@ -128,7 +129,7 @@ def check_sizes(source: Path, images: Sequence[SeenImage], scale: Scale | None) 
 
 
 def _check_leaving(source: Path, people: Sequence[SeenImage], scale: Scale) -> None:
-    """Raise DSAError where boxes are outside of their images."""
+    """Raise DSAError if the boxes of too many images leave them."""
     leaving = _leaving(people, scale)
     for image in leaving:
         if not any(leaves(box, scale.seen(image.stored)) for box in image.boxes):
@@ -143,13 +144,13 @@ def _check_leaving(source: Path, people: Sequence[SeenImage], scale: Scale) -> N
 
 
 def _check_reach(source: Path, people: Sequence[SeenImage], scale: Scale) -> None:
-    """Raise DSAError, or log, where no box reaches far into its image, or all reach as far as in one size."""
+    """Raise DSAError or warn if no box reaches far into its image, or all end as in images of one size."""
     if not people:
         return
     across, down = _reach(people, scale)
     places = [("width or height", max(across, down), "on smaller images")]
     many = len(people) >= DOUBTED_IMAGES
-    if many:  # of fewer, boxes may end early along one side by chance
+    if many:  # in fewer images, boxes may end early along one side by chance
         places += [
             (side, reach, "on images of another size")
             for side, reach in (("width", across), ("height", down))
@@ -175,18 +176,18 @@ def _check_reach(source: Path, people: Sequence[SeenImage], scale: Scale) -> Non
 
 
 def _note_told(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:
-    """Log where a source tells other sizes than a scale that is believed."""
+    """Warn if a source tells other sizes than a scale that is believed."""
     other = [x for x in images if x.told is not None and not scale.fits(x.told, x.size)]
     if other:
         first = other[0]
         logger.warning(
-            f"{source}: it tells other sizes than `scale={scale}` gives, of {_count(other)}, as of "
-            f"{first.name}: {first.told and _text(first.told)}, not {_text(scale.seen(first.size))}"
+            f"{source}: its sizes of {_count(other)} are not those of `scale={scale}`: "
+            f"{first.name} is {first.told and _text(first.told)}, not {_text(scale.seen(first.size))}"
         )
 
 
 def wrong_map_size(image: SeenImage, path: Path, found: Size, scale: Scale | None) -> str:
-    """The words about a whole map that is not of the size it should be."""
+    """A message about a whole map of the wrong size."""
     wrong = f"the map of {image.name} is {_text(found)}, but its image {path}"
     fitting = _fitting([(found, image.size)]) or Scale(size=found)
     if scale is not None and scale != Scale():
@@ -200,7 +201,7 @@ def wrong_map_size(image: SeenImage, path: Path, found: Size, scale: Scale | Non
 
 
 def _check_told(source: Path, images: Sequence[SeenImage], scale: Scale) -> None:
-    """Raise DSAError where a source tells the sizes of other images than ours."""
+    """Raise DSAError if the sizes that a source tells are not those of our images at this scale."""
     told = [(image, image.told) for image in images if image.told is not None]
     other = [(image, size) for image, size in told if not scale.fits(size, image.size)]
     if not other:
@@ -209,7 +210,7 @@ def _check_told(source: Path, images: Sequence[SeenImage], scale: Scale) -> None
     if size == scale.seen(first.stored):
         raise DSAError(f"{source}: its size of {first.name} is {_unturned(first)}")
     fitting = _fitting([(size, image.size) for image, size in told])
-    hint = f"`scale={fitting}` fits" if fitting else "no one scale fits"
+    hint = f"`scale={fitting}` fits" if fitting else "no single scale fits"
     raise DSAError(
         f"{source}: its sizes are not those of {_count(other)}: by it {first.name} is {_text(size)}, but it "
         f"is {_text(scale.seen(first.size))}{_by(scale)}; {hint}; `scale=1` takes the boxes as they are"
@@ -224,7 +225,7 @@ def _unturned(image: SeenImage) -> str:
 
 
 def _fitting(pairs: Sequence[tuple[Size, Size]]) -> Scale | None:
-    """The scale by which each first size may be what was seen of the second; None where there is none."""
+    """The scale at which, in each pair, the second size was seen as the first; None if there is none."""
     seen, size = pairs[0]
     factors = [Scale(float(f"{seen[side] / size[side]:.4g}")) for side in (0, 1)]
     common = [Scale(factor) for factor in _COMMON]
@@ -236,15 +237,15 @@ def _fitting(pairs: Sequence[tuple[Size, Size]]) -> Scale | None:
 
 
 def _hint(people: Sequence[SeenImage], scale: Scale) -> str:
-    """The scale that boxes speak for, as a sentence; empty where there is none, or it is the one given."""
-    fitting = _likely(people)
+    """A hint at the scale that the boxes suggest; empty if there is none, or it is the one given."""
+    fitting = _likely_scale(people)
     if fitting is None or fitting == scale:
         return ""
     return f"`scale={fitting}` may fit; " if fitting != Scale() else "without `scale` they may fit; "
 
 
-def _likely(people: Sequence[SeenImage]) -> Scale | None:
-    """The scale that boxes speak for, which the checks accept; None where there is none.
+def _likely_scale(people: Sequence[SeenImage]) -> Scale | None:
+    """The scale that the boxes suggest and the checks accept; None if there is none.
 
     Boxes are clipped to what was seen, so the furthest of many ends at its edge.
     """
@@ -264,12 +265,12 @@ def _likely(people: Sequence[SeenImage]) -> Scale | None:
 
 
 def _likely_factors(ends: np.ndarray, sides: np.ndarray) -> list[float]:
-    """The factors at whose edge boxes may end, common ones first, of ends and sides of images [N]."""
+    """The factors that may put the edge where boxes end, common ones first; ends and sides of images [N]."""
     reach = float((ends / sides).max())
     pixel = 1 / sides.max()
     rounded = [float(f"{reach:.{digits}g}") for digits in (2, 3, 4)]
     at_edge = np.count_nonzero(ends >= reach * sides - 1)
-    if at_edge >= max(2, AT_EDGE * len(ends)):  # they were clipped there: this is the edge
+    if at_edge >= max(2, AT_EDGE * len(ends)):  # boxes were clipped there: it is the edge
         common = [factor for factor in _COMMON if abs(factor - reach) <= pixel]
     else:
         common = [factor for factor in _COMMON if 0.98 * reach <= factor <= 1.05 * reach]
@@ -288,9 +289,9 @@ def _accepts(people: Sequence[SeenImage], scale: Scale) -> bool:
 
 
 def _is_one_size(people: Sequence[SeenImage]) -> bool:
-    """Whether boxes end at the edge of one size better than at that of their images.
+    """Whether the ends of boxes fit the edge of one common size better than those of their images.
 
-    If all were made to one size, boxes end at its edge, wherever that is in an image.
+    If all images were made one size, boxes end at its edge, wherever that is in an image of ours.
     """
     boxes = _ends(people)
     ratios = boxes / np.array([image.size for image in people])
@@ -299,12 +300,12 @@ def _is_one_size(people: Sequence[SeenImage]) -> bool:
 
 
 def _leaving(people: Sequence[SeenImage], scale: Scale) -> list[SeenImage]:
-    """The images that a box leaves."""
+    """The images with a box that leaves them."""
     return [image for image in people if any(leaves(box, scale.seen(image.size)) for box in image.boxes)]
 
 
 def _reach(people: Sequence[SeenImage], scale: Scale) -> tuple[float, float]:
-    """How far boxes reach, in widths and heights of what was seen of their images."""
+    """How far boxes reach, in widths and heights of their images as DensePose saw them."""
     across, down = (_ends(people) / np.array([scale.seen(image.size) for image in people])).max(0).tolist()
     return across, down
 

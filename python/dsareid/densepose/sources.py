@@ -3,7 +3,7 @@
     a folder                NAME_IUV.png of the classic Detectron, or NAME.png
     dump.pkl                apply_net.py dump of detectron2 (torch.save)
     *.pth                   coco_densepose_predictions.pth of detectron2's evaluation
-    *.json                  COCO results: image_id, bbox, score, and uv_shape and uv_data, of the entry itself
+    *.json                  COCO results: image_id, bbox, score, and uv_shape and uv_data, in the entry itself
                             or under "densepose"
 
 A chart is decoded only when it is asked for, so that memory is bounded by the file's own size.
@@ -43,7 +43,7 @@ _OTHER_FILES = (
     (b"\x89HDF", "an HDF5 file"),
     (b"MATLAB", "a MATLAB file"),
     (b"\x89PNG", "one picture; give the folder that it is in"),
-    (b"\xff\xd8\xff", "one picture, a JPEG, in which parts are not kept"),
+    (b"\xff\xd8\xff", "one picture, a JPEG, which does not keep part indices"),
     (b"\x1f\x8b", "packed with gzip; unpack it"),
 )
 
@@ -64,7 +64,7 @@ class Detections:
     file_name: str  # as the source has it; of a folder, without the suffix
     people: list[Person]
     size: tuple[int, int] | None = None
-    """Width and height of what DensePose saw, where the source tells them."""
+    """Width and height of what DensePose saw, if the source tells them."""
 
 
 def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None) -> list[Detections]:
@@ -73,7 +73,7 @@ def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None
     Args:
         path: a folder or file as listed above.
         images: COCO annotations whose list `images` names the image_id of COCO results. Images of the list
-            that have no result are images without a detection. Results that hold such a list need none.
+            that have no result are images without a detection. Not needed if the results hold such a list.
 
     Raises:
         DSAError: it is of no known form, damaged, or holds what a pickle must not; embeddings of CSE.
@@ -105,7 +105,7 @@ def read_source(path: str | os.PathLike, images: str | os.PathLike | None = None
 
 
 def _refuse_others(path: Path, head: bytes) -> None:
-    """Raise DSAError where a file that begins so is neither of torch.save nor JSON."""
+    """Raise DSAError if a file, by its first bytes, is not JSON; files of torch.save do not come here."""
     if not head:
         raise DSAError(f"{path}: it is empty (0 bytes); expected {FORMS}")
     for start, kind in _OTHER_FILES:
@@ -115,8 +115,8 @@ def _refuse_others(path: Path, head: bytes) -> None:
         new = path.with_name(f"{path.stem}-new.pkl")
         raise DSAError(
             f"{path}: this is no file of torch.save. detectron2 before November 2022 wrote dumps with "
-            "pickle.dump, and reading those would run what they hold; where detectron2 is installed, and if "
-            f"you trust the file: torch.save(pickle.load(open({str(path)!r}, 'rb')), {str(new)!r})"
+            "pickle.dump, and reading those would run what they hold; if you trust the file, convert it "
+            f"where detectron2 is installed: torch.save(pickle.load(open({str(path)!r}, 'rb')), {str(new)!r})"
         )
     if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{")):
         raise DSAError(f"{path}: of no known form; expected {FORMS}")
@@ -145,7 +145,7 @@ def _read_entries(path: Path, entries: object, names: CocoImages, file_size: int
 
 
 def _in_words(value: object) -> str:
-    """What a file holds that is no list of dictionaries."""
+    """A description of a value that is not a list of dictionaries."""
     if isinstance(value, dict):
         return (
             f"a dictionary with {', '.join(reprlib.repr(key) for key in list(value)[:3]) or 'nothing'} in it"
@@ -171,7 +171,7 @@ def _dump_entry(path: Path, entry: dict, file_size: int) -> Detections:
     boxes = _numbers(entry, "pred_boxes_XYXY", (4,), where, file_size)
     scored = entry.get("scores") is not None
     scores = _numbers(entry, "scores", (), where, file_size) if scored else [None] * len(boxes)
-    charts = [] if charts is None else charts  # where nobody was found there may be no such key
+    charts = [] if charts is None else charts  # the key may be missing if nobody was found
     if not isinstance(charts, list) or not len(charts) == len(boxes) == len(scores):
         count = len(charts) if isinstance(charts, list) else type(charts).__name__
         raise DSAError(
@@ -180,13 +180,12 @@ def _dump_entry(path: Path, entry: dict, file_size: int) -> Detections:
         )
     people = []
     for number, (chart, box, score) in enumerate(zip(charts, boxes, scores), start=1):
-        of = f"{where}, person {number}"
-        people.append(_person(chart, box, score, of, file_size))
+        people.append(_person(chart, box, score, f"{where}, person {number}", file_size))
     return Detections(name, people)
 
 
 def _numbers(entry: dict, key: str, row: tuple[int, ...], where: str, file_size: int) -> list:
-    """A tensor of an entry, a row for each person; a missing one and an empty list are an empty one."""
+    """A tensor of an entry, a row for each person; a missing tensor or an empty list gives an empty list."""
     value = entry.get(key)
     if value is None or (isinstance(value, list) and not value):
         return []
@@ -274,7 +273,7 @@ def _coco_images(path: str | os.PathLike, annotations: object) -> CocoImages:
 
 
 def _size(image: dict) -> tuple[int, int] | None:
-    """Width and height; None where they are not told, as 0 or null."""
+    """Width and height; None if they are missing, 0 or null."""
     width, height = (_finite(image.get(key)) for key in ("width", "height"))
     return (int(width), int(height)) if width and height and min(width, height) >= 1 else None
 

@@ -29,7 +29,7 @@ class ImageTask(NamedTuple):
 
 
 class FoundTasks(NamedTuple):
-    """What the file names of a source led to."""
+    """The tasks of a source, and what is to be said of its file names."""
 
     tasks: list[ImageTask]
     missing: list[str]  # file names that have no image
@@ -39,7 +39,7 @@ class FoundTasks(NamedTuple):
 class _Named(NamedTuple):
     """An image that the source names."""
 
-    name: str  # as of a task
+    name: str  # that of its task
     image: str
     found: Detections
 
@@ -49,8 +49,8 @@ def find_tasks(
 ) -> FoundTasks:
     """A task for each image that the source names, and the file names that have no image.
 
-    Where folders of some file names are those of images, a name whose folders are not has no image: one of
-    another folder may have the same last part. Where none are, images are found by the last part alone.
+    If some file names share folders with images, a file name in folders must share one to have an image,
+    because names may recur in other folders. If none does, images are found by their names alone.
 
     Args:
         source: where the detections are from.
@@ -59,7 +59,8 @@ def find_tasks(
         out: the folder of the maps.
 
     Raises:
-        DSAError: no image found, one that fits two file names or is fit by two, or that cannot be read.
+        DSAError: no image found, a file name that fits two images, two file names for one map, or an image
+            that cannot be read.
     """
     if listed is None and source.is_dir():
         raise DSAError(f"{source}: a folder of maps needs `data=ROOT`, the folder of their images")
@@ -85,14 +86,14 @@ def find_tasks(
             )
         raise DSAError(f"{source}: {names}{hint}")
     bar = tqdm(named.items(), desc="images", unit="image", leave=False, disable=None)
-    tasks = [ImageTask(Path(of.image), path, of.found.people, _measure(of)) for path, of in bar]
+    tasks = [ImageTask(Path(x.image), path, x.found.people, _measure(x)) for path, x in bar]
     alone = [] if listed is None or with_folders else [x.name for x in named.values() if _names_folders(x)]
     return FoundTasks(tasks, missing, alone)
 
 
-def _names_folders(of: _Named) -> bool:
-    """Whether an image or its name in the source has a folder that the other has not."""
-    return names_folders(of.name) or names_folders(of.found.file_name)
+def _names_folders(image: _Named) -> bool:
+    """Whether an image, or its name in the source, comes with a folder."""
+    return names_folders(image.name) or names_folders(image.found.file_name)
 
 
 def _find_image(
@@ -110,9 +111,9 @@ def _find_image(
 def _refuse_collision(
     source: Path, path: Path, one: _Named | None, other: _Named, listed: DataImages | None
 ) -> None:
-    """Raise DSAError where a map would be written over an image, or where that of another one would be."""
+    """Raise DSAError if a map would overwrite an image, or the map of another image."""
     if path.exists() and path.samefile(other.image):
-        raise DSAError(f"{path}: this is an image, and its map would be written over it; write to ROOT/iuv")
+        raise DSAError(f"{path}: this is an image, and its map would overwrite it; write to ROOT/iuv")
     if one is None:
         return
     if listed is not None and one.name != other.name:
@@ -128,7 +129,7 @@ def _refuse_collision(
     )
 
 
-def _measure(of: _Named) -> SeenImage:
-    boxes = [person.box for person in of.found.people if person.box is not None]
-    header = image_header(of.image)
-    return SeenImage(of.name, header.size, header.turn, boxes, of.found.size)
+def _measure(image: _Named) -> SeenImage:
+    boxes = [person.box for person in image.found.people if person.box is not None]
+    header = image_header(image.image)
+    return SeenImage(image.name, header.size, header.turn, boxes, image.found.size)

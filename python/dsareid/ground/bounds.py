@@ -9,10 +9,10 @@ from dsareid.ground.errors import DSAError
 
 
 def check_bounds(settings: Any, prefix: str = "") -> None:
-    """Check every field of a dataclass, and of the dataclasses in it, by the bounds of its type.
+    """Check each field of a dataclass, and of nested ones, against the bounds in its type.
 
     Raises:
-        DSAError: names the first setting that is out of bounds, what it may be and what it is.
+        DSAError: a setting is out of bounds; the message names it, its bounds and its value.
     """
     for name, kind in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, name)
@@ -31,7 +31,7 @@ def _check(name: str, kind: Any, value: Any, shown: Any) -> None:
     bounds = get_args(kind)[1:]
     least = next((bound.ge for bound in bounds if isinstance(bound, Ge)), None)
     most = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
-    within = (least is None or value >= least) and (most is None or value <= most)  # a NaN is not
+    within = (least is None or value >= least) and (most is None or value <= most)  # False for NaN
     if not within:
         where = f"at least {least}" if most is None else f"{least}..{most}"
         raise DSAError(f"`{name}` must be {where}, not {shown}")

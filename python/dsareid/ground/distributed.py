@@ -1,4 +1,4 @@
-"""Several processes at one task, as torchrun starts them; one process is the case of a world of 1."""
+"""Process groups, as torchrun starts them; a process without torchrun is a group of one."""
 
 import contextlib
 import os
@@ -14,22 +14,22 @@ from torch import Tensor
 from dsareid.ground.errors import DSAError, LostOthers
 from dsareid.ground.machine import end_with_launcher
 
-# Ranks wait while rank 0 packs a data set or joins files. torchrun ends all when one dies, so none waits
-# in vain.
+# Ranks wait while rank 0 packs a data set or joins files. torchrun ends all ranks when one dies, so
+# none waits in vain.
 _TIMEOUT = timedelta(days=7)
-_ANSWERS_WITHIN = 60  # seconds for torchrun's store to answer
+_STORE_TIMEOUT = 60  # seconds for torchrun's store to answer
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The rank of this process and how many there are; a process alone is rank 0 of a world of 1."""
+    """The rank of this process and the number of processes; without torchrun rank 0 of 1."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def is_rank_0(self) -> bool:
-        """Whether this is the one that prints and writes."""
+        """Whether this is the process that prints and writes."""
         return self.rank == 0
 
     @property
@@ -37,13 +37,13 @@ class ProcessGroup:
         return self.world == 1
 
     def barrier(self) -> None:
-        """Wait until all have come here."""
+        """Wait until all ranks have come here."""
         if self.world > 1:
             dist.barrier()
 
     @contextlib.contextmanager
     def rank_0_first(self) -> Iterator[None]:
-        """The body runs on rank 0, and then on all others."""
+        """Run the body on rank 0, then on all other ranks."""
         if not self.is_rank_0:
             self.barrier()
         yield
@@ -51,20 +51,20 @@ class ProcessGroup:
             self.barrier()
 
     def share(self, items: int) -> slice:
-        """This process's share of so many items: contiguous, all of them over all processes."""
+        """This process's share of so many items: a contiguous slice; all slices together are all items."""
         return slice(items * self.rank // self.world, items * (self.rank + 1) // self.world)
 
 
 def current_group() -> ProcessGroup:
-    """The group that `join_group` has joined; this process alone where it has not."""
+    """The group that `join_group` has joined; before that, this process alone."""
     return ProcessGroup(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ProcessGroup()
 
 
 def rank_and_world() -> tuple[int, int]:
-    """As torchrun's environment says; (0, 1) without torchrun.
+    """RANK and WORLD_SIZE, as torchrun sets them; (0, 1) without torchrun.
 
     Raises:
-        DSAError: the environment is not torchrun's.
+        DSAError: they are not as torchrun sets them.
     """
     found = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not all(number.isdecimal() for number in found) or not int(found[0]) < int(found[1]):
@@ -73,7 +73,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a setting names; "auto" is CUDA where there is one.
+    """The device that a setting names; "auto" is CUDA if available, else the CPU.
 
     Raises:
         DSAError: no such device here.
@@ -92,7 +92,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The CUDA device of this process, one for each on a machine; other devices as they are.
+    """This process's own CUDA device, by its rank on the machine; the CPU, or any device without torchrun, as
+    it is.
 
     Raises:
         DSAError: there are more processes than devices.
@@ -103,7 +104,7 @@ def own_device(device: torch.device) -> torch.device:
     if rank >= torch.cuda.device_count():
         raise DSAError(
             f"torchrun started process {rank} on this machine, which has {torch.cuda.device_count()} CUDA "
-            "devices: start as many processes, or give `device=cpu`"
+            "devices: start at most that many processes, or give `device=cpu`"
         )
     torch.cuda.set_device(rank)
     return torch.device("cuda", rank)
@@ -114,10 +115,11 @@ def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
     """Join the other processes that torchrun started; without torchrun the group is this process.
 
     Args:
-        device: what tensors are exchanged on: gloo serves the CPU, nccl CUDA.
+        device: where the exchanged tensors are: CUDA (nccl) or the CPU (gloo); default: the CPU.
 
     Raises:
-        DSAError: the environment is not torchrun's, or the others cannot be reached, or one has ended.
+        DSAError: the environment is not torchrun's, or the other processes cannot be reached.
+        LostOthers: another process has ended.
     """
     rank, world = rank_and_world()
     if world == 1 or dist.is_initialized():
@@ -140,19 +142,19 @@ def join_group(device: torch.device | None = None) -> Iterator[ProcessGroup]:
 
 
 def _end_with_torchrun(rank: int, world: int) -> None:
-    """Make this process end when torchrun is killed, which cannot end its processes then.
+    """Make this process end when torchrun is killed: a killed torchrun cannot end its processes.
 
     Raises:
-        DSAError: it has ended already. Else this process would wait for its store until _TIMEOUT.
+        DSAError: torchrun has ended already; this process would wait for its store until _TIMEOUT.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # started by something else, which may end before it
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # not torchrun: another launcher may end before its processes
         return
     end_with_launcher()
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
-    try:  # torchrun's store is there before its processes are
+    try:  # torchrun opens its store before it starts processes
         address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        socket.create_connection(address, _ANSWERS_WITHIN).close()
+        socket.create_connection(address, _STORE_TIMEOUT).close()
     except (OSError, KeyError, ValueError) as error:
         raise DSAError(
             f"process {rank} of {world} cannot reach torchrun, which may have ended: {error}"
@@ -160,7 +162,7 @@ def _end_with_torchrun(rank: int, world: int) -> None:
 
 
 def mean_of_all(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """The mean of each value over the processes, which all have the same names."""
+    """The mean of each value over all processes, which must all give the same names."""
     if current_group().alone:
         return values
     total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
@@ -173,30 +175,30 @@ def gather_rows(rows: Tensor) -> Tensor:
     if current_group().alone:
         return rows
     count = torch.tensor([len(rows)], device=rows.device)
-    counts = torch.cat(_all(count)).tolist()
+    counts = torch.cat(_gather(count)).tolist()
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
-    return torch.cat([part[:count] for part, count in zip(_all(padded), counts)])
+    return torch.cat([part[:count] for part, count in zip(_gather(padded), counts)])
 
 
 def gather_batch(rows: Tensor) -> Tensor:
-    """As gather_rows, of equally many rows [N, ...] each; gradients go back to where the rows came from."""
+    """As gather_rows, but N must be the same everywhere; gradients go back to the process of each row."""
     return rows if current_group().alone else _GatherBatch.apply(rows)
 
 
 class _GatherBatch(torch.autograd.Function):
     @staticmethod
     def forward(context, rows: Tensor) -> Tensor:
-        return torch.cat(_all(rows.contiguous()))
+        return torch.cat(_gather(rows.contiguous()))
 
     @staticmethod
     def backward(context, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
-        dist.all_reduce(gradient)  # every process has made something of these rows
+        dist.all_reduce(gradient)  # the losses of all processes depend on these rows
         return gradient.chunk(current_group().world)[current_group().rank]
 
 
-def _all(tensor: Tensor) -> list[Tensor]:
-    found = [torch.empty_like(tensor) for _ in range(current_group().world)]
-    dist.all_gather(found, tensor)
-    return found
+def _gather(tensor: Tensor) -> list[Tensor]:
+    tensors = [torch.empty_like(tensor) for _ in range(current_group().world)]
+    dist.all_gather(tensors, tensor)
+    return tensors

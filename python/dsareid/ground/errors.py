@@ -1,4 +1,4 @@
-"""The one exception that users cause, and the one logger that tells them things."""
+"""The exception for faults of the user, and the logger for messages to the user."""
 
 import logging
 import os
@@ -10,17 +10,17 @@ if TYPE_CHECKING:  # the command line starts without it
 
 
 class DSAError(Exception):
-    """Something outside the program is not as it must be: a file, a folder, a setting.
+    """A file, a folder or a setting from outside the program is wrong.
 
-    The message names the file or argument, what was expected and what came. An argument or setting that has
-    a name on the command line stands in backquotes as Python spells it: `batch_size`, `optim.rate`,
-    `weights="none"`, `skip_broken=True`. The command line prints the message as one line, those names as its
-    flags, and exits with status 1; library users catch it as any exception.
+    The message names the file or argument, what was expected and what came. Arguments and settings that are
+    also flags stand in backquotes, as Python spells them: `batch_size`, `optim.rate`, `weights="none"`,
+    `skip_broken=True`. The command line turns these names into its flags, prints the message as one line and
+    exits with status 1; library users catch it like any exception.
     """
 
 
 class LostOthers(DSAError):
-    """Another process that torchrun started has ended; why, it says itself."""
+    """Another process that torchrun started has ended; its own output says why."""
 
 
 logger = logging.getLogger("dsareid")
@@ -28,7 +28,7 @@ logger = logging.getLogger("dsareid")
 
 
 def quoted(value: str | os.PathLike) -> str:
-    """A path or a word as a shell takes it, for commands that are to be copied."""
+    """A path or word quoted for a shell, for commands that users copy from a message."""
     return shlex.quote(os.fspath(value))
 
 

@@ -1,9 +1,9 @@
 """Writing files so that a reader never sees half of one, locks between processes, and reading JSON.
 
-What is being written has a temporary name beside the final one, .NAME-unfinished-0.SUFFIX, and a lock file,
-the same with .lock behind it; where these would be too long for the file system, the beginning of NAME and a
-checksum of it stand for it. A killed process leaves both, and the next one that writes NAME removes them;
-of a process that was killed between the last two steps a lock file stays, empty, which means nothing.
+A file is written under a temporary name beside the final one, .NAME-unfinished-0.SUFFIX, with a lock file of
+the same name and .lock behind it. If these names are too long for the file system, the beginning of NAME and
+a checksum replace NAME. A killed process leaves both files; the next process that writes NAME removes them.
+An empty lock file that stays behind means nothing.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # synth and the command line start without it
 T = TypeVar("T")
 ZIP = b"PK\x03\x04"  # how a zip archive begins
 _LONGEST_NAME = 255  # bytes of a file's name
-_KEPT, _LONGEST_SUFFIX = 128, 32  # bytes of a name that is too long to have more around it
+_KEPT, _LONGEST_SUFFIX = 128, 32  # bytes that stay of a name that is too long, and of its suffix
 
 
 @contextlib.contextmanager
@@ -48,16 +48,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = ()) -> None:
-    """Raise DSAError where atomic_path could not write this file: before the work whose result it is for.
+    """Raise DSAError if atomic_path could not write this file. To be called before long work.
 
     Args:
         path: the file.
-        inputs: files that it may not be, as the work reads them.
+        inputs: the files that the work reads; `path` must be none of them.
     """
     path = Path(path)
     for other in inputs:
         if path.exists() and os.path.exists(other) and path.samefile(other):
-            raise DSAError(f"{path}: this file is read, and would be written over; choose another name")
+            raise DSAError(f"{path}: this file is an input, and would be overwritten; choose another name")
     with _write_errors(path):
         _check_replaceable(path)
         with _temporary_name(path) as temporary:
@@ -65,22 +65,22 @@ def check_writable(path: str | os.PathLike, inputs: Iterable[str | os.PathLike] 
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise OSError where something else than a file stands: a device would become a file."""
+    """Raise OSError if `path` is a folder, or a device or pipe, which os.replace would turn into a file."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def check_writable_folder(path: str | os.PathLike) -> None:
-    """Raise DSAError where a folder cannot be made, with its parents, or written to; nothing is made."""
+    """Raise DSAError if a folder cannot be created, with its parents, or written to. Creates nothing."""
     path = place = Path(path).absolute()
     with _write_errors(path):
         while not _is_there(place):
             place = place.parent
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(place, os.W_OK | os.X_OK):  # says so of a read-only file system too
+        if not os.access(place, os.W_OK | os.X_OK):  # False on a read-only file system too
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
@@ -100,10 +100,10 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def unfinished_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out` that becomes `out` in the end, or disappears.
+    """Yield a temporary folder beside `out`; on success it is renamed to `out`, on failure removed.
 
     Raises:
-        DSAError: it cannot be written, or `out` is something else than an empty folder.
+        DSAError: it cannot be written, or `out` exists and is not an empty folder.
     """
     with _write_errors(out), _temporary_name(out) as folder:
         folder.mkdir()
@@ -116,11 +116,11 @@ def unfinished_folder(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def hold_lock(path: Path, waiting: str) -> Iterator[None]:
-    """Hold a lock file, which is removed in the end.
+    """Hold a lock file; it is removed on release.
 
     Args:
         path: the lock file; its folder exists.
-        waiting: what to log where another process holds it and this one waits.
+        waiting: what to log if another process holds it, before waiting for that one.
 
     Raises:
         OSError: the lock file cannot be made.
@@ -146,7 +146,7 @@ def read_json(path: str | os.PathLike, model: "type[T] | TypeAdapter[T]", what: 
 
     Raises:
         DSAError: it cannot be read, is no JSON, or holds something else.
-        FileNotFoundError, NotADirectoryError: there is none; callers know what that means.
+        FileNotFoundError, NotADirectoryError: there is no such file; callers know what that means.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -169,11 +169,11 @@ def read_json(path: str | os.PathLike, model: "type[T] | TypeAdapter[T]", what: 
 def check_stored(path: str | os.PathLike) -> None:
     """Refuse a zip archive that unpacks to more than its own size, before torch.load unpacks it.
 
-    torch.save compresses nothing, and no member shares the bytes of another. A file that does not begin as an
-    archive passes.
+    torch.save compresses nothing, and its members share no bytes. A file that does not begin as an archive
+    passes.
 
     Raises:
-        DSAError: a member is compressed, or all together claim more bytes than the file has.
+        DSAError: a member is compressed, or the members together claim more bytes than the file has.
         zipfile.BadZipFile: it is damaged.
         OSError: it cannot be read.
     """
@@ -194,7 +194,7 @@ def check_stored(path: str | os.PathLike) -> None:
 
 
 def user_cache() -> Path:
-    """The folder for what can be made or fetched again; it may not be there yet.
+    """The user's cache, a folder for files that can be made or fetched again; it may not exist yet.
 
     A relative XDG_CACHE_HOME is ignored, as its specification asks.
 
@@ -209,8 +209,8 @@ def user_cache() -> Path:
 
 
 def place_for(root: Path) -> Path:
-    """The folder for what is made of a data set: its own, or where that is not writable one below the user's
-    cache, NAME-HASH; it may not be there yet."""
+    """The folder for files made from a data set: its root, or NAME-HASH in the user's cache if the root is
+    not writable. It may not exist yet."""
     if os.access(root, os.W_OK):
         return root
     root = root.resolve()
@@ -218,12 +218,12 @@ def place_for(root: Path) -> Path:
 
 
 def check_is_text(path: str | os.PathLike) -> None:
-    """Raise DSAError where a path that is to stand in JSON has bytes that are no text."""
+    """Raise DSAError if a path is not UTF-8, so that JSON cannot hold it."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
         raise DSAError(
-            f"{path}: this path is not UTF-8, so that it cannot be noted down; rename it"
+            f"{path}: this path is not UTF-8, so it cannot be written to JSON; rename it"
         ) from error
 
 
@@ -243,14 +243,14 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary_name(path: Path) -> Iterator[Path]:
-    """A name beside `path` that no other process uses and where nothing is, now or in the end.
+    """Yield a locked name beside `path`; what is there is removed before and afterwards.
 
-    The names are always the same ones, so that leftovers do not pile up: a killed process's lock ends with
-    it, and the next one takes its name.
+    Names are numbered from 0, so leftovers do not pile up: a killed process loses its lock, and the next
+    process takes its name.
     """
-    if not path.parent.is_dir():  # filelock would make it
+    if not path.parent.is_dir():  # filelock would create it
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    _is_there(path)  # a name that is too long itself fails now, not when all is written
+    _is_there(path)  # a final name that is too long fails now, not after the work
     number, lock = 0, None
     while lock is None:
         temporary = path.with_name(_unfinished(path, number))
@@ -266,7 +266,7 @@ def _temporary_name(path: Path) -> Iterator[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is anything of this name; unlike os.path.lexists it tells what cannot be a name."""
+    """Whether this name exists; unlike os.path.lexists it raises OSError for an impossible name."""
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -275,11 +275,11 @@ def _is_there(path: Path) -> bool:
 
 
 def _unfinished(path: Path, number: int) -> str:
-    """The temporary name of a number, short enough to have .lock behind it; no two paths share one."""
+    """The temporary name with this number, short enough for .lock behind it; no two paths share one."""
     name = f".{path.stem}-unfinished-{number}{path.suffix}"
     if len(os.fsencode(f"{name}.lock")) <= _LONGEST_NAME:
         return name
-    # Cut as bytes, which may leave half a character at the end: ignored, as the checksum stands for it.
+    # Cutting bytes may leave half a character at the end. It is dropped: the checksum tells names apart.
     begin = os.fsencode(path.stem)[:_KEPT].decode(sys.getfilesystemencoding(), "ignore")
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
@@ -287,7 +287,7 @@ def _unfinished(path: Path, number: int) -> str:
 
 
 def _remove(path: Path) -> None:
-    """A file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -295,7 +295,7 @@ def _remove(path: Path) -> None:
 
 
 def _try_lock(path: Path) -> FileLock | None:
-    """The lock, None while another holds it. Where the file system has no locks it is as if none did."""
+    """Take the lock; None if another process holds it. Without locks in the file system, nobody does."""
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)
@@ -308,7 +308,7 @@ def _try_lock(path: Path) -> FileLock | None:
 
 
 def _release(lock: FileLock) -> None:
-    # Removed while it is held: whoever has opened it in the meantime finds it gone, and makes a new one.
+    # Removed while it is held: a process that has opened it meanwhile finds it gone and makes a new one.
     with contextlib.suppress(OSError):
         os.unlink(lock.lock_file)
     lock.release()

@@ -1,4 +1,4 @@
-"""Packages whose names are loaded when they are used (PEP 562), so that importing one is cheap."""
+"""Lazy packages (PEP 562): a public name is imported on first use, so that importing the package is cheap."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ def lazy_names(
 
     Args:
         package: its __name__.
-        homes: the public names by the module that has them, relative to the package: ".module".
+        homes: for each module, as ".module" relative to the package, the public names that it has.
     """
     module_of = {name: module for module, names in homes.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""The processor: what it is, how many of its cores there are to use, and worker processes."""
+"""The processor: its name, its usable cores, work on threads, and processes that end with their parent."""
 
 import functools
 import multiprocessing
@@ -14,7 +14,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LAUNCHER_LOOKED_AT = 0.5  # seconds between looks at whether it is still there
+_LAUNCHER_POLL = 0.5  # seconds between two checks that the launcher is still there
 
 
 def cores() -> int:
@@ -37,10 +37,10 @@ def processor() -> str:
 def on_threads(
     work: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None
 ) -> Iterator[Result]:
-    """The results of the work on all items, in order, on as many threads as there are cores.
+    """Yield work(item) for all items, in order, computed on `threads` threads; default: one a core.
 
-    The first exception of the work is raised where its result stands. What has not begun by then, or when
-    the caller stops asking, is dropped, and what has begun is waited for.
+    An exception is raised in place of its item's result. Then, or if the caller stops iterating, items that
+    have not begun are dropped, and running ones are waited for.
     """
     with ThreadPoolExecutor(threads or cores()) as pool:
         try:
@@ -50,10 +50,10 @@ def on_threads(
 
 
 def end_with_parent() -> None:
-    """Make this process end as soon as the one that started it has, even killed: an initializer for workers.
+    """Make this process end when its parent ends or is killed: an initializer for workers.
 
-    A worker of a pool waits for work for ever otherwise, as it holds both ends of the pool's pipe. Where the
-    parent has ended before this call, this process ends now.
+    Without it a pool's worker waits for work for ever, because it holds both ends of the pool's pipe. If the
+    parent has ended before this call, this process ends at once.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -63,21 +63,21 @@ def end_with_parent() -> None:
 
 @functools.cache  # one thread is enough, however often a group is joined
 def end_with_launcher() -> None:
-    """The same for a process that torchrun has started, and that does not know it but as its parent.
+    """Make this process end when torchrun, its parent process, ends or is killed.
 
-    Where torchrun has ended before this call, its successor as the parent is taken for it.
+    If torchrun has ended before this call, the process that took over as the parent is watched instead.
     """
     launcher = os.getppid()
 
     def wait() -> None:
         while os.getppid() == launcher:
-            time.sleep(_LAUNCHER_LOOKED_AT)
+            time.sleep(_LAUNCHER_POLL)
 
     _end_after(wait)
 
 
 def _end_after(wait: Callable[[], object]) -> None:
-    """Make this process end, without a word, when a function returns that another thread calls."""
+    """Call `wait` on another thread, and end this process without a word when it returns."""
 
     def watch() -> None:
         wait()

@@ -322,7 +322,7 @@ def test_queries_without_a_match_stand_beside_the_table(capsys, own_data, tmp_pa
     run = make_run(tmp_path / "run", data=own_data)
     assert main(["eval", str(run), "--device", "cpu"]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "1 of 2 queries have a match: of 1 the person is not in the gallery"
+    assert said.out.splitlines()[-1] == "1 of 2 queries have a match: for 1 the person is not in the gallery"
     assert main(["report", str(run)]) == 0
     assert "1 of 2 queries have a match" in (run / "report.html").read_text()
     for path in (own_data / "bounding_box_test").iterdir():
@@ -362,9 +362,9 @@ def test_no_input_is_written_over(capsys, tmp_path, tiny_data):
     before = image.read_bytes(), iuv.read_bytes()
     for out in (image, iuv):
         assert main(["warp", str(image), str(iuv), str(out)]) == 1
-        assert "this file is read, and would be written over" in capsys.readouterr().err
+        assert "this file is an input, and would be overwritten" in capsys.readouterr().err
     query = shutil.copy(sorted((tiny_data / "query").iterdir())[0], tmp_path / "query.png")
     arguments = [str(make_run(tmp_path / "run")), str(query), str(tiny_data / "query"), "--out", str(query)]
     assert main(["search", *arguments]) == 1
-    assert "would be written over" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
     assert (image.read_bytes(), iuv.read_bytes()) == before

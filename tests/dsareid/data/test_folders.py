@@ -29,8 +29,8 @@ def test_other_files_are_told(tmp_path):
     touch_files(tmp_path, ["a.jpg", "notes.txt", "deep/b.gif", ".hidden"])
     images, others = find_images(tmp_path)
     assert (images, others) == (["a.jpg"], ["deep/b.gif", "notes.txt"])
-    assert left_out(others) == "2 files of kinds that are not read are left out, the first deep/b.gif"
-    assert left_out([]) == "" and left_out(["x.gif"]).startswith("x.gif is left out")
+    assert left_out(others) == "2 files are skipped, the first deep/b.gif: files of their kinds are not read"
+    assert left_out([]) == "" and left_out(["x.gif"]).startswith("x.gif is skipped")
 
 
 def test_links_are_followed_and_circles_are_not(tmp_path):

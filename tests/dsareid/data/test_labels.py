@@ -99,4 +99,4 @@ def test_images_of_no_split_are_told(tmp_path, caplog):
     names = ["0001_c2.jpg", "more/0002_c2s1_000001_00.jpg"]
     touch_files(tmp_path, ["query/0001_c1.jpg", *(f"bounding_box_test/{name}" for name in names)])
     assert image_labels(tmp_path / "bounding_box_test", names) == [("1", "2"), ("2", "2")]
-    assert "images that are of no split of this data set, 1 in all, as more/0002" in caplog.text
+    assert "images in no split of this data set, 1 in all, such as more/0002" in caplog.text

@@ -13,11 +13,11 @@ def test_own_camera_and_absent():
     assert found == (4, 1, 2, 1)
     note = found.note()
     assert note.startswith(
-        "1 of 4 queries have a match: of 1 the person is not in the gallery, of 2 the gallery"
+        "1 of 4 queries have a match: for 1 the person is not in the gallery, for 2 the gallery"
     )
     assert "the same-camera rule removes" in note and "without the column camera" in note
 
 
 def test_none_has_a_match():
     note = count_matches([(1, 1)], [(2, 1)]).note()
-    assert note == "no query has a match: of 1 the person is not in the gallery"
+    assert note == "no query has a match: for 1 the person is not in the gallery"

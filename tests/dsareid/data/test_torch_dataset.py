@@ -151,5 +151,5 @@ def test_bad_files_are_named(own_data):
     with pytest.raises(DSAError, match=paths[5].name):
         dataset[5]
     chart.with_name(f"{chart.stem}_IUV.png").unlink()
-    with pytest.raises(DSAError, match=rf"iuv/.*{chart.name}: the IUV map of .* is missing"):
+    with pytest.raises(DSAError, match=rf"no IUV map of .*: neither iuv/.*{chart.name} nor"):
         DSAPDataset(own_data)

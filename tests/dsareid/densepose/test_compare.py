@@ -52,9 +52,9 @@ def test_two_folders(folders, tmp_path, capsys):
     assert main(["densepose", "compare", str(a), str(b), "--csv", str(tmp_path / "out.csv")]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{a} compared with {b}\n")
-    assert f"left out, as only in {a}: 1 map, the first in/0\n" in said
-    assert f"left out, as only in {b}: 1 map, the first in/3\n" in said
-    assert "all 2 " in said and "people of at least 0.75: GPS 0.0%, GPSm 0.0%" in said
+    assert f"left out because only in {a}: 1 map, the first in/0\n" in said
+    assert f"left out because only in {b}: 1 map, the first in/3\n" in said
+    assert "all 2 " in said and "people with at least 0.75: GPS 0.0%, GPSm 0.0%" in said
     rows = list(csv.DictReader(open(tmp_path / "out.csv")))
     assert [row["kind"] for row in rows] == ["all", "part", "part", "person", "person"]
     assert float(rows[-1]["gps"]) == pytest.approx(each[2].scores().gps, abs=1e-5) and rows[1]["gpsm"] == ""
@@ -67,7 +67,7 @@ def test_people_that_are_not_there(folders):
     write_iuv(a / "in/2.png", np.zeros((24, 16, 3), np.uint8))
     found = compare_maps(a, b)
     assert list(found.people) == ["in/2"] and found.mean().iou == 0 and found.mean().gps == 0
-    assert "left out, as B shows nobody: 1 map" in found.notes
+    assert "left out because B shows nobody: 1 map" in found.notes
     write_iuv(b / "in/2_IUV.png", np.zeros((24, 16, 3), np.uint8))
     with pytest.raises(DSAError, match="b: no map shows anybody"):
         compare_maps(a, b)
@@ -111,7 +111,7 @@ def test_marked_points(tmp_path, capsys):
     assert main(["densepose", "compare", str(tmp_path / "a"), str(tmp_path / "coco.json")]) == 0
     said = capsys.readouterr().out
     assert "all 2" in said
-    assert f"left out, as only in {tmp_path / 'coco.json'}: 1 map, the first b" in said
+    assert f"left out because only in {tmp_path / 'coco.json'}: 1 map, the first b" in said
     content["annotations"][2]["dp_masks"] = []
     (tmp_path / "coco.json").write_text(json.dumps(content))
     found = compare_maps(tmp_path / "a", tmp_path / "coco.json")
@@ -146,8 +146,8 @@ def test_what_cannot_be_compared(folders, tmp_path, capsys):
         (a, tmp_path / "nowhere", "nowhere: no such folder or file"),
         (tmp_path / "nowhere", b, "nowhere: no such folder of maps"),
         (a, a / "in/0.png", "0.png: neither a folder of maps nor a .json"),
-        (a, tmp_path / "coco.json", "have no map of the same name: in/0 and the like, a and the like"),
-        (a, b / "in", "have no map of the same name: in/0 and the like, 1 and the like"),
+        (a, tmp_path / "coco.json", "have no map of the same name: the first are in/0 and a"),
+        (a, b / "in", "have no map of the same name: the first are in/0 and 1"),
     ]:
         with pytest.raises(DSAError, match=words):
             compare_maps(one, other)
@@ -160,7 +160,7 @@ def test_what_cannot_be_compared(folders, tmp_path, capsys):
     with pytest.raises(DSAError, match="2_IUV.png: not readable as an IUV map"):
         compare_maps(a, b)
     os.mkfifo(tmp_path / "pipe.csv")
-    wrong = {"no/where.csv": "where.csv", "a/in/0.png": "must end in .csv", "pipe.csv": "no regular file"}
+    wrong = {"no/where.csv": "where.csv", "a/in/0.png": "must end in .csv", "pipe.csv": "not a regular file"}
     for name, words in wrong.items():
         assert main(["densepose", "compare", str(a), str(b), "--csv", str(tmp_path / name)]) == 1
         assert words in capsys.readouterr().err

@@ -355,9 +355,7 @@ def test_other_failures(mimic, tmp_path, root):
     (tmp_path / "kept/query").mkdir(parents=True)
     (tmp_path / "kept/query/b.png").write_text("half a map")
     other = dump(mimic, tmp_path / "dump.pkl", {"query/b.jpg": []})
-    with pytest.raises(
-        DSAError, match="b.png: not readable as an IUV map.*; `overwrite=True` writes it anew"
-    ):
+    with pytest.raises(DSAError, match="b.png: not readable as an IUV map.*; `overwrite=True` replaces it"):
         convert(other, tmp_path / "kept", root)
 
 

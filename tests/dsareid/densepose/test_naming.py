@@ -118,7 +118,7 @@ def test_names_that_no_source_can_hold_are_told(mimic, tmp_path, run):
     source = source_of(mimic, tmp_path / "dump.pkl", "a.jpg", "b.jpg")
     status, printed, err = run(source, tmp_path / "iuv", "--data", root)
     assert status == 0
-    assert "images whose names no source can hold (not UTF-8, or not printable), 2 in all, as" in err
+    assert "images whose names no source can hold (not UTF-8, or not printable), 2 in all, such as" in err
     assert (tmp_path / "iuv/no_map.txt").read_text() == "query/caf\\udce9.jpg\nquery/li\\nne.jpg\n"
     assert r"no map yet for 2 images (query/caf\udce9.jpg, query/li\nne.jpg)" in printed
 

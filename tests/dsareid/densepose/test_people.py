@@ -200,7 +200,7 @@ def test_a_kept_map_of_another_size_is_refused(three, tmp_path, root):
     convert(three, tmp_path / "iuv", root)
     write_images(root, "query/a.jpg", size=(WIDTH + 1, HEIGHT))
     with pytest.raises(
-        DSAError, match="a.png: this map is 20x40, but its image .*21x40; `overwrite=True` wri"
+        DSAError, match="a.png: this map is 20x40, but its image .*21x40; `overwrite=True` rep"
     ):
         convert(three, tmp_path / "iuv", root)
 

@@ -327,7 +327,7 @@ def test_sizes_that_are_told(as_png, tmp_path, root, caplog):
         ),
         (
             {a: (20, 40), b: (40, 80)},
-            "not those of 1 image: by it query/b.jpg is 40x80, .*; no one scale fits",
+            "not those of 1 image: by it query/b.jpg is 40x80, .*; no single scale fits",
         ),
         ({a: (30, 30), b: (30, 30)}, "`scale=30x30` fits; `scale=1` takes"),
     ):
@@ -349,7 +349,7 @@ def test_sizes_that_are_told(as_png, tmp_path, root, caplog):
     ):
         convert(coco(as_png, path, {a: (10, 20)}), tmp_path / "iuv", root, scale=2)
     convert(coco(as_png, path, {a: (10, 20)}), tmp_path / "iuv", root, scale=1)
-    assert "other sizes than `scale=1` gives, of 1 image, as of query/a.jpg: 10x20, not 20x40" in caplog.text
+    assert "its sizes of 1 image are not those of `scale=1`: query/a.jpg is 10x20, not 20x40" in caplog.text
 
 
 # ---- images that EXIF turns upright ----

@@ -546,7 +546,7 @@ def test_files_that_are_something_else(mimic, tmp_path):
         ("list.pkl", "it holds an empty list; expected a list with a dictionary for each image"),
         ("list.json", "it holds an empty list; expected a list with a dictionary for each image"),
         ("none.json", "it holds an empty list; expected a list with a dictionary for each image"),
-        ("script.pt", "it is a model in TorchScript"),
+        ("script.pt", "it is a TorchScript model"),
     ):
         with pytest.raises(DSAError, match=f"{name}: {words}|{name}: expected .*{words}"):
             read_source(tmp_path / name)
@@ -583,8 +583,11 @@ def test_files_beside_the_maps_are_counted(tmp_path, caplog):
         a_map(tmp_path / "d.PNG", 1)
         (tmp_path / "e_IUV.jpg").touch()
         assert len(read_source(tmp_path)) == 2
-    assert "PNGs that are not called NAME_IUV.png, 2 in all, as c.png, were not taken for maps" in caplog.text
-    assert "maps that are no PNGs, 1 in all, as e_IUV.jpg, were not read" in caplog.text
+    assert (
+        "PNGs that are not called NAME_IUV.png, 2 in all, such as c.png, were not taken for maps"
+        in caplog.text
+    )
+    assert "maps that are not PNGs, 1 in all, such as e_IUV.jpg, were not read" in caplog.text
 
 
 def test_instances_are_no_maps(tmp_path):

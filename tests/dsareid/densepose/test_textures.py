@@ -253,7 +253,7 @@ def test_several_pictures_that_cannot_be_joined(caplog):
         dsareid.texture(None)
     joined = dsareid.texture([image, image], [iuv, np.zeros_like(iuv)], 8)
     assert joined.counts.max() == 1
-    assert "picture 2, (ndarray): shows nobody, so that it adds nothing" in caplog.text
+    assert "picture 2, (ndarray): shows nobody and adds nothing" in caplog.text
 
 
 def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys):

@@ -281,7 +281,7 @@ def test_links_are_followed_and_hidden_folders_are_not(run, images, tmp_path, ca
     for name in (".thumbnails", "@eaDir", "__MACOSX"):
         shutil.copytree(tmp_path / "elsewhere", images / name)
     assert extract(run, images, tmp_path / "out", device="cpu").images == 11
-    assert "notes.txt is left out: its kind is not read" in caplog.text
+    assert "notes.txt is skipped: files of its kind are not read" in caplog.text
 
 
 def make_identity_folders(data, root):

@@ -204,7 +204,7 @@ def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsy
     files = [f"{i}.png" for i in range(len(ids))]
     write_features(tmp_path / "q", features, files, model="net", ids=ids.tolist(), cams=cams.tolist())
     notes = run(capsys, tmp_path / "q", folders[1])[1].splitlines()[6:]
-    assert notes == ["13 of 15 queries have a match: of 2 the person is not in the gallery"]
+    assert notes == ["13 of 15 queries have a match: for 2 the person is not in the gallery"]
     gallery = [np.concatenate([x, y[:4]]) for x, y in zip(folders[2][1::2], folders[2][::2])]
     gallery[2][-4:-1] += 10  # other cameras; the last one is as the query's, so that it is removed
     gallery[0][-4] *= np.float32(1 + 1e-7)

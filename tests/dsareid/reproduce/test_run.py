@@ -224,7 +224,7 @@ def test_bad_input(tiny_data, own_data, tmp_path):
     with pytest.raises(DSAError, match="query"):
         reproduce("table5", own_data, tmp_path / "new", "demo", changes=SMALL)
     next((own_data / "iuv/bounding_box_test").iterdir()).unlink()
-    with pytest.raises(DSAError, match="the IUV map of bounding_box_test"):
+    with pytest.raises(DSAError, match="no IUV map of bounding_box_test"):
         reproduce("table3", own_data, tmp_path / "new", "demo", changes=SMALL)
     with pytest.raises(DSAError, match="no such folder"):
         reproduce(

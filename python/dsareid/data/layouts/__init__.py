@@ -1,4 +1,4 @@
-"""From a folder to the listing of its data set, which is recognised by what is in the folder.
+"""Recognising the data set in a folder by what the folder holds, and listing its images.
 
 Each data set is a module here, with its record (name, citation, counts, protocols), `recognise` and `find`.
 To add one, write such a module and add its name to LAYOUTS.
@@ -47,7 +47,7 @@ LAYOUTS = (
 )
 
 
-_DEEP, _MANY = 3, 1000  # levels of folders, and folders of one, that are searched for a data set
+_SEARCHED_LEVELS, _SEARCHED_FOLDERS = 3, 1000  # for a data set below the folder; folders of one level
 
 
 def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
@@ -55,12 +55,13 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
 
     Args:
         root: the data set's folder.
-        protocol: the name of one that the data set has, as `dsareid data describe` prints them;
-            default: the data set's.
+        protocol: one of the data set's protocols, as `dsareid data describe` prints them; default: the data
+            set's default.
 
     Raises:
-        DSAError: no such folder, one of no layout or whose files cannot be listed, an empty split, an
-            unknown protocol, identities both in training and in the test.
+        DSAError: no such folder, a folder of no layout, files that cannot be listed, an empty split, an
+            unknown protocol, identities in both training and test, one IUV map for two images, or two
+            different ones for one image.
     """
     root = Path(root)
     if not root.is_dir():
@@ -74,7 +75,7 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
     found = layout.find(root, scan, protocol)
     every = sorted(found.entries, key=lambda entry: (ALL_SPLITS.index(entry.split), entry.name))
     maps = MapFiles(scan)
-    kept = [entry._replace(iuv=maps.of(entry.name)) for entry in every if _counts(entry)]
+    kept = [entry._replace(iuv=maps.of(entry.name)) for entry in every if _is_listed(entry)]
     entries = [_in_utf8(entry) for entry in kept]
     if not entries:
         raise DSAError(f"{root}: no images but junk (identity {JUNK})")
@@ -94,23 +95,23 @@ def list_data(root: str | os.PathLike, protocol: str = "") -> Listing:
     return replace(listing, remarks=listing_remarks(listing, found))
 
 
-def _counts(entry: Entry) -> bool:
-    """Whether an image is listed: junk is not, and distractors are of use in the gallery alone."""
+def _is_listed(entry: Entry) -> bool:
+    """Whether an image is listed: junk is not, and distractors are in the gallery only."""
     if entry.misnamed or entry.identity > 0:
         return True
     return entry.identity == DISTRACTOR and entry.split == GALLERY
 
 
 def find_labels(root: Path, names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
-    """The identities and cameras of images, as the data set in a folder has them.
+    """The identities and cameras that the data set in a folder gives to images.
 
     Args:
-        root: the folder; one that holds no data set has no labels.
+        root: the folder; without a data set in it there are no labels.
         names: of images, relative to it.
 
     Returns:
         For each image that the data set lists, by any of its protocols: the identity, as a word ("-1" is
-        junk, "0" a distractor), and the camera, None where it is not known.
+        junk, "0" a distractor), and the camera, None if not known.
 
     Raises:
         DSAError: a data set whose files cannot be listed.
@@ -123,7 +124,7 @@ def find_labels(root: Path, names: Iterable[str]) -> dict[str, tuple[str, str | 
     labels = _labels(found, wanted)
     for protocol in filter(None, found.dataset.protocols):
         if len(labels) < len(wanted):
-            with contextlib.suppress(DSAError):  # one that needs a folder which is not there
+            with contextlib.suppress(DSAError):  # a protocol may need a folder that is missing
                 labels = _labels(layout.find(root, scan, protocol), wanted) | labels
     return labels
 
@@ -132,7 +133,7 @@ def _labels(found: Found, wanted: set[str]) -> dict[str, tuple[str, str | None]]
     labels: dict[str, tuple[str, str | None]] = {}
     for entry in found.entries:
         if entry.name in wanted and not entry.misnamed:
-            if found.words:  # one's own labels
+            if found.words:  # own labels
                 label = found.words[entry.identity], found.camera_words.get(entry.camera)
             else:
                 label = str(entry.identity), str(entry.camera) if entry.camera >= 0 else None
@@ -146,10 +147,10 @@ def _recognise(root: Path, scan: Scan) -> Layout | None:
 
 
 def _no_data(root: Path) -> DSAError:
-    """What to say about a folder of no layout."""
+    """The error about a folder of no layout."""
     level = [root]
-    for _ in range(_DEEP):
-        level = [inner for folder in level for inner in _folders(folder)][:_MANY]
+    for _ in range(_SEARCHED_LEVELS):
+        level = [inner for folder in level for inner in _folders(folder)][:_SEARCHED_FOLDERS]
         if inside := [str(folder) for folder in level if is_data_set(folder)]:
             return DSAError(f"{root}: not a data set, but there is one in it: give {' or '.join(inside)}")
     if any((root / name).exists() for name in MATLAB_FILES):
@@ -157,11 +158,11 @@ def _no_data(root: Path) -> DSAError:
             f"{root}: CUHK03 as MATLAB files; write its images first (dsareid data extract {quoted(root)} "
             "OUT) and give OUT/labeled or OUT/detected"
         )
-    return DSAError(f"{root}: not a data set: none of the folders that make one is in it; {LAYOUT}")
+    return DSAError(f"{root}: not a data set: it has none of the folders of one; {LAYOUT}")
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted; none where it cannot be listed."""
+    """The folders in a folder, sorted; none if it cannot be listed."""
     try:
         names = [name for name in sorted(scan_folder(folder, "")) if not is_hidden(name)]
     except DSAError:
@@ -170,7 +171,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def is_data_set(root: Path) -> bool:
-    """Whether a folder holds a data set, also one whose files cannot be listed."""
+    """Whether a folder holds a data set, even one whose files cannot be listed."""
     try:
         return _recognise(root, Scan(root)) is not None
     except DSAError:  # one whose files cannot be listed
@@ -178,20 +179,20 @@ def is_data_set(root: Path) -> bool:
 
 
 def _check_disjoint(root: Path, entries: list[Entry]) -> None:
-    """Raise DSAError where training and test identities overlap."""
+    """Raise DSAError if training and test identities overlap."""
     trained = {entry.identity: entry.name for entry in entries if entry.split == TRAIN and entry.identity > 0}
     tested = {entry.identity: entry.name for entry in entries if entry.split in (QUERY, GALLERY)}
     if both := sorted(trained.keys() & tested.keys()):
         pairs = "; ".join(f"{trained[identity]} and {tested[identity]}" for identity in both[:3])
         more = "; ..." if len(both) > 3 else ""
         raise DSAError(
-            f"{root}: identities of the training are in query or gallery too, {len(both)} in all: "
+            f"{root}: training and test identities must not overlap, but some do, {len(both)} in all: "
             f"{pairs}{more}"
         )
 
 
 def _in_utf8(entry: Entry) -> Entry:
-    """The entry; a misnamed one where its name has bytes that are not UTF-8, as a store's names are."""
+    """The entry; a misnamed one if its name is not UTF-8, which names in a store must be."""
     try:
         entry.name.encode()
     except UnicodeEncodeError:

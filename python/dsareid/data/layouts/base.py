@@ -1,4 +1,4 @@
-"""What a data set consists of, whatever its layout: images with their labels, and what is known of it.
+"""What the layouts share: images with their labels, the record of a data set, its listing and its errors.
 
 Where the IUV map of an image lies: data/map_files.py.
 """
@@ -18,13 +18,10 @@ MULTI_QUERY = "gt_bbox"  # further images of the queries, for the protocol multi
 ALL_SPLITS = (*SPLITS, MULTI_QUERY)
 LAYOUT = (
     f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY} (Market-1501's layout), with campus "
-    "(CUHK01), or with train, query and gallery or data.csv (one's own)"
+    "(CUHK01), or with train, query and gallery or data.csv (your own data)"
 )
-JUNK, DISTRACTOR = (
-    -1,
-    0,
-)  # the identities of images that count for nothing, and of people that nobody looks for
-CSV = "data.csv"  # lists one's own data
+JUNK, DISTRACTOR = -1, 0  # identities: of images that do not count, and of gallery people in no query
+CSV = "data.csv"  # lists own data
 OWN_DATA = "own data"  # the name of every data set that is none of the public ones
 _ESTIMATED_A_SECOND = 16  # maps of crops of 64x128, by one core: benchmarks/estimate.py
 NO_CAMERAS = "its cameras are not known: the same-camera rule is off, no gallery image is left out"
@@ -34,7 +31,7 @@ MakeMaps = Callable[[Path, str], object]
 
 
 class Scan:
-    """What is in the folders of a data set; each is listed once."""
+    """The contents of a data set's folders; each folder is listed once."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -48,7 +45,7 @@ class Scan:
         return self._folders[folder]
 
     def find(self, path: str) -> str | None:
-        """A path as the files have it, whose Unicode form may be another; None where there is none."""
+        """A path as it is on disk, perhaps in another Unicode form; None if there is none."""
         found = ""
         for name in path.split("/"):
             if name not in self(found):
@@ -66,11 +63,9 @@ class Entry(NamedTuple):
 
     split: str  # one of ALL_SPLITS
     name: str  # relative to the root, as query/0005_c1s1_000001_00.jpg
-    identity: (
-        int  # DISTRACTOR and JUNK are nobody; one's own labels are numbered from 1; JUNK too if misnamed
-    )
-    camera: int  # -1 where it is not known
-    iuv: str | None = None  # its IUV map, as MapFiles.of gives it; None where there is none
+    identity: int  # a person's, DISTRACTOR or JUNK; own labels are numbered from 1; JUNK if misnamed
+    camera: int  # -1 if not known
+    iuv: str | None = None  # its IUV map, as MapFiles.of gives it; None if there is none
     misnamed: str | None = None  # what is wrong with the name
 
 
@@ -84,41 +79,41 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set beside its files."""
+    """The record of a data set: what is known besides its files."""
 
     name: str
     layout: str
     citation: str = ""
-    withdrawn: str = ""  # by whom and when, where it is no longer distributed
+    withdrawn: str = ""  # by whom and when, if it is no longer distributed
     protocols: Mapping[str, str] = field(default_factory=lambda: {"": "single query"})
-    """What each protocol is; in a name, N stands for a number."""
-    default: str = ""  # the protocol where none is given
+    """A description of each protocol; in a name, N stands for a number."""
+    default: str = ""  # the protocol if none is given
     expected: Mapping[str, Count] = field(default_factory=dict)
-    """The counts of its splits; empty where they are not known."""
+    """The counts of its splits; empty if they are not known."""
     aside: tuple[str, ...] = ()
-    """Folders that it has and that most protocols do not read."""
+    """Folders of the data set that most protocols do not read."""
 
 
 class Found(NamedTuple):
-    """What a data set's module finds."""
+    """The images that a data set's module finds."""
 
     dataset: Dataset
     protocol: str
-    entries: list[Entry]  # with junk, in any order, IUV maps not looked for; names as the system gives them
+    entries: list[Entry]  # with junk, in any order, without IUV maps; names as the system gives them
     cameras: bool = True  # whether they are known
-    words: Mapping[int, str] = {}  # of identities that are numbered, what they are called
-    camera_words: Mapping[int, str] = {}  # the same of cameras
-    without_camera: str = ""  # which images' cameras are not known, where others' are
+    words: Mapping[int, str] = {}  # the words behind the numbers of own identities
+    camera_words: Mapping[int, str] = {}  # the same for cameras
+    without_camera: str = ""  # a note on images without a camera, if others have one
 
 
 class Layout(Protocol):
-    """A data set's module: it holds its record too, a Dataset, with what is known of it."""
+    """A data set's module. Beside these functions it holds the data set's record, a Dataset."""
 
     def recognise(self, root: Path, scan: Scan) -> bool:
-        """Whether the folder holds this data set; those before it in layouts.LAYOUTS it does not hold."""
+        """Whether the folder holds this data set, if none before it in layouts.LAYOUTS recognises it."""
 
     def find(self, root: Path, scan: Scan, protocol: str) -> Found:
-        """Its images by a protocol, "" for its default; DSAError where they cannot be used."""
+        """Its images by a protocol, "" for its default; DSAError if they cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +123,15 @@ class Listing:
     root: Path
     entries: list[Entry]  # by split, then by name, without junk
     fingerprint: str
-    """Hex SHA-256 of each entry, with the size and time of change of its files, and of the protocol."""
+    """Hex SHA-256 of the data set's name, its protocol, whether cameras are known, and each entry with the
+    size and modification time of its files."""
     dataset: Dataset
-    protocol: str  # in full, also where it is the default
+    protocol: str  # in full, even if it is the default
     cameras: bool  # whether they are known; if not, those of query and gallery differ
-    junk: int  # images left out
-    without_camera: str  # as of Found
+    junk: int  # images that were left out as junk
+    without_camera: str  # as in Found
     remarks: list[str] = field(compare=False)
-    """What a user should know beside the counts, see summary.listing_remarks."""
+    """What a user should know besides the counts, see summary.listing_remarks."""
 
     def count(self, split: str) -> Count:
         """The images of a split that are not misnamed, and their identities."""
@@ -148,18 +144,19 @@ class Listing:
         return [entry.name for entry in entries if entry.iuv is None]
 
     def check_maps(self, splits: Sequence[str]) -> None:
-        """Raise MissingMaps where an image of these splits has no IUV map."""
+        """Raise MissingMaps if an image of these splits has no IUV map."""
         if missing := self.without_map(splits):
             raise MissingMaps(self.root, missing, self.how_to_estimate())
 
     def how_to_estimate(self) -> str:
-        """A sentence on the way to the maps that are missing, with the time that it takes on this machine."""
+        """A sentence on how to estimate the missing maps, with the time that it takes on this machine."""
         minutes = round(len(self.without_map(ALL_SPLITS)) / _ESTIMATED_A_SECOND / cores() / 60)
         time = f"{minutes:,} minute{'s' * (minutes != 1)}" if minutes else "a minute at most"
         by = f" `protocol={self.protocol}`" if self.protocol != self.dataset.default else ""
         return (
-            f"dsareid densepose estimate {quoted(self.root)}{by} makes them of the pictures alone, in about "
-            f"{time} on this machine's CPU, and so do the commands pack, train and eval by `estimate=True`"
+            f"dsareid densepose estimate {quoted(self.root)}{by} makes them from the pictures alone, in "
+            f"about {time} on this machine's CPU; so does `estimate=True` of the commands pack, train and "
+            "eval"
         )
 
     @property
@@ -168,7 +165,7 @@ class Listing:
         lines = []
         if differing := different_counts(self.dataset.expected, self.count):
             texts = [f"{split}: expected {expected}, found {found}" for split, expected, found in differing]
-            lines.append(f"{self.root} is named as {self.dataset.name}; {'; '.join(texts)}")
+            lines.append(f"{self.root} has the file names of {self.dataset.name}, but {'; '.join(texts)}")
         if not self.cameras:
             detail = f" ({self.without_camera})" if self.without_camera else ""
             lines.append(f"{self.root}: {NO_CAMERAS}{detail}")
@@ -178,7 +175,7 @@ class Listing:
 def different_counts(
     expected: Mapping[str, Count], count: Callable[[str], Count]
 ) -> list[tuple[str, Count, Count]]:
-    """The splits that have other counts than expected, each with the expected and the found one."""
+    """The splits whose counts differ from the expected ones, each with the expected and the found count."""
     found = {split: count(split) for split in expected}
     return [(split, expected[split], found[split]) for split in expected if found[split] != expected[split]]
 
@@ -188,16 +185,16 @@ class MissingMaps(DSAError):
 
     Args:
         place: the data set or store.
-        names: of the images, relative to it; one at least.
-        remedy: a sentence.
+        names: the images without a map, relative to it; at least one.
+        remedy: a sentence on what to do.
     """
 
     def __init__(self, place: Path, names: Sequence[str], remedy: str):
         stem, _ = os.path.splitext(names[0])
-        more = f"; {len(names) - 1:,} more are missing" if len(names) > 1 else ""
+        more = f"; {len(names) - 1:,} more images have none" if len(names) > 1 else ""
         super().__init__(
-            f"{place}: iuv/{stem}.png: the IUV map of {names[0]} is missing, and so is "
-            f"{os.path.basename(stem)}_IUV.png{more}; {remedy}; an image without a person needs an "
+            f"{place}: no IUV map of {names[0]}: neither iuv/{stem}.png nor "
+            f"iuv/{stem}_IUV.png is there{more}; {remedy}; an image without a person needs an "
             "all-background map"
         )
 
@@ -209,7 +206,7 @@ def unknown_protocol(dataset: Dataset, protocol: str) -> DSAError:
 
 
 def scan_folder(root: Path, folder: str) -> dict[str, str]:
-    """What is in a folder, with its size and time of change; empty where there is no folder.
+    """What is in a folder, each name with size and modification time; empty if there is no folder.
 
     Raises:
         DSAError: it cannot be listed.
@@ -224,7 +221,7 @@ def scan_folder(root: Path, folder: str) -> dict[str, str]:
 
 
 def check_not_empty(root: Path, folder: str, found: Sequence[object]) -> None:
-    """Raise DSAError where a split's folder is there but holds no image."""
+    """Raise DSAError if a split's folder is there but holds no image."""
     if found or not os.path.lexists(root / folder):
         return
     deeper = next((files for files in walk(root / folder) if files.images), None)

@@ -3,7 +3,7 @@
     ROOT/data.csv               the header file,identity,split or file,identity,split,camera, and a line for
                                 each image: its path below ROOT, any word, train, query or gallery, any word
 
-Without the column camera cameras are not known (see own_labels).
+Without the column camera, cameras are not known (see own_labels).
 """
 
 import csv
@@ -27,7 +27,8 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
     """The images that data.csv lists.
 
     Raises:
-        DSAError: naming the line and the column that is wrong; a file that is not there; a protocol.
+        DSAError: a wrong cell, which the message names by line and column; a file that is not there; any
+            protocol, because this layout has none.
     """
     if protocol:
         raise unknown_protocol(DATASET, protocol)
@@ -64,7 +65,7 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             reader = csv.reader(file, strict=True)
             for cells in reader:
                 cells = [cell.strip() for cell in cells]
-                if any(cells):  # Excel leaves lines of commas alone
+                if any(cells):  # Excel leaves lines that hold nothing but commas
                     lines.append((reader.line_num, cells))
     except csv.Error as error:
         raise DSAError(f"{path}: line {reader.line_num}: {error}") from error

@@ -54,7 +54,7 @@ def recognise(root: Path, scan: Scan) -> bool:
 
 
 def find(root: Path, scan: Scan, protocol: str) -> Found:
-    """The images by a protocol: those of the test are the query's from camera 1, else the gallery's.
+    """The images by a protocol; of the test, images from camera 1 are queries, the others the gallery.
 
     Raises:
         DSAError: no images, an unknown protocol, or too few identities for it.
@@ -70,17 +70,18 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
     tested = draw_test(_TESTED[kind], int(seed))
     if not identities & tested or not identities - tested:
         raise DSAError(
-            f"{root / FOLDER}: {len(identities)} identities, none of which protocol {protocol} has for its "
-            f"{'training' if identities & tested else 'test'}; CUHK01 has {IDENTITIES}"
+            f"{root / FOLDER}: none of its {len(identities)} identities is in the "
+            f"{'training' if identities & tested else 'test'} split of protocol {protocol}; CUHK01 has "
+            f"{IDENTITIES}"
         )
     entries = [e._replace(split=_split(e.camera)) if e.identity in tested else e for e in entries]
     return Found(replace(DATASET, expected=_expected(protocol)), protocol, entries)
 
 
 def draw_test(count: int, seed: int) -> set[int]:
-    """The identities of a split's test: the first `count` of all in a random order, the same for ever, also
-    where some of them are not there."""
-    # RandomState, as numpy promises never to change what it draws; that of default_rng may change.
+    """The identities of a split's test: the first `count` of all in a random order. It is the same for ever,
+    whichever images are there."""
+    # RandomState: numpy promises never to change its draws; those of default_rng may change.
     return set(np.random.RandomState(seed).permutation(np.arange(1, IDENTITIES + 1))[:count].tolist())
 
 

@@ -1,7 +1,7 @@
 """CUHK03 by its new protocol (CUHK03-NP): names as 0003_c1_21.png, in the folders of market_naming.
 
-Its two kinds have names alike: which one it is says the name of the root, `labeled` or `detected`. As it is
-distributed it is MATLAB files; cuhk03_matlab writes the images that are in them.
+File names do not tell its two kinds apart: the name of the root does, `labeled` or `detected`. CUHK03 is
+distributed as MATLAB files; cuhk03_matlab writes the images that are in them.
 """
 
 import re
@@ -39,7 +39,7 @@ KINDS = {
 
 
 def recognise(root: Path, scan: Scan) -> bool:
-    """Whether the root is called as one of the kinds and all names are CUHK03-NP's."""
+    """Whether the root has the name of one of the kinds and all file names are CUHK03-NP's."""
     return _kind(root) in KINDS and has_names(root, scan, _NAME)
 
 

@@ -1,11 +1,11 @@
-"""CUHK03 as it is distributed, and its images as files in Market-1501's layout (CUHK03-NP).
+"""Writing the images of CUHK03's MATLAB files as image files in Market-1501's layout (CUHK03-NP).
 
 ROOT/cuhk-03.mat, or ROOT/cuhk03_release/cuhk-03.mat        HDF5
     labeled, detected: 5 cells, one a pair of cameras; each a table of persons x 10 shots, of which
     1..5 are view 1 and 6..10 view 2; a shot is uint8 [H, W, 3], or empty
 ROOT/cuhk03_new_protocol_config_{labeled,detected}.mat      MATLAB 5
-    filelist: 1_001_2_06.png is pair 1, person 1, view 2, shot 6; labels, camId: of the same images
-    train_idx, query_idx, gallery_idx: which of them, counted from 1
+    filelist: 1_001_2_06.png is pair 1, person 1, view 2, shot 6; labels, camId: the same images'
+    train_idx, query_idx, gallery_idx: the images of each split, by their numbers in filelist, from 1
 
 OUT/labeled/query/0003_c1_22.png    identity 3, camera 1, number 22 in filelist
 OUT/detected                        the same
@@ -65,7 +65,7 @@ def write_image_files(root: str | os.PathLike, out: str | os.PathLike) -> list[P
     mat = _find(root, *MATLAB_FILES)
     configs = {kind: _find(root, PROTOCOL_FILE.format(kind)) for kind in KINDS}
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise DSAError(f"{out}: expected a new or empty folder, but there is something")
+        raise DSAError(f"{out}: expected a new or empty folder, but something is there")
     plans = {kind: _read_config(path) for kind, path in configs.items()}
     total = sum(len(plan) for plan in plans.values())
     make_folder(out.parent)
@@ -119,7 +119,7 @@ def _read_config(path: Path) -> dict[str, _Shot]:
         names = [f"{split}/{s.label:04d}_c{s.view}_{index}.png" for s, index in zip(chosen, indices)]
         plan |= dict(zip(names, chosen))
     if both := labels["train_idx"] & (labels["query_idx"] | labels["gallery_idx"]):
-        raise DSAError(f"{path}: identities in training and in the test, such as {min(both)}")
+        raise DSAError(f"{path}: training and test identities must not overlap, but {min(both)} is in both")
     return plan
 
 
@@ -138,15 +138,17 @@ def _shots(path: Path, config: Mapping) -> list[_Shot]:
     for name, label, view in zip(names, labels, views):
         match = _NAME.fullmatch(name)
         if not match:
-            raise DSAError(f"{path}: filelist: expected names as 1_001_2_06.png, not {name!r}")
+            raise DSAError(f"{path}: filelist: expected names like 1_001_2_06.png, not {name!r}")
         pair, person, named_view, shot = map(int, match.groups())
         if not (1 <= shot <= SHOTS and view == named_view == (1 if shot <= SHOTS // 2 else 2)):
             raise DSAError(f"{path}: {name}: its shot and its view do not agree with camId {view}")
         if label_of.setdefault((pair, person), label) != label:
-            raise DSAError(f"{path}: {name}: its label is {label}, but {label_of[pair, person]} before")
+            raise DSAError(
+                f"{path}: {name}: its label is {label}, but before it was {label_of[pair, person]}"
+            )
         shots.append(_Shot((pair, person, shot), view, label))
     if len(set(label_of.values())) != len(label_of):
-        raise DSAError(f"{path}: labels: two persons of filelist have the same")
+        raise DSAError(f"{path}: labels: two persons of filelist have the same label")
     return shots
 
 
@@ -198,9 +200,9 @@ def _cells(file: h5py.File, kind: str) -> dict[_Cell, h5py.Reference]:
 
 
 def _values(dataset: h5py.Dataset) -> np.ndarray:
-    """All of it; ValueError where it claims more than an image may have, which a few bytes can."""
+    """All values; ValueError if they claim more bytes than an image may have, as a tiny file can."""
     if dataset.nbytes > 3 * MOST_PIXELS:
-        raise ValueError(f"{dataset.name} claims to be of {dataset.nbytes:,} bytes")
+        raise ValueError(f"{dataset.name} claims to have {dataset.nbytes:,} bytes")
     return dataset[()]
 
 

@@ -2,7 +2,7 @@
 
     ROOT/train/anna/1.jpg       a folder for each identity, in train, query and gallery
 
-The camera of train/anna/hall_c2.jpg or train/anna/c2_17.jpg is 2. Where a name of query or gallery has none,
+The camera of train/anna/hall_c2.jpg or train/anna/c2_17.jpg is 2. If a name in query or gallery has none,
 cameras are not known (see own_labels).
 """
 
@@ -34,10 +34,10 @@ def recognise(root: Path, scan: Scan) -> bool:
 
 
 def find(root: Path, scan: Scan, protocol: str) -> Found:
-    """The images in identity folders. Splits that are missing are simply not there.
+    """The images in identity folders. A split may be missing.
 
     Raises:
-        DSAError: a split without images, or a protocol.
+        DSAError: a split's folder without images; any protocol, because this layout has none.
     """
     if protocol:
         raise unknown_protocol(DATASET, protocol)
@@ -64,6 +64,6 @@ def find(root: Path, scan: Scan, protocol: str) -> Found:
 
 
 def _camera(file: str) -> str | None:
-    """By the name of an image."""
+    """The camera in the name of an image; None if there is none."""
     match = _CAMERA.search(os.path.splitext(file)[0])
     return match and (match[1] or match[2])

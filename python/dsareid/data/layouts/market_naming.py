@@ -1,11 +1,11 @@
-"""Market-1501's naming scheme, in which DukeMTMC-reID, CUHK03-NP, the synthetic and one's own data come too.
+"""Market-1501's naming scheme, which DukeMTMC-reID, CUHK03-NP, synthetic and own data use too.
 
 ROOT/bounding_box_train/0002_c1s1_000451_03.jpg     identity 2, camera 1
 ROOT/query, ROOT/bounding_box_test                  the same; identity 0 is a distractor, -1 junk
 ROOT/gt_bbox                                        the same: more images of each query's person
 ROOT/images                                         distractors, whatever their names
 
-Each data set in it is recognised by what its file names are like behind identity and camera.
+What follows identity and camera in the file names tells these data sets apart.
 """
 
 import os
@@ -46,7 +46,7 @@ PROTOCOLS = {
 def expected_counts(
     train: tuple[int, int], query: tuple[int, int], gallery: tuple[int, int]
 ) -> dict[str, Count]:
-    """From images and identities of each split."""
+    """The counts of each split, from its images and identities."""
     return {TRAIN: Count(*train), QUERY: Count(*query), GALLERY: Count(*gallery)}
 
 
@@ -60,7 +60,7 @@ def has_folders(root: Path) -> bool:
 
 
 def has_names(root: Path, scan: Scan, pattern: re.Pattern[str]) -> bool:
-    """Whether it has the folders, and all files that are named by the scheme are also named by a pattern."""
+    """Whether the folders are there, and all names in them that follow the scheme also match a pattern."""
     if not has_folders(root):
         return False
     names = [name for split in SPLITS for name in image_names(scan(split)) if NAME.match(name)]
@@ -68,10 +68,10 @@ def has_names(root: Path, scan: Scan, pattern: re.Pattern[str]) -> bool:
 
 
 def find_market_images(dataset: Dataset, root: Path, scan: Scan, protocol: str) -> Found:
-    """The images of a data set in this scheme. Folders that are missing are simply not there.
+    """The images of a data set in this scheme. A split's folder may be missing.
 
     Raises:
-        DSAError: an empty folder, an unknown protocol, or nothing in the folder that it needs.
+        DSAError: an empty folder, an unknown protocol, or no images in the folder that the protocol needs.
     """
     entries = []
     for split in SPLITS:
@@ -80,17 +80,17 @@ def find_market_images(dataset: Dataset, root: Path, scan: Scan, protocol: str) 
         entries += found
     parts = protocol.split("+")
     known = [part for part in ("multi-query", "distractors") if part in parts]
-    protocol = "+".join(known) if set(parts) == set(known) else protocol  # in whatever order they are given
+    protocol = "+".join(known) if set(parts) == set(known) else protocol  # given in any order
     if protocol not in dataset.protocols:
         raise unknown_protocol(dataset, protocol)
     if "multi-query" in known:
-        entries += _more_of_queries(root, scan, entries)
+        entries += _multi_query_images(root, scan, entries)
     if "distractors" in known:
         entries += _distractors(root, scan)
         counted = {split: count for split, count in dataset.expected.items() if split != GALLERY}
         dataset = replace(dataset, expected=counted)
-    of_protocols = {"multi-query": MULTI_QUERY, "distractors": DISTRACTORS}
-    aside = tuple(folder for name, folder in of_protocols.items() if name in dataset.protocols)
+    protocol_folders = {"multi-query": MULTI_QUERY, "distractors": DISTRACTORS}
+    aside = tuple(folder for name, folder in protocol_folders.items() if name in dataset.protocols)
     return Found(replace(dataset, aside=aside), protocol, entries)
 
 
@@ -100,11 +100,11 @@ def _entry(split: str, file: str) -> Entry:
         return Entry(split, f"{split}/{file}", int(match[1]), int(match[2]))
     wrong = "the name must begin with identity and camera, as in 0002_c1s1_000451_03.jpg"
     if match:
-        wrong = f"the identity {match[1]} is no person: numbers begin with {JUNK}, which is junk"
+        wrong = f"the identity {match[1]} is not valid: the lowest is {JUNK}, which is junk"
     return Entry(split, f"{split}/{file}", JUNK, -1, misnamed=wrong)
 
 
-def _more_of_queries(root: Path, scan: Scan, entries: list[Entry]) -> list[Entry]:
+def _multi_query_images(root: Path, scan: Scan, entries: list[Entry]) -> list[Entry]:
     """The images of gt_bbox that show a query's person from its camera."""
     queries = {(entry.identity, entry.camera) for entry in entries if entry.split == QUERY}
     found = [_entry(MULTI_QUERY, name) for name in image_names(scan(MULTI_QUERY))]

@@ -1,8 +1,8 @@
-"""The labels of one's own data: any words, which become numbers.
+"""The labels of own data: any words, which become numbers.
 
 The same word is the same person in all splits; words become the numbers 1, 2, ... in sorted order. -1 is junk
-and 0 a distractor, as in Market-1501, also as 0000. Where cameras are not known, those of query and gallery
-are set to differ, so that nothing is left out.
+and 0 (or 0000) a distractor, as in Market-1501. If cameras are not known, query and gallery get different
+ones, so that the same-camera rule leaves nothing out.
 """
 
 import re
@@ -16,7 +16,7 @@ from dsareid.ground.errors import DSAError
 SPLIT_NAMES = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}  # as users write them
 _UNKNOWN_CAMERA = {TRAIN: 0, QUERY: 0, GALLERY: 1}
 NOBODY: dict[str | None, int] = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}
-"""The labels that are no person's, and their numbers."""
+"""The labels of junk and distractors, and their numbers."""
 _NUMBER = re.compile("-?[0-9]{1,18}")
 
 
@@ -26,7 +26,7 @@ class LabelledFile(NamedTuple):
     split: str  # of base.SPLITS
     name: str  # relative to the root
     identity: str
-    camera: str | None  # None where it is not known
+    camera: str | None  # None if not known
 
 
 def canonical_label(word: str) -> str:
@@ -36,17 +36,17 @@ def canonical_label(word: str) -> str:
 
 
 def is_below_junk(word: str) -> bool:
-    """Whether a label is a number that means nothing."""
+    """Whether a label is a number below -1, which means nothing."""
     return bool(_NUMBER.fullmatch(word)) and int(word) < JUNK
 
 
 def number_labels(dataset: Dataset, images: list[LabelledFile]) -> Found:
     """The images with numbers for identities and cameras.
 
-    Cameras are known where those of all people in query and gallery are; the training does not need them.
+    Cameras are known if every image of a person in query and gallery has one; training needs none.
 
     Raises:
-        DSAError: two ways to write one identity, as 1 and 0001, which may be two people; a number below -1.
+        DSAError: an identity written in two ways, as 1 and 0001, which may be two people; a number below -1.
     """
     identity = _identity_numbers(image.identity for image in images)
     tested = [image for image in images if identity[image.identity] > 0 and image.split != TRAIN]
@@ -61,7 +61,7 @@ def number_labels(dataset: Dataset, images: list[LabelledFile]) -> Found:
     words = {number: canonical_label(word) for word, number in identity.items()}
     some = ""
     if 0 < len(without) < len(tested):
-        some = f"of {len(without):,} of {len(tested):,} images it is missing, the first {without[0]}"
+        some = f"{len(without):,} of {len(tested):,} images have none, the first {without[0]}"
     camera_words = {number: word for word, number in camera.items()}
     return Found(dataset, "", entries, not without, words, camera_words, some)
 
@@ -71,21 +71,21 @@ def _identity_numbers(words: Iterable[str]) -> dict[str, int]:
     canonical = {word: canonical_label(word) for word in set(words)}
     for word, label in canonical.items():
         if is_below_junk(label):
-            raise DSAError(f"the identity {word} is no person: numbers begin with {JUNK}, which is junk")
+            raise DSAError(f"the identity {word} is not valid: the lowest is {JUNK}, which is junk")
     people = {nfc(word): label for word, label in canonical.items() if label not in NOBODY}
     first: dict[str, str] = {}
     for word in sorted(people):
         if (other := first.setdefault(people[word], word)) != word:
             raise DSAError(
-                f"the identities {other!r} and {word!r} are the same but for zeros or spaces: write that "
-                "person alike everywhere"
+                f"the identities {other!r} and {word!r} differ in zeros or spaces only: write the identity "
+                "of a person in one way everywhere"
             )
     numbers = {people[word]: number for number, word in enumerate(sorted(people), 1)} | NOBODY
     return {word: numbers[label] for word, label in canonical.items()}
 
 
 def _camera_numbers(words: set[str]) -> dict[str, int]:
-    """The words themselves where all are numbers, else 1, 2, ... in sorted order."""
+    """The words as numbers if all are numbers, else 1, 2, ... in sorted order."""
     if all(re.fullmatch("[0-9]{1,9}", word) for word in words):
         return {word: int(word) for word in words}
     return {word: number for number, word in enumerate(sorted(words), 1)}

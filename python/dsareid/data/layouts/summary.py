@@ -20,7 +20,7 @@ from dsareid.data.layouts.base import (
 from dsareid.data.matches import count_matches
 
 _LEFT_OUT = {JUNK: "junk", DISTRACTOR: "distractors"}
-_SHOWN = 5  # folders that are named
+_SHOWN = 5  # folders that a remark names
 
 
 def listing_summary(listing: Listing) -> str:
@@ -53,15 +53,15 @@ def listing_summary(listing: Listing) -> str:
 
 
 def listing_remarks(listing: Listing, found: Found) -> list[str]:
-    """What a user should know of a data set beside its counts, before it is used.
+    """What a user should know of a data set besides its counts, before using it.
 
     Args:
         listing: without remarks.
-        found: what its module found, with what is not listed.
+        found: what its module found, including images that are not listed.
     """
     csv = os.path.lexists(listing.root / CSV) and CSV not in found.dataset.layout
     remarks = [
-        f"its {CSV} is not read, as its folders make it {found.dataset.name}" if csv else "",
+        f"its {CSV} is not read: by its folders it is {found.dataset.name}" if csv else "",
         _match_remark(listing.entries),
         _nobody_remark(found.entries),
         *_unread_remarks(listing, found.entries),
@@ -70,7 +70,7 @@ def listing_remarks(listing: Listing, found: Found) -> list[str]:
 
 
 def _match_remark(entries: Sequence[Entry]) -> str:
-    """How many queries have a match, where some have none."""
+    """How many queries have a match; empty if all have one."""
     query, gallery = (
         [(entry.identity, entry.camera) for entry in entries if entry.split == split and not entry.misnamed]
         for split in (QUERY, GALLERY)
@@ -81,7 +81,7 @@ def _match_remark(entries: Sequence[Entry]) -> str:
 
 
 def _nobody_remark(every: Sequence[Entry]) -> str:
-    """Images of training and query that are left out, as they show nobody."""
+    """Images of training and query that are left out because they show nobody."""
     left = Counter(
         (e.identity, e.split)
         for e in every
@@ -91,11 +91,11 @@ def _nobody_remark(every: Sequence[Entry]) -> str:
         f"{count:,} of {split} ({_LEFT_OUT[identity]}, identity {identity})"
         for (identity, split), count in sorted(left.items())
     )
-    return f"left out as they show nobody: {counts}" if counts else ""
+    return f"left out because they show nobody: {counts}" if counts else ""
 
 
 def _unread_remarks(listing: Listing, every: Sequence[Entry]) -> list[str]:
-    """Images that no split has, files beside images that are none, and folders that cannot be looked into."""
+    """Images that are in no split, files beside images that are none, and folders that cannot be listed."""
     names = {entry.name for entry in every}
     folders = {os.path.dirname(name) for name in names}
     above = {folder[:end] for folder in folders for end in _ends(folder)}
@@ -115,12 +115,12 @@ def _unread_remarks(listing: Listing, every: Sequence[Entry]) -> list[str]:
     if unread:
         shown = [f"{folder or 'the folder itself'} ({n:,})" for folder, n in sorted(unread.items())[:_SHOWN]]
         more = f" and {len(unread) - _SHOWN:,} more folders" if len(unread) > _SHOWN else ""
-        remarks.insert(0, f"images that are of no split are not read: {', '.join(shown)}{more}")
+        remarks.insert(0, f"images in no split are not read: {', '.join(shown)}{more}")
     if closed:
-        remarks.append(f"{closed[0]} cannot be looked into")
+        remarks.append(f"{closed[0]} cannot be listed")
     return remarks
 
 
 def _ends(folder: str) -> list[int]:
-    """Where the names in a path end."""
+    """The positions at which the names in a path end."""
     return [place for place, letter in enumerate(f"{folder}/") if letter == "/"]

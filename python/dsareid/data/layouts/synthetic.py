@@ -5,7 +5,7 @@ from pathlib import Path
 from dsareid.data.layouts.base import Dataset, Found, Scan
 from dsareid.data.layouts.market_naming import SCHEME, find_market_images, has_folders
 
-SYNTH_RECORD = "synth.json"  # what dsareid synth was asked for
+SYNTH_RECORD = "synth.json"  # the settings of dsareid synth
 DATASET = Dataset(
     name="synthetic",
     layout=f"{SCHEME}0001_c1s1_012345_00.jpg",

@@ -2,7 +2,7 @@
 
 ROOT/store-HxW                      of the default protocol
 ROOT/store-HxW-PROTOCOL
-$XDG_CACHE_HOME/dsareid/NAME-HASH   in place of ROOT where that is not writable; or below ~/.cache
+$XDG_CACHE_HOME/dsareid/NAME-HASH   replaces ROOT if that is not writable; or below ~/.cache
 """
 
 import logging
@@ -24,20 +24,21 @@ from dsareid.ground.files import make_folder, place_for, readable_size
 def ensure_store(
     path: str | os.PathLike, height: int, width: int, *, mapped: Sequence[str] = (), protocol: str = ""
 ) -> Store:
-    """The store of a data set for a network of the given input size; packed where there is none yet.
+    """The store of a data set for a network of the given input size; packed if there is none yet.
 
     Args:
-        path: a store, which is opened, or a data set's root. A root is packed into ROOT/store-HxW, with
-            -PROTOCOL where that is not the data set's default, or below $XDG_CACHE_HOME or
-            ~/.cache/dsareid where ROOT is not writable; a store there that is of the files as they are now
-            is opened, an outdated one replaced.
-        height, width: the stored size where the files are not of one size.
-        mapped: splits whose images must have an IUV map, which is looked at before anything is packed.
-        protocol: the one by which the data set is split, as for list_data; of a store its own, or none.
+        path: a store, which is opened, or a data set's root. Its store is ROOT/store-HxW, with -PROTOCOL
+            behind it for another protocol than the default; if ROOT is not writable, it is below
+            $XDG_CACHE_HOME or ~/.cache/dsareid. A store of the files as they are now is opened; otherwise
+            the data set is packed, and an outdated store replaced.
+        height, width: the stored size if the files differ in size.
+        mapped: splits of a data set whose images must have an IUV map, checked before anything is packed.
+        protocol: the protocol by which the data set is split, as for list_data; for a store: the one that it
+            was packed by, or none.
 
     Raises:
         MissingMaps: images of a data set without the maps they need.
-        DSAError: as pack and open_store; a store that was packed by another protocol.
+        DSAError: as pack and open_store; a given store was packed by another protocol.
     """
     store = _find_or_pack(Path(path), height, width, mapped, protocol)
     if store.skipped_note:
@@ -71,13 +72,13 @@ def _find_or_pack(path: Path, height: int, width: int, mapped: Sequence[str], pr
         if not is_free(out):
             _check_replaceable(out)
         store = pack_files(plan, writer, skip_broken=False)
-    why = "" if place == path else f", as {path} is not writable"
+    why = "" if place == path else f", because {path} is not writable"
     logger.info(f"packed {path} into {out} ({readable_size(plan.layout.bytes)}){why}; later runs read it")
     return store
 
 
 def log_maps(store: Store, splits: Sequence[str]) -> None:
-    """Log how many of the splits' IUV maps show a person; as a warning where most do not."""
+    """Log how many of the splits' IUV maps show a person; as a warning if most do not."""
     for split, found in store.header.maps.items():
         if split in splits:
             level = logging.WARNING if found.mostly_empty else logging.INFO
@@ -85,7 +86,7 @@ def log_maps(store: Store, splits: Sequence[str]) -> None:
 
 
 def _open_given(path: Path, protocol: str) -> Store:
-    """The store that was given, if it was packed by the protocol, or any will do."""
+    """Open a store that was given. Its protocol must be `protocol`, if that is not empty."""
     store = open_store(path)
     found = store.header.protocol
     if protocol and set(protocol.split("+")) != set(found.split("+")):
@@ -122,9 +123,9 @@ def _current_store(
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise DSAError where a folder that is in the way is not a store and nothing else."""
+    """Raise DSAError if a folder in the place of a store holds anything but a store."""
     ours = {HEADER, JOURNAL, *StoreLayout(1, 1, 1, iuv=True, name_bytes=1).arrays}
     found = set(os.listdir(path))
     if HEADER not in found or not found <= ours:
         other = ", ".join(sorted(found - ours)[:3]) or f"no {HEADER}"
-        raise DSAError(f"{path}: the place of a store, but this is something else ({other}); move it away")
+        raise DSAError(f"{path}: a store belongs here, but this is something else ({other}); move it away")

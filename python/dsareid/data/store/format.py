@@ -1,10 +1,10 @@
 """The store: a data set's decoded pixels in plain .npy files, read through memory maps.
 
     STORE/images.npy    uint8 [N, H, W, 3] RGB
-    STORE/iuv.npy       uint8 [N, H, W, 3] in the order I, U, V; absent where no image has a map
+    STORE/iuv.npy       uint8 [N, H, W, 3] in the order I, U, V; absent if no image has a map
     STORE/has_iuv.npy   bool [N]; without a map the row of iuv.npy is all background
     STORE/ids.npy       int64 [N]; 0 is a distractor
-    STORE/cameras.npy   int64 [N]; -1 where a distractor's is not known
+    STORE/cameras.npy   int64 [N]; -1: a distractor's that is not known
     STORE/split.npy     uint8 [N]: 0 bounding_box_train, 1 query, 2 bounding_box_test, 3 gt_bbox, 255 skipped
     STORE/names.npy     bytes [N]: the file relative to the data set's root, UTF-8
     STORE/store.json    what the store holds and a checksum of each file, written last
@@ -97,21 +97,21 @@ class MapCounts(_Strict):
 
 
 class Contents(_Strict):
-    """What data a store holds, as its header says."""
+    """What a store holds, as its header says."""
 
     splits: dict[_Split, _Number]
-    """The images of each split that has some."""
+    """The number of images in each split that has any."""
     expected: dict[_Split, Count]
-    """Images and identities that the data set has by its protocol, [images, identities] in the file; empty
-    where they are not known."""
+    """The counts that the data set is known to have by its protocol, [images, identities] in the file; empty
+    if not known."""
     maps: dict[_Split, MapCounts]
-    """Of each split that has IUV maps."""
+    """What the maps of each split show, for splits that have some."""
     resized: bool
     """Whether some files were of another size than the stored one."""
     dataset: str
     """The name of the data set."""
     protocol: str
-    """The one by which it is split; empty for the only or the plain one."""
+    """The protocol by which it is split; empty for the only or the plain one."""
     cameras: bool
     """Whether cameras are known; if not, those of query and gallery differ, and no image is left out."""
     synthetic: bool
@@ -134,7 +134,7 @@ class StoreHeader(Contents):
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """What the size of a store's arrays follows from."""
+    """The numbers that determine the arrays of a store."""
 
     images: int
     height: int
@@ -165,14 +165,14 @@ class StoreLayout:
 
 
 def layout_of(header: StoreHeader) -> StoreLayout:
-    """The layout that the sizes in a header ask for."""
+    """The layout that follows from the sizes in a header."""
     names = header.arrays[NAMES].dtype if NAMES in header.arrays else ""
     width = int(names[2:]) if re.fullmatch(r"\|S[1-9]\d{0,8}", names) else 1
     return StoreLayout(header.images, header.height, header.width, IUV in header.arrays, width)
 
 
 def npy_header(dtype: str, shape: Sequence[int]) -> bytes:
-    """What the .npy file of an array begins with."""
+    """The header of an array's .npy file."""
     buffer = io.BytesIO()
     fields = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(buffer, fields)
@@ -197,7 +197,7 @@ def header_checksum(content: dict) -> str:
 
 
 def sha256(path: Path, advance: Callable[[int], object] = lambda _: None) -> str:
-    """The SHA-256 of a file, hex; `advance` is told the bytes read as it goes.
+    """The SHA-256 of a file, hex; `advance` is called with the bytes of each block read.
 
     Raises:
         DSAError: the file cannot be read.

@@ -43,7 +43,7 @@ class _Broken(DSAError):
 
 @dataclass(frozen=True)
 class PackPlan:
-    """What is to be packed, and how large."""
+    """The images to pack, and their stored size."""
 
     listing: Listing
     height: int
@@ -76,23 +76,23 @@ def pack(
     """Decode a data set into a store, with a progress bar and on all cores.
 
     Junk (identity -1) is dropped; distractors (identity 0) stay. Interrupted calls resume on the next call.
-    Where `out` is the store of the same files already, it is opened.
+    If `out` already is the store of the same files, it is opened.
 
     Args:
         root: the data set.
         out: the folder to make.
         height, width: rows and columns of the stored images, both or neither; default: those of the files.
             Images are resized bilinearly, IUV maps by nearest neighbour.
-        protocol: the one by which the data set is split, as for list_data.
-        default: the height and width where the files are not of one size.
+        protocol: the protocol by which the data set is split, as for list_data.
+        default: the height and width if the files differ in size.
         skip_broken: leave out files that cannot be read or are misnamed, instead of raising; the
             store's header lists them.
         make_maps: called with root and protocol before anything is packed, to make the maps that are missing;
             dsareid.densepose.estimate_missing estimates them.
 
     Raises:
-        DSAError: no data set, a file of it that cannot be read or is misnamed, an IUV map of another
-            size than its image, `out` is something else, or it cannot be written (a full disk).
+        DSAError: not a data set, a file that cannot be read or is misnamed, an IUV map of another size than
+            its image, or `out` is something else or cannot be written (a full disk).
     """
     given = None
     if height is not None or width is not None:
@@ -149,10 +149,10 @@ def _existing_store(out: Path, plan: PackPlan) -> Store:
 
 
 def plan_store(listing: Listing, given: tuple[int, int] | None, default: tuple[int, int]) -> PackPlan:
-    """The stored size: the given one, else that of the files if it is one, else the default.
+    """Choose the stored size: the given one, else the files' size if all have the same, else the default.
 
     Raises:
-        DSAError: the files are of one size that cannot be stored.
+        DSAError: all files have the same size, but it is too large to be stored.
     """
     same = given
     paths = [listing.root / entry.name for entry in listing.entries]
@@ -173,7 +173,7 @@ def plan_store(listing: Listing, given: tuple[int, int] | None, default: tuple[i
 
 
 def _file_size(path: Path) -> tuple[int, int] | None:
-    """Rows and columns of an image by its header alone; None where that cannot be read."""
+    """Rows and columns of an image by its header alone; None if that cannot be read."""
     try:
         width, height = image_size(path)
     except DSAError:  # a broken file is named when it is decoded
@@ -185,7 +185,7 @@ def _file_size(path: Path) -> tuple[int, int] | None:
 
 
 def pack_files(plan: PackPlan, writer: StoreWriter, skip_broken: bool) -> Store:
-    """Make the store of a writer; a store that is there is replaced.
+    """Pack the planned files with a writer; replaces a store that is there.
 
     Raises:
         DSAError: a file that cannot be packed.

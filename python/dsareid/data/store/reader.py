@@ -46,7 +46,7 @@ _MAKE_MAPS = "make them for the folder that was packed (dsareid densepose estima
 
 @dataclass(eq=False, repr=False)
 class Store:
-    """An open store. Nothing of `images` and `iuv` is in memory until it is read."""
+    """An open store. `images` and `iuv` are memory maps: their pixels are read when they are used."""
 
     path: Path
     header: StoreHeader
@@ -114,19 +114,19 @@ class Store:
         return Count(len(ids), len(set(ids.tolist()) - {0}))
 
     def different_counts(self) -> list[tuple[str, Count, Count]]:
-        """The splits of which other counts are known, each with the expected and the found one."""
+        """The splits whose counts are not the known ones, each with the expected and the found count."""
         return different_counts({str(x): count for x, count in self.header.expected.items()}, self.count)
 
     @property
     def skipped_note(self) -> str:
-        """What to say of files that were left out when it was packed; empty where there are none."""
+        """A note on files that were left out when it was packed; empty if there are none."""
         skipped = self.header.skipped
         if not skipped:
             return ""
         return f"images left out as broken when it was packed: {len(skipped):,}, the first {skipped[0].file}"
 
     def check_unchanged(self) -> None:
-        """Raise DSAError where images.npy or iuv.npy is no longer as it was when it was opened."""
+        """Raise DSAError if images.npy or iuv.npy has changed since the store was opened."""
         for file, stamp in zip(self.files, self.stamps):
             if _stamp(file) != stamp:
                 raise DSAError(f"{file.name}: changed while it was being read")
@@ -150,7 +150,7 @@ class Split:
 def open_store(path: str | os.PathLike) -> Store:
     """Open a store that `dsareid pack` wrote.
 
-    Everything is checked but the checksums of images.npy and iuv.npy, which `verify` looks at.
+    Checks everything but the checksums of images.npy and iuv.npy; `verify` checks those too.
 
     Raises:
         DSAError: no store, one of another version, or a file that is missing, cut short or altered.
@@ -216,7 +216,7 @@ def verify(store: Store | str | os.PathLike) -> None:
     """Read every file of a store and compare its checksum, with a progress bar.
 
     Raises:
-        DSAError: naming the file that is not as it was written; else as open_store.
+        DSAError: a file is not as it was written; the message names it. Otherwise as open_store.
     """
     store = store if isinstance(store, Store) else open_store(store)
     arrays = store.header.arrays
@@ -263,7 +263,7 @@ def _stamp(file: io.FileIO) -> tuple[int, int]:
 
 
 def _check_layout(path: Path, header: StoreHeader) -> None:
-    """Raise DSAError where the arrays of a header are not those that its sizes ask for."""
+    """Raise DSAError if the arrays of a header are not those that follow from its sizes."""
     found = {name: (array.dtype, tuple(array.shape)) for name, array in header.arrays.items()}
     expected = layout_of(header).arrays
     if found != expected:
@@ -290,14 +290,14 @@ def _open_file(path: Path, header: StoreHeader) -> io.FileIO:
 
 
 def _map(file: io.FileIO, expected: ArrayFile) -> np.memmap:
-    """One of the large arrays, through the file that is open: what is watched is what is read."""
+    """Map a large array through the open file, so that check_unchanged watches the file that is read."""
     header = npy_header(expected.dtype, expected.shape)
     _check_npy_header(file.name, file.read(len(header)), expected)
     return np.memmap(file, expected.dtype, "r", len(header), tuple(expected.shape))
 
 
 def _read(file: io.FileIO, expected: ArrayFile) -> np.ndarray:
-    """One of the small arrays, read whole and compared with its checksum."""
+    """Read a small array whole, and compare it with its checksum."""
     with file:
         content = file.read()
     if hashlib.sha256(content).hexdigest() != expected.sha256:
@@ -308,9 +308,9 @@ def _read(file: io.FileIO, expected: ArrayFile) -> np.ndarray:
 
 
 def _check_npy_header(path: str, found: bytes, expected: ArrayFile) -> None:
-    """Compared, not parsed: numpy's parser was not made for files from outside."""
+    """Compare an .npy header without parsing it: numpy's parser is not made for untrusted files."""
     if found != npy_header(expected.dtype, expected.shape):
         raise DSAError(
-            f"{path}: altered: its header is another, but {HEADER} says {expected.dtype} {expected.shape}; "
-            "pack the data set again"
+            f"{path}: altered: its header differs from {HEADER}, which says {expected.dtype} "
+            f"{expected.shape}; pack the data set again"
         )

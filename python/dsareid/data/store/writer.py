@@ -6,7 +6,7 @@
     .NAME.old             the outdated store, while the new one takes its place
     .NAME.lock            held by the process that packs
 
-A writer that was ended at any moment is resumed by the next one for the same files.
+If a writer is killed, at any moment, the next one for the same files resumes its work.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ JOURNAL = "journal.jsonl"
 CHUNK_IMAGES, CHUNK_BYTES = 512, 64 << 20  # a chunk of images in memory is at most this
 
 
-class _Done(BaseModel):
+class _FinishedChunk(BaseModel):
     """A line of the journal: a chunk that is finished."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -53,10 +53,10 @@ class _Done(BaseModel):
 
 
 class StoreWriter:
-    """The files of a store that is being made. `open_writer` makes one, for which the lock is held.
+    """Writes the files of a store. Comes from `open_writer`, which holds the lock.
 
     Call `resume`, then `write_rows` for each of `remaining`, then `finish`. An OSError of the file system
-    comes as it is: `open_writer` explains it.
+    passes through: `open_writer` explains it.
     """
 
     def __init__(self, out: Path, layout: StoreLayout, source: str):
@@ -94,7 +94,7 @@ class StoreWriter:
         """Prepare the partial folder, and take over the chunks that an earlier writer finished in it.
 
         Args:
-            redo_skipped: do not take over the chunks of which a file was skipped.
+            redo_skipped: redo the chunks in which a file was skipped.
         """
         lines = self._read_journal()
         kinds = {name: self.layout.arrays[name] for name in self.layout.pixels}
@@ -102,9 +102,9 @@ class StoreWriter:
         if not lines or lines[0] != self._key or not whole:
             self._begin(kinds)
             lines = [self._key]
-        done = [_Done.model_validate(line) for line in lines[1:]]
+        done = [_FinishedChunk.model_validate(line) for line in lines[1:]]
         self._skipped = {line.chunk: line.skipped for line in done if not (redo_skipped and line.skipped)}
-        with atomic_path(self.partial / JOURNAL) as temporary:  # without the torn last line of a killed one
+        with atomic_path(self.partial / JOURNAL) as temporary:  # without a torn last line
             lines = [self._key, *(self._line(chunk) for chunk in self._skipped)]
             temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         for name in kinds:
@@ -113,7 +113,7 @@ class StoreWriter:
     def write_rows(
         self, rows: range, pixels: Mapping[str, np.ndarray], skipped: Iterable[SkippedFile] = ()
     ) -> None:
-        """Write a chunk, to the disk, and note that it is finished.
+        """Write a chunk to the disk, and note in the journal that it is finished.
 
         Args:
             rows: one of `remaining`.
@@ -133,7 +133,7 @@ class StoreWriter:
 
         Args:
             labels: the values of each file of format.LABELS, by its name.
-            contents: what the header is to say of the data.
+            contents: what the header says of the data.
         """
         self.close()
         for name, values in labels.items():
@@ -162,7 +162,7 @@ class StoreWriter:
 
     @property
     def _key(self) -> dict:
-        """The journal's first line: work under another one is of no use."""
+        """The journal's first line; chunks under another one cannot be taken over."""
         return {
             "version": VERSION,
             "source": self.source,
@@ -172,10 +172,10 @@ class StoreWriter:
         }
 
     def _line(self, chunk: int) -> dict:
-        return _Done(chunk=chunk, skipped=self._skipped[chunk]).model_dump()
+        return _FinishedChunk(chunk=chunk, skipped=self._skipped[chunk]).model_dump()
 
     def _read_journal(self) -> list[dict]:
-        """Its lines up to the first that is torn, or is none of ours."""
+        """The journal's lines up to the first that is torn or not valid."""
         try:
             text = (self.partial / JOURNAL).read_text()
         except (FileNotFoundError, UnicodeDecodeError):
@@ -185,14 +185,14 @@ class StoreWriter:
             try:
                 content = json.loads(line)
                 if lines:
-                    _Done.model_validate(content)
+                    _FinishedChunk.model_validate(content)
             except (ValueError, RecursionError):
                 break
             lines.append(content)
         return lines
 
     def _begin(self, kinds: Mapping[str, Kind]) -> None:
-        """Make the partial folder anew, with the files of pixels in it."""
+        """Replace the partial folder by a new one, with the files of pixels in it."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.partial)
         self.partial.mkdir()
@@ -223,7 +223,7 @@ class StoreWriter:
             os.rename(self.out, old)
         os.rename(self.partial, self.out)
         _flush_folder(self.out.parent)
-        os.unlink(self.out / JOURNAL)  # only now: until the name is there, a killed call is resumed by it
+        os.unlink(self.out / JOURNAL)  # last: until the store has its name, a killed call resumes by it
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(old)
 
@@ -232,7 +232,7 @@ class StoreWriter:
 def open_writer(out: Path, layout: StoreLayout, source: str) -> Iterator[StoreWriter]:
     """Hold the lock of a store and yield its writer, which has done nothing yet.
 
-    Waits while another process packs; look then whether the store is still to be made.
+    Waits while another process packs; check afterwards whether that one has made the store.
 
     Raises:
         DSAError: a failure of the file system; for a full disk it says what is needed.
@@ -253,7 +253,7 @@ def open_writer(out: Path, layout: StoreLayout, source: str) -> Iterator[StoreWr
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove what a writer left that was killed just after the finished store had got its name."""
+    """Remove what is left of a writer that was killed just after it gave the finished store its name."""
     old = _old(out)
     if not any(map(os.path.lexists, (out / JOURNAL, old))) or not os.access(out.parent, os.W_OK):
         return
@@ -281,7 +281,7 @@ def _length(path: Path) -> int | None:
 
 
 def _reserve(path: Path, kind: Kind) -> None:
-    """Make the .npy file of an array, zeros, whose place on the disk is certain."""
+    """Create the .npy file of an array of zeros, and reserve its space on the disk."""
     size = npy_size(*kind)
     with path.open("wb") as file:
         file.write(npy_header(*kind))

@@ -1,4 +1,4 @@
-"""Networks that estimate DensePose maps of pictures, without DensePose.
+"""Networks that estimate DensePose maps from pictures, without DensePose.
 
 estimator = load_estimator()
 found = estimator("person.jpg")               # found.iuv, found.uv, found.probability
@@ -20,7 +20,7 @@ ESTIMATORS: dict[EstimatorName, Callable[..., Estimator]] = {"bodypix": BodyPix}
 
 
 class MapEstimator:
-    """An estimator for pictures of any kind, as load_estimator loads it."""
+    """An estimator that takes pictures of any kind; load_estimator makes one."""
 
     def __init__(self, network: Estimator):
         self.network = network
@@ -32,7 +32,7 @@ class MapEstimator:
     def __call__(
         self, pictures: ImageLike | Iterable[ImageLike], *, uv: bool = True
     ) -> EstimatedMap | list[EstimatedMap]:
-        """The map of one picture, of its size, or a list of maps of several.
+        """The map of one picture, at its size, or a list of maps for several.
 
         Args:
             pictures: one of ImageLike, several of them, or a batch, uint8 (B, H, W, 3).

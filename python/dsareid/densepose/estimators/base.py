@@ -11,7 +11,7 @@ class EstimatedMap(NamedTuple):
     iuv: np.ndarray  # uint8 [H, W, 3] in the order I, U, V; the background is 0
     uv: np.ndarray | None  # float32 [2, H, W], U and V before they are rounded, 0 in the background
     probability: float  # that somebody is in the picture, 0..1
-    others: float = 0.0  # share of the people's pixels that belong to others than the one who is kept
+    others: float = 0.0  # share of the people's pixels that belong to people other than the one kept
 
 
 class Estimator(Protocol):

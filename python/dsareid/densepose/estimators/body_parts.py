@@ -1,9 +1,9 @@
 """What the channels of BodyPix 2.0 mean in DensePose's terms, and how that was found.
 
 Its 24 parts are DensePose's in another order. The head `float_part_offsets`, which BodyPix's own code never
-reads, has 48 channels: 2k and 2k + 1 are U and V of part k. Nobody says so; it was found by comparing them
-with DensePose's maps of the same photographs. Correlations: torso .95 to .98, head .92 to .94, thighs and
-shins .7 to .8. It fits that they are cut off at 0 and 1, and that their biases are near one half.
+reads, has 48 channels: 2k and 2k + 1 are U and V of part k. This is not documented; it was found by
+comparing them with DensePose's maps of the same photographs. Correlations: torso .95 to .98, head .92 to .94,
+thighs and shins .7 to .8. It agrees with this that they are clamped to 0..1, with biases near one half.
 """
 
 import torch

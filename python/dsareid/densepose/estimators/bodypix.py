@@ -1,9 +1,10 @@
 """Maps by BodyPix 2.0, whose head of part offsets holds DensePose's U and V (see body_parts).
 
-A picture is looked at in several sizes, each also mirrored, and what the network says is averaged. The mask
-begins where the network is nearly as sure of a person as it gets in this picture: at even chances it is wider
-than people who are seen well, and breaks on those who are not. Charts that it pulls to their middle are
-stretched, each by a line. How these settings were chosen is in studies/estimator.
+The network sees a picture at several sizes, each also mirrored, and its outputs are averaged. The threshold
+of the mask follows how sure the network gets of a person in this picture: at a fixed one half, masks are too
+wide for people who are seen well, and broken for those who are not. The network pulls U and V to the middle
+of their charts; a linear map for each chart stretches them again. studies/estimator says how these settings
+were chosen.
 """
 
 import os
@@ -29,11 +30,11 @@ People = Literal["all", "one"]
 
 
 class BodyPixSettings(NamedTuple):
-    """How a picture is looked at."""
+    """How the network sees a picture."""
 
     sides: tuple[int, ...]  # the longer side of what the network sees, in pixels
-    threshold: float = 0.64  # of a pixel's chance of a person, in parts of that of the person's surer pixels
-    mirrored: bool = True  # whether the mirror image is looked at too
+    threshold: float = 0.64  # of a pixel's probability of a person, relative to that of the surer pixels
+    mirrored: bool = True  # whether it sees the mirror image too
 
 
 SETTINGS: dict[Quality, BodyPixSettings] = {
@@ -41,10 +42,10 @@ SETTINGS: dict[Quality, BodyPixSettings] = {
     "best": BodyPixSettings((257, 321, 385, 449, 513)),
 }
 LONGEST = 640  # of a picture's sides; a longer one is made smaller, and its map larger again
-NOBODY = 0.5  # where no pixel has this chance of a person nobody is in the picture
+NOBODY = 0.5  # if no pixel has this probability of a person, nobody is in the picture
 _BOUNDS = 0.25, 0.75  # of the threshold
 _OUTPUTS = ("float_segments", "float_part_heatmaps", "float_part_offsets")
-_LONG, _LONG_SIDE = "float_long_offsets", 385  # whose a pixel is, and the size at which that is asked
+_LONG, _LONG_SIDE = "float_long_offsets", 385  # the head for main_person, and the side at which it is read
 _STRIDE = 16
 
 
@@ -123,7 +124,7 @@ class BodyPix:
         return self._map(heads / len(self.settings.sides), toward)
 
     def _look(self, both: Tensor, side: int) -> dict[str, Tensor]:
-        """What the network says of the picture and its mirror image at one size."""
+        """The network's outputs for the picture and its mirror image at one size."""
         scale = side / max(both.shape[2:])
         size = [max(1, round(length * scale / _STRIDE)) * _STRIDE + 1 for length in both.shape[2:]]
         seen = F.interpolate(both, size, mode="bicubic", antialias=True).clamp(-1, 1)
@@ -143,9 +144,9 @@ class BodyPix:
         return (full[0] + mirror_toward(full[1])) / 2 if len(full) > 1 else full[0]
 
     def _threshold(self, segments: Tensor) -> float:
-        """The least chance of a pixel of the mask; more than 1 where nobody is seen.
+        """The least probability of a person in a pixel of the mask; more than 1 if nobody is seen.
 
-        It follows the picture: of dark or blurred people the network is nowhere as sure as of others.
+        It follows the picture, because the network is less sure of dark or blurred people.
         """
         if segments.max() < NOBODY:
             return 2.0
@@ -154,7 +155,7 @@ class BodyPix:
         return min(max(self.settings.threshold * float(surer), least), most)
 
     def _map(self, heads: Tensor, toward: Tensor | None) -> EstimatedMap:
-        """The map of averaged heads, of everybody or, where the ways are given, of one person."""
+        """The map from averaged heads: of everybody or, if `toward` is given, of the main person."""
         segments, parts, u, v = heads.split([1, 24, 24, 24])
         part = parts.argmax(0, keepdim=True)  # [1, H, W]
         everybody = segments > self._threshold(segments)

@@ -1,6 +1,6 @@
-"""The lines by which charts are stretched: U and V become 0.5 + gain * (value - 0.5) + shift.
+"""The linear maps that stretch the charts: U and V become 0.5 + gain * (value - 0.5) + shift.
 
-Fitted by studies/estimator on photographs with DensePose's maps; left and right share their pixels.
+Fitted by studies/estimator on photographs with DensePose's maps; left and right parts were fitted together.
 """
 
 import numpy as np

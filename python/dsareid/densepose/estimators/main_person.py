@@ -1,4 +1,4 @@
-"""Whose a pixel is, where a picture shows several people: BodyPix's head float_long_offsets.
+"""Which person a pixel belongs to, if a picture shows several: BodyPix's head float_long_offsets.
 
 Channels k and 17 + k point from a pixel down and right, in pixels of what the network sees, to key point k of
 the pixel's person. They fall short, so they are followed several times, as refineSteps in tfjs-models'
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-STEPS = 8  # after so many the pixels of a person have met
+STEPS = 8  # after these the pixels of one person have met
 REACH = 0.2  # of the root of the mask's area: ends that are nearer belong to one person
-FEWEST = 0.08  # of the mask's pixels; who has fewer is nobody
+FEWEST = 0.08  # share of the mask's pixels; a smaller group is no person
 MOST = 8  # people
 BESIDE = 1.0  # how much further to the side than up or down somebody must be: broken masks break up and down
 
@@ -23,7 +23,7 @@ def toward_middle(long_offsets: Tensor, size: Sequence[int], stride: int) -> Ten
     """The way from each cell to its person's middle: (B, 34, h, w) -> (B, 2, h, w), down and right.
 
     Args:
-        size: height and width of the picture, in whose pixels the way is.
+        size: height and width of the picture; the way is in its pixels.
         stride: pixels of what the network sees from one cell to the next.
     """
     steps = long_offsets.unflatten(1, (2, 17)).mean(2)
@@ -79,8 +79,8 @@ def _follow(pixels: Tensor, toward: Tensor) -> Tensor:
 
 
 def _find_people(places: Tensor, counts: Tensor, reach: float, fewest: float) -> tuple[Tensor, Tensor]:
-    """The middles [P, 2] of people and their sizes [P], in pixels: place after place the one that most pixels
-    end near, of those that are nobody's yet."""
+    """The middles [P, 2] of people and their sizes [P], in pixels. Takes, again and again, the place near
+    which most of the pixels end that belong to nobody yet."""
     near = (_distances(places, places) < reach).float()
     middles: list[Tensor] = []
     sizes: list[Tensor] = []

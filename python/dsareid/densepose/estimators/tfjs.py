@@ -1,8 +1,8 @@
 """Reading a network of TensorFlow.js (model.json and its shards) into a torch module.
 
-The graphs of BodyPix 2.0 need few operators; one that is not here is refused by name. Values are NHWC there
-and NCHW here. What is not needed for the outputs that are asked for is left out, a BiasAdd becomes the bias
-of its convolution, and each value is dropped when its last reader has had it.
+The graphs of BodyPix 2.0 need few operators; any other is refused by name. Values are NHWC there and NCHW
+here. Nodes that the requested outputs do not need are left out, a BiasAdd becomes the bias of its
+convolution, and each value is freed after its last use.
 """
 
 import base64
@@ -67,7 +67,7 @@ class GraphNode(BaseModel):
     attr: dict[str, Any] = {}
 
     def numbers(self, attribute: str) -> list[int]:
-        """A list of four small whole numbers, as strides; 1, 1, 1, 1 where it is not there.
+        """A list of four small whole numbers, such as strides; 1, 1, 1, 1 if it is not there.
 
         Raises:
             DSAError: it is something else.
@@ -77,7 +77,7 @@ class GraphNode(BaseModel):
         try:
             return [int(text) for text in _FOUR_NUMBERS.validate_python(self.attr[attribute])["list"]["i"]]
         except ValidationError as error:
-            raise DSAError(f"its {attribute} of {self.name} are no four numbers") from error
+            raise DSAError(f"its {attribute} of {self.name} are not four numbers") from error
 
 
 class Topology(BaseModel):
@@ -95,7 +95,7 @@ class GraphFile(BaseModel):
 
 
 class SameConvolution(nn.Module):
-    """A convolution with TensorFlow's padding SAME, whose odd pixel goes right and below."""
+    """A convolution with TensorFlow's padding SAME, which puts the odd pixel right and below."""
 
     def __init__(self, weight: Tensor, stride: int, dilation: int, groups: int):
         super().__init__()
@@ -137,7 +137,7 @@ class Step(NamedTuple):
 
 
 class GraphModel(nn.Module):
-    """A graph of TensorFlow.js as a module, for the outputs that are asked for.
+    """A graph of TensorFlow.js as a module, for the requested outputs.
 
     Args:
         nodes: by name.
@@ -145,7 +145,7 @@ class GraphModel(nn.Module):
         outputs: names of nodes.
 
     Raises:
-        DSAError: an output that is not there, an operator that is not known, weights that do not fit.
+        DSAError: an output that is not there, an operator that is not supported, weights that do not fit.
     """
 
     def __init__(self, nodes: Mapping[str, GraphNode], weights: Mapping[str, Tensor], outputs: Sequence[str]):
@@ -168,7 +168,7 @@ class GraphModel(nn.Module):
             raise DSAError(f"its weights do not fit each other: {str(error).splitlines()[0]}") from error
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> each output, (B, C, h, w). A value is dropped when its last reader has had it."""
+        """(B, 3, H, W) -> each output, (B, C, h, w). A value is freed after its last use."""
         values = {self.input: x}
         for step, dropped in zip(self.steps, self._dropped):
             values[step.target] = step.module(values[step.source])
@@ -181,7 +181,7 @@ class GraphModel(nn.Module):
             self.input = node.name
             return
         if not node.input:
-            raise DSAError(f"its {node.op} {node.name} reads nothing")
+            raise DSAError(f"its {node.op} {node.name} has no input")
         source, name = map(_bare, (*node.input, "")[:2])
         if node.op == "BiasAdd":
             self._add_bias(source, node.name, _weight(weights, name, 1))
@@ -192,10 +192,10 @@ class GraphModel(nn.Module):
             bound = float(_weight(weights, name, 0)) if name else 0.0
             self.steps.append(Step(_CLAMPS[node.op](bound), source, node.name))
         else:
-            raise DSAError(f"its operator {node.op} (of {node.name}) is not known here")
+            raise DSAError(f"its operator {node.op} (of {node.name}) is not supported")
 
     def _add_bias(self, source: str, target: str, bias: Tensor) -> None:
-        """Make it the bias of the convolution before it."""
+        """Make a BiasAdd the bias of the convolution before it."""
         place = next((k for k, step in enumerate(self.steps) if step.target == source), None)
         module = None if place is None else self.steps[place].module
         if place is None or not isinstance(module, SameConvolution) or module.bias is not None:
@@ -252,7 +252,7 @@ def _read_shard(path: Path) -> bytes:
 
 
 def _in_order(nodes: Mapping[str, GraphNode], outputs: Sequence[str]) -> list[GraphNode]:
-    """The nodes that the outputs need but for constants, each behind those that it reads."""
+    """The nodes that the outputs need, without constants, each after its inputs."""
     order: dict[str, GraphNode] = {}
     pending = list(reversed(outputs))
     entered: set[str] = set()
@@ -263,7 +263,7 @@ def _in_order(nodes: Mapping[str, GraphNode], outputs: Sequence[str]) -> list[Gr
         left = [x for x in map(_bare, nodes[name].input) if x not in order and not _is_control(x)]
         left = [x for x in left if x not in nodes or nodes[x].op != "Const"]
         if name not in order and left and name in entered:
-            raise DSAError(f"its node {name} needs itself")
+            raise DSAError(f"its node {name} depends on itself")
         if left:
             entered.add(name)
             pending += left
@@ -293,7 +293,7 @@ def _convolution(node: GraphNode, weight: Tensor) -> SameConvolution:
     # The graph of stride 8 has them in front, [2, 2, 1, 1], and means both directions all the same.
     known = ([1, dilation, dilation, 1], [dilation, dilation, 1, 1])
     if padding != {"s": _SAME} or len({*strides[1:3]}) != 1 or dilations not in known:
-        raise DSAError(f"its {node.op} {node.name} is of a kind that is not known here")
+        raise DSAError(f"its {node.op} {node.name} is of a kind that is not supported")
     if node.op == "Conv2D":
         return SameConvolution(weight.permute(3, 2, 0, 1), strides[1], dilation, 1)
     height, width, channels, multiplier = weight.shape

@@ -1,7 +1,7 @@
-"""BodyPix's weights: where they are, and whether they are what they are called.
+"""BodyPix's weights: finding, fetching and verifying them.
 
-They are looked for in the folder that is given, then in that of the environment variable DSAREID_BODYPIX,
-then in the user's cache, into which they are fetched once.
+They are read from the folder that is given, else from that of the environment variable DSAREID_BODYPIX, else
+from the user's cache, into which they are fetched once.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ VARIABLE = "DSAREID_BODYPIX"
 GRAPH, SHARD = "model-stride16.json", "group1-shard1of1.bin"
 SHARD_SHA256 = "e215c9546b9db0e1e06c23c759ed48ccaf2aad68c656d0130b5757bc0479ac77"
 GRAPH_DIGEST = "47038090678332bf4df841ce5c6d00b03fa4c3f84a4c32b4845004e592d2553b"
-"""Of what the graph says, see graph_digest: copies of the file differ in the order of their words."""
+"""The graph_digest of GRAPH, no checksum of the file: copies of it differ in the order of entries."""
 
 
 def load_network(folder: str | os.PathLike | None, outputs: tuple[str, ...]) -> GraphModel:
@@ -62,7 +62,7 @@ def _read_checked(path: Path) -> GraphFile:
 
 
 def graph_digest(graph: GraphFile) -> str:
-    """Hex SHA-256 of a graph's operations and weights, whatever the order of words in the file."""
+    """Hex SHA-256 of a graph's operations and weights, whatever the order of entries in the file."""
     nodes = [
         [node.name, node.op, node.input, node.numbers("strides"), node.numbers("dilations")]
         for node in sorted(graph.modelTopology.node, key=lambda node: node.name)
@@ -97,7 +97,7 @@ def _find(folder: str | os.PathLike | None) -> Path:
 
 
 def _fetch(place: Path) -> None:
-    """Load both files from their origin, with a progress bar; they are there only when they are whole."""
+    """Fetch both files from their origin, with a progress bar; they appear only when they are whole."""
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=place) as name:
         fetched = Path(name)
         for file, digest in ((GRAPH, None), (SHARD, SHARD_SHA256)):
@@ -113,7 +113,7 @@ def _fetch(place: Path) -> None:
 def _how_to_get() -> str:
     return (
         f"put {GRAPH} and {SHARD} of {ORIGIN} into a folder and set the environment variable {VARIABLE} to "
-        "it, or give it as `weights=FOLDER` to what estimates"
+        "it, or give that folder as `weights=FOLDER`"
     )
 
 

@@ -134,14 +134,14 @@ def test_names_in_another_unicode_form(tmp_path):
 
 def test_images_that_are_not_listed_are_told(tmp_path):
     (note,) = list_data(touch_files(table(tmp_path), ["a/4.jpg", "c/5.jpg", "6.png"])).notes
-    expected = "images that are of no split are not read: the folder itself (1), a (1), c (1)"
+    expected = "images in no split are not read: the folder itself (1), a (1), c (1)"
     assert note == f"{tmp_path}: {expected}"
 
 
 def test_one_number_in_two_ways(tmp_path):
     rows = [*ROWS[:2], ROWS[2].replace("eve", "0001"), ROWS[3].replace("eve", "1")]
     with pytest.raises(
-        DSAError, match="data.csv, column identity: the identities '0001' and '1' are the same but"
+        DSAError, match="data.csv, column identity: the identities '0001' and '1' differ in zeros"
     ):
         list_data(table(tmp_path, rows))
 

@@ -75,9 +75,11 @@ def test_a_split_is_the_same_where_people_are_missing(whole, tmp_path):
 
 def test_too_few_people(tmp_path):
     root = make(tmp_path, 1)  # whom seed 0 has to train on, and seed 1 in the test
-    with pytest.raises(DSAError, match="campus: 1 identities, none of which protocol 485-s0 has for its te"):
+    with pytest.raises(
+        DSAError, match="campus: none of its 1 identities is in the test split of protocol 485-s0"
+    ):
         list_data(root)
-    with pytest.raises(DSAError, match="protocol 485-s1 has for its training; CUHK01 has 971"):
+    with pytest.raises(DSAError, match="is in the training split of protocol 485-s1; CUHK01 has 971"):
         list_data(root, "485-s1")
 
 

@@ -105,13 +105,13 @@ def renamed(first):
         ({"gallery_idx": [1.5]}, "gallery_idx must be whole numbers 1..10"),
         ({"gallery_idx": [2, 2]}, "gallery_idx must be whole numbers 1..10, each once"),
         ({"gallery_idx": ["two"]}, "gallery_idx must be whole numbers"),
-        ({"train_idx": [1, 4]}, "identities in training and in the test, such as 1"),
+        ({"train_idx": [1, 4]}, "training and test identities must not overlap, but 1 is in both"),
         ({"labels": LABELS[:9]}, "must be of one length, not 10, 9 and 10"),
-        ({"labels": [9, *LABELS[1:]]}, "1_001_1_02.png: its label is 1, but 9 before"),
-        ({"labels": [1] * 10}, "labels: two persons of filelist have the same"),
+        ({"labels": [9, *LABELS[1:]]}, "1_001_1_02.png: its label is 1, but before it was 9"),
+        ({"labels": [1] * 10}, "labels: two persons of filelist have the same label"),
         ({"camId": [2, *VIEWS[1:]]}, "1_001_1_01.png: its shot and its view do not agree with camId 2"),
         (renamed("1_001_1_06.png"), "1_001_1_06.png: its shot and its view do not agree"),
-        (renamed("a.png"), "filelist: expected names as 1_001_2_06.png, not 'a.png'"),
+        (renamed("a.png"), "filelist: expected names like 1_001_2_06.png, not 'a.png'"),
         (renamed("1_001_1_03.png"), "names pair 1, person 1, shot 3, but .*cuhk-03.mat has no such image"),
         (renamed("2_001_1_03.png") | {"labels": [9, *LABELS[1:]]}, "pair 2, person 1, shot 3, but"),
     ],
@@ -219,5 +219,5 @@ def test_an_image_that_claims_to_be_huge(root, tmp_path):
     with h5py.File(root / "cuhk-03.mat", "a") as file:
         table = file[file["labeled"][0, 0]]
         table[0, 0] = file.create_dataset("huge", (3, 10**6, 10**6), np.uint8, chunks=(3, 100, 100)).ref
-    with pytest.raises(DSAError, match="cuhk-03.mat: .*/huge claims to be of 3,000,000,000,000 bytes"):
+    with pytest.raises(DSAError, match="cuhk-03.mat: .*/huge claims to have 3,000,000,000,000 bytes"):
         write_image_files(root, tmp_path / "np")

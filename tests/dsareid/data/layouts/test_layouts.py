@@ -129,7 +129,7 @@ def test_no_data_set(own_data, tmp_path):
     with pytest.raises(DSAError, match="png: not a folder"):
         list_data(next((own_data / QUERY).iterdir()))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DSAError, match=f"none of the folders that make one is in it; .* {TRAIN}, query and"):
+    with pytest.raises(DSAError, match=f"it has none of the folders of one; .* {TRAIN}, query and"):
         list_data(tmp_path / "empty")
     (tmp_path / "empty" / TRAIN).touch()
     with pytest.raises(DSAError, match=f"{TRAIN}: cannot be listed: Not a directory"):
@@ -189,7 +189,7 @@ def test_distractors_are_of_the_gallery_alone(own_data):
     assert [entry.name for entry in listing.entries] == before
     (note,) = listing.remarks
     assert note == (
-        "left out as they show nobody: 1 of bounding_box_train (distractors, identity 0), 1 of query "
+        "left out because they show nobody: 1 of bounding_box_train (distractors, identity 0), 1 of query "
         "(distractors, identity 0)"
     )
 
@@ -240,7 +240,7 @@ def test_two_maps_of_one_image(own_data):
 def test_two_images_of_one_map(own_data):
     path = sorted((own_data / QUERY).iterdir())[0]
     shutil.copy(path, path.with_suffix(".jpg"))
-    with pytest.raises(DSAError, match=f"{path.stem}.jpg and query/{path.name} have one IUV map"):
+    with pytest.raises(DSAError, match=f"{path.stem}.jpg and query/{path.name} share one IUV map"):
         list_data(own_data)
     shutil.rmtree(own_data / "iuv")
     assert len(list_data(own_data).entries) == 28
@@ -255,8 +255,8 @@ def test_images_that_are_not_read_are_named(own_data):
     (own_data / "query/heic.heic").touch()
     listing = list_data(own_data)
     assert listing.remarks == [
-        "images that are of no split are not read: query/query (2), store-64x32 (2), test (2), val (2)",
-        "query/heic.heic is left out: its kind is not read",
+        "images in no split are not read: query/query (2), store-64x32 (2), test (2), val (2)",
+        "query/heic.heic is skipped: files of its kind are not read",
     ]
     assert all(f"note: {own_data}: {remark}" in listing_summary(listing) for remark in listing.remarks)
 
@@ -282,7 +282,7 @@ def test_queries_without_a_match_are_told_before_the_training(tmp_path):
     names = ["bounding_box_test/0005_c1.jpg", "query/0005_c1.jpg", "query/0006_c2.jpg"]
     (note,) = list_data(touch_files(tmp_path, names)).notes
     assert note.startswith(
-        f"{tmp_path}: no query has a match: of 1 the person is not in the gallery, of 1 the"
+        f"{tmp_path}: no query has a match: for 1 the person is not in the gallery, for 1 the"
     )
 
 
@@ -301,19 +301,21 @@ def test_folders_that_are_links(own_data, tmp_path):
 
 def test_two_layouts_in_one_folder(own_data):
     (own_data / "data.csv").write_text("file,identity,split\n")
-    assert "its data.csv is not read, as its folders make it Market-1501" in list_data(own_data).remarks
+    assert "its data.csv is not read: by its folders it is Market-1501" in list_data(own_data).remarks
 
 
 def test_people_of_whom_no_file_is_read(tmp_path):
     names = ["train/bob/c1_1.jpg", "train/dora/1.heic", "gallery/emil/1.heic", "gallery/zoe/c1_1.jpg"]
     (note,) = list_data(touch_files(tmp_path, names)).notes
-    assert note.endswith("2 files of kinds that are not read are left out, the first gallery/emil/1.heic")
+    assert note.endswith(
+        "2 files are skipped, the first gallery/emil/1.heic: files of their kinds are not read"
+    )
 
 
 def test_folders_of_other_protocols_are_named_where_there_are_none(tmp_path):
     names = ["query/0001_c1_f0000001.jpg", "bounding_box_test/0001_c2_f0000001.jpg", "images/a.jpg"]
     (note,) = list_data(touch_files(tmp_path, names)).remarks
-    assert note == "images that are of no split are not read: images (1)"
+    assert note == "images in no split are not read: images (1)"
 
 
 def test_many_folders_are_not_all_named(tmp_path):
@@ -326,10 +328,8 @@ def test_many_folders_are_not_all_named(tmp_path):
 def test_numbers_below_junk_are_nobody(tmp_path, name):
     root = touch_files(tmp_path, [name])
     if name.startswith("gallery"):
-        with pytest.raises(
-            DSAError, match="the identity -2 is no person: numbers begin with -1, which is junk"
-        ):
+        with pytest.raises(DSAError, match="the identity -2 is not valid: the lowest is -1, which is junk"):
             list_data(root)
     else:
         (wrong,) = list_data(root).entries
-        assert wrong.misnamed == "the identity -2 is no person: numbers begin with -1, which is junk"
+        assert wrong.misnamed == "the identity -2 is not valid: the lowest is -1, which is junk"

@@ -50,7 +50,7 @@ def test_the_data_set_is_known_by_its_names(tmp_path, kind):
 def test_counts_that_differ_are_said_with_both_numbers(tmp_path, kind, folder, counts):
     listing = list_data(make(tmp_path / folder, NAMES[kind]))
     (note,) = listing.notes
-    assert f"{tmp_path / folder} is named as {kind}" in note
+    assert f"{tmp_path / folder} has the file names of {kind}" in note and ", but " in note
     for split, expected, found in zip((TRAIN, QUERY, GALLERY), counts, ("8", "2", "8")):
         assert f"{split}: expected {expected} identities, found {found} images of" in note
 

@@ -119,7 +119,7 @@ def test_a_data_set_without_maps(own_data, tmp_path):
     store = pack(own_data, tmp_path / "out")
     assert store.iuv is None and not store.has_iuv.any() and len(store.descriptors) == 1
     assert not (tmp_path / "out/iuv.npy").exists()
-    with pytest.raises(DSAError, match="; 1 more are missing"):
+    with pytest.raises(DSAError, match="; 1 more images have none"):
         store.select(QUERY, iuv=True)
 
 
@@ -128,7 +128,7 @@ def test_a_missing_map(own_data, tmp_path):
     store = pack(own_data, tmp_path / "out")
     row = store.select(QUERY, iuv=False).rows[0]
     assert not store.has_iuv[row] and not store.iuv[row].any() and store.has_iuv.sum() == 26
-    with pytest.raises(DSAError, match="is missing"):
+    with pytest.raises(DSAError, match="no IUV map of query/.*: neither iuv/query/"):
         store.select(QUERY, iuv=True)
 
 
@@ -238,7 +238,7 @@ def test_nothing_but_broken_files(own_data, tmp_path):
 def test_no_data_set(tmp_path):
     with pytest.raises(DSAError, match="no such folder; a data set is a folder with"):
         pack(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(DSAError, match="not a data set: none of the folders that make one is in it"):
+    with pytest.raises(DSAError, match="not a data set: it has none of the folders of one"):
         pack(tmp_path, tmp_path / "out")
 
 
@@ -500,7 +500,7 @@ def test_a_root_that_is_not_writable(own_data, tmp_path, monkeypatch, caplog):
     store = ensure_store(own_data, 64, 32)
     assert store.path.parent.parent == tmp_path / "cache/dsareid" and store.path.name == "store-64x32"
     assert store.path.parent.name.startswith("market-") and not list(own_data.glob("*store*"))
-    assert f"as {own_data} is not writable; later runs read it" in said(caplog)
+    assert f"because {own_data} is not writable; later runs read it" in said(caplog)
     assert ensure_store(own_data, 64, 32).path == store.path and "packed /" not in said(caplog)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -530,7 +530,7 @@ def test_two_processes_pack_at_once(own_data, tmp_path, first_fails):
     wait_for(lock.exists)
     wait_for(lambda: (own_data / ".store-64x32.partial" / writer.JOURNAL).exists())
     second = python(code, own_data, go)
-    assert "is named as Market-1501" in second.stderr.readline()
+    assert "has the file names of Market-1501, but " in second.stderr.readline()
     assert "is being packed by another process; waiting for it" in second.stderr.readline()
     if first_fails:
         first.kill()
@@ -572,7 +572,7 @@ def test_a_store_is_no_data_set(tiny_store, tmp_path):
 
 def test_a_missing_map_is_told_before_anything_is_packed(own_data):
     next((own_data / "iuv" / QUERY).iterdir()).unlink()
-    with pytest.raises(DSAError, match=rf"{own_data}: iuv/query/.* is missing"):
+    with pytest.raises(DSAError, match=rf"{own_data}: no IUV map of query/.*: neither iuv/query/"):
         ensure_store(own_data, 64, 32, mapped=[QUERY])
     assert not list(own_data.glob("*store*"))
     assert ensure_store(own_data, 64, 32, mapped=[TRAIN]).path.exists()
@@ -620,7 +620,7 @@ def test_a_protocol_has_its_own_store(own_data):
     assert multi.header.splits == plain.header.splits | {MULTI_QUERY: 2}
     with pytest.raises(DSAError, match="holds no gt_bbox"):
         plain.select(MULTI_QUERY, iuv=False)
-    with pytest.raises(DSAError, match=rf"iuv/{MULTI_QUERY}/.* is missing"):
+    with pytest.raises(DSAError, match=rf"no IUV map of {MULTI_QUERY}/.*: neither iuv/{MULTI_QUERY}/"):
         ensure_store(own_data, 64, 32, protocol="multi-query", mapped=[MULTI_QUERY])
     assert ensure_store(own_data, 64, 32).path == plain.path
     assert ensure_store(own_data, 64, 32, protocol="multi-query").path == multi.path

@@ -92,7 +92,9 @@ def test_a_missing_map_is_an_error_only_where_maps_are_needed(own_store):
     assert len(store.select(QUERY, iuv=False)) == 2
     store.select(TRAIN, iuv=True)
     stem = store.names[row].rpartition(".")[0]
-    with pytest.raises(DSAError, match=f"iuv/{stem}.png: the IUV map of {stem}.png is missing, and so is"):
+    with pytest.raises(
+        DSAError, match=f"no IUV map of {stem}.png: neither iuv/{stem}.png nor iuv/{stem}_IUV.png"
+    ):
         store.select(QUERY, iuv=True)
 
 
@@ -209,7 +211,7 @@ def test_what_is_watched_is_what_is_read(own_store, tmp_path, monkeypatch):
 def test_an_array_of_another_kind(own_store, before, after):
     path = own_store / "images.npy"
     path.write_bytes(path.read_bytes().replace(before, after, 1))
-    with pytest.raises(DSAError, match=r"images\.npy: .* but store\.json says"):
+    with pytest.raises(DSAError, match=r"images\.npy: .* from store\.json, which says"):
         open_store(own_store)
 
 
