@@ -25,7 +25,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = {
     "make demo": "installs 6 GB, and make test would run this very test",
     "cmake -S . -B build/cmake": "a build of all kernels; tests/csrc/test_cmake.py does it",
-    "make kernels": "compiles for seven architectures; tests/simt and tests/csrc do all of it",
     "python examples/guide_resnet18.py": "ten epochs at full width; tests/examples runs the three loops",
     "make gpu PYTHON=python3": "needs a GPU; tests/scripts/test_gpu.py runs its steps without",
 }

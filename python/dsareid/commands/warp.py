@@ -75,9 +75,7 @@ def _checked(files: tuple[Path, ...], size: int, scale: int, erode: int) -> tupl
         raise DSAError(f"{out}: the name must end in .png or another image type")
     check_writable(out, given)
     if out.exists() and is_meant_as_map(out):
-        raise DSAError(
-            f"{out}: this is an IUV map, and would be written over: name the picture to write last"
-        )
+        raise DSAError(f"{out}: this is an IUV map, and would be overwritten: name the picture to write last")
     return given, out
 
 

@@ -80,7 +80,7 @@ def test_headers_that_do_not_fit(folder, changes, words):
         ("", "images.csv: the first line must be file,identity,camera"),
         ("file,id,cam\n", "images.csv: the first line must be file,identity,camera, not 'file,id,cam'"),
         ("file,identity,camera\na,1,1\n", "images.csv: 1 images, but features.json says 4"),
-        ("file,identity,camera\n" + "a,1,1\n" * 5, "more than the 4 images"),
+        ("file,identity,camera\n" + "a,1,1\n" * 5, "more images than the 4"),
         ("file,identity,camera\na,1\n", "line 2: expected file,identity,camera, not 'a,1'"),
         ("file,identity,camera\na,1,1\n,1,1\n", "line 3: expected file"),
         ("file,identity,camera\na,-5,1\n", "line 2: the identity must be a word, a number of at least -1"),
@@ -142,7 +142,7 @@ def test_what_cannot_be_written(folder, tmp_path):
         write_features(folder, one, ["a"], model="net")
     with pytest.raises(ValueError, match="features must be float32"):
         write_features(tmp_path / "new", one.astype(float), ["a"], model="net")
-    with pytest.raises(ValueError, match="files must be 1 long"):
+    with pytest.raises(ValueError, match="files must have 1 entries"):
         write_features(tmp_path / "new", one, ["a", "b"], model="net")
 
 

@@ -229,7 +229,7 @@ def test_bad_files(tmp_path):
 def test_no_internet_is_said_and_never_passed_over():
     target = "torchvision.models.ResNet50_Weights.get_state_dict"
     with mock.patch(target, side_effect=OSError("no route to host")):
-        with pytest.raises(DSAError, match="or `weights=none`"):
+        with pytest.raises(DSAError, match="random weights: `weights=none`"):
             load_initial_weights(DSAReID(3, streams="mf", **SMALL), "imagenet")
 
 
