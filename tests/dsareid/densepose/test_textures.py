@@ -293,7 +293,7 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
     for out in ("0_IUV.png", "map 0.png"):  # the picture to write was forgotten
         before = (tmp_path / out).read_bytes()
         assert main(["warp", files[0], str(tmp_path / out)]) == 1
-        assert "this is an IUV map, and would be written over" in capsys.readouterr().err
+        assert "this is an IUV map, and would be overwritten" in capsys.readouterr().err
         assert (tmp_path / out).read_bytes() == before
     textures.default_estimator.cache_clear()
 
