@@ -8,7 +8,7 @@ hundred is a copy of another. First `rank` is verified against sorting every que
 numbers. Its time stands beside that of the same matrix products alone, of the same tiles and taken in
 turns with it. Memory is what the process's own (RssAnon) grew by at the peak: the pages of the mapped
 files are not in it, as they are the features, and go when memory is short. k-reciprocal re-ranking is of
---rerank queries and gallery images; all pairs of these would take the memory that stands beside it.
+`--rerank` queries and gallery images; all pairs of these would take the memory that stands beside it.
 """
 
 import contextlib

@@ -21,7 +21,7 @@ What holds a to d back is the decoding of files and torchvision's transforms: a 
 little. What warping on the fly buys over e is the augmented view (in e no pixel of the part images is
 cropped, erased or flipped), any S, parts that can be dropped, and no pass over the data before.
 
-Without --data a synthetic data set is made first (`dsareid synth`, a minute).
+Without `--data` a synthetic data set is made first (`dsareid synth`, a minute).
 """
 
 import contextlib

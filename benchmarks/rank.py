@@ -4,10 +4,10 @@
                               [--threads 2] [--repeats 5] [--peer-queries 200]
 
 mAP and CMC of two kinds of features: random ones, whose matches stand anywhere, and separated ones, whose
-matches stand in front. `rank` works from features, `Ranking` from ready distances, as the peers do. Both are
-verified against sorting every query in numpy, on whole-number features with ties everywhere, before anything
-is timed. The sort in numpy is of the first --peer-queries queries, scaled up. Memory is measured in a process
-of its own.
+matches stand in front. `rank` works from features, `Ranking` from ready distances, as the peers do. Both
+are verified against sorting every query in numpy, on whole-number features with ties everywhere, before
+anything is timed. The sort in numpy is of the first `--peer-queries` queries, scaled up. Memory is
+measured in a process of its own.
 
 torchreid's package comes without the source of its compiled evaluation, which is timed where
 `import rank_cy` works. To get it:

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--data ROOT] [--preset demo]
 
-Without --data a synthetic data set is made first. Blocks of steps alternate. Before each block some steps
+Without `--data` a synthetic data set is made first. Blocks of steps alternate. Before each block some steps
 are not timed, until the batches that were assembled while the other block ran are used up.
 """
 

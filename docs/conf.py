@@ -24,7 +24,6 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
-autodoc_default_options = {"show-inheritance": False}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 

@@ -96,8 +96,8 @@ def _check_folders(source: Path, out: Path | None) -> None:
     place, root = out.resolve(), source.resolve()
     if place.is_relative_to(root) and place != root / "iuv":
         raise DSAError(
-            f"{out}: lies in {source}, where maps would be taken for pictures; choose {source / 'iuv'}, which "
-            "is the default, or a folder outside"
+            f"{out}: lies in {source}, where maps would be taken for pictures; choose {source / 'iuv'}, "
+            "which is the default, or a folder outside"
         )
 
 
