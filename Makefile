@@ -8,6 +8,7 @@
 #   make bench   measure every claim about speed; rewrites benchmarks/results/*.json and docs/performance.md (20 minutes)
 #   make kernels memory traffic and resources of the CUDA kernels, found out without a GPU
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
+#   make visit-kit   what to carry to a machine with a GPU that is lent for minutes (scripts/gpu.sh visit)
 #   make docs    the site of docs/ into build/site, without network
 #   make wheel   a wheel of the whole project into dist/
 #   make fuzz    read 100,000 damaged files
@@ -39,7 +40,7 @@ CXX_FILES := find csrc tests examples benchmarks -name '*.h' -o -name '*.cpp' -o
 BENCHMARKS := batch micro training warp merge dsag rank densepose export roofline gallery estimate
 SCRIPT := PYTHONPATH=tests/helpers $(PY)
 
-.PHONY: demo test test-fast check setup build bench soak fuzz kills kernels gpu docs wheel check-wheel clean
+.PHONY: demo test test-fast check setup build bench soak fuzz kills kernels visit-kit gpu docs wheel check-wheel clean
 
 demo: $(DEMO)/run/evaluation.json
 	@$(DSAREID) report $(DEMO)/run
@@ -80,6 +81,11 @@ kernels: $(VENV)/.torch
 	@$(SCRIPT) tests/helpers/cuda_resources.py
 	@echo
 	@$(SCRIPT) tests/simt/report.py
+
+# What a machine with a GPU, lent for minutes, needs beside the tree; KIT_PYTHON is of its Python's version.
+KIT_PYTHON ?= python3.12
+visit-kit: build
+	@$(SCRIPT) scripts/visit_kit.py --python $(KIT_PYTHON)
 
 gpu:
 	@PYTHON=$(PYTHON) sh scripts/gpu.sh

@@ -78,6 +78,8 @@ def parser(doc: str) -> argparse.ArgumentParser:
 class Result:
     """The result of one run of a benchmark; a context that writes `--json`'s file if nothing failed.
 
+    Until then NAME-unfinished.json beside it has the cases that are done, for a run that is cut off.
+
     Args:
         arguments: as parsed; its `json` is the file or None.
 
@@ -99,9 +101,8 @@ class Result:
 
     def __exit__(self, kind: type | None, *details: object) -> None:
         if kind is None and self.file:
-            text = json.dumps(self.document(), indent=1)
-            with atomic_path(self.file) as path:
-                path.write_text(text + "\n")
+            self._write(self.file)
+            self._unfinished.unlink(missing_ok=True)
 
     def add(
         self,
@@ -124,12 +125,22 @@ class Result:
             for name, found in runs.items()
         }
         _print_case(own, case)
+        if self.file:
+            self._write(self._unfinished)
         return cells
 
     def note(self, text: str) -> None:
         """Print a line that a reader of the figures should see, and keep it with them."""
         print(text, flush=True)
         self.notes.append(text)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.file.with_name(f"{self.file.stem}-unfinished.json")
+
+    def _write(self, file: Path) -> None:
+        with atomic_path(file) as path:
+            path.write_text(json.dumps(self.document(), indent=1) + "\n")
 
     def document(self) -> dict:
         """All of it, as it is written."""

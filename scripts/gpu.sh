@@ -2,10 +2,15 @@
 # For a machine with a GPU: build for its card, check, measure. Needs no network.
 #
 #   scripts/gpu.sh              every step, one after the other; a failed step does not stop the others
-#   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench roofline
+#   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench training roofline
+#   scripts/gpu.sh visit        for a card that is lent for minutes: the most valuable steps first, each with its
+#                               own limit, at most 580 seconds in all; libraries that were built elsewhere
+#                               (make visit-kit) are used if they load
+#   scripts/gpu.sh visit-rest   the steps that did not fit, at most 170 seconds
 #
 #   PYTHON    the Python whose own torch, 2.10 or later, is built against (python3)
 #   RESULTS   the folder for logs, figures and summary.txt (results/gpu-CARD-DATE)
+#   OUT       the folder for gpu.tgz, which a visit packs anew after each step (beside RESULTS)
 #   LIMIT     seconds that a step may take (470: some machines allow ten minutes a command)
 #
 # Exit code: 0 if nothing failed, 1 if a step failed, 2 if this machine cannot run any step. A step whose
@@ -15,17 +20,27 @@ cd "$root" || exit 2
 python=${PYTHON:-python3}
 limit=${LIMIT:-470}
 built=$root/build/gpu/lib
-steps="build selftest memcheck racecheck synccheck ncu bench roofline"
+steps="build selftest memcheck racecheck synccheck ncu bench training roofline"
+# The steps of a visit with their limits in seconds, in the order of their value.
+visit="libraries:240 selftest:130 bench:130 training:140 memcheck:80 ncu:60"
+visit_rest="racecheck:60 synccheck:60 roofline:30"
 
 stop() {
   echo "gpu.sh: $*" >&2
   exit 2
 }
 
+deadline=
+case "$*" in
+  visit) plan=$visit deadline=$(($(date +%s) + 580)) ;;
+  visit-rest) plan=$visit_rest deadline=$(($(date +%s) + 170)) ;;
+  *) plan=${*:-$steps} ;;
+esac
+[ -n "$deadline" ] && set --
 for step in "$@"; do
   case " $steps " in
     *" $step "*) ;;
-    *) stop "there is no step '$step'; there are: $steps" ;;
+    *) stop "there is no step '$step'; there are: $steps, and visit or visit-rest alone" ;;
   esac
 done
 command -v "$python" >/dev/null 2>&1 || stop "PYTHON=$python was not found"
@@ -101,6 +116,30 @@ run() {
   [ $code -eq 0 ] || tail -n 8 "$results/$step.log" | sed 's/^/    /'
 }
 
+# Whether the operations in the build folder load on this machine, and the reason if not.
+loads() {
+  "$python" -c 'import dsa_ext, sys; sys.exit(dsa_ext.CUDA_ERROR)'
+}
+
+# Use what was built elsewhere: the kit, or this tree's own libraries. Build only if neither loads.
+libraries() {
+  if [ ! -d "$built" ] && ls "$root"/dsa_ext/*.abi3.so >/dev/null 2>&1; then
+    mkdir -p "$built"
+    cp -r "$root/dsa_ext" "$root/python/dsareid" "$built/"
+  fi
+  if reason=$(loads 2>&1); then
+    say libraries "passed, those that were brought load"
+  else
+    say libraries "to be built: $(echo "$reason" | tail -n 1)"
+    build
+  fi
+}
+
+# Pack all results into one archive. A reader sees the old one or the new one.
+archive() {
+  tar czf "$out/.gpu.tgz" -C "$(dirname "$results")" "$(basename "$results")" && mv "$out/.gpu.tgz" "$out/gpu.tgz"
+}
+
 # find_tool NAME: print the path of a tool of the CUDA toolkit, which is not always on PATH.
 find_tool() {
   command -v "$1" && return
@@ -126,9 +165,11 @@ print("torch", torch.__version__, "CUDA", torch.version.cuda, "cuDNN", torch.bac
 
 build() {
   # Not in place, to keep an existing build for every architecture. The build folder gets a copy of the
-  # Python files as well, and the steps run there. Without dsareid.ground._core, so pybind11 is not needed.
+  # Python files as well, and the steps run there. dsareid.ground._core, which training needs, is built if
+  # pybind11 is there.
   rm -rf "$built"
-  run build "$root" env DSA_CUDA=1 DSA_CORE=0 "TORCH_CUDA_ARCH_LIST=${card%% *}" \
+  core=$("$python" -c 'import pybind11' 2>/dev/null && echo 1 || echo 0)
+  run build "$root" env DSA_CUDA=1 "DSA_CORE=$core" "TORCH_CUDA_ARCH_LIST=${card%% *}" \
     "MAX_JOBS=${MAX_JOBS:-$(nproc)}" "$python" setup.py build \
     --build-base build/gpu --build-lib build/gpu/lib --build-temp build/gpu/temp
 }
@@ -141,7 +182,7 @@ sanitize() {
   fi
   # Without torch's pool each tensor is an allocation of its own, so that memcheck sees where it ends.
   run "$1" "$built" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$tool" --tool "$1" --error-exitcode 9 \
-    --kernel-regex kns=_ZN3dsa "$python" -m dsa_ext.selftest --device cuda --quick
+    --report-api-errors no --kernel-name kns=_ZN3dsa "$python" -m dsa_ext.selftest --device cuda --quick
 }
 
 profile() {
@@ -160,11 +201,34 @@ profile() {
   fi
 }
 
+# A training step on the card, if what it imports is there.
+training() {
+  if ! reason=$(cd "$built" && "$python" -c 'import pydantic, dsareid.ground._core' 2>&1); then
+    say training "skipped: $(echo "$reason" | tail -n 1)"
+    return
+  fi
+  run training "$built" "$python" "$root/benchmarks/training.py" --preset paper --device cuda --rounds 4 \
+    --json "$results/training.json"
+}
+
 machine >"$results/machine.txt" 2>&1
-export PYTHONPATH="$built" PYTHONUNBUFFERED=1
+export PYTHONPATH="$built${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+out=${OUT:-$(dirname "$results")}
 echo "results: $results"
-for step in ${*:-$steps}; do
+for step in $plan; do
   case $step in
+    *:*)
+      left=$((deadline - $(date +%s)))
+      limit=${step#*:} step=${step%:*}
+      [ "$limit" -le "$left" ] || limit=$left
+      if [ "$limit" -lt 5 ]; then
+        say "$step" "skipped: no time is left"
+        continue
+      fi
+      ;;
+  esac
+  case $step in
+    libraries) libraries ;;
     build) build ;;
     selftest)
       run selftest "$built" "$python" -m dsa_ext.selftest --device cuda --json "$results/selftest.json"
@@ -172,7 +236,9 @@ for step in ${*:-$steps}; do
     memcheck | racecheck | synccheck) sanitize "$step" ;;
     ncu) profile ;;
     bench) run bench "$built" "$python" "$root/benchmarks/kernels.py" --json "$results/kernels.json" ;;
+    training) training ;;
     roofline) run roofline "$built" "$python" "$root/benchmarks/roofline.py" ;;
   esac
+  [ -z "$deadline" ] || archive
 done
 exit $failed

@@ -55,11 +55,13 @@ def test_the_file_is_written_at_the_end_and_of_a_whole_run_alone(module, tmp_pat
     with pytest.raises(RuntimeError), begin(module, file) as result:
         result.add("Things", "small", {"ours": [1]})
         raise RuntimeError
-    assert not list(tmp_path.iterdir())
+    (unfinished,) = tmp_path.iterdir()
+    assert unfinished.name == "x-unfinished.json" and '"small"' in unfinished.read_text()
     with begin(module, file) as result:
         result.add("Things", "small", {"ours": [1, 2]})
         result.note("Verified.")
         assert not file.exists()
+    assert list(tmp_path.iterdir()) == [file]
     found = json.loads(file.read_text())
     assert found["command"] == "python benchmarks/thing.py --rounds 3"
     assert found["notes"] == ["Verified."]

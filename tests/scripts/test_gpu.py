@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,17 @@ SCRIPT = Path(__file__).parents[2] / "scripts/gpu.sh"
 PYTHON = """#!/bin/sh
 case "$*" in
   -) cat > /dev/null; echo "9.0 Pretended-Card" ;;
+  "-c import pybind11") exit 1 ;;
+  *CUDA_ERROR*)
+    ls build/gpu/lib/loads build/gpu/lib/dsa_ext/*.so 2>/dev/null | grep -q . && exit
+    echo "no library loads" >&2
+    exit 1
+    ;;
+  *_core*) test -e trains || { echo "No module named 'pydantic'" >&2; exit 1; } ;;
   *build*) test "$DSA_CORE$DSA_CUDA$TORCH_CUDA_ARCH_LIST" = 019.0 && mkdir -p build/gpu/lib ;;
   *--json*selftest.json) echo "in $(basename "$PWD"), path $PYTHONPATH"; exit 1 ;;
   *--quick) echo "pool off: $PYTORCH_NO_CUDA_MEMORY_CACHING" ;;
-  *kernels.py*) sleep 30 ;;
+  *kernels.py*) echo "half" > "$RESULTS/kernels-unfinished.json"; sleep ${HANG:-30} ;;
 esac
 """
 SANITIZER = """#!/bin/sh
@@ -65,6 +75,7 @@ def pretended(tmp_path):
     environment = {
         "PYTHON": str(tmp_path / "pretend-python"),
         "RESULTS": str(tmp_path / "results"),
+        "OUT": str(tmp_path),
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
     return lambda *steps, **more: run(tmp_path / "scripts/gpu.sh", *steps, **environment, **more)
@@ -98,3 +109,103 @@ def test_single_steps_share_the_folder_and_need_a_build(pretended, tmp_path):
     summary = (tmp_path / "results/summary.txt").read_text().splitlines()
     assert [line.split()[0] for line in summary] == ["build", "roofline"]
     assert "passed" in summary[1]
+
+
+def brought(tmp_path):
+    """The build folder as `make visit-kit` leaves it."""
+    lib = tmp_path / "build/gpu/lib"
+    lib.mkdir(parents=True)
+    (lib / "loads").touch()
+    (lib / "trains").touch()
+    return lib
+
+
+def packed(tmp_path):
+    with tarfile.open(tmp_path / "gpu.tgz") as archive:
+        return {Path(name).name for name in archive.getnames()}
+
+
+def test_a_visit_uses_what_was_brought(pretended, tmp_path):
+    brought(tmp_path)
+    done = pretended("visit", HANG="0")
+    assert done.returncode == 1, done.stderr  # the pretended self-test fails
+    summary = [line.split()[0] for line in (tmp_path / "results/summary.txt").read_text().splitlines()]
+    assert summary == ["libraries", "selftest", "bench", "training", "memcheck", "ncu"]
+    text = (tmp_path / "results/summary.txt").read_text()
+    assert "those that were brought load" in text and "training   passed" in text
+    assert not (tmp_path / "results/build.log").exists()
+    assert {"summary.txt", "selftest.log", "bench.log", "training.log", "memcheck.log"} <= packed(tmp_path)
+
+
+def test_a_visit_builds_what_does_not_load(pretended, tmp_path):
+    done = pretended("visit", HANG="0")
+    text = (tmp_path / "results/summary.txt").read_text()
+    assert "to be built: no library loads" in text and "build      passed" in text, done.stderr
+    assert "training   skipped: No module named 'pydantic'" in text
+
+
+def test_this_tree_is_used_if_it_has_libraries(pretended, tmp_path):
+    for folder in ("dsa_ext", "python/dsareid"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "dsa_ext/_C.abi3.so").touch()
+    pretended("visit", HANG="0")
+    assert (tmp_path / "build/gpu/lib/dsa_ext/_C.abi3.so").exists()
+    assert (tmp_path / "build/gpu/lib/dsareid").is_dir()
+
+
+def test_the_rest_of_a_visit(pretended, tmp_path):
+    brought(tmp_path)
+    assert pretended("visit-rest").returncode == 0
+    summary = [line.split()[0] for line in (tmp_path / "results/summary.txt").read_text().splitlines()]
+    assert summary == ["racecheck", "synccheck", "roofline"]
+    assert "roofline.log" in packed(tmp_path)
+
+
+def test_visit_goes_alone():
+    done = run(SCRIPT, "visit", "bench", PYTHON=sys.executable)
+    assert done.returncode == 2 and "visit or visit-rest alone" in done.stderr
+
+
+def test_a_visit_that_is_cut_off_brings_home_what_is_done(pretended, tmp_path):
+    """Killed while the third step hangs: the archive is whole and has the steps before it."""
+    brought(tmp_path)
+    environment = {
+        **os.environ,
+        "PYTHON": str(tmp_path / "pretend-python"),
+        "RESULTS": str(tmp_path / "results"),
+        "OUT": str(tmp_path),
+        "HANG": "60",
+    }
+    visit = subprocess.Popen(
+        ["sh", str(tmp_path / "scripts/gpu.sh"), "visit"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(200):
+            if (tmp_path / "results/kernels-unfinished.json").exists():
+                break
+            time.sleep(0.1)
+        assert (tmp_path / "results/kernels-unfinished.json").exists()
+    finally:
+        os.killpg(visit.pid, signal.SIGKILL)
+        visit.wait()
+    assert {"summary.txt", "machine.txt", "selftest.log"} <= packed(tmp_path)
+
+
+def test_a_step_gets_no_more_time_than_is_left(pretended, tmp_path):
+    """With a clock that says the visit is nearly over: later steps are skipped and named."""
+    brought(tmp_path)
+    clock = tmp_path / "date"
+    clock.write_text(
+        f"#!/bin/sh\n"
+        f'if [ "$1" = +%s ]; then\n'
+        f"  echo . >> {tmp_path}/ticks\n"
+        f"  echo $(($(wc -l < {tmp_path}/ticks) * 45))\n"
+        f'else exec /bin/date "$@"; fi\n'
+    )
+    clock.chmod(0o755)
+    pretended("visit", HANG="0")
+    text = (tmp_path / "results/summary.txt").read_text()
+    assert "libraries  passed" in text and "ncu        skipped: no time is left" in text
