@@ -20,3 +20,6 @@ def command(
     from dsareid.synth import generate
 
     generate(out, config)
+    print(
+        f"{out}: {config.identities:,} people, {config.images:,} images each, {config.height}x{config.width}"
+    )

@@ -33,6 +33,7 @@ from dsareid.data.map_notes import MapNote, note_digest, picture_digest, read_no
 from dsareid.data.store.format import HEADER
 from dsareid.densepose.estimate_tasks import RECORD, MapState, MapTask, find_source, find_states
 from dsareid.densepose.estimators import MapEstimator, People, Quality, load_estimator
+from dsareid.densepose.estimators.base import LEAST_OTHERS
 from dsareid.densepose.lists import NO_DETECTION, NOT_READABLE, OTHERS, read_names, write_names
 from dsareid.densepose.naming import printable
 from dsareid.densepose.pictures import SHEET, write_contact_sheet
@@ -41,7 +42,6 @@ from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder, place_for, read_json
 from dsareid.ground.machine import cores, on_threads
 
-_LEAST_OTHERS = 0.02  # share of the people's pixels; a smaller one is not another person
 _LARGE = 1 << 22  # pixels; larger pictures are estimated one at a time, so that memory is bounded
 
 
@@ -170,6 +170,11 @@ def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str
             for line in found.lines():
                 logger.info(line)
             logger.info(f"look at {found.sheet or found.out} before you trust these maps")
+            if found.unreadable:
+                logger.warning(
+                    "pictures that cannot be read have no map: repair or remove them; "
+                    f"{found.out / NOT_READABLE} lists them"
+                )
 
 
 class _Record(BaseModel):
@@ -279,7 +284,7 @@ def _finish(report: EstimationReport, tasks: list[MapTask], source: Path, folder
             report.nobody.append(task.name)
             continue
         shown.append((task.name, task.image, task.out))
-        if note and note.others > _LEAST_OTHERS:
+        if note and note.others > LEAST_OTHERS:
             report.others.append(task.name)
     if folder is None:
         return

@@ -15,6 +15,7 @@ import dsa_ext
 from dsareid.data.any_image import ImageLike, rgb_pixels
 from dsareid.data.images import turned, upright
 from dsareid.data.iuv import MAP_END, read_iuv
+from dsareid.densepose.estimators.base import LEAST_OTHERS
 from dsareid.densepose.pictures import ROWS
 from dsareid.ground.errors import DSAError, logger
 
@@ -117,7 +118,10 @@ def part_images(
         pixels, chart = pixels[inside], None if chart is None else chart[inside]
     if chart is None:
         _check_is_no_map(image)
-        chart = default_estimator()(np.ascontiguousarray(pixels)).iuv
+        found = default_estimator()(np.ascontiguousarray(pixels))
+        if found.others > LEAST_OTHERS:
+            logger.warning(f"{_name(image)}: several people are seen, and one is taken; `box` picks another")
+        chart = found.iuv
     if erode:
         chart = _eroded(chart, erode, _name(image))
     batch = (torch.from_numpy(np.array(x)).permute(2, 0, 1)[None] for x in (pixels, chart))

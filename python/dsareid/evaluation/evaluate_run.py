@@ -2,12 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dsareid.data.labels import ImageLabel
+from dsareid.data.layouts import find_labels
 from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY, MakeMaps, MissingMaps
 from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.data.matches import count_matches
@@ -36,6 +38,7 @@ from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Run, load_run
 from dsareid.runs.records import Answer, EvaluatedAt, Evaluation, RankList, write_query_lines
 
+BELOW_COLOURS = "mAP is below that of balanced colour histograms: train longer, or on more people"
 RANK_LISTS = 8  # queries shown, spread evenly over the AP range
 RANK_LIST_LENGTH = 10
 _SLICE = 256  # stored images in memory at once for the colour histograms
@@ -123,6 +126,8 @@ def evaluate(
         rankings = _rankings(loaded, _title(config, features), embeddings, labels, rerank)
         results = {name: ranking.result(rates=RATES) for name, ranking in rankings.items()}
         first, result = next(iter(results.items()))
+        words = _words(root, query, gallery)
+        balanced = _rank_colours(query, gallery, labels, True)
         found = Evaluation(
             data=str(root),
             dataset=store.header.dataset,
@@ -136,21 +141,28 @@ def evaluate(
             skipped=result.skipped,
             gallery=len(gallery),
             notes=list(
-                filter(None, [matches.note(), _copies_note(query, gallery, labels), store.skipped_note])
+                filter(
+                    None,
+                    [
+                        matches.note(),
+                        _copies_note(query, gallery, labels),
+                        store.skipped_note,
+                        BELOW_COLOURS if result.mAP < balanced.mAP else "",
+                    ],
+                )
             ),
             rows=[table_row(name, each) for name, each in results.items()],
             baselines=[
-                table_row("colour histograms, balanced", _rank_colours(query, gallery, labels, True)),
+                table_row("colour histograms, balanced", balanced),
                 table_row("colour histograms", _rank_colours(query, gallery, labels, False)),
                 table_row("chance", by_chance),
             ],
-            rank_lists=_rank_lists(rankings[first], result, query, gallery),
+            rank_lists=_rank_lists(rankings[first], result, query, gallery, words),
         )
         loaded.folder.write_evaluation(found, loaded.data)
         if queries:
-            write_query_lines(
-                queries, query_lines(query.names, query.ids.tolist(), query.cams.tolist(), result)
-            )
+            asked = [words[name] for name in query.names]
+            write_query_lines(queries, query_lines(query.names, asked, result))
         return found
 
 
@@ -224,7 +236,21 @@ def _colours(split: Split, balanced: bool) -> Tensor:
     return torch.cat([colour_histograms(part, balanced=balanced) for part in images])
 
 
-def _rank_lists(ranking: Ranking, result: RankResult, query: Split, gallery: Split) -> list[RankList]:
+def _words(root: Path, *splits: Split) -> dict[str, ImageLabel]:
+    """The labels of images as the data set writes them; if only a store is there, its numbers."""
+    found = find_labels(root, [name for split in splits for name in split.names])
+    words = {name: ImageLabel(*label) for name, label in found.items()}
+    for split in splits:
+        known = split.store.header.cameras
+        for name, identity, camera in zip(split.names, split.ids.tolist(), split.cams.tolist()):
+            number = ImageLabel(str(identity), str(camera) if known and camera >= 0 else None)
+            words.setdefault(name, number)
+    return words
+
+
+def _rank_lists(
+    ranking: Ranking, result: RankResult, query: Split, gallery: Split, words: Mapping[str, ImageLabel]
+) -> list[RankList]:
     """The tops of the rank lists of queries spread evenly over the AP range, best first."""
     by_ap = result.ap.sort(descending=True, stable=True).indices
     chosen = by_ap[torch.linspace(0, len(by_ap) - 1, min(RANK_LISTS, len(by_ap))).round().long()]
@@ -233,21 +259,23 @@ def _rank_lists(ranking: Ranking, result: RankResult, query: Split, gallery: Spl
     return [
         RankList(
             query=query.names[i],
-            id=int(query.ids[i]),
-            cam=int(query.cams[i]),
+            identity=str(words[query.names[i]].identity),
+            camera=words[query.names[i]].camera,
             ap=ap,
-            gallery=_answers(int(query.ids[i]), places, distances, gallery),
+            gallery=_answers(int(query.ids[i]), places, distances, gallery, words),
         )
         for i, ap, (places, distances) in zip(queries.tolist(), result.ap[chosen].tolist(), lists)
     ]
 
 
-def _answers(identity: int, places: Tensor, distances: Tensor, gallery: Split) -> list[Answer]:
+def _answers(
+    identity: int, places: Tensor, distances: Tensor, gallery: Split, words: Mapping[str, ImageLabel]
+) -> list[Answer]:
     return [
         Answer(
             name=gallery.names[j],
-            id=int(gallery.ids[j]),
-            cam=int(gallery.cams[j]),
+            identity=str(words[gallery.names[j]].identity),
+            camera=words[gallery.names[j]].camera,
             distance=distance,
             right=bool(gallery.ids[j] == identity),
         )

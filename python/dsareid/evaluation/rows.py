@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from dsareid.data.labels import ImageLabel
 from dsareid.evaluation.ranking import RankResult
 from dsareid.runs.records import QueryLine, Row
 
@@ -14,14 +15,11 @@ def table_row(name: str, result: RankResult) -> Row:
 
 
 def query_lines(
-    names: Sequence[str],
-    identities: Sequence[int | str],
-    cameras: Sequence[int | str | None],
-    result: RankResult,
+    names: Sequence[str], labels: Sequence[ImageLabel], result: RankResult
 ) -> Iterator[QueryLine]:
     """A line for each query, in their order."""
     figures = zip(result.ap.tolist(), result.inp.tolist(), result.first.tolist())
     counted = dict(zip(result.queries.tolist(), figures))
-    for number, (name, identity, camera) in enumerate(zip(names, identities, cameras)):
+    for number, (name, (identity, camera)) in enumerate(zip(names, labels)):
         ap, inp, first = counted.get(number, (None, None, None))
-        yield QueryLine(query=name, identity=identity, camera=camera, ap=ap, inp=inp, first=first)
+        yield QueryLine(query=name, identity=str(identity), camera=camera, ap=ap, inp=inp, first=first)

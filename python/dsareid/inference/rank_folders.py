@@ -99,9 +99,7 @@ def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: b
     ]
     files = [file for file, used in zip(query.files, asked.tolist()) if used]
     words = [label for label, used in zip(query.labels, asked.tolist()) if used]
-    lines = query_lines(
-        files, [str(x.identity) for x in words], [x.camera for x in words], next(iter(results.values()))
-    )
+    lines = query_lines(files, words, next(iter(results.values())))
     return RankedFolders(rows, list(filter(None, notes)), list(lines))
 
 

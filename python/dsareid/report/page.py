@@ -96,6 +96,7 @@ def _content(files: _Files, data: Path | None) -> dict[str, Any]:
         ],
         "curves": training_plots(files.log),
         "rank_lists": list(_rank_lists(main, store)) if main else [],
+        "cameras": main is not None and any(entry.camera for entry in main.first.rank_lists),
         "pictures_missing": pictures_missing,
         "sheets": sheets,
         "sheets_missing": sheets_missing,

@@ -39,8 +39,10 @@ class Answer(_Record):
     """An image of a rank list."""
 
     name: str
-    id: int
-    cam: int
+    identity: str
+    """As the data set writes it; "0" is a distractor."""
+    camera: str | None
+    """None if not known."""
     distance: float
     right: bool
 
@@ -49,8 +51,8 @@ class RankList(_Record):
     """A query and the images nearest to it."""
 
     query: str
-    id: int
-    cam: int
+    identity: str
+    camera: str | None
     ap: float
     gallery: list[Answer]
 
@@ -119,8 +121,8 @@ class QueryLine(_Record):
     """The result of one query; None in `ap`, `inp` and `first` if it has no match in the gallery."""
 
     query: str
-    identity: int | str
-    camera: int | str | None
+    identity: str
+    camera: str | None
     ap: float | None
     inp: float | None
     first: int | None

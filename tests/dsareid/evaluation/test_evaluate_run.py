@@ -120,8 +120,8 @@ def test_rank_lists(run):
         distances = [answer.distance for answer in entry.gallery]
         assert distances == sorted(distances)
         for answer in entry.gallery:
-            assert answer.right == (answer.id == entry.id)
-            assert (answer.id, answer.cam) != (entry.id, entry.cam)
+            assert answer.right == (answer.identity == entry.identity)
+            assert (answer.identity, answer.camera) != (entry.identity, entry.camera)
 
 
 def test_reranked_beside_the_plain_evaluation(run):

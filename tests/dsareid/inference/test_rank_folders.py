@@ -195,7 +195,7 @@ def test_cameras_of_nobody_are_known(folders, tmp_path, capsys):
     *table, note = run(capsys, tmp_path / "q", tmp_path / "g")[1].splitlines()
     off = [torch.full_like(labels, side) for side, labels in enumerate((ids, gallery_ids))]
     assert_line(table[1], "features", rank(query, gallery, ids, gallery_ids, *off))
-    assert note.startswith("its cameras are not known: the same-camera rule is off")
+    assert note.startswith("cameras are not known: the same-camera rule is off")
 
 
 def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsys):

@@ -81,7 +81,7 @@ def bare_run(tmp_path, data):
 def full_run(bare_run, data):
     names = sorted(path.name for path in (data / "query").iterdir())
     answers = [
-        Answer(name=f"bounding_box_test/{name}", id=k, cam=k, distance=k / 7, right=k == 1)
+        Answer(name=f"bounding_box_test/{name}", identity=str(k), camera=str(k), distance=k / 7, right=k == 1)
         for k, name in enumerate(names)
     ]
     evaluation = Evaluation(
@@ -98,7 +98,7 @@ def full_run(bare_run, data):
         gallery=5678,
         rows=[row("DSA-reID", 0.4321)],
         baselines=[row("colour histograms", 0.2), row("chance", 0.01)],
-        rank_lists=[RankList(query=f"query/{names[0]}", id=1, cam=1, ap=0.875, gallery=answers)],
+        rank_lists=[RankList(query=f"query/{names[0]}", identity="1", camera="1", ap=0.875, gallery=answers)],
     )
     change(bare_run, evaluation)
     change(bare_run, evaluation, features="fused", rows=[row("DSA-reID, fused", 0.6)])

@@ -18,13 +18,13 @@ MULTI_QUERY = "gt_bbox"  # further images of the queries, for the protocol multi
 ALL_SPLITS = (*SPLITS, MULTI_QUERY)
 LAYOUT = (
     f"a data set is a folder with {TRAIN}, {QUERY} and {GALLERY} (Market-1501's layout), with campus "
-    "(CUHK01), or with train, query and gallery or data.csv (your own data)"
+    "(CUHK01), or with your own data: data.csv, or train, query and gallery with a folder for each person"
 )
 JUNK, DISTRACTOR = -1, 0  # identities: of images that do not count, and of gallery people in no query
 CSV = "data.csv"  # lists own data
 OWN_DATA = "own data"  # the name of every data set that is none of the public ones
 _ESTIMATED_A_SECOND = 16  # maps of crops of 64x128, by one core: benchmarks/estimate.py
-NO_CAMERAS = "its cameras are not known: the same-camera rule is off, no gallery image is left out"
+NO_CAMERAS = "cameras are not known: the same-camera rule is off, no gallery image is left out"
 
 MakeMaps = Callable[[Path, str], object]
 """Makes the IUV maps that a data set lacks, given its root and protocol, as densepose.estimate_missing."""

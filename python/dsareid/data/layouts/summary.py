@@ -62,11 +62,18 @@ def listing_remarks(listing: Listing, found: Found) -> list[str]:
     csv = os.path.lexists(listing.root / CSV) and CSV not in found.dataset.layout
     remarks = [
         f"its {CSV} is not read: by its folders it is {found.dataset.name}" if csv else "",
+        _missing_remark(listing),
         _match_remark(listing.entries),
         _nobody_remark(found.entries),
         *_unread_remarks(listing, found.entries),
     ]
     return list(filter(None, remarks))
+
+
+def _missing_remark(listing: Listing) -> str:
+    """The test splits without images; train notices itself that it has none."""
+    missing = [split for split in (QUERY, GALLERY) if not listing.count(split).images]
+    return f"no images of {' and '.join(missing)}: train works, eval does not" if missing else ""
 
 
 def _match_remark(entries: Sequence[Entry]) -> str:

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+LEAST_OTHERS = 0.02  # share of the people's pixels; a smaller one is not another person
+
 
 class EstimatedMap(NamedTuple):
     """The map of one picture."""

@@ -112,8 +112,7 @@ def _fetch(place: Path) -> None:
 
 def _how_to_get() -> str:
     return (
-        f"put {GRAPH} and {SHARD} of {ORIGIN} into a folder and set the environment variable {VARIABLE} to "
-        "it, or give that folder as `weights=FOLDER`"
+        f"put {GRAPH} and {SHARD} of {ORIGIN} into a folder and set the environment variable {VARIABLE} to it"
     )
 
 

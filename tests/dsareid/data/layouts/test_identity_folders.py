@@ -39,7 +39,7 @@ def test_a_name_without_a_camera_and_there_are_none(tmp_path):
     assert {(e.split, e.camera) for e in listing.entries} == {(TRAIN, 0), (QUERY, 0), (GALLERY, 1)}
     assert not listing.cameras
     (note,) = listing.notes
-    assert note.startswith(f"{tmp_path}: its cameras are not known: the same-camera rule is off")
+    assert note.startswith(f"{tmp_path}: cameras are not known: the same-camera rule is off")
     assert f"note: {note}" in listing_summary(listing)
 
 
