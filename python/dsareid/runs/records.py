@@ -113,7 +113,8 @@ def read_evaluation(path: Path) -> Evaluation:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise DSAError(
-            f"{path}: not what dsareid eval writes: {first_problem(error)}; run it again"
+            f"{path}: not what dsareid eval writes: {first_problem(error)}; run dsareid eval again, or "
+            "remove the file"
         ) from error
 
 

@@ -9,6 +9,7 @@ import dsareid
 from dsareid.commands.main import main
 from dsareid.data.iuv import write_iuv
 from dsareid.densepose import load_estimator, textures
+from dsareid.densepose.estimators.base import EstimatedMap
 from dsareid.densepose.pictures import draw_part_images
 from dsareid.densepose.textures import part_images
 from dsareid.ground.errors import DSAError
@@ -296,6 +297,21 @@ def test_warp_takes_several_pictures(tiny_bodypix, tmp_path, monkeypatch, capsys
         assert "this is an IUV map, and would be overwritten" in capsys.readouterr().err
         assert (tmp_path / out).read_bytes() == before
     textures.default_estimator.cache_clear()
+
+
+def test_a_picture_of_several_people_is_told(monkeypatch, caplog):
+    image, iuv = views()[0]
+
+    def estimator(others):
+        return lambda: lambda picture: EstimatedMap(iuv, None, 0.9, others)
+
+    monkeypatch.setattr(textures, "default_estimator", estimator(0.3))
+    dsareid.texture(image, size=16)
+    assert "several people are seen, and one is taken; `box` picks another" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(textures, "default_estimator", estimator(0.01))
+    dsareid.texture(image, size=16)
+    assert not caplog.text
 
 
 def test_a_picture_alone(tiny_bodypix, tmp_path, monkeypatch):

@@ -111,6 +111,42 @@ def test_a_line_for_each_query(run, tmp_path):
         evaluate(run, queries=tmp_path / "no/where/q.jsonl")
 
 
+def test_own_labels_are_words_and_unknown_cameras_are_none(run, data, tmp_path):
+    """Not the numbers that stand for them in a store; of a store alone nothing else is known."""
+    own = tmp_path / "own"
+    for split, name in (("query", "query"), ("bounding_box_test", "gallery")):
+        for file in (data / split).iterdir():
+            if not file.name.startswith("0000"):
+                folder = own / name / f"person {int(file.name[:4])}"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{file.stem.replace('_c', '-')}.png").write_bytes(file.read_bytes())
+    path = tmp_path / "queries.jsonl"
+    lists = evaluate(run, own, queries=path).rank_lists
+    assert {entry.identity for entry in lists} == {f"person {k}" for k in range(1, 7)}
+    assert all(answer.identity.startswith("person ") for entry in lists for answer in entry.gallery)
+    assert {answer.camera for entry in lists for answer in entry.gallery} == {None}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {(line["identity"], line["camera"]) for line in lines} == {
+        (f"person {k}", None) for k in range(1, 7)
+    }
+    packed = pack(own, tmp_path / "packed")
+    alone = evaluate(run, packed.path).rank_lists
+    assert {entry.identity for entry in alone} == {str(k) for k in range(1, 7)}
+    assert {entry.camera for entry in alone} == {None}
+
+
+def test_a_network_below_colours_is_told(run, monkeypatch):
+    assert evaluate_run.BELOW_COLOURS not in evaluate(run).notes
+
+    def worst(self, image):
+        return torch.rand(len(image), 3, generator=torch.Generator().manual_seed(1)) * self.scale
+
+    monkeypatch.setattr(MeanColour, "forward", worst)
+    evaluation = evaluate(run)
+    assert evaluation.rows[0].mAP < evaluation.baselines[0].mAP
+    assert evaluate_run.BELOW_COLOURS in evaluation.notes
+
+
 def test_rank_lists(run):
     lists = evaluate(run).rank_lists
     assert len(lists) == 6

@@ -131,6 +131,17 @@ def read(path):
     return text, Page(text)
 
 
+def test_nothing_is_said_of_cameras_that_are_not_known(full_run, data):
+    assert "by the query's own camera" in read(write_report(full_run))[0]
+    (first, *others) = RunFolder(full_run).evaluations()[0].rank_lists
+    answers = [answer.model_copy(update={"camera": None}) for answer in first.gallery]
+    unknown = first.model_copy(update={"camera": None, "identity": "anna", "gallery": answers})
+    change(full_run, rank_lists=[unknown, *others])
+    text = read(write_report(full_run))[0]
+    assert "person anna" in text
+    assert "<br>camera" not in text and "another camera" not in text and "own camera" not in text
+
+
 def test_a_full_page(full_run, data):
     path = write_report(full_run)
     assert path == full_run / "report.html"
