@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dsareid import __version__
 from dsareid.ground.errors import DSAError, LostOthers, logger, quoted
+from dsareid.ground.machine import wait_briefly
 
 
 class Command(NamedTuple):
@@ -65,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     """Run a command. The library's messages go to stderr; of several processes only rank 0 prints them."""
+    wait_briefly()
     before = logger.handlers[:], logger.level, logger.propagate
     logger.handlers = [_Messages() if os.environ.get("RANK", "0") == "0" else logging.NullHandler()]
     logger.setLevel(logging.INFO)

@@ -24,6 +24,41 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def wait_briefly() -> None:
+    """Let OpenMP's threads spin only for a moment when they wait for each other.
+
+    Call it before torch is loaded. By default they spin for milliseconds; if another process takes a core,
+    they keep another from the very thread that they wait for. Bits do not depend on it. OMP_WAIT_POLICY and
+    GOMP_SPINCOUNT are left alone if they are set. benchmarks/contention.py measures it.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def cores_taken(seconds: float = 0.3) -> float:
+    """How many of this process's cores other processes use while it sleeps; 0 if that cannot be told."""
+    if cores() != os.cpu_count():  # the system tells it for all cores together
+        return 0.0
+    before = _ticks()
+    time.sleep(seconds)
+    after = _ticks()
+    if before is None or after is None or after[1] == before[1]:
+        return 0.0
+    return cores() * (after[0] - before[0]) / (after[1] - before[1])
+
+
+def _ticks() -> tuple[int, int] | None:
+    """Busy and all ticks of all cores since the system started; None without Linux's /proc."""
+    try:
+        user, nice, system, idle, iowait, *others = map(
+            int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        )
+    except (OSError, ValueError):
+        return None
+    busy = user + nice + system + sum(others)
+    return busy, busy + idle + iowait
+
+
 def processor() -> str:
     """The processor's name, for people."""
     try:

@@ -12,7 +12,8 @@ from processes import MARK, left_behind
 from processes import running as running_with
 from runs import ARGUMENTS
 
-from dsareid.ground.machine import on_threads
+from dsareid.ground import machine
+from dsareid.ground.machine import cores_taken, on_threads, wait_briefly
 
 POOL = """
 import os, sys, time
@@ -152,3 +153,36 @@ def test_processes_of_torchrun_end_with_it(own_data, tmp_path, early):
     process.kill()
     process.wait()
     assert not left_behind(mark)
+
+
+def test_openmp_spins_briefly_unless_the_user_says_how(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    wait_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_cores_that_others_take(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    looks = iter([(100, 1000), (160, 1080)])
+    monkeypatch.setattr(machine, "_ticks", lambda: next(looks))
+    assert cores_taken(0) == 3
+    monkeypatch.setattr(machine, "_ticks", lambda: None)  # no /proc
+    assert cores_taken(0) == 0
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)  # the rest is not this process's to use
+    monkeypatch.setattr(machine, "_ticks", pytest.fail)
+    assert cores_taken(0) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="no /proc/stat")
+def test_ticks_of_this_system():
+    busy, every = machine._ticks()
+    assert 0 < busy < every

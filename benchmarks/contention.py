@@ -1,0 +1,72 @@
+"""Train while another process takes a core, by how OpenMP's threads wait for each other.
+
+    python benchmarks/contention.py [--rounds 3]
+
+The demo preset on all cores, one cached batch, in a process for each run. libgomp's default lets a
+waiting thread spin for milliseconds. `dsareid` lets it spin for a moment (GOMP_SPINCOUNT=1000), unless
+OMP_WAIT_POLICY or GOMP_SPINCOUNT is set. `passive` does not spin. Bits are the same. The other process
+computes without end on one core. One thread stands beside them as what is within reach then.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common import made_data
+from result import Result, parser
+
+WAYS = {
+    "libgomp's default": {},
+    "as dsareid sets it": {"GOMP_SPINCOUNT": "1000"},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
+CASES = ("nothing else runs", "another process takes a core")
+
+
+@contextmanager
+def a_core_taken(taken: bool) -> Iterator[None]:
+    if not taken:
+        yield
+        return
+    core = str(min(os.sched_getaffinity(0)))
+    other = subprocess.Popen(["taskset", "-c", core, sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
+
+
+def speed(data: Path, environment: dict[str, str], file: Path) -> float:
+    """Images a second of a short training in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("training.py")), "--data", str(data)]
+    usual = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    subprocess.run(
+        [*command, "--rounds", "2", "--json", str(file)],
+        env=usual | environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    (cells,) = json.loads(file.read_text())["tables"][0]["cases"].values()
+    return cells["one cached batch"]["median"]
+
+
+if __name__ == "__main__":
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=3)
+    arguments = options.parse_args()
+    with Result(arguments) as result, tempfile.TemporaryDirectory() as folder:
+        data, file = made_data(Path(folder)), Path(folder, "found.json")
+        for case in CASES:
+            found: dict[str, list[float]] = {name: [] for name in WAYS}
+            with a_core_taken(case != CASES[0]):
+                for _ in range(arguments.rounds):
+                    for name, environment in WAYS.items():
+                        found[name].append(speed(data, environment, file))
+            result.add("Training", case, found, unit="images/s", against="libgomp's default")
