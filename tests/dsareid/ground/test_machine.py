@@ -159,7 +159,7 @@ def test_openmp_spins_briefly_unless_the_user_says_how(monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
     wait_briefly()
-    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    assert os.environ["GOMP_SPINCOUNT"] == "2000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     wait_briefly()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
