@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dsareid import __version__
 from dsareid.ground.errors import DSAError, LostOthers, logger, quoted
-from dsareid.ground.machine import wait_briefly
+from dsareid.ground.machine import yield_to_others
 
 
 class Command(NamedTuple):
@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     """Run a command. The library's messages go to stderr; of several processes only rank 0 prints them."""
-    wait_briefly()
+    if COMMANDS[name].shared and not {"-h", "--help"} & set(arguments):  # those that compute for minutes
+        yield_to_others()
     before = logger.handlers[:], logger.level, logger.propagate
     logger.handlers = [_Messages() if os.environ.get("RANK", "0") == "0" else logging.NullHandler()]
     logger.setLevel(logging.INFO)

@@ -33,7 +33,7 @@ from dsareid.ground.distributed import (
 )
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import check_writable_folder, make_folder
-from dsareid.ground.machine import cores, cores_taken
+from dsareid.ground.machine import TAKEN, cores, cores_taken
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder
 from dsareid.runs.log import Log
@@ -218,7 +218,7 @@ class _Training:
             f"epochs; curves: tensorboard --logdir {quoted(self.folder.path)}"
         )
         logger.info(f"data: {self.data.description}")
-        if self.learner.device.type == "cpu" and (taken := cores_taken()) >= 0.5:
+        if self.learner.device.type == "cpu" and (taken := cores_taken()) >= TAKEN:
             logger.info(f"other processes take {taken:.1f} of {cores()} cores, which slows training down")
 
     def _epoch(self, log: Log | None, interrupted: "_InterruptFlag") -> None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+TAKEN = 0.5  # cores; if other processes use so many, training is slower
 _LAUNCHER_POLL = 0.5  # seconds between two checks that the launcher is still there
 
 
@@ -24,15 +25,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def wait_briefly() -> None:
-    """Let OpenMP's threads spin only for a moment when they wait for each other.
+def yield_to_others() -> None:
+    """Let OpenMP's threads hardly spin when they wait for each other, if other processes take cores now.
 
-    Call it before torch is loaded. By default they spin for milliseconds; if another process takes a core,
-    they keep another from the very thread that they wait for. Bits do not depend on it. OMP_WAIT_POLICY and
-    GOMP_SPINCOUNT are left alone if they are set. benchmarks/contention.py measures it.
+    Call it before torch is loaded. By default they spin for milliseconds, which is fastest on free cores; if
+    another process takes a core, they keep another from the very thread that they wait for. Bits do not
+    depend on it. OMP_WAIT_POLICY and GOMP_SPINCOUNT are left alone if they are set.
+    benchmarks/contention.py measures it.
     """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "2000"  # less costs speed when the cores are free
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and cores_taken(0.1) >= TAKEN:
+        os.environ["GOMP_SPINCOUNT"] = "300"
 
 
 def cores_taken(seconds: float = 0.3) -> float:

@@ -13,7 +13,7 @@ from processes import running as running_with
 from runs import ARGUMENTS
 
 from dsareid.ground import machine
-from dsareid.ground.machine import cores_taken, on_threads, wait_briefly
+from dsareid.ground.machine import cores_taken, on_threads, yield_to_others
 
 POOL = """
 import os, sys, time
@@ -155,17 +155,22 @@ def test_processes_of_torchrun_end_with_it(own_data, tmp_path, early):
     assert not left_behind(mark)
 
 
-def test_openmp_spins_briefly_unless_the_user_says_how(monkeypatch):
+def test_openmp_hardly_spins_beside_other_work_unless_the_user_says_how(monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    wait_briefly()
-    assert os.environ["GOMP_SPINCOUNT"] == "2000"
+        monkeypatch.setenv(name, "")  # restored afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(machine, "cores_taken", lambda seconds: 0.2)
+    yield_to_others()
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.setattr(machine, "cores_taken", lambda seconds: 1.0)
+    yield_to_others()
+    assert os.environ["GOMP_SPINCOUNT"] == "300"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    wait_briefly()
+    yield_to_others()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    wait_briefly()
+    yield_to_others()
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
