@@ -1,6 +1,6 @@
 """Estimate maps from pictures alone: side by side, a thread each, against one by one on all threads.
 
-    python benchmarks/estimate.py [--crops 96] [--rounds 5]
+    python benchmarks/estimate.py [--crops 400] [--rounds 5]
 
 The weights are found as `dsareid densepose estimate` finds them. Crops of 64x128 are drawn at random: the
 work does not depend on what is in them. Reading and writing are part of it, of both ways; the command also
@@ -39,7 +39,7 @@ def plain_loop(estimator: MapEstimator, files: list[Path], out: Path) -> None:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--crops", type=int, default=96)
+    options.add_argument("--crops", type=int, default=400)
     options.add_argument("--rounds", type=int, default=5)
     arguments = options.parse_args()
     with Result(arguments) as result, tempfile.TemporaryDirectory() as place:
