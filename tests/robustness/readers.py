@@ -367,8 +367,8 @@ def _make_report(folder: Path) -> None:
     run.path.mkdir()
     run.write_config(TrainConfig(data=Path("nowhere"), out=run.path, height=48, width=32, epochs=3))
     row = Row(name="DSA-reID", mAP=0.5, mINP=0.2, tpr=[0.3, 0.2, 0.1], cmc=[0.5] * 10)
-    answer = Answer(name="bounding_box_test/a.jpg", id=1, cam=2, distance=0.5, right=True)
-    ranked = RankList(query="query/a.jpg", id=1, cam=1, ap=0.5, gallery=[answer])
+    answer = Answer(name="bounding_box_test/a.jpg", identity="1", camera="2", distance=0.5, right=True)
+    ranked = RankList(query="query/a.jpg", identity="1", camera="1", ap=0.5, gallery=[answer])
     plain = Evaluation(
         data="nowhere",
         dataset="own data",
