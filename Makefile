@@ -5,7 +5,7 @@
 #   make test-fast   the tests that need no compiler, no group of processes and no documentation (2 minutes)
 #   make check   ruff, clang-format and mypy, pinned (seconds)
 #   make setup   only install and build (make build is the same: it compiles what changed)
-#   make bench   measure every claim about speed; rewrites benchmarks/results/*.json and docs/performance.md (20 minutes)
+#   make bench   measure every claim about speed; rewrites benchmarks/results/*.json and docs/performance.md (half an hour)
 #   make kernels memory traffic and resources of the CUDA kernels, found out without a GPU
 #   make gpu     on a machine with a GPU: build for it with PYTHON's own torch, check, measure (scripts/gpu.sh)
 #   make visit-kit   what to carry to a machine with a GPU that is lent for minutes (scripts/gpu.sh visit)

@@ -40,7 +40,7 @@ turns, so that a noisy machine disturbs all alike. Rows in which a rival wins ar
 A cell has the median, half of the distance between the quartiles (±), and the ratio (x) to the candidate that
 the line above the table names. These machines are noisy: read the ratios.
 
-`make bench` measures all of it, 20 minutes on two cores, and writes this page for your machine.
+`make bench` measures all of it, half an hour on two cores, and writes this page for your machine.
 """
 
 

@@ -93,7 +93,7 @@ class Result:
             check_writable(self.file)
         self.tables: dict[str, Table] = {}
         self.notes: list[str] = []
-        self.machine = _machine()
+        self.machine, self.commit = _machine(), _commit()
         print(f"{self.machine}\n")
 
     def __enter__(self) -> "Result":
@@ -147,7 +147,7 @@ class Result:
         return {
             "command": _command(),
             "machine": self.machine,
-            "commit": _commit(),
+            "commit": self.commit,
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "notes": self.notes,
             "tables": [dataclasses.asdict(table) for table in self.tables.values()],

@@ -218,7 +218,9 @@ class _Training:
             f"epochs; curves: tensorboard --logdir {quoted(self.folder.path)}"
         )
         logger.info(f"data: {self.data.description}")
-        if self.learner.device.type == "cpu" and (taken := cores_taken()) >= TAKEN:
+        # In a group the other ranks would be counted too.
+        on_cpu = self.group.alone and self.learner.device.type == "cpu"
+        if on_cpu and (taken := cores_taken()) >= TAKEN:
             logger.info(f"other processes take {taken:.1f} of {cores()} cores, which slows training down")
 
     def _epoch(self, log: Log | None, interrupted: "_InterruptFlag") -> None:
