@@ -27,8 +27,9 @@ import torch
 import dsa_ext
 from dsa_ext.selftest import measure
 from dsa_ext.selftest.cuda import NotChecked, cuda_checks
-from dsa_ext.selftest.operation import Check, Typical, compare
+from dsa_ext.selftest.operation import Case, Check, Typical, compare
 from dsa_ext.selftest.operations import OPERATIONS
+from dsa_ext.selftest.paths import paths, usual
 
 
 @dataclass
@@ -68,11 +69,20 @@ def run_group(name: str, checks: Mapping[str, Check], device: str) -> CheckGroup
     return group
 
 
+def table(quick: bool) -> dict[str, list[Case]]:
+    """Groups of cases by title. The quick part still launches every path of every kernel."""
+    groups = {name: cases for operation in OPERATIONS for name, cases in operation.cases().items()}
+    if quick:
+        return {name: cases[::5] for name, cases in groups.items()} | paths()
+    return groups | usual() | paths()
+
+
 def table_groups(device: str, quick: bool) -> Iterator[CheckGroup]:
-    for operation in OPERATIONS:
-        for name, cases in operation.cases().items():
-            checks = {case.label: partial(compare, case) for case in cases[:: 5 if quick else 1]}
-            yield run_group(name, checks, device)
+    for name, cases in table(quick).items():
+        checks = {case.label: partial(compare, case) for case in cases}
+        if len(checks) < len(cases):
+            raise ValueError(f"{name}: two cases have one label, and only one of them would run")
+        yield run_group(name, checks, device)
 
 
 def cuda_groups() -> Iterator[CheckGroup]:

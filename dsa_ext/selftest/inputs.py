@@ -28,12 +28,23 @@ def spread(shape: Sequence[int], dtype: torch.dtype, layout: str, device: str) -
         stored, view = [*shape[:-2], shape[-1], shape[-2]], lambda base: base.transpose(-1, -2)
     elif layout == "gaps":
         stored, view = [*shape[:-1], 2 * shape[-1] + 1], lambda base: base[..., 1::2]
+    elif layout == "padded planes":  # each [H, W] contiguous, from a multiple of 16 elements on
+        count = shape[-2] * shape[-1]
+        stored, view = [*shape[:-2], _padded(count)], lambda base: base[..., :count].unflatten(-1, shape[-2:])
+    elif layout == "padded pixels":  # the same with [H, W, C]
+        count = math.prod(shape[-3:])
+        stored = [*shape[:-3], _padded(count)]
+        view = lambda base: base[..., :count].unflatten(-1, [*shape[-2:], shape[-3]]).movedim(-1, -3)  # noqa: E731
     elif layout == "offset":  # contiguous, and not aligned to more than one element
         stored, view = [math.prod(shape) + 1], lambda base: base[1:].view(shape)
     else:
         raise ValueError(f"unknown layout {layout!r}")
     base = torch.full(stored, 165 if dtype == torch.uint8 else -12345, dtype=dtype, device=device)
     return base, view(base)
+
+
+def _padded(count: int) -> int:
+    return count // 16 * 16 + 16
 
 
 def lay_out(values: Tensor, layout: str, device: str) -> Tensor:

@@ -29,7 +29,8 @@ def test_passes_on_the_cpu(capsys, tmp_path, monkeypatch):
     result = json.loads(file.read_text())
     assert result["passed"] and result["failures"] == [] and result["bandwidth"] == []
     names = [group["name"] for group in result["groups"]]
-    assert names == [title for operation in OPERATIONS for title in operation.cases()]
+    assert names == list(selftest.table(quick=True))
+    assert set(names) >= {title for operation in OPERATIONS for title in operation.cases()}
     assert all(group["checks"] for group in result["groups"])
 
 
@@ -45,6 +46,14 @@ def test_a_wrong_result_fails_in_its_groups_alone(capsys, monkeypatch, tmp_path)
     assert not result["passed"] and result["failures"]
     assert all(failure.startswith("merge: ") for failure in result["failures"])
     assert any("elements differ, the first at" in failure for failure in result["failures"])
+
+
+def test_cases_of_one_label_are_refused(monkeypatch):
+    """One of them would silently not run."""
+    case = merge.merge_case("plain", "mirror")
+    monkeypatch.setattr(selftest, "table", lambda quick: {"merge": [case, case]})
+    with pytest.raises(ValueError, match="merge: two cases have one label"):
+        list(selftest.table_groups("cpu", quick=True))
 
 
 def test_an_exception_is_a_failure_and_the_rest_runs(capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Turns csrc/*.cu into C++ and builds the native test programs.
 
     program(name, mode)    the path of tests/simt/<name>.cpp, built with the kernels and the CPU backend
+    library(name, glue, ...)    the kernels and the CPU backend as a shared library, which notes its launches
     sites(source)          the barriers and atomics that can be broken on purpose
 
 Modes: "plain", "address", "thread" (the sanitizers) and "count" (the counters of counters.cpp).
@@ -162,6 +163,13 @@ def mark_loops(text: str) -> str:
     return text
 
 
+def mark_launches(text: str, operation: str) -> str:
+    """Every launch also notes what its arguments choose, for launches.h."""
+    call = re.compile(r"::simt::launch\([^;]*?\[&\] \{ (?P<kernel>[^;]*)\((?P<arguments>\w+)\); \}\)")
+    text = call.sub(r"::launches::note<&\g<kernel>>(\g<arguments>), \g<0>", text)
+    return f'#include "launches.h"\n{text}\n#include "launches_{operation}.h"\n'
+
+
 def matching(text: str, start: int) -> int:
     """The place of the parenthesis that closes the one at `start`."""
     depth = 0
@@ -250,3 +258,32 @@ def program(name: str, mode: str) -> Path:
         jobs.append((path, [*HOST, *define, *include], headers))
     jobs += [(path, [*HOST, f"-I{CSRC}"], CSRC.glob("*.h")) for path in sorted(CSRC.glob("*.cpp"))]
     return shared_cache.program(name, jobs, flags["link"])
+
+
+def library(name: str, glue: dict[str, str], flags: list[str], link: list[str]) -> Path:
+    """A shared library of the kernels, the CPU backend and `glue`, C++ texts by file name.
+
+    Its `launched` gives the lines of launches.h. Raises RuntimeError with the compiler's words.
+
+    Args:
+        flags: of the compiler, for the glue.
+        link: of the linker.
+    """
+
+    def write(folder: Path) -> None:
+        for file, text in converted(cuda_sources())[0].items():
+            path = folder / file
+            path.write_text(mark_launches(text, path.stem) if path.suffix == ".cu" else text)
+        for file, text in glue.items():
+            (folder / file).write_text(text)
+
+    headers = sorted([*CSRC.glob("*.h"), *HERE.glob("*.h")])
+    folder = shared_cache.made(f"simt-{name}", (*cuda_sources(), HERE / "harness.py", glue), write)
+    made = [*headers, *folder.iterdir()]
+    include = [f"-I{folder}", f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}", "-fPIC"]
+    kernel_flags = [*COMMON, *MODES["plain"]["kernels"], *include, "-include", "simt.h"]
+    jobs = [(path, kernel_flags, made) for path in sorted(folder.glob("*.cu"))]
+    jobs += [(path, [*HOST, *include, *flags], made) for path in sorted(folder.glob("*.cpp"))]
+    jobs += [(path, [*HOST, *include], headers) for path in (HERE / "simt.cpp", HERE / "launched.cpp")]
+    jobs += [(path, [*HOST, "-fPIC", f"-I{CSRC}"], CSRC.glob("*.h")) for path in sorted(CSRC.glob("*.cpp"))]
+    return shared_cache.program(f"{name}.so", jobs, ["-shared", "-Wl,-Bsymbolic", *link])

@@ -229,7 +229,7 @@ def cases() -> dict[str, list[Case]]:
             ),
             batch_case("no map", iuv=None),
             *(
-                batch_case(f"{name}, iuv {iuv}", stored, samples=0, varied=varied, iuv=iuv)
+                batch_case(f"{name}, {varied}, iuv {iuv}", stored, samples=0, varied=varied, iuv=iuv)
                 for name, stored in (("no sample", (3, 37, 32)), ("no image", (0, 8, 8)))
                 for iuv in ("random", None)
                 for varied in (None, "all of it")

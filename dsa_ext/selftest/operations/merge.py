@@ -97,7 +97,9 @@ def cases() -> dict[str, list[Case]]:
         ],
         "merge: strides, out=, no image": [
             *(
-                merge_case(f"{level}, {layout}, out={out}", level, layout=layout, out=out, residual=r, relu=r)
+                merge_case(
+                    f"{level}, {layout}, {out=}, {r=}", level, layout=layout, out=out, residual=r, relu=r
+                )
                 for level, layout, out, r in itertools.product(
                     LEVELS,
                     ("plain", "channels last", "swapped", "gaps", "offset"),
