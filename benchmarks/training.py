@@ -29,8 +29,7 @@ WARM_UP, TIMED = 4, 8  # steps of a block
 
 
 def endless(data: TrainData, sampler: PKSampler):
-    for epoch in itertools.count():
-        yield from data.batches(epoch, *sampler.epoch(epoch))
+    return data.planned((epoch, *one) for epoch in itertools.count() for one in zip(*sampler.epoch(epoch)))
 
 
 def block(learner: Learner, batches) -> float:

@@ -78,20 +78,19 @@ def _trace(model: DSAReID, config: TrainConfig) -> dict[str, _Call]:
 
 
 def _layer(
-    model: DSAReID, calls: dict[str, _Call], name: str, *modules: str, branches: int = 1, apart: bool = False
+    model: DSAReID, calls: dict[str, _Call], name: str, *modules: str, branches: int = 1
 ) -> Iterator[Layer]:
     """Modules as one layer; nothing if the model lacks them.
 
     Args:
         branches: how many branches share the channels of the output.
-        apart: each branch is a module of its own instead.
     """
     inside = _calls_of(calls, modules)
     if not inside:
         return
     *_, last = inside.values()
     parameters = sum(p.numel() for m in modules for p in model.get_submodule(m).parameters())
-    output = (branches, *last.output) if apart else _by_branch(last.output, branches)
+    output = _by_branch(last.output, branches)
     yield Layer(name, output, parameters, sum(call.multiply_adds for call in inside.values()), tuple(inside))
 
 
@@ -147,12 +146,12 @@ def _dsag_stream(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
 
 def _fusion(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
     yield from _layer(model, calls, "z_G", "fusion.global_")
-    yield from _layer(model, calls, "z_L", "fusion.local", branches=8, apart=True)
+    yield from _layer(model, calls, "z_L", "fusion.local", branches=8)
 
 
 def _classifiers(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
     yield from _layer(model, calls, "f_G", "classify_f_global")
-    yield from _layer(model, calls, "f_L", "classify_f_local", branches=8, apart=True)
+    yield from _layer(model, calls, "f_L", "classify_f_local", branches=8)
     for vector in ("z", "d"):
         yield from _layer(model, calls, f"{vector}_G", f"classify_{vector}_global")
         yield from _layer(model, calls, f"{vector}_L", f"classify_{vector}_local")

@@ -4,8 +4,11 @@ If the split fits into a CUDA device's memory, it is copied there once and batch
 threads assemble the next batches on the host while the model computes. Both give the same bits.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +24,9 @@ from dsareid.ground.errors import DSAError
 from dsareid.ground.files import readable_size
 from dsareid.ground.machine import cores
 from dsareid.models.options import MEAN, STD
+
+Planned = tuple[int, np.ndarray, np.ndarray]
+"""A batch to make: its epoch, and the sampler's index and repeat of its images."""
 
 _AHEAD = 3  # batches in memory: one in use, the others being made
 _COPIED_AT_ONCE = 1024  # images, in a copy to a device
@@ -59,19 +65,47 @@ class TrainData:
         self.description = f"{readable_size(size)} of pixels, {self._source.description}"
 
     def batches(self, epoch: int, index: np.ndarray, repeat: np.ndarray) -> Iterator[Batch]:
-        """Yield the augmented batches for the sampler's index and repeat, int64 [batches, B] each.
+        """Yield the augmented batches of an epoch; see planned().
 
-        A batch is valid until the next one is taken. Iterate over one epoch at a time.
+        Args:
+            index, repeat: as the sampler's epoch() gives them, int64 [batches, B] each.
+        """
+        return self.planned((epoch, rows, times) for rows, times in zip(index, repeat))
+
+    def planned(self, plan: Iterable[Planned]) -> Generator[Batch, None, None]:
+        """Yield augmented batches, one after the other, over the ends of epochs too.
+
+        A batch is valid until the next one is taken. The plan is read some batches ahead. Iterate over one
+        plan at a time.
+
+        Args:
+            plan: for each batch the epoch, and the sampler's index and repeat of its images, int64 [B] each.
 
         Raises:
             DSAError: a sample that cannot be read, by its name; a store that changed.
             ValueError: an index that no image has.
         """
+        for index, image, dsap in self._source.batches(map(self._checked, plan)):
+            yield Batch(image, dsap, self._label[index].to(self._device, non_blocking=True))
+
+    def _checked(self, planned: Planned) -> "_Job":
+        epoch, index, repeat = planned
         if index.size and not 0 <= index.min() <= index.max() < self.images:
             raise ValueError(f"index must be 0..{self.images - 1}, not {index.min()}..{index.max()}")
-        pixels = self._source.batches(epoch, self._rows[index], repeat)
-        for chosen, (image, dsap) in zip(index, pixels):
-            yield Batch(image, dsap, self._label[chosen].to(self._device, non_blocking=True))
+        return _Job(epoch, index, self._rows[index], repeat)
+
+
+class _Job(NamedTuple):
+    """A batch to make."""
+
+    epoch: int
+    images: np.ndarray  # int64 [B], of the split
+    rows: np.ndarray  # the same, of the store
+    repeat: np.ndarray
+
+
+_Made = tuple[np.ndarray, Tensor, Tensor | None]
+"""A job's images by their number, their pixels, their guide input."""
 
 
 class _Resident:
@@ -88,12 +122,11 @@ class _Resident:
         self.position = np.full(len(store.images), -1)  # of a row of the store
         self.position[split.rows] = np.arange(len(split))
 
-    def batches(
-        self, epoch: int, rows: np.ndarray, repeat: np.ndarray
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for chosen, times in zip(rows, repeat):
-            index, drawn = torch.from_numpy(self.position[chosen]), self.config.draw(epoch, chosen, times)
-            yield assemble(Samples(self.images, self.iuv, index, drawn), self.config.input)
+    def batches(self, jobs: Iterable[_Job]) -> Iterator[_Made]:
+        for job in jobs:
+            index = torch.from_numpy(self.position[job.rows])
+            samples = Samples(self.images, self.iuv, index, self.config.draw(job.epoch, job.rows, job.repeat))
+            yield job.images, *assemble(samples, self.config.input)
 
 
 class _Stream:
@@ -107,6 +140,7 @@ class _Stream:
         self.config, self.store = config, split.store
         store, network_input = split.store, config.input
         host, pinned = torch.device("cpu"), device.type == "cuda"
+        self.copies = None if device.type == "cpu" else torch.cuda.Stream(device)
         self.slots = [empty_batch(network_input, config.batch, host, pinned) for _ in range(_AHEAD)]
         image, dsap = self.slots[0]
         self.prefetcher = _core.Prefetcher(
@@ -133,34 +167,35 @@ class _Stream:
             owners=(self.slots, store),
         )
 
-    def batches(
-        self, epoch: int, rows: np.ndarray, repeat: np.ndarray
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        begun = done = 0
+    def batches(self, jobs: Iterable[_Job]) -> Iterator[_Made]:
+        jobs, begun = iter(jobs), deque[tuple[int, _Job]]()
+        slots = itertools.cycle(range(_AHEAD))
         try:
-            while done < len(rows):
-                while begun < min(done + _AHEAD, len(rows)):
-                    self.prefetcher.submit(begun % _AHEAD, epoch, rows[begun], repeat[begun])
-                    begun += 1
-                self._wait(done % _AHEAD)
-                done += 1
-                for image, dsap in self._delivered((done - 1) % _AHEAD):
-                    yield image, self._guide_input(image, dsap, epoch, rows[done - 1], repeat[done - 1])
+            while True:
+                for job in itertools.islice(jobs, _AHEAD - len(begun)):
+                    slot = next(slots)
+                    self.prefetcher.submit(slot, job.epoch, job.rows, job.repeat)
+                    begun.append((slot, job))
+                if not begun:
+                    return
+                slot, job = begun[0]
+                self._wait(slot)
+                begun.popleft()
+                for image, dsap in self._delivered(slot):
+                    yield job.images, image, self._guide_input(image, dsap, job)
         finally:  # also if the consumer stops early: free the slots
-            for step in range(done, begun):
+            for slot, _ in begun:
                 try:
-                    self.prefetcher.wait(step % _AHEAD)
+                    self.prefetcher.wait(slot)
                 except (RuntimeError, ValueError):
                     pass  # of a batch that nobody wants any more, or that has failed already
 
-    def _guide_input(
-        self, image: Tensor, dsap: Tensor | None, epoch: int, rows: np.ndarray, repeat: np.ndarray
-    ) -> Tensor | None:
+    def _guide_input(self, image: Tensor, dsap: Tensor | None, job: _Job) -> Tensor | None:
         network_input = self.config.input
         if network_input.guide is None or network_input.warped:
             return dsap
-        drawn = self.config.draw(epoch, rows, repeat)
-        samples = Samples(self.store.images, self.store.iuv, torch.from_numpy(rows), drawn)
+        drawn = self.config.draw(job.epoch, job.rows, job.repeat)
+        samples = Samples(self.store.images, self.store.iuv, torch.from_numpy(job.rows), drawn)
         return network_input.guide_input(samples, image, dsap)
 
     def _wait(self, slot: int) -> None:
@@ -171,17 +206,24 @@ class _Stream:
             raise DSAError(f"{self.path}: {name}: {error}; pack the data set again") from error
 
     def _delivered(self, slot: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        if self.device.type == "cpu":
+        if self.copies is None:
             yield self.slots[slot]
             return
-        copied = torch.cuda.Event()
+        # On a stream of its own, so that a copy runs beside the kernels of the step before.
+        using, copied = torch.cuda.current_stream(self.device), torch.cuda.Event()
         try:
             try:
-                image, dsap = self.slots[slot]
-                image = image.to(self.device, non_blocking=True)
-                dsap = dsap if dsap is None else dsap.to(self.device, non_blocking=True)
+                with torch.cuda.stream(self.copies):
+                    image, dsap = (
+                        None if x is None else x.to(self.device, non_blocking=True) for x in self.slots[slot]
+                    )
             finally:
-                copied.record(torch.cuda.current_stream(self.device))
+                copied.record(self.copies)
+            using.wait_event(copied)
+            for x in (image, dsap):
+                if x is not None:
+                    x.record_stream(using)  # its memory is not given away before that stream is done with it
+            assert image is not None
             yield image, dsap
         finally:
             copied.synchronize()  # before the slot is written to again

@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,15 @@ from dsareid.runs.config import TrainConfig
 from dsareid.runs.network import build_model, input_config
 
 
-class NotFinite(Exception):
-    """The loss of a batch is not finite; `terms` are its parts by name."""
+class Readings(NamedTuple):
+    """The values of a step, still on the device: to take the numbers means to wait for the step."""
 
-    def __init__(self, terms: Mapping[str, float]):
-        super().__init__(", ".join(f"{name} {term:g}" for name, term in terms.items()))
-        self.terms = terms
+    names: tuple[str, ...]
+    values: Tensor  # float32 (len(names),)
+
+    def numbers(self) -> dict[str, float]:
+        """The values by name: the loss and its terms, norms, accuracies."""
+        return dict(zip(self.names, self.values.tolist()))
 
 
 class Learner:
@@ -46,8 +49,10 @@ class Learner:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.batchnorm == "sync":
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every step has the same shapes
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=0.0, weight_decay=config.optim.weight_decay
+            self.model.parameters(), lr=0.0, weight_decay=config.optim.weight_decay, fused=True
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self._network: nn.Module | None = None  # as a step calls it, see _wrapped
@@ -62,10 +67,11 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
-    def step(
-        self, batches: Iterator[Batch], rate: float, *, count: int = 1, teaching: bool
-    ) -> dict[str, float]:
+    def step(self, batches: Iterator[Batch], rate: float, *, count: int = 1, teaching: bool) -> Readings:
         """Take one optimizer step along the mean gradient of the next batches.
+
+        On a CUDA device it returns while the device still computes. The step is taken whatever the loss is:
+        the caller reads the values and stops if they are not finite.
 
         Args:
             batches: batches on the device; each is done with before the next is taken.
@@ -74,37 +80,34 @@ class Learner:
             teaching: with guidance "distill", whether the guide teaches yet.
 
         Returns:
-            The values to log, as means over the batches: the loss and its terms, norms, accuracies.
-
-        Raises:
-            NotFinite: the loss of a batch is not finite.
+            The values to log, as means over the batches.
         """
         network = self._wrapped()
         self._set_mode()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        mean = Mean()
+        found = []
         for number in range(count):
             with contextlib.ExitStack() as stack:
                 if isinstance(network, DistributedDataParallel) and number < count - 1:
                     stack.enter_context(network.no_sync())
-                mean.add(self._add_gradient(network, next(batches), count, teaching))
+                found.append(self._add_gradient(network, next(batches), count, teaching))
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return mean.values()
+        values = torch.stack([torch.stack([x.float() for x in values.values()]) for values in found])
+        return Readings(tuple(found[0]), values.mean(0))
 
-    def _add_gradient(self, network: nn.Module, batch: Batch, count: int, teaching: bool) -> dict[str, float]:
+    def _add_gradient(
+        self, network: nn.Module, batch: Batch, count: int, teaching: bool
+    ) -> dict[str, Tensor]:
         """Add a batch's part to the gradient of a step of `count` batches; returns the values to log."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = network(batch.image, batch.dsap)
         terms = losses(output, batch.label, self.config.loss, teaching)
         total = sum(terms.values(), torch.zeros((), device=self.device))
-        values = {name: term.item() for name, term in terms.items()}
-        if not torch.isfinite(total):
-            raise NotFinite(values)
         self.scaler.scale(total / count).backward()
-        logged = {"loss": total.item()} | {f"loss/{name}": value for name, value in values.items()}
+        logged = {"loss": total.detach()} | {f"loss/{name}": x.detach() for name, x in terms.items()}
         return logged | _diagnostics(output, batch.label)
 
     def _wrapped(self) -> nn.Module:
@@ -133,37 +136,25 @@ class Learner:
                     module.eval()
 
 
-class Mean:
-    """Running means of named values."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = 0
-
-    def add(self, values: Mapping[str, float]) -> None:
-        self._count += 1
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def values(self) -> dict[str, float]:
-        return {name: value / max(self._count, 1) for name, value in self._sums.items()}
-
-
 @torch.no_grad()
-def _diagnostics(output: Output, label: Tensor) -> dict[str, float]:
+def _diagnostics(output: Output, label: Tensor) -> dict[str, Tensor]:
     """Norms and accuracies of f and d: they show whether one stream starves the other."""
 
-    def accuracy(logits: Tensor) -> float:
-        return (logits.argmax(1) == label).float().mean().item()
+    def accuracy(logits: Tensor) -> Tensor:
+        return (logits.argmax(1) == label).float().mean()
 
-    def norm(x: Tensor) -> float:
-        return x.float().norm(dim=1).mean().item()
+    def norm(x: Tensor) -> Tensor:
+        return x.float().norm(dim=1).mean()
 
     logits, f, d = output.logits, output.f, output.d
+    first = logits.f_global
+    if first is None:
+        assert logits.f_local is not None  # every network has classifiers on f
+        first = logits.f_local[:, 0]
     # A stream is measured by its global branch, if it has one.
     values = {
         "norm/f": norm(f.vectors()[0]),
-        "accuracy/f": accuracy(logits.f_local[0] if logits.f_global is None else logits.f_global),
+        "accuracy/f": accuracy(first),
     }
     fused = logits.z_local if logits.z_global is None else logits.z_global
     assert fused is not None  # every network has classifiers on z

@@ -7,21 +7,21 @@ and writes.
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import FrameType
 
 import torch
-from tqdm import tqdm
 
 from dsa_ext import CUDA_ERROR
-from dsareid.data.batch import Batch, BatchConfig
+from dsareid.data.batch import BatchConfig
 from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import TRAIN, MakeMaps
-from dsareid.data.loader import TrainData
+from dsareid.data.loader import Planned, TrainData
 from dsareid.data.sampler import PKSampler, check_identities
 from dsareid.data.store.cache import ensure_store, log_maps
-from dsareid.engine.learner import Learner, Mean, NotFinite
+from dsareid.engine.epoch import INTERRUPTED, EpochLog, Taken
+from dsareid.engine.learner import Learner, Readings
 from dsareid.engine.schedule import learning_rate
 from dsareid.ground.distributed import (
     ProcessGroup,
@@ -41,6 +41,10 @@ from dsareid.runs.network import input_config, load_initial_weights, load_pretra
 
 # Settings that may change when a run is resumed; all others must stay the same.
 _FREE_ON_RESUME = ("data", "out", "device")
+
+# Steps that are taken before the values of one are read, by type of device. A GPU computes the next one
+# meanwhile; on the CPU a step that was taken is done.
+_STEPS_AHEAD = {"cpu": 0, "cuda": 1}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -170,7 +174,7 @@ def _restore(run: RunFolder, learner: Learner, data: TrainData) -> Position:
             f"{run.checkpoint} was trained on {before.get('images')} images, but the {now['images']} "
             f"images of {where} do not have the same pixels; resume with the same data"
         )
-    run.load_weights(learner.model, state)
+    run.load_weights(learner.model, state, resume=True)
     learner.load_optimizer(state)
     return Position(**state["position"])
 
@@ -189,6 +193,7 @@ class _Training:
     ):
         self.folder, self.learner, self.data, self.sampler = run, learner, data, sampler
         self.group, self.position, self.config = group, position, learner.config
+        self.batches = data.planned(self._plan())  # also over the ends of epochs, where no step waits for one
 
     def run(self) -> None:
         """Train the remaining epochs; write a checkpoint after each, and after the current step on Ctrl-C."""
@@ -200,6 +205,7 @@ class _Training:
                 while self.position.epoch < self.config.epochs:
                     self._epoch(log, interrupted)
         finally:
+            self.batches.close()
             if log:
                 log.close()
 
@@ -223,59 +229,52 @@ class _Training:
         if on_cpu and (taken := cores_taken()) >= TAKEN:
             logger.info(f"other processes take {taken:.1f} of {cores()} cores, which slows training down")
 
+    def _plan(self) -> Iterator[Planned]:
+        """All batches from the position on. It is called before the position moves."""
+        first, done = self.position.epoch, self.position.batch
+        for epoch in range(first, self.config.epochs):
+            index, repeat = self.sampler.epoch(epoch)
+            skip = done if epoch == first else 0
+            for rows, times in zip(index[skip:], repeat[skip:]):
+                yield epoch, rows, times
+
     def _epoch(self, log: Log | None, interrupted: "_InterruptFlag") -> None:
         position, config = self.position, self.config
-        index, repeat = self.sampler.epoch(position.epoch)
-        batches = self.data.batches(position.epoch, index[position.batch :], repeat[position.batch :])
-        mean = Mean()
-        bar = tqdm(
-            total=len(index),
-            initial=position.batch,
-            unit="batch",
-            leave=False,
-            desc=f"epoch {position.epoch + 1}/{config.epochs}",
-            disable=None if self.group.is_rank_0 else True,
-        )
-        while position.batch < len(index):
-            began = time.monotonic()
-            rate = learning_rate(config.optim, position.epoch + position.batch / len(index), config.epochs)
-            count = min(config.accumulate, len(index) - position.batch)
-            values = mean_of_all(self._step(batches, rate, count) | interrupted.vote(), self.learner.device)
-            interrupted.count(values)
+        in_epoch = len(self.sampler.epoch(position.epoch)[0])
+        epoch = EpochLog(position.epoch, config, log, position.batch, in_epoch, self.group.is_rank_0)
+        taken: list[Taken] = []
+        while position.batch < in_epoch:
+            count = min(config.accumulate, in_epoch - position.batch)
+            taken.append(self._take(in_epoch, count, interrupted))
             position.step += 1
             position.batch += count
-            speed = count * config.identities * config.images / (time.monotonic() - began)
-            values |= {"epoch": position.epoch, "learning_rate": rate, "images_per_second": speed}
-            if log:
-                log.write(position.step, values)
-            mean.add(values)
-            bar.set_postfix(loss=f"{values['loss']:.3f}", images_per_second=f"{speed:.0f}")
-            bar.update(count)
-            if interrupted and position.batch < len(index):
-                self._stop(log, bar)
-        bar.close()
+            if len(taken) > _STEPS_AHEAD[self.learner.device.type]:
+                interrupted.count(epoch.read(taken.pop(0)))
+            if interrupted and position.batch < in_epoch:
+                break
+        for step in taken:
+            interrupted.count(epoch.read(step))
+        epoch.close()
+        if position.batch < in_epoch:
+            self._stop()
         position.epoch, position.batch = position.epoch + 1, 0
-        if log:
-            log.flush()
         self._save()
         left = (time.monotonic() - self.began) / (position.epoch - self.epochs_before)
         left *= config.epochs - position.epoch
         if self.group.is_rank_0:
-            logger.info(_epoch_line(position.epoch, config.epochs, mean.values(), left))
+            logger.info(_epoch_line(position.epoch, config.epochs, epoch.means(), left))
         if interrupted and position.epoch < config.epochs:
-            self._stop(log, bar)
+            self._stop()
 
-    def _step(self, batches: Iterator[Batch], rate: float, count: int) -> dict[str, float]:
-        position = self.position
-        teaching = position.epoch >= self.config.optim.warm_up_epochs
-        try:
-            return self.learner.step(batches, rate, count=count, teaching=teaching)
-        except NotFinite as error:
-            kept = "The checkpoint of the last epoch is kept; a" if position.epoch else "A"
-            raise DSAError(
-                f"the loss is not finite in epoch {position.epoch + 1}, batch {position.batch + 1} (step "
-                f"{position.step + 1}): {error}. {kept} lower `optim.rate` or `precision=float32` may help"
-            ) from error
+    def _take(self, in_epoch: int, count: int, interrupted: "_InterruptFlag") -> Taken:
+        """Take a step. Its values, means of all processes, hold the processes' votes to stop."""
+        began, position, config = time.monotonic(), self.position, self.config
+        rate = learning_rate(config.optim, position.epoch + position.batch / in_epoch, config.epochs)
+        teaching = position.epoch >= config.optim.warm_up_epochs
+        names, values = self.learner.step(self.batches, rate, count=count, teaching=teaching)
+        values = mean_of_all(torch.cat([values, interrupted.vote().to(values)]))
+        readings = Readings((*names, INTERRUPTED), values)
+        return Taken(dataclasses.replace(position), count, rate, readings, began)
 
     def _save(self) -> None:
         """Write the checkpoint, from rank 0 only: it is the same in every process."""
@@ -284,10 +283,7 @@ class _Training:
                 self.learner.state_dict(), self.position, self.data.identities, self.data.fingerprint
             )
 
-    def _stop(self, log: Log | None, bar: tqdm) -> None:
-        bar.close()
-        if log:
-            log.flush()
+    def _stop(self) -> None:
         self._save()
         self.group.barrier()  # torchrun ends all processes when one ends, so wait for rank 0
         raise Interrupted(
@@ -325,13 +321,13 @@ class _InterruptFlag:
         if self.alone:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def vote(self) -> dict[str, float]:
-        """This process's vote, to be averaged over the processes together with the logged values."""
-        return {"interrupted": float(self.seen)}
+    def vote(self) -> torch.Tensor:
+        """This process's vote (1,), to be averaged over the processes together with the logged values."""
+        return torch.tensor([float(self.seen)])
 
-    def count(self, values: dict[str, float]) -> None:
-        """Remove the mean vote from the averages, and remember whether any process voted to stop."""
-        self.pressed = values.pop("interrupted") > 0
+    def count(self, values: Mapping[str, float]) -> None:
+        """Remember whether any process voted to stop, from the averages."""
+        self.pressed = self.pressed or values[INTERRUPTED] > 0
 
     def __bool__(self) -> bool:
         return self.pressed

@@ -30,6 +30,39 @@ class BranchConv2d(nn.Module):
         )
 
 
+class BranchLinear(nn.Module):
+    """One fully connected layer per branch, one batched product: (B, branches * in) -> (B, branches * out).
+
+    Its weight is (branches, out, in), its bias (branches, out) or None; both start as nn.Linear's do.
+    """
+
+    def __init__(self, branches: int, inputs: int, outputs: int, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(branches, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(branches, outputs)) if bias else None
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = len(self.weight)
+        x = x.unflatten(1, (branches, -1)).transpose(0, 1)  # [branches, B, in]
+        x = x @ self.weight.transpose(1, 2)
+        if self.bias is not None:
+            x = x + self.bias[:, None]
+        return x.transpose(0, 1).flatten(1)
+
+    def extra_repr(self) -> str:
+        branches, outputs, inputs = self.weight.shape
+        return f"{branches} branches, {inputs}, {outputs}, bias={self.bias is not None}"
+
+
+def linear(branches: int, inputs: int, outputs: int, bias: bool = True) -> nn.Linear | BranchLinear:
+    """A fully connected layer for one branch or several."""
+    if branches == 1:
+        return nn.Linear(inputs, outputs, bias)
+    return BranchLinear(branches, inputs, outputs, bias)
+
+
 def conv(branches: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
     """A convolution without bias for one branch or several."""
     if branches > 1:

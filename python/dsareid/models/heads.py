@@ -5,15 +5,16 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from dsareid.models.branch import linear
 from dsareid.models.features import Features
 from dsareid.models.options import ClassifierKind, Guidance
 
 
 class Logits(NamedTuple):
-    """Scores over the identities, for each kind of feature; None or empty without that feature."""
+    """Scores over the identities, for each kind of feature; None without that feature."""
 
     f_global: Tensor | None  # (B, N)
-    f_local: list[Tensor]  # eight (B, N)
+    f_local: Tensor | None  # (B, 8, N): each part has a classifier of its own
     z_global: Tensor | None  # (B, N)
     z_local: Tensor | None  # (B, N)
     d_global: Tensor | None = None  # (B, N), with guidance "distill" only
@@ -29,16 +30,19 @@ class Output(NamedTuple):
     logits: Logits
 
 
-def classifier(kind: ClassifierKind, inputs: int, identities: int) -> nn.Sequential:
+def classifier(kind: ClassifierKind, inputs: int, identities: int, branches: int = 1) -> nn.Sequential:
     """An ID classifier: two fully connected layers, or BatchNorm before a single one.
 
     "bnneck" is "batchnorm" with the BatchNorm's bias fixed at 0, and images are matched by its output (Luo
     et al., Bag of Tricks and a Strong Baseline for Deep Person Re-identification, 2019; not in the paper).
+
+    With several branches there is one for each, side by side: (B, branches * inputs) -> (B, branches *
+    identities).
     """
     if kind == "two-layer":
-        hidden = (nn.Linear(inputs, 512), nn.BatchNorm1d(512), nn.ReLU(inplace=True))
-        return nn.Sequential(*hidden, nn.Linear(512, identities))
-    norm, last = nn.BatchNorm1d(inputs), nn.Linear(inputs, identities, bias=False)
+        hidden = linear(branches, inputs, 512), nn.BatchNorm1d(branches * 512), nn.ReLU(inplace=True)
+        return nn.Sequential(*hidden, linear(branches, 512, identities))
+    norm, last = nn.BatchNorm1d(branches * inputs), linear(branches, inputs, identities, bias=False)
     norm.bias.requires_grad_(kind != "bnneck")
     nn.init.normal_(last.weight, std=0.001)
     return nn.Sequential(norm, last)
@@ -74,14 +78,13 @@ class Heads(nn.Module):
         seed draws, and where a checkpoint keeps each parameter's moments.
         """
 
-        def new(inputs: int | None, wanted: bool = True) -> nn.Sequential | None:
-            return classifier(self.classifier_kind, inputs, self.num_classes) if inputs and wanted else None
+        def new(inputs: int | None, wanted: bool = True, branches: int = 1) -> nn.Sequential | None:
+            kind, count = self.classifier_kind, self.num_classes
+            return classifier(kind, inputs, count, branches) if inputs and wanted else None
 
         teaches, eight = self.guidance == "distill", local_size and 8 * local_size
         self.classify_f_global = new(global_size)
-        kind, count = self.classifier_kind, self.num_classes
-        parts = [classifier(kind, local_size, count) for _ in range(8)] if local_size else []
-        self.classify_f_local = nn.ModuleList(parts)
+        self.classify_f_local = new(local_size, branches=8)
         self.classify_z_global = new(global_size)
         self.classify_z_local = new(eight)
         self.classify_d_global = new(global_size, teaches)
@@ -105,10 +108,7 @@ class Heads(nn.Module):
         if (head := getattr(self, f"classify_{vector}_global")) is not None:
             whole = head[0](whole)
         if local is not None and (head := getattr(self, f"classify_{vector}_local")) is not None:
-            if vector == "f":  # a classifier for each of the eight parts
-                local = torch.stack([part[0](x) for part, x in zip(head, local.unbind(1))], 1)
-            else:
-                local = head[0](local.flatten(1)).unflatten(1, (8, -1))
+            local = head[0](local.flatten(1)).unflatten(1, (8, -1))
         return Features(whole, local).embedding()
 
     def output(self, f: Features, d: Features | None) -> Output:
@@ -120,13 +120,11 @@ class Heads(nn.Module):
         def scores(head: nn.Module | None, features: Tensor | None) -> Tensor | None:
             return None if head is None or features is None else head(features.flatten(1))
 
-        local = []
-        if f.local is not None:
-            local = [head(x) for head, x in zip(self.classify_f_local, f.local.unbind(1))]
+        parts = scores(self.classify_f_local, f.local)
         d = d or Features(None)
         return Logits(
             scores(self.classify_f_global, f.global_),
-            local,
+            None if parts is None else parts.unflatten(1, (8, -1)),
             scores(self.classify_z_global, z.global_),
             scores(self.classify_z_local, z.local),
             scores(self.classify_d_global, d.global_),
@@ -146,14 +144,13 @@ class ConcatFusion(nn.Module):
     def __init__(self, global_size: int | None, local_size: int | None):
         super().__init__()
         self.global_ = nn.Linear(2 * global_size, global_size) if global_size else None
-        parts = [nn.Linear(2 * local_size, local_size) for _ in range(8)] if local_size else []
-        self.local = nn.ModuleList(parts)
+        self.local = linear(8, 2 * local_size, local_size) if local_size else None
 
     def forward(self, f: Features, d: Features) -> Features:
         whole = local = None
         if self.global_ is not None and f.global_ is not None and d.global_ is not None:
             whole = self.global_(torch.cat([f.global_, d.global_], 1))  # [B, D]
-        if self.local and f.local is not None and d.local is not None:
-            pairs = torch.cat([f.local, d.local], 2).unbind(1)  # eight [B, 2 * D / 8]
-            local = torch.stack([layer(pair) for layer, pair in zip(self.local, pairs)], 1)
+        if self.local is not None and f.local is not None and d.local is not None:
+            pairs = torch.cat([f.local, d.local], 2)  # [B, 8, 2 * D / 8]
+            local = self.local(pairs.flatten(1)).unflatten(1, (8, -1))
         return Features(whole, local)

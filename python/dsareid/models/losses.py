@@ -53,7 +53,10 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
     """
 
     def identity(logits: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), label, label_smoothing=config.smoothing)
+        """Of (B, N) scores, or the mean over the branches of (B, branches, N)."""
+        labels = label if logits.dim() == 2 else label[:, None].expand(logits.shape[:2]).flatten()
+        scores = logits.float().flatten(0, -2)
+        return F.cross_entropy(scores, labels, label_smoothing=config.smoothing)
 
     def triplet(features: Tensor) -> Tensor:
         features = features.flatten(1)  # several processes mine triplets in the whole batch
@@ -64,15 +67,15 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
     terms = {}
     for branch, f_scores, z_scores, d_scores, z, d in zip(
         ("global", "local"),
-        ([logits.f_global], logits.f_local),
+        (logits.f_global, logits.f_local),
         (logits.z_global, logits.z_local),
         (logits.d_global, logits.d_local),
         output.z,
         output.d or (None, None),
     ):
-        if z_scores is None:
+        if f_scores is None or z_scores is None:
             continue
-        terms[f"id_f_{branch}"] = config.id_f * torch.stack([identity(part) for part in f_scores]).mean()
+        terms[f"id_f_{branch}"] = config.id_f * identity(f_scores)
         terms[f"id_z_{branch}"] = config.id_z * identity(z_scores)
         terms[f"triplet_z_{branch}"] = triplet(z)
         if d_scores is None:

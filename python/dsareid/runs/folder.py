@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import nn
 
 from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError
@@ -26,7 +25,7 @@ from dsareid.models.reid import DSAReID
 from dsareid.models.table import MatchedBy
 from dsareid.runs.config import CONFIG, TrainConfig, load_config, save_config
 from dsareid.runs.log import Log
-from dsareid.runs.network import build_model, first_difference
+from dsareid.runs.network import build_model, first_difference, renewed
 from dsareid.runs.records import Evaluation, read_evaluation, write_evaluation
 
 
@@ -132,17 +131,23 @@ class RunFolder:
             raise DSAError(f"{path}: not a checkpoint of dsareid (expected {', '.join(sorted(kinds))})")
         return state
 
-    def load_weights(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Put a checkpoint's weights into a model.
+    def load_weights(self, model: DSAReID, state: Mapping[str, Any], resume: bool = False) -> None:
+        """Put a checkpoint's weights into a model; those of older versions too, unless it is to be resumed.
 
         Raises:
-            DSAError: they belong to another model.
+            DSAError: they belong to another model; an older version's are to be resumed.
         """
-        if difference := first_difference(model, state["model"]):
+        weights = renewed(model, state["model"])
+        if difference := first_difference(model, weights):
             raise DSAError(
                 f"{self.checkpoint}: holds another model than {self.config} describes: {difference}"
             )
-        model.load_state_dict(state["model"])
+        if resume and weights.keys() != state["model"].keys():
+            raise DSAError(
+                f"{self.checkpoint}: an older version wrote it, and its optimizer's state has no place in "
+                f"this one. It can be evaluated and exported; to go on, start a new run with `weights={self}`"
+            )
+        model.load_state_dict(weights)
 
     # ---- evaluations ----
 

@@ -63,6 +63,7 @@ def load_pretrained(model: DSAReID, state: Mapping[str, Any], source: str) -> No
         DSAError: the state dict is another network's.
     """
     classifiers = {name: x for name, x in model.state_dict().items() if name.startswith("classify_")}
+    state = renewed(model, state)
     state = {name: x for name, x in state.items() if not name.startswith("classify_")} | classifiers
     if difference := first_difference(model, state):
         raise DSAError(f"`weights={source}`: that run's network is another than this one: {difference}")
@@ -129,6 +130,26 @@ def _fill_timm_trunk(trunk: TimmTrunk, source: str) -> None:
             f"of the trunk are missing, the first {missing[0]}"
         )
     trunk.load_state_dict(TimmTrunk(trunk.name, trunk.stage, state).state_dict())
+
+
+def renewed(model: DSAReID, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict under today's names.
+
+    The eight classifiers of f_L, and the eight fusions, were eight modules each in older versions.
+    """
+    state = dict(state)
+    for name, expected in model.state_dict().items():
+        head = next((x for x in ("classify_f_local.", "fusion.local.") if name.startswith(x)), None)
+        old = [f"{head}{part}.{name.removeprefix(head)}" for part in range(8)] if head else []
+        found = [state[x] for x in old if isinstance(state.get(x), Tensor)]
+        if head is None or len(found) < 8 or len({x.shape for x in found}) > 1:
+            continue
+        if expected.dim() == 0:
+            found = found[:1]  # a BatchNorm's count of batches
+        if sum(x.numel() for x in found) == expected.numel():
+            state = {x: value for x, value in state.items() if x not in old}
+            state[name] = torch.stack(found).reshape(expected.shape)
+    return state
 
 
 def first_difference(module: nn.Module, state: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from dsareid.cost.timing import Inference, Seconds, ways
 from dsareid.engine.presets import PRESETS
 from dsareid.engine.presets import preset as preset_of
 from dsareid.ground.errors import DSAError
-from dsareid.models.branch import BranchConv2d
+from dsareid.models.branch import BranchConv2d, BranchLinear
 from dsareid.models.options import NetworkConfig
 from dsareid.runs.network import build_model
 
@@ -112,6 +112,8 @@ def test_nothing_is_left_out(kind):
             layer.register_forward_hook(
                 lambda layer, _, y: work.append(layer.weight.numel() * y[0].numel() // len(layer.weight))
             )
+        if isinstance(layer, BranchLinear):
+            work.append(layer.weight.numel())
     model.train()(torch.randn(2, 3, 64, 32), torch.randn(2, 24, 3, 8, 8))
     assert sum(multiply_adds for _, multiply_adds in counts) == sum(work)
 

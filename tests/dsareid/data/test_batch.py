@@ -1,5 +1,6 @@
 """Training batches: what is in them, that they reproduce, and that nothing hangs or is left behind."""
 
+import contextlib
 import gc
 import os
 import re
@@ -204,13 +205,22 @@ def test_a_slot_is_not_written_to_while_it_is_copied_to_a_device(store, monkeypa
 
     class Event:
         def record(self, stream):
+            assert stream == "copies"
             log.append("recorded")
 
         def synchronize(self):
             log.append("copied")
 
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    using = mock.Mock()
+    using.wait_event.side_effect = lambda event: log.append("waited for")
+    for name, stand_in in {
+        "Event": Event,
+        "Stream": lambda device: "copies",
+        "stream": lambda stream: contextlib.nullcontext(),
+        "current_stream": lambda device: using,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, stream: log.append("kept"))
     split = store.select(TRAIN, iuv=True)
     data, sampler = TrainData(split, config(), torch.device("meta")), PKSampler(split.ids, 2, 2, 0)
     source, prefetcher = data._source, data._source.prefetcher
@@ -224,8 +234,30 @@ def test_a_slot_is_not_written_to_while_it_is_copied_to_a_device(store, monkeypa
         assert len(list(batches)) == 3
     batches.close()
     waits = [entry for entry in log if entry != "begun"]
-    assert waits == ["recorded", "copied"] * (len(waits) // 2)
-    assert log[:6] == ["begun", "begun", "begun", "recorded", "copied", "begun"][: len(log)]
+    a_batch = ["recorded", "waited for", "kept", "kept", "copied"]
+    assert waits == a_batch * (len(waits) // 5)
+    assert log[:9] == ["begun", "begun", "begun", *a_batch, "begun"][: len(log)]
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_plan_goes_on_over_the_end_of_an_epoch(store, resident):
+    """The first batches of the next epoch are begun before the last of this one is taken."""
+    data, sampler = train_data(store, augment=BUSY, resident=resident)
+    read = []
+
+    def plan():
+        for epoch in (0, 1):
+            for one in zip(*sampler.epoch(epoch)):
+                read.append(epoch)
+                yield epoch, *one
+
+    found, ahead = [], []
+    for batch in data.planned(plan()):
+        found.append(tuple(x.clone() for x in batch))
+        ahead.append(len(read) - len(found))
+    each = len(found) // 2
+    assert ahead[each - 1] == (0 if resident else 2)
+    assert same(found, copies(data, sampler) + copies(data, sampler, epoch=1))
 
 
 DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() and CUDA_ERROR is None else [])]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from runs import ARGUMENTS, NETWORK, tiny_config
 from dsareid.data.augment import AugmentConfig
 from dsareid.data.store.pack import pack
 from dsareid.engine import loop
-from dsareid.engine.learner import Learner
+from dsareid.engine.learner import Learner, Readings
 from dsareid.engine.loop import Interrupted, train
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import NetworkConfig
@@ -100,7 +101,7 @@ def test_other_processes_that_take_cores_are_told(tiny_data, tmp_path, monkeypat
     monkeypatch.setattr(loop, "cores_taken", lambda: 1.0)
     config = config_for(tiny_data, tmp_path / "run")
     learner = SimpleNamespace(config=config, device=torch.device("cpu"), dtype=torch.float32)
-    data = SimpleNamespace(images=1, identities=1, description="some")
+    data = SimpleNamespace(images=1, identities=1, description="some", planned=iter)
     group = SimpleNamespace(alone=alone, world=1 if alone else 2, is_rank_0=True)
     with caplog.at_level("INFO", "dsareid"):
         loop._Training(RunFolder(tmp_path / "run"), learner, data, None, group, Position())._announce()
@@ -219,6 +220,44 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny_data, tmp_p
 
     with mock.patch.object(Learner, "step", poison):
         with pytest.raises(DSAError, match=r"not finite in epoch 2, batch 2 \(step 6\).*id_f_global nan"):
+            train(config_for(tiny_data, tmp_path / "run"))
+    assert checkpoint(tmp_path / "run")["position"]["epoch"] == 1
+
+
+@pytest.fixture
+def one_step_ahead(monkeypatch):
+    """Values are read one step later, as on a GPU."""
+    monkeypatch.setattr(loop, "_STEPS_AHEAD", {"cpu": 1})
+
+
+def test_values_that_are_read_a_step_later_are_the_same(one_step_ahead, whole_run, tiny_data, tmp_path):
+    train(config_for(tiny_data, tmp_path / "run"))
+    here, there = (
+        [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        for run in (tmp_path / "run", whole_run)
+    )
+    for line in (*here, *there):
+        assert line.pop("images_per_second") > 0
+    assert here == there
+    assert_same_state(checkpoint(tmp_path / "run"), checkpoint(whole_run))
+
+
+@pytest.mark.parametrize(
+    "step, words", [(5, "epoch 2, batch 1"), (6, "epoch 2, batch 2"), (8, "epoch 2, batch 4")]
+)
+def test_a_loss_that_is_read_a_step_later_is_of_its_own_step(
+    one_step_ahead, tiny_data, tmp_path, step, words
+):
+    """Also that of the last step of an epoch, before its checkpoint is written."""
+    original, calls = Learner.step, []
+
+    def poison(self, *arguments, **options):
+        calls.append(self)
+        names, values = original(self, *arguments, **options)
+        return Readings(names, values * (float("nan") if len(calls) == step else 1))
+
+    with mock.patch.object(Learner, "step", poison):
+        with pytest.raises(DSAError, match=rf"not finite in {words} \(step {step}\)"):
             train(config_for(tiny_data, tmp_path / "run"))
     assert checkpoint(tmp_path / "run")["position"]["epoch"] == 1
 
@@ -394,3 +433,30 @@ def test_ctrl_c_of_the_command_leaves_a_usable_checkpoint(tiny_data, tmp_path):
     assert process.returncode == 130, stderr
     assert "/run with --resume\n" in stderr
     assert load_run(run, "cpu").step > 0
+
+
+def as_eight_modules(state: dict) -> dict:
+    """A state dict as older versions wrote it: a module for each of the eight classifiers of f_L."""
+    head, old = "classify_f_local.", {}
+    for name, value in state.items():
+        if not name.startswith(head):
+            old[name] = value
+            continue
+        parts = value.expand(8) if value.dim() == 0 else value.reshape(8, -1) if value.dim() == 1 else value
+        old |= {f"{head}{part}.{name.removeprefix(head)}": parts[part].clone() for part in range(8)}
+    return old
+
+
+def test_a_run_of_an_older_version_is_evaluated_but_not_resumed(whole_run, tiny_data, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run, run)
+    state = checkpoint(run)
+    now = state["model"]
+    state["model"] = as_eight_modules(now)
+    assert "classify_f_local.7.0.weight" in state["model"] and len(state["model"]) > len(now)
+    torch.save(state, run / "checkpoint.pt")
+    loaded = load_run(run, "cpu").model.state_dict()
+    assert loaded.keys() == now.keys() and all(torch.equal(loaded[name], x) for name, x in now.items())
+    with pytest.raises(DSAError, match="an older version wrote it.*`weights="):
+        train(config_for(tiny_data, run), resume=True)
+    train(config_for(tiny_data, tmp_path / "new", weights=str(run), epochs=1))

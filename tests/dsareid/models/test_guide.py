@@ -70,7 +70,7 @@ def test_what_each_guidance_makes(guidance):
         assert torch.equal(output.z.global_, f[0] + output.d.global_)
         assert torch.equal(output.z.local, f[1] + output.d.local)
     assert (output.z is output.f) == (guidance == "distill") == (output.logits.d_local is not None)
-    assert len(output.logits.f_local) == 8 and output.logits.z_global.shape == (4, 2)
+    assert output.logits.f_local.shape == (4, 8, 2) and output.logits.z_global.shape == (4, 2)
 
 
 def test_it_is_what_is_in_our_own_network():

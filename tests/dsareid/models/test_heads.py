@@ -7,6 +7,8 @@ from torch.nn.functional import normalize
 
 from dsareid.commands.main import main
 from dsareid.models import DSAReID
+from dsareid.models.branch import BranchLinear
+from dsareid.models.heads import classifier
 from dsareid.models.losses import LossConfig, batch_hard_triplet, losses
 
 SMALL = {"width": 1 / 8, "head_width": 1 / 8, "depths": (1, 1, 1, 1), "classifier_kind": "bnneck"}
@@ -38,16 +40,16 @@ def behind(neck, x):
 
 
 def parts_behind(model, local):
-    return torch.cat([behind(head[0], x) for head, x in zip(model.classify_f_local, local.unbind(1))], 1)
+    return behind(model.classify_f_local[0], local.flatten(1))
 
 
 def test_a_neck_is_a_batchnorm_without_bias_before_a_layer_without_bias():
     model = DSAReID(3, **SMALL)
     whole = [model.classify_f_global, model.classify_z_global, model.classify_z_local]
-    for norm, last in [*whole, *model.classify_f_local]:
+    for norm, last in [*whole, model.classify_f_local]:
         assert isinstance(norm, nn.BatchNorm1d) and last.bias is None
         assert not norm.bias.requires_grad and not norm.bias.any() and norm.weight.requires_grad
-    assert model.classify_z_local[0].num_features == 8 * model.classify_f_local[0][0].num_features == 256
+    assert model.classify_z_local[0].num_features == model.classify_f_local[0].num_features == 256
     with torch.random.fork_rng():
         plain = DSAReID(3, **SMALL | {"classifier_kind": "batchnorm"})
     assert all(p.requires_grad for p in plain.parameters())
@@ -198,3 +200,29 @@ def test_from_training_to_a_ranking(tiny_store, tmp_path, capsys, options, featu
     assert not saved["classify_f_global.0.bias"].any() and not saved["classify_z_local.0.bias"].any()
     assert main(["train", "--resume", "--out", run, *cpu]) == 0
     assert "all 1 epochs are done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["two-layer", "batchnorm"])
+def test_each_part_has_a_classifier_of_its_own(kind):
+    """The eight side by side give what each gives alone, with its own eighth of the weights."""
+    torch.manual_seed(0)
+    side_by_side, features = classifier(kind, 5, 3, branches=8).eval(), torch.randn(4, 8, 5)
+    for module in side_by_side:
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.uniform_(module.running_mean)
+    scores = side_by_side(features.flatten(1)).unflatten(1, (8, 3))
+    for part in range(8):
+        alone = classifier(kind, 5, 3).eval()
+        wanted = alone.state_dict()
+        for name, value in side_by_side.state_dict().items():
+            if value.dim():
+                wanted[name] = value.reshape(8, *wanted[name].shape)[part]
+        alone.load_state_dict(wanted)
+        torch.testing.assert_close(scores[:, part], alone(features[:, part]))
+
+
+def test_a_batched_layer_starts_as_eight_single_ones():
+    """In the range of nn.Linear's weights, and filling it."""
+    layer = BranchLinear(8, 100, 50)
+    for x in (layer.weight, layer.bias):
+        assert 0.095 < x.abs().max() <= 0.1 and x.mean().abs() < 0.01

@@ -40,7 +40,7 @@ def test_weights_are_the_papers():
     def identity(logits):
         return F.cross_entropy(logits, label, label_smoothing=0.1)
 
-    eight = sum(identity(x) for x in out.logits.f_local) / 8
+    eight = sum(identity(x) for x in out.logits.f_local.unbind(1)) / 8
     expected = {
         "id_f_global": 0.5 * identity(out.logits.f_global),
         "id_f_local": 0.5 * eight,

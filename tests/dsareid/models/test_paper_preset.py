@@ -201,7 +201,7 @@ def test_the_classifiers_and_all_together():
     }
     out = model.train()(*inputs())
     assert out.logits.f_global.shape == out.logits.z_global.shape == out.logits.z_local.shape == (2, 751)
-    assert [x.shape for x in out.logits.f_local] == [(2, 751)] * 8
+    assert out.logits.f_local.shape == (2, 8, 751)
     model.eval()
     assert model(inputs()[0]).shape == model.fused(*inputs()).shape == (2, 4096)
 
@@ -228,19 +228,19 @@ def test_the_classifiers_of_one_kind_of_branches(model, expected):
 @pytest.mark.parametrize(
     "model,whole,local",
     [
-        ("dsa", (2048, 4096), [(256, 512)] * 8),
-        ("dsa-global", (2048, 4096), []),
-        ("dsa-local", None, [(256, 512)] * 8),
+        ("dsa", (2048, 4096), (8, 256, 512)),
+        ("dsa-global", (2048, 4096), None),
+        ("dsa-local", None, (8, 256, 512)),
     ],
 )
 def test_fusion_by_concatenation(model, whole, local):
     """[f_G, d_G] 4096 -> 2048, [f_L,i, d_L,i] 512 -> 256, each with a bias."""
     network = paper(model=model, guidance="concat")
     fusion = network.fusion
-    assert [tuple(layer.weight.shape) for layer in fusion.local] == local
+    assert (fusion.local and tuple(fusion.local.weight.shape)) == local
     assert (fusion.global_ and tuple(fusion.global_.weight.shape)) == whole
-    shapes = ([whole] if whole else []) + local
-    assert count(fusion) == sum(math.prod(shape) + shape[0] for shape in shapes)
+    shapes = [shape for shape in (whole, local) if shape]
+    assert count(fusion) == sum(math.prod(shape) + math.prod(shape[:-1]) for shape in shapes)
     z = network.train()(*inputs()).z
     assert (z.global_ is not None) == (whole is not None) and (z.local is not None) == bool(local)
     assert z.global_ is None or z.global_.shape == (2, 2048)

@@ -42,7 +42,7 @@ def test_output_sizes_at_the_papers_widths():
         assert out.f.global_.shape == out.d.global_.shape == out.z.global_.shape == (2, 2048)
         assert out.f.local.shape == out.d.local.shape == (2, 8, 256)
         assert out.logits.f_global.shape == out.logits.z_local.shape == (2, 10)
-        assert len(out.logits.f_local) == 8
+        assert out.logits.f_local.shape == (2, 8, 10)
         model.eval()
         assert model(torch.empty(2, 3, 256, 128)).shape == (2, 4096)
         trunk = model.mf.trunk(torch.empty(2, 3, 256, 128))
@@ -124,7 +124,7 @@ def test_two_branch_and_baseline():
             features()
     base = DSAReID(5, streams="mf", branches="global", **SMALL)
     out = base(image)
-    assert out.z.local is None and not out.logits.f_local and out.logits.z_local is None
+    assert out.z.local is None and out.logits.f_local is None and out.logits.z_local is None
     assert base.eval()(image).shape == (2, 256)
 
 
@@ -179,14 +179,14 @@ def test_concatenation_goes_through_one_layer_for_each_branch():
     layer = model.fusion.global_
     expected = torch.cat([f.global_, d.global_], 1) @ layer.weight.T + layer.bias
     torch.testing.assert_close(z.global_, expected)
-    for part, layer in enumerate(model.fusion.local):
-        expected = torch.cat([f.local[:, part], d.local[:, part]], 1) @ layer.weight.T + layer.bias
+    for part, (weight, bias) in enumerate(zip(model.fusion.local.weight, model.fusion.local.bias)):
+        expected = torch.cat([f.local[:, part], d.local[:, part]], 1) @ weight.T + bias
         torch.testing.assert_close(z.local[:, part], expected)
     assert torch.equal(model.fused(image, dsap), z.embedding())
     with torch.device("meta"):
         fusion = DSAReID(5, guidance="concat").fusion
     assert fusion.global_.weight.shape == (2048, 4096)
-    assert [x.weight.shape for x in fusion.local] == [(256, 512)] * 8
+    assert fusion.local.weight.shape == (8, 256, 512)
 
 
 def test_a_guide_that_teaches_is_not_fused():
