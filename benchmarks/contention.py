@@ -1,12 +1,12 @@
-"""Train while another process takes a core, by how OpenMP's threads wait for each other.
+"""Train alone and while another process takes a core, by how threads wait and where freed memory goes.
 
     python benchmarks/contention.py [--rounds 3]
 
 The demo preset on all cores, one cached batch, in a process for each run. libgomp's default lets a
-waiting thread spin for milliseconds. If other processes take half a core or more when it starts, `dsareid`
-sets GOMP_SPINCOUNT=300, unless OMP_WAIT_POLICY or GOMP_SPINCOUNT is set. `passive` does not spin. Bits are
-the same. The other process computes without end on one core. One thread stands beside them as what is
-within reach then.
+waiting thread spin for milliseconds; with GOMP_SPINCOUNT=300 hardly, `passive` not at all. If other
+processes take cores when it starts, `dsareid` computes on as many threads less, here one, unless
+OMP_NUM_THREADS is set. "freed memory given back" is glibc's default, which `dsareid` changes: each step's
+memory is mapped anew. The other process computes without end on one core.
 """
 
 import json
@@ -26,6 +26,7 @@ WAYS = {
     "GOMP_SPINCOUNT=300": {"GOMP_SPINCOUNT": "300"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "one thread": {"OMP_NUM_THREADS": "1"},
+    "freed memory given back": {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"},  # set, so left alone
 }
 CASES = ("nothing else runs", "another process takes a core")
 

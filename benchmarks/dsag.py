@@ -9,17 +9,14 @@ The rivals hold the same weights and are checked to give the same features first
     grouped convolution   one grouped convolution a layer, tensors contiguous as PyTorch makes them
     batched product       patches unfolded, one batched matrix product a layer
 
-What dsareid does is a grouped convolution, on channels_last tensors as far as the second merge: the
-memory then is [B, H, W, branch, channel], and merge_parts works on it without a copy. conv5_x, few
-and wide branches with most of the weights, is contiguous: in channels_last its weights are reordered
-in every step. The batched product writes every patch out nine times, which costs more than the
-product.
+What dsareid does is a grouped convolution (in the first layer of a narrow stream with several branches a
+group), on channels_last tensors as far as the second merge: the memory then is [B, H, W, branch, channel],
+and merge_parts works on it without a copy. conv5_x, few and wide branches with most of the weights, is
+contiguous: in channels_last its weights are reordered in every step. The batched product writes every patch
+out nine times, which costs more than the product.
 """
 
-import types
-
 import torch
-import torch.nn.functional as F
 from common import paired_runs
 from result import Result, parser
 from torch import nn
@@ -33,15 +30,14 @@ WIDTHS = {"demo": (1 / 8, 16), "paper": (1.0, 32)}  # width, S
 
 
 class Contiguous(nn.Module):
-    """The stream's own modules on contiguous tensors; `conv` replaces a branch's convolution."""
+    """The stream's own modules on contiguous tensors, its branches' convolutions in one form."""
 
-    def __init__(self, stream: DSAGStream, conv=None):
+    def __init__(self, stream: DSAGStream, form: str):
         super().__init__()
         self.stream = stream
-        if conv:
-            for layer in stream.modules():
-                if isinstance(layer, BranchConv2d):
-                    layer.forward = types.MethodType(conv, layer)
+        for layer in stream.modules():
+            if isinstance(layer, BranchConv2d):
+                layer.form = form
 
     def forward(self, dsap):
         s = self.stream
@@ -49,19 +45,6 @@ class Contiguous(nn.Module):
         x = s.conv4(merge_parts(x.unflatten(1, (24, -1)), "mirror").flatten(1, 2))
         x = merge_parts(x.unflatten(1, (13, -1)), "front_back").flatten(1, 2)
         return Features(s.conv5_g(x).mean((2, 3)), s.conv5_l(x).mean((2, 3)).unflatten(1, (8, -1)))
-
-
-def batched(self, x):
-    """A branch convolution as a batched matrix product."""
-    outputs, _, kernel, _ = self.weight.shape
-    height, width = ((n - 1) // self.stride + 1 for n in x.shape[2:])
-    if kernel == 1:
-        columns = x[:, :, :: self.stride, :: self.stride].flatten(2)
-    else:
-        columns = F.unfold(x, kernel, padding=self.padding, stride=self.stride)
-    columns = columns.view(len(x), self.branches, -1, height * width)  # [B, N, in*k*k, H*W]
-    weight = self.weight.view(self.branches, outputs // self.branches, -1)
-    return (weight @ columns).reshape(len(x), outputs, height, width)
 
 
 class Looped(nn.Module):
@@ -117,10 +100,10 @@ def bench(result: Result, name: str, batch: int, rounds: int) -> None:
     torch.manual_seed(0)
     ours = DSAGStream(width)
     rivals: dict[str, nn.Module] = {"modules in a loop": Looped(width).copy_from(ours)}
-    for title, conv in (("grouped convolution", None), ("batched product", batched)):
+    for title, form in (("grouped convolution", "grouped"), ("batched product", "patches")):
         stream = DSAGStream(width)
         stream.load_state_dict(ours.state_dict())
-        rivals[title] = Contiguous(stream, conv)
+        rivals[title] = Contiguous(stream, form)
     candidates = {"dsareid": ours, **rivals}
     dsap = torch.randn(batch, 24, 3, size, size)
 

@@ -18,6 +18,7 @@ SECTIONS = {
     "batch": "Assembling a batch",
     "micro": "Small pieces of the data path",
     "training": "What data costs training",
+    "step": "A training step's parts",
     "contention": "Training beside other work",
     "warp": "The warp",
     "merge": "Merging parts",

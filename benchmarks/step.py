@@ -30,6 +30,7 @@ from dsareid.engine.learner import Learner
 from dsareid.engine.loop import batch_config
 from dsareid.engine.presets import PRESETS, preset
 from dsareid.ground.distributed import choose_device
+from dsareid.ground.machine import keep_freed_memory
 from dsareid.models.features import Features
 from dsareid.models.heads import Logits
 from dsareid.models.losses import losses
@@ -139,6 +140,7 @@ def main() -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--rounds", type=int, default=20)
     arguments = options.parse_args()
+    keep_freed_memory()  # as the command does
     with Result(arguments) as result, tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
         for name in arguments.presets:

@@ -24,6 +24,7 @@ from dsareid.engine.learner import Learner
 from dsareid.engine.loop import batch_config
 from dsareid.engine.presets import PRESETS, preset
 from dsareid.ground.distributed import choose_device
+from dsareid.ground.machine import keep_freed_memory
 
 WARM_UP, TIMED = 4, 8  # steps of a block
 
@@ -50,6 +51,7 @@ def main() -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--rounds", type=int, default=8)
     arguments = options.parse_args()
+    keep_freed_memory()  # as the command does
     with Result(arguments) as result, tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
         config = preset(arguments.preset, root, Path(folder) / "run", weights="none")

@@ -29,9 +29,34 @@ def resize_weights(stored: int, wanted: int) -> list[list[int]]:
     return rows
 
 
-@functools.lru_cache(maxsize=64)
+_captured: dict[tuple[int, int, torch.device], Tensor] = {}
+"""Tables whose address a CUDA graph holds, so that the cache may not drop them."""
+
+
 def resize_table(stored: int, wanted: int, device: torch.device) -> Tensor:
+    """The table of resize_weights on a device, int32. It is shared: nobody may write to it.
+
+    Raises:
+        RuntimeError: it would have to be made while a CUDA graph is captured.
+    """
+    table = _cached_table(stored, wanted, device)
+    if _capturing(device):
+        _captured[stored, wanted, device] = table
+    return table
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_table(stored: int, wanted: int, device: torch.device) -> Tensor:
+    if _capturing(device):
+        raise RuntimeError(
+            f"a call that resizes {stored} to {wanted} pixels must be made once before one is captured in a "
+            "CUDA graph, to copy its table to the device"
+        )
     return torch.tensor(resize_weights(stored, wanted), dtype=torch.int32).to(device)
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 @torch.library.custom_op("dsa_ext::resize_table", mutates_args=())

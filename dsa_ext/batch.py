@@ -52,7 +52,7 @@ def assemble_batch(
         params: int32 (B, 8) of `draw_augmentation`; None: nothing is augmented.
             index and params may be on the CPU or on images' device. On the CPU they are checked; on a
             CUDA device they are not, and a sample whose index is outside of the store is all `fill`.
-            A CUDA graph needs them on the device.
+            A CUDA graph needs them on the device, and a call with the same sizes before its capture.
         height, width: of the resized image; default: those of the store.
         size, parts, mirror: of the part images, as for `iuv_to_dsap`.
         augmented_dsap: False warps them from the stored image as it is, without shift, flip and

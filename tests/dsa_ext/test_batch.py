@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dsa_ext import _assemble_batch, assemble_batch, draw_augmentation, iuv_to_dsap, parts
+from dsa_ext import _assemble_batch, _resize, assemble_batch, draw_augmentation, iuv_to_dsap, parts
+from dsa_ext._resize import resize_table
 from dsa_ext.augment import KEEP_ALL
 from dsa_ext.selftest.operations.batch import extremes
 
@@ -573,3 +574,20 @@ def test_compile_fullgraph_out():
     expected = assemble_batch(IMAGES, IUV, INDEX, size=8)
     assert torch.equal(step(IMAGES, IUV, INDEX, *out), expected[0] + 1)
     assert all(map(torch.equal, out, expected))
+
+
+def test_tables_of_a_captured_call_are_kept(monkeypatch):
+    """A CUDA graph holds their address: the cache of 64 sizes may not drop them."""
+    device, capturing = torch.device("cpu"), [False]
+    monkeypatch.setattr(_resize, "_capturing", lambda device: capturing[0])
+    monkeypatch.setattr(_resize, "_captured", {})
+    table = resize_table(31, 47, device)
+    capturing[0] = True
+    assert resize_table(31, 47, device) is table
+    with pytest.raises(RuntimeError, match="resizes 31 to 48 pixels must be made once before"):
+        resize_table(31, 48, device)
+    capturing[0] = False
+    for wanted in range(100, 180):
+        resize_table(31, wanted, device)
+    assert resize_table(31, 47, device) is not table  # the cache has dropped it
+    assert list(_resize._captured.values()) == [table]

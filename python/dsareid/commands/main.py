@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dsareid import __version__
 from dsareid.ground.errors import DSAError, LostOthers, logger, quoted
-from dsareid.ground.machine import yield_to_others
+from dsareid.ground.machine import keep_freed_memory, leave_cores_to_others
 
 
 class Command(NamedTuple):
@@ -66,12 +66,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     """Run a command. The library's messages go to stderr; of several processes only rank 0 prints them."""
-    if COMMANDS[name].shared and not {"-h", "--help"} & set(arguments):  # those that compute for minutes
-        yield_to_others()
     before = logger.handlers[:], logger.level, logger.propagate
     logger.handlers = [_Messages() if os.environ.get("RANK", "0") == "0" else logging.NullHandler()]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    if COMMANDS[name].shared and not {"-h", "--help"} & set(arguments):  # those that compute for minutes
+        leave_cores_to_others()
+        keep_freed_memory()
     try:
         return _run_logged(name, arguments)
     finally:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dsareid.data.batch import Batch
+from dsareid.engine.tuning import choose_forms, noted
 from dsareid.ground.distributed import current_group
+from dsareid.models.branch import BranchConv2d
 from dsareid.models.heads import Output
 from dsareid.models.losses import losses
 from dsareid.runs.config import TrainConfig
@@ -56,6 +58,11 @@ class Learner:
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self._network: nn.Module | None = None  # as a step calls it, see _wrapped
+        self._measures = config.convolution == "auto" and device.type == "cuda" and not config.compile
+        if config.convolution != "auto":
+            for layer in self.model.modules():
+                if isinstance(layer, BranchConv2d):
+                    layer.form = config.convolution
         self._mode_is_set = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,6 +89,15 @@ class Learner:
         Returns:
             The values to log, as means over the batches.
         """
+        if not self._measures:
+            return self._step(batches, rate, count, teaching)
+        self._measures = False
+        with noted(self.model) as layers:
+            readings = self._step(batches, rate, count, teaching)
+        choose_forms(layers, self.device, self.dtype)
+        return readings
+
+    def _step(self, batches: Iterator[Batch], rate: float, count: int, teaching: bool) -> Readings:
         network = self._wrapped()
         self._set_mode()
         for group in self.optimizer.param_groups:

@@ -33,7 +33,6 @@ from dsareid.ground.distributed import (
 )
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import check_writable_folder, make_folder
-from dsareid.ground.machine import TAKEN, cores, cores_taken
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder
 from dsareid.runs.log import Log
@@ -224,10 +223,6 @@ class _Training:
             f"epochs; curves: tensorboard --logdir {quoted(self.folder.path)}"
         )
         logger.info(f"data: {self.data.description}")
-        # In a group the other ranks would be counted too.
-        on_cpu = self.group.alone and self.learner.device.type == "cpu"
-        if on_cpu and (taken := cores_taken()) >= TAKEN:
-            logger.info(f"other processes take {taken:.1f} of {cores()} cores, which slows training down")
 
     def _plan(self) -> Iterator[Planned]:
         """All batches from the position on. It is called before the position moves."""

@@ -1,9 +1,11 @@
 """The processor: its name, its usable cores, work on threads, and processes that end with their parent."""
 
+import ctypes
 import functools
 import multiprocessing
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from dsareid.ground.errors import logger
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TAKEN = 0.5  # cores; if other processes use so many, training is slower
 _LAUNCHER_POLL = 0.5  # seconds between two checks that the launcher is still there
 
 
@@ -25,19 +28,43 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def yield_to_others() -> None:
-    """Let OpenMP's threads hardly spin when they wait for each other, if other processes take cores now.
+def leave_cores_to_others() -> None:
+    """Compute on fewer threads if other processes take cores now, and say so.
 
-    Call it before torch is loaded. By default they spin for milliseconds, which is fastest on free cores; if
-    another process takes a core, they keep another from the very thread that they wait for. Bits do not
-    depend on it. OMP_WAIT_POLICY and GOMP_SPINCOUNT are left alone if they are set.
+    Call it before torch is loaded; OMP_NUM_THREADS is left alone if it is set. OpenMP's threads wait for each
+    other many times in a step: if another process keeps one of them from its core, all wait for it.
     benchmarks/contention.py measures it.
     """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and cores_taken(0.1) >= TAKEN:
-        os.environ["GOMP_SPINCOUNT"] = "300"
+    if "OMP_NUM_THREADS" in os.environ or "torch" in sys.modules:
+        return
+    taken = cores_taken(0.2)
+    threads = max(1, cores() - int(taken + 0.5))
+    if threads < cores():
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        logger.info(
+            f"other processes take {taken:.1f} of {cores()} cores: computing on {threads}, so that no thread "
+            "waits for theirs (OMP_NUM_THREADS decides otherwise)"
+        )
 
 
-def cores_taken(seconds: float = 0.3) -> float:
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for what is allocated next, if it is glibc.
+
+    By default it gives large blocks back to the system, which maps and clears every page of them again when
+    the next step allocates them. The process stays as large as it ever was until it ends.
+    MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ and GLIBC_TUNABLES are left alone if one is set.
+    benchmarks/contention.py measures it.
+    """
+    own = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+    if own & os.environ.keys() or platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, mmap_threshold, never = -1, -3, 1 << 30  # malloc.h; bytes that no block of ours has
+    mallopt(trim_threshold, never)
+    mallopt(mmap_threshold, never)
+
+
+def cores_taken(seconds: float) -> float:
     """How many of this process's cores other processes use while it sleeps; 0 if that cannot be told."""
     if cores() != os.cpu_count():  # the system tells it for all cores together
         return 0.0

@@ -4,23 +4,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsareid.models.branch_forms import FORMS, grouped, in_training
+
 
 class BranchConv2d(nn.Module):
     """One convolution per branch, no bias: (B, branches * in, H, W) -> (B, branches * out, H', W').
 
-    It runs as one grouped convolution, whose weight is (branches * out, in, k, k).
-    benchmarks/dsag.py compares it with a loop over the branches and a batched matrix product.
+    Its weight is that of a grouped convolution, (branches * out, in, k, k), whatever form computes it.
+
+    Attributes:
+        form: how it is computed in training, a name of branch_forms.FORMS; None: as branch_forms.in_training.
+            Otherwise, and so in exports, it is a grouped convolution.
     """
+
+    form: str | None = None
 
     def __init__(self, branches: int, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
-        self.branches, self.stride, self.padding = branches, stride, kernel // 2
+        self.branches, self.stride = branches, stride
         self.weight = nn.Parameter(torch.empty(branches * outputs, inputs, kernel, kernel))
         # As kaiming_normal_ with fan_out in ResNet, but with the fan of one branch.
         nn.init.normal_(self.weight, std=(2 / (outputs * kernel * kernel)) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, stride=self.stride, padding=self.padding, groups=self.branches)
+        compute = FORMS[self.form] if self.form else in_training
+        return (compute if self.training else grouped)(x, self.weight, self.branches, self.stride)
 
     def extra_repr(self) -> str:
         outputs, inputs, kernel, _ = self.weight.shape

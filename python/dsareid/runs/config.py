@@ -26,6 +26,7 @@ from dsareid.models.table import MODELS, Branches, ModelName, Streams
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MemoryLayout = Literal["auto", "channels_last", "contiguous"]
+Convolution = Literal["auto", "grouped", "planes", "channels_last", "pairs", "patches"]
 BatchNormKind = Literal["batch", "sync", "frozen"]
 
 Rate = Annotated[float, Ge(0), Le(10)]
@@ -105,6 +106,9 @@ class TrainConfig:
     """auto: bfloat16 or float16 on CUDA, float32 on the CPU."""
     layout: MemoryLayout = "auto"
     """How weights and features lie in memory. auto: channels_last on CUDA, contiguous on the CPU."""
+    convolution: Convolution = "auto"
+    """How the convolutions of the branches are computed; all ways give the same up to rounding.
+    auto: on CUDA, without compile, the fastest, as the first run on that card measured it."""
     compile: bool = False
     """Compile the network with torch.compile: a few minutes at the start, faster steps after."""
     batchnorm: BatchNormKind = "batch"

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -25,7 +24,7 @@ from dsareid.engine.loop import Interrupted, train
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import NetworkConfig
 from dsareid.runs.config import OptimConfig, TrainConfig, load_config, save_config
-from dsareid.runs.folder import Position, RunFolder, load_run
+from dsareid.runs.folder import load_run
 from dsareid.runs.network import build_model, load_pretrained
 
 OPTIM = OptimConfig(rate=1e-3, warm_up_epochs=1, schedule="cosine")
@@ -93,19 +92,6 @@ def test_other_models_need_no_maps(own_data, tmp_path, model):
         path.unlink()
     train(config_for(own_data, tmp_path / "run", model=model, epochs=1))
     assert load_run(tmp_path / "run", "cpu").config.model == model
-
-
-@pytest.mark.parametrize("alone, told", [(True, True), (False, False)])
-def test_other_processes_that_take_cores_are_told(tiny_data, tmp_path, monkeypatch, caplog, alone, told):
-    """In a group the other ranks take cores too: nothing is said."""
-    monkeypatch.setattr(loop, "cores_taken", lambda: 1.0)
-    config = config_for(tiny_data, tmp_path / "run")
-    learner = SimpleNamespace(config=config, device=torch.device("cpu"), dtype=torch.float32)
-    data = SimpleNamespace(images=1, identities=1, description="some", planned=iter)
-    group = SimpleNamespace(alone=alone, world=1 if alone else 2, is_rank_0=True)
-    with caplog.at_level("INFO", "dsareid"):
-        loop._Training(RunFolder(tmp_path / "run"), learner, data, None, group, Position())._announce()
-    assert ("other processes take 1.0 of" in caplog.text) == told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Processes that work for another one."""
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from processes import running as running_with
 from runs import ARGUMENTS
 
 from dsareid.ground import machine
-from dsareid.ground.machine import cores_taken, on_threads, yield_to_others
+from dsareid.ground.machine import cores_taken, leave_cores_to_others, on_threads
 
 POOL = """
 import os, sys, time
@@ -155,23 +157,59 @@ def test_processes_of_torchrun_end_with_it(own_data, tmp_path, early):
     assert not left_behind(mark)
 
 
-def test_openmp_hardly_spins_beside_other_work_unless_the_user_says_how(monkeypatch):
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.setenv(name, "")  # restored afterwards
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(machine, "cores_taken", lambda seconds: 0.2)
-    yield_to_others()
-    assert "GOMP_SPINCOUNT" not in os.environ
-    monkeypatch.setattr(machine, "cores_taken", lambda seconds: 1.0)
-    yield_to_others()
-    assert os.environ["GOMP_SPINCOUNT"] == "300"
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    yield_to_others()
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    yield_to_others()
-    assert "GOMP_SPINCOUNT" not in os.environ
+def test_threads_leave_the_cores_that_others_take_unless_the_user_says_how_many(monkeypatch, caplog):
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # restored afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+
+    def threads(taken: float) -> str | None:
+        monkeypatch.setattr(machine, "cores_taken", lambda seconds: taken)
+        leave_cores_to_others()
+        found = os.environ.get("OMP_NUM_THREADS")
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        return found
+
+    with caplog.at_level("INFO", "dsareid"):
+        assert threads(0.4) is None and not caplog.messages
+        assert threads(0.9) == "3" and "take 0.9 of 4 cores: computing on 3" in caplog.text
+        assert threads(4.0) == "1"
+        monkeypatch.setenv("OMP_NUM_THREADS", "7")
+        assert threads(2.0) == "7" and len(caplog.messages) == 2
+
+
+def test_threads_stay_where_torch_has_them_already(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "cores_taken", pytest.fail)
+    leave_cores_to_others()
+
+
+FAULTS = """
+import ctypes, resource
+from dsareid.ground.machine import keep_freed_memory
+keep_freed_memory()
+c = ctypes.CDLL(None)
+c.malloc.restype, c.memset.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+c.free.argtypes = (ctypes.c_void_p,)
+for _ in range(20):
+    block = c.malloc(64 << 20)
+    c.free(c.memset(block, 1, 64 << 20) and block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back in this way")
+@pytest.mark.parametrize("asked, times", [({}, 1), ({"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}, 20)])
+def test_freed_memory_is_kept_unless_the_user_says_otherwise(asked, times):
+    """The pages of one block are mapped once, or each time that the block is allocated."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=plain | asked, capture_output=True, text=True, check=True
+    )
+    pages = (64 << 20) // resource.getpagesize()
+    if int(done.stdout) < pages:
+        pytest.skip("the system maps huge pages")
+    assert times <= int(done.stdout) / pages < times + 1
 
 
 def test_cores_that_others_take(monkeypatch):
