@@ -32,7 +32,8 @@ except ImportError as error:
 
 ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # the stable ABI as of torch 2.10
-# -ffp-contract=off: a product and a sum are never fused, so that every backend gives the same bits.
+# -ffp-contract=off, nvcc's -fmad=false: a product and a sum are never fused, so that all backends give the
+# same bits.
 # -fno-trapping-math: nobody reads the floating-point flags, and loops that select become vectors.
 # -ffile-prefix-map: errors name csrc/..., not the folder it was built in.
 CXX = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-Wall"]
@@ -129,7 +130,7 @@ def cuda_extension(home: Path) -> Extension:
         [*sources("*.cu"), *sources("torch/*_cuda.cpp"), "csrc/torch/module.cpp"],
         extra_compile_args={
             "cxx": [*CXX, *ABI, "-DUSE_CUDA"],
-            "nvcc": ["-std=c++20", "-O3", *ABI, "-DUSE_CUDA"],
+            "nvcc": ["-std=c++20", "-O3", "-fmad=false", *ABI, "-DUSE_CUDA"],
         },
         libraries=["cudart_static", "rt", "dl", "pthread"],
         extra_link_args=["-Wl,--exclude-libs,libcudart_static.a"],

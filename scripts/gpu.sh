@@ -169,7 +169,7 @@ build() {
   # pybind11 is there.
   rm -rf "$built"
   core=$("$python" -c 'import pybind11' 2>/dev/null && echo 1 || echo 0)
-  run build "$root" env DSA_CUDA=1 "DSA_CORE=$core" "TORCH_CUDA_ARCH_LIST=${card%% *}" \
+  run build "$root" env DSA_CUDA=1 "DSA_CORE=$core" "TORCH_CUDA_ARCH_LIST=${card%% *}" NVCC_APPEND_FLAGS=-lineinfo \
     "MAX_JOBS=${MAX_JOBS:-$(nproc)}" "$python" setup.py build \
     --build-base build/gpu --build-lib build/gpu/lib --build-temp build/gpu/temp
 }

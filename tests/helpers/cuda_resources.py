@@ -95,7 +95,16 @@ def demangle(names: list[str]) -> dict[str, str]:
 def compile_kernels(source: Path, architecture: int, folder: Path) -> tuple[str, Path]:
     """What ptxas reports, and the object. Raises RuntimeError with nvcc's words."""
     target = folder / f"{source.stem}-{architecture}.cubin"
-    command = ["nvcc", "-std=c++20", "-O3", f"-I{CSRC}", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
+    command = [
+        "nvcc",
+        "-std=c++20",
+        "-O3",
+        "-fmad=false",
+        f"-I{CSRC}",
+        f"-arch=sm_{architecture}",
+        "-Xptxas",
+        "-v",
+    ]
     command += ["-cubin", str(source), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or "ptxas warning" in done.stderr:

@@ -37,6 +37,7 @@ struct Shared {
 struct Counts {
   std::string kernel;
   int64_t launches = 0, blocks = 0, shared_bytes = 0;
+  int64_t instructions = 0;  // of warps, see ptx.py; 0 where memory is counted
   std::vector<Buffer> buffers;
   Shared shared;
 };

@@ -27,8 +27,10 @@ inline void mark(Sectors& sectors, const void* address) {
 
 inline void print(const std::string& what, const simt::Counts& counts, std::map<std::string, int64_t> least) {
   std::printf(
-      "{\"what\": \"%s\", \"kernel\": \"%s\", \"launches\": %ld, \"blocks\": %ld, \"shared_bytes\": %ld",
-      what.c_str(), counts.kernel.c_str(), counts.launches, counts.blocks, counts.shared_bytes);
+      "{\"what\": \"%s\", \"kernel\": \"%s\", \"launches\": %ld, \"blocks\": %ld, \"shared_bytes\": %ld, "
+      "\"instructions\": %ld",
+      what.c_str(), counts.kernel.c_str(), counts.launches, counts.blocks, counts.shared_bytes,
+      counts.instructions);
   const simt::Shared& s = counts.shared;
   std::printf(
       ", \"shared\": {\"requests\": %ld, \"wavefronts\": %ld, \"least_wavefronts\": %ld, \"atomics\": %ld, "

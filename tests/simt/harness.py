@@ -4,7 +4,8 @@
     library(name, glue, ...)    the kernels and the CPU backend as a shared library, which notes its launches
     sites(source)          the barriers and atomics that can be broken on purpose
 
-Modes: "plain", "address", "thread" (the sanitizers) and "count" (the counters of counters.cpp).
+Modes: "plain", "address", "thread" (the sanitizers), "count" (the counters of counters.cpp) and "ptx": the
+kernels are nvcc's code, translated by ptx.py, and the launches those of the .cu files.
 """
 
 import functools
@@ -16,6 +17,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+import ptx
 import shared_cache
 
 HERE = Path(__file__).parent
@@ -51,6 +53,7 @@ MODES = {
         "define": ["-DSIMT_TSAN"],
         "link": ["-fsanitize=thread"],
     },
+    "ptx": {"kernels": ["-O1"], "define": [], "link": []},
     "count": {"kernels": ["-O1", *AS_WRITTEN, "-fsanitize=thread"], "define": ["-DSIMT_COUNT"], "link": []},
 }
 
@@ -68,6 +71,12 @@ def why_not() -> str | None:
     if cuda_include() is None:
         return "CUDA's headers are not installed (no include/cuda_runtime.h found)"
     return None
+
+
+def why_no_nvcc() -> str | None:
+    """Why mode "ptx" cannot run, or None."""
+    missing = [name for name in ("nvcc", "c++filt") if shutil.which(name) is None]
+    return f"{' and '.join(missing)} not found" if missing else None
 
 
 @functools.cache
@@ -170,6 +179,34 @@ def mark_launches(text: str, operation: str) -> str:
     return f'#include "launches.h"\n{text}\n#include "launches_{operation}.h"\n'
 
 
+def launch_ptx(text: str) -> str:
+    """Every launch runs nvcc's code for that kernel."""
+    call = re.compile(
+        r"::simt::launch\(\"\w+\", \(const void\*\)&(?P<kernel>[^;]*?), (?P<shape>[^;]*?), "
+        r"\[&\] \{ (?P=kernel)\((?P<arguments>\w+)\); \}\)"
+    )
+    runs = (
+        r"::ptx::launch(::launches::name_of<&\g<kernel>>(), \g<shape>, &\g<arguments>, sizeof \g<arguments>)"
+    )
+    return f'#include "launches.h"\n#include "ptx.h"\n{call.sub(runs, text)}'
+
+
+NVCC = ["nvcc", "-std=c++20", "-O3", "-fmad=false", "-arch=compute_90", "-ptx", f"-I{CSRC}"]
+
+
+def nvcc_code() -> list[Path]:
+    """C++ of what nvcc makes of the kernels, a file for each operation."""
+
+    def write(folder: Path) -> None:
+        for name in operations():
+            code = folder / f"{name}.ptx"
+            shared_cache.run([*NVCC, CSRC / f"{name}.cu", "-o", code])
+            (folder / f"{name}_ptx.cpp").write_text(ptx.translated(code.read_text()))
+
+    key = (NVCC, *cuda_sources(), *sorted(CSRC.glob("*.h")), HERE / "ptx.py")
+    return sorted(shared_cache.made("ptx", key, write).glob("*.cpp"))
+
+
 def matching(text: str, start: int) -> int:
     """The place of the parenthesis that closes the one at `start`."""
     depth = 0
@@ -217,7 +254,7 @@ def sites() -> list[Site]:
 def hosts(name: str, mode: str) -> list[Path]:
     """The C++ files of a program, apart from the CPU backend: its own and the harness."""
     cases = sorted(HERE.glob({"kernels": "cases_*.cpp", "counts": "counts_*.cpp"}.get(name, "no cases")))
-    counters = [HERE / "counters.cpp"] if mode == "count" else []
+    counters = [HERE / {"count": "counters.cpp", "ptx": "ptx.cpp"}[mode]] if mode in ("count", "ptx") else []
     return [HERE / f"{name}.cpp", *cases, HERE / "simt.cpp", *counters]
 
 
@@ -233,14 +270,17 @@ def program(name: str, mode: str) -> Path:
 
     def write(folder: Path) -> None:
         for file, text in converted(kernels(name))[0].items():
-            (folder / file).write_text(mark_loops(text) if mode == "count" else text)
+            (folder / file).write_text(change(text) if mode == "count" or file.endswith(".cu") else text)
         for header in headers:  # beside the converted ones, which an #include in them must find
             shutil.copy(header, folder)
 
     headers, flags = sorted([*CSRC.glob("*.h"), *HERE.glob("*.h")]), MODES[mode]
     counted = mode == "count"
-    key = (counted, *kernels(name), *headers, HERE / "harness.py")
-    folder = shared_cache.made(f"simt-{name}{'-count' * counted}", key, write)
+    change = {"count": mark_loops, "ptx": launch_ptx}.get(mode, lambda text: text)
+    changed = f"-{mode}" if mode in ("count", "ptx") else ""
+    folder = shared_cache.made(
+        f"simt-{name}{changed}", (changed, *kernels(name), *headers, HERE / "harness.py"), write
+    )
     include = [f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}"]
     kernel_flags = [
         *COMMON,
@@ -257,6 +297,8 @@ def program(name: str, mode: str) -> Path:
         define = flags["define"] if counted or path.name == "simt.cpp" else []
         jobs.append((path, [*HOST, *define, *include], headers))
     jobs += [(path, [*HOST, f"-I{CSRC}"], CSRC.glob("*.h")) for path in sorted(CSRC.glob("*.cpp"))]
+    if mode == "ptx":
+        jobs += [(path, [*COMMON, "-O1", *include], headers) for path in nvcc_code()]
     return shared_cache.program(name, jobs, flags["link"])
 
 

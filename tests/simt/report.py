@@ -1,6 +1,8 @@
-"""Prints what tests/simt counts of each kernel on a typical batch, and what nvcc says of each.
+"""Prints what tests/simt counts of each kernel on a typical batch: memory traffic, and instructions.
 
 python tests/simt/report.py [IMAGES]     (make kernels)
+
+baseline.json has the instructions of the commit that counted them first, for 64 images.
 """
 
 import json
@@ -10,11 +12,14 @@ import sys
 import harness
 
 SECTOR = 32
+BASELINE = harness.HERE / "baseline.json"
+CLOCK, ISSUED = 1.83e9, 4 * 132
+"""Of an H200: cycles a second, and warp instructions that its multiprocessors issue in a cycle at most."""
 
 
-def counts(images: int = 64) -> list[dict]:
-    """The lines of counts.cpp for a batch of so many images."""
-    program = harness.program("counts", "count")
+def counts(images: int = 64, mode: str = "count") -> list[dict]:
+    """The lines of counts.cpp for a batch of so many images: memory traffic, or with "ptx" instructions."""
+    program = harness.program("counts", mode)
     done = subprocess.run([program, str(images)], capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -47,10 +52,27 @@ def print_counts(rows: list[dict]) -> None:
             print()
 
 
+def print_instructions(rows: list[dict], images: int) -> None:
+    before = json.loads(BASELINE.read_text()) if images == 64 else {}
+    print("\nInstructions that the warps execute, counted on nvcc's code for sm_90 (the rule is in ptx.py):")
+    print(f"    {'':34s} {'million':>8s} {'at first':>9s} {'of it':>6s}   an H200 issues them in, at best")
+    for row in rows:
+        first = before.get(row["what"])
+        then = f"{first / 1e6:9.2f} {row['instructions'] / first:6.2f}" if first else f"{'':16s}"
+        print(
+            f"    {row['what']:34s} {row['instructions'] / 1e6:8.2f} {then} "
+            f"{row['instructions'] / ISSUED / CLOCK * 1e6:8.1f} us"
+        )
+
+
 def main() -> None:
     images = int(sys.argv[1]) if len(sys.argv) > 1 else 64
     print(f"Counted by tests/simt, not measured on a GPU; {images} images, 132 multiprocessors.")
     print_counts(counts(images))
+    if reason := harness.why_no_nvcc():
+        print(f"\nInstructions were not counted: {reason}")
+    else:
+        print_instructions(counts(images, "ptx"), images)
 
 
 if __name__ == "__main__":

@@ -181,6 +181,32 @@ def test_report_prints_every_kernel(counted, capsys):
     json.dumps(counted)
 
 
+needs_nvcc = pytest.mark.skipif(harness.why_no_nvcc() is not None, reason=str(harness.why_no_nvcc()))
+
+
+@needs_nvcc
+def test_nvccs_code_equals_the_cpu_backend():
+    """Every kernel as nvcc compiles it, not as g++ does."""
+    done = run(harness.program("kernels", "ptx"), "--cases", 2)
+    expect(done)
+    assert " 0 differ" in done.stdout
+
+
+@needs_nvcc
+def test_instructions_are_no_more_than_at_first():
+    """And those that a redesign saved stay saved: README.md names what each must stay below."""
+    rows = report.counts(mode="ptx")
+    first = json.loads(report.BASELINE.read_text())
+    assert {row["what"] for row in rows} == set(first)
+    for row in rows:
+        most = MOST_INSTRUCTIONS.get(row["what"], 1.02)
+        assert 0 < row["instructions"] <= most * first[row["what"]], row
+
+
+MOST_INSTRUCTIONS: dict[str, float] = {}
+"""Shares of the baseline."""
+
+
 def test_conversion():
     text = "  __syncthreads();\n  atomicMax(&a[f(x, y)], v + 1);\n  k<A, B><<<g(1, 2), 3, s, t>>>(a, b);\n"
     out, sites = harness.convert(text, "k.cu", 5)
