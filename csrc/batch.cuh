@@ -4,8 +4,9 @@
 // batch_kernel: 512 threads; two kinds of blocks in one grid. The first ones, which take longest, warp:
 // a block owns a run of rows of the part images of one sample, as warp_kernel's do, and goes through the
 // same phases over the stored pixels that the sample's view shows. The others make images: a block owns
-// rows of one sample's image. It resizes the stored rows that these need along x, as bytes in shared
-// memory; after a barrier each thread sums the resized rows along y, 16 bytes of the image at a time.
+// rows of one sample's image (picture.h). It resizes the stored rows that these need along x, as bytes in
+// shared memory; after a barrier each thread sums the resized rows along y, for 16 bytes of the image at
+// once.
 //   Bytes: both outputs once, 16 at a time. IUV: where the view shows a pixel, 48 bytes for 16 pixels,
 //   once for each tile of its sample, the first time from DRAM and then from L2. The stored image:
 //   the warp's winners; and for the image the pixels that its view needs, again from L1 for each tap.
@@ -23,55 +24,10 @@
 #pragma once
 
 #include "batch.h"
-#include "resize.h"
+#include "picture.h"
 #include "warp.cuh"
 
 namespace dsa {
-
-struct BatchArguments {
-  int64_t images_stored, images_stride, iuv_stride;
-  const uint8_t* images;      // [images_stored, h, w, 3], each image contiguous
-  const uint8_t* iuv;         // likewise
-  const int64_t* index;       // [batch]
-  const Augmentation* drawn;  // [batch], or null: no augmentation
-  bool augmented_dsap;
-
-  int height, width;  // of the resized image
-  int row_taps, column_taps;
-  const int32_t* rows;     // [height, 1 + row_taps]
-  const int32_t* columns;  // [width, 1 + column_taps]
-  void* image;
-  int64_t image_stride[4];
-  Write image_write;
-  int image_rows;   // of an image that a block owns
-  int image_tiles;  // blocks an image
-  bool wide;        // a block's stored rows, resized along x, fit into shared memory; if not, strided
-
-  int dsap_blocks;                   // the first ones of the grid: batch * warp.tiles
-  PartTarget target[2][kParts + 1];  // [flip][I]
-  WarpArguments warp;  // of the part images: height and width are the stored ones, its pointers but `out`
-                       // are not used, image_stride is {-, 1, 3 * w, 3}
-};
-
-// Which stored image a sample is, and how it is seen; an index outside of the store shows nothing.
-struct Sample {
-  int64_t index;
-  bool known;
-  Augmentation drawn;
-};
-__device__ __forceinline__ Sample load_sample(const BatchArguments& a, int sample) {
-  Sample result{};
-  result.index = __ldg(a.index + sample);
-  result.known = result.index >= 0 && result.index < a.images_stored;
-  if (!result.known) result.index = 0;
-  result.drawn.keep = kKeepAll;
-  if (a.drawn) {
-    const int* row = reinterpret_cast<const int*>(a.drawn + sample);
-    result.drawn = {__ldg(row),     __ldg(row + 1), __ldg(row + 2), __ldg(row + 3),
-                    __ldg(row + 4), __ldg(row + 5), __ldg(row + 6), __ldg(row + 7)};
-  }
-  return result;
-}
 
 // ---- the DSAP-images ----
 
@@ -199,71 +155,6 @@ __device__ __forceinline__ void warp_tile(const BatchArguments& a, unsigned char
 
 // ---- the image ----
 
-// One sample's image as its view shows it.
-template <class Out>
-struct Picture {
-  const BatchArguments& a;
-  Sample sample;
-  const uint8_t* stored;
-  const Out* table;  // [3, 256]
-  uint8_t* wide;     // [rows, width, 3]: stored rows from `first_wide` on, resized along x, if a.wide
-  int first_wide;
-
-  __device__ __forceinline__ const int32_t* row(int y) const { return a.rows + y * (1 + a.row_taps); }
-
-  // Channel c of a stored row, resized along x.
-  __device__ __forceinline__ uint8_t along_x(int stored_row, int x, int c) const {
-    const int32_t* column = a.columns + x * (1 + a.column_taps);
-    const uint8_t* from = stored + (stored_row * a.warp.width + __ldg(column)) * kColours + c;
-    int sum = 0;
-    for (int i = 1; i <= a.column_taps; ++i, from += kColours) sum += __ldg(column + i) * __ldg(from);
-    return resize_round(sum);
-  }
-
-  // Channel c of the pixel (y, x) of the resized image.
-  __device__ __forceinline__ uint8_t resized(int y, int x, int c, bool is_wide) const {
-    const int32_t* weight = row(y);
-    const int first = __ldg(weight);
-    int sum = 0;
-    for (int j = 0; j < a.row_taps; ++j) {
-      const int at = ((first + j - first_wide) * a.width + x) * kColours + c;
-      sum += __ldg(weight + 1 + j) * (is_wide ? wide[at] : along_x(first + j, x, c));
-    }
-    return resize_round(sum);
-  }
-
-  // Channel c of the pixel (y, x) of the view.
-  __device__ __forceinline__ Out at(int y, int x, int c, bool is_wide) const {
-    const Augmentation& d = sample.drawn;
-    const bool erased = y >= d.top && y < d.bottom && x >= d.left && x < d.right;
-    const int from_y = y + d.shift_y, from_x = (d.flip ? a.width - 1 - x : x) + d.shift_x;
-    const bool shown =
-        sample.known && !erased && from_y >= 0 && from_y < a.height && from_x >= 0 && from_x < a.width;
-    return shown ? table[c * 256 + resized(from_y, from_x, c, is_wide)] : from_float<Out>(a.warp.fill[c]);
-  }
-};
-
-// Resizes along x the stored rows that the view's rows [first, end) need.
-template <class Out>
-__device__ __forceinline__ void widen(const BatchArguments& a, Picture<Out>& picture, int first, int end) {
-  const Augmentation& d = picture.sample.drawn;
-  const int from = max(first + d.shift_y, 0), last = min(end + d.shift_y, a.height) - 1;
-  if (!a.wide || !picture.sample.known || from > last) return;
-  picture.first_wide = __ldg(picture.row(from));
-  const int rows = __ldg(picture.row(last)) + a.row_taps - picture.first_wide;
-  // In erased columns, skip the stored rows that only erased rows need.
-  const int top = min(max(d.top + d.shift_y, from), last + 1);
-  const int bottom = min(max(d.bottom + d.shift_y, from), last + 1);
-  const int gap = top > from ? __ldg(picture.row(top - 1)) + a.row_taps - picture.first_wide : 0;
-  const int gap_end = bottom <= last ? __ldg(picture.row(bottom)) - picture.first_wide : rows;
-  for (int i = threadIdx.x; i < rows * a.width * kColours; i += kWarpThreads) {
-    const int pixel = i / kColours, x = pixel % a.width, row = pixel / a.width, seen = x - d.shift_x;
-    const int column = d.flip ? a.width - 1 - seen : seen;  // of the view
-    if (column >= d.left && column < d.right && row >= gap && row < gap_end) continue;
-    picture.wide[i] = picture.along_x(picture.first_wide + row, x, i % kColours);
-  }
-}
-
 template <class Out>
 __device__ __forceinline__ void image_tile(const BatchArguments& a, int block, uint8_t* wide,
                                            const Out* table) {
@@ -276,27 +167,26 @@ __device__ __forceinline__ void image_tile(const BatchArguments& a, int block, u
 
   Out* out = static_cast<Out*>(a.image) + sample * a.image_stride[0];
   constexpr int kWidth = Vector<Out>::kWidth;
-  const bool planes = a.image_write == Write::planes;
-  const int width = a.image_write == Write::strided ? 1 : kWidth;
-  const int runs = kColours * a.width / width;  // of a row: channel by channel, or along [W, 3]
-  for (int i = threadIdx.x; i < rows * runs; i += kWarpThreads) {
-    const int y = first + i / runs, element = i % runs * width;
-    if (width == 1) {
-      const int x = element / kColours, c = element % kColours;
-      out[c * a.image_stride[1] + y * a.image_stride[2] + x * a.image_stride[3]] =
-          picture.at(y, x, c, a.wide);
-      continue;
-    }
-    int x = planes ? element % a.width : element / kColours;
-    int c = planes ? element / a.width : element % kColours;
-    Out* to = out + y * a.image_stride[2] + (planes ? c * a.image_stride[1] + x : element);
-    Vector<Out> values;
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      values.value[k] = picture.at(y, x, c, true);
-      if (planes || ++c == kColours) c = planes ? c : 0, ++x;
-    }
-    *reinterpret_cast<Vector<Out>*>(to) = values;
+  switch (a.image_write) {
+    case Write::planes:
+      for (Steps steps(a.width / kWidth); steps.line < rows; steps.next()) {
+        const int y = first + steps.line, x = steps.item * kWidth;
+        picture.write_columns(y, x, out + y * a.image_stride[2] + x);
+      }
+      break;
+    case Write::channels_last:
+      for (Steps steps(kColours * a.width / kWidth); steps.line < rows; steps.next()) {
+        const int y = first + steps.line, at = steps.item * kWidth;
+        picture.write_elements(y, at / kColours, at % kColours, out + y * a.image_stride[2] + at);
+      }
+      break;
+    case Write::strided:
+      for (Steps steps(kColours * a.width); steps.line < rows; steps.next()) {
+        const int y = first + steps.line, x = steps.item / kColours, c = steps.item % kColours;
+        out[c * a.image_stride[1] + y * a.image_stride[2] + x * a.image_stride[3]] =
+            picture.at(y, x, c, a.wide);
+      }
+      break;
   }
 }
 

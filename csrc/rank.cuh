@@ -1,7 +1,8 @@
 // The kernel of the ranking: a block per query. The block puts the query's positives in order in
 // shared memory, streams the query's row of distances once, places each distance among the
 // positives by a binary search and counts the places in a histogram; junk is taken off again, and
-// the histogram's running sums are the ranks.
+// the histogram's running sums are the ranks. Most distances lie beyond the last positive and are passed
+// over. The others wait until a warp has one for each lane, as a search takes 32 lanes as long as one.
 //
 // Why this shape: the row is by far the most that has to be read, so it is read once, 16 bytes a
 // thread where it is aligned (rows of an odd length begin anywhere: the few images before and
@@ -12,11 +13,11 @@
 // turns among its positives, which tells where in the query's row of ranks they belong.
 //
 // Bytes: the row once a turn (the first time from DRAM, then from L2), some 40 a member of the
-// query, 8 a rank written. Shared memory: 24 (float32) or 32 (float64) bytes a thread, 6 or 8 KiB.
+// query, 8 a rank written. Shared memory: 32 (float32) or 40 (float64) bytes a thread, 8 or 10 KiB.
 // Registers: at most 40, so 6 blocks a multiprocessor (on Turing 52, and 4 blocks, which is all its
 // threads), each with 4 KiB of loads in flight.
 //
-// budget rank_kernel: 40 registers (sm_75: 64), 1 wide loads, 0 wide stores, 6 KiB
+// budget rank_kernel: 40 registers (sm_75: 64), 1 wide loads, 0 wide stores, 8 KiB
 #pragma once
 
 #include "number.h"
@@ -57,8 +58,9 @@ struct RankShared {
   int* index;         // [256] of the positives in order
   int* histogram;     // [256] of kept gallery images
   int* ahead;         // [256] of the query's positives, of all turns
+  int* waiting;       // [8, 64] gallery indices, see Waiting
 
-  static constexpr int kBytes = kRankThreads * (2 * sizeof(T) + 4 * sizeof(int));
+  static constexpr int kBytes = kRankThreads * (2 * sizeof(T) + 6 * sizeof(int));
 
   __device__ explicit RankShared(unsigned char* bytes)
       : given_distance(reinterpret_cast<T*>(bytes)),
@@ -66,20 +68,21 @@ struct RankShared {
         given_index(reinterpret_cast<int*>(distance + kRankThreads)),
         index(given_index + kRankThreads),
         histogram(index + kRankThreads),
-        ahead(histogram + kRankThreads) {}
+        ahead(histogram + kRankThreads),
+        waiting(ahead + kRankThreads) {}
 };
 
 // How many of the positives stand before image `index` at `distance`, or are it. 2 * half is a
 // power of two above the number of positives.
 template <class T>
-__device__ __forceinline__ int place_of(const RankShared<T>& shared, int half, T distance, int index) {
-  int place = 0;
-  for (int step = half; step; step /= 2) {
+__device__ __forceinline__ int place_of(const RankShared<T>& shared, uint32_t half, T distance, int index) {
+  uint32_t place = 0;
+  for (uint32_t step = half; step; step >>= 1) {
     if (!(distance <= shared.distance[place + step - 1])) place += step;
   }
   if (shared.distance[place] != distance) return place;
   place = 0;  // at the same distance as one or more positives: their order is by index
-  for (int step = half; step; step /= 2) {
+  for (uint32_t step = half; step; step >>= 1) {
     const T other = shared.distance[place + step - 1];
     if (other < distance || (other == distance && shared.index[place + step - 1] <= index)) place += step;
   }
@@ -95,27 +98,80 @@ __device__ __forceinline__ void count_image(const RankShared<T>& shared, int siz
   }
 }
 
+// Computed here once, and not again wherever it is used.
+__device__ __forceinline__ uint32_t once(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
+// Images of a row that one warp has to place. They wait until there is one for each lane, since a search
+// takes a warp as long for one image as for 32. All lanes hold the same count.
+template <class T>
+struct Waiting {
+  const RankShared<T>& shared;
+  int size, half;
+  const T* row;
+  T last;                 // of the positives: what lies beyond stands before none
+  uint32_t below, first;  // the lanes before this one; the warp's first of shared.waiting
+  uint32_t end;           // of those that wait
+
+  __device__ __forceinline__ Waiting(const RankShared<T>& shared_, int size_, int half_, const T* row_)
+      : shared(shared_), size(size_), half(half_), row(row_) {
+    last = shared.distance[size > 0 ? size - 1 : 0];
+    below = once((1u << threadIdx.x % 32) - 1);
+    first = once(threadIdx.x / 32 * 64);
+    end = first;
+  }
+
+  // To be called by all lanes: bit k of `mine` says whether image `image` + k may stand before a positive.
+  __device__ __forceinline__ void add(uint32_t mine, int image) {
+    while (const uint32_t lanes = __ballot_sync(0xffffffffu, mine != 0)) {
+      if (mine) {
+        shared.waiting[end + __popc(lanes & below)] = image + __ffs(static_cast<int>(mine)) - 1;
+        mine &= mine - 1;
+      }
+      end += __popc(lanes);
+      if (end >= first + 32) place(32);
+    }
+  }
+
+  // Places the last `some` of those that wait, at most 32. They were read just now, and are found in a cache.
+  __device__ __forceinline__ void place(uint32_t some) {
+    const uint32_t lane = threadIdx.x % 32;
+    end -= some;
+    __syncwarp();
+    const int own = lane < some ? shared.waiting[end + lane] : -1;
+    __syncwarp();
+    if (own >= 0) count_image(shared, size, half, row[own], own);
+  }
+};
+
 template <class T>
 __device__ __forceinline__ void count_row(const RankShared<T>& shared, int size, int half, const T* row,
                                           int gallery) {
   constexpr int kWidth = Vector<T>::kWidth;
-  const int thread = threadIdx.x;
+  const int thread = threadIdx.x, lane = threadIdx.x % 32;
   const int past = static_cast<int>(reinterpret_cast<uint64_t>(row) % 16 / sizeof(T));
   const int head = past == 0 ? 0 : kWidth - past < gallery ? kWidth - past : gallery;
   const int vectors = (gallery - head) / kWidth;
-  const Vector<T>* aligned = reinterpret_cast<const Vector<T>*>(row + head);
-  for (int i = thread; i < vectors; i += kRankThreads) {
-    const Vector<T> vector = aligned[i];
+  Waiting<T> waiting(shared, size, half, row);
+  int image = head + thread * kWidth;
+  const Vector<T>* at = reinterpret_cast<const Vector<T>*>(row + image);
+  // `left` is the same for all lanes of a warp, as they vote.
+  for (int left = vectors - thread + lane; left > 0; left -= kRankThreads) {
+    uint32_t mine = 0;
+    if (lane < left) {
+      const Vector<T> vector = *at;
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      count_image(shared, size, half, vector.value[k], head + i * kWidth + k);
+      for (int k = 0; k < kWidth; ++k) mine |= vector.value[k] <= waiting.last ? 1u << k : 0u;
     }
+    waiting.add(mine, image);
+    at += kRankThreads, image += kRankThreads * kWidth;
   }
   const int single = gallery - vectors * kWidth;  // before and after the aligned ones
-  if (thread < single) {
-    const int index = thread < head ? thread : thread + vectors * kWidth;
-    count_image(shared, size, half, row[index], index);
-  }
+  const int index = thread < head ? thread : thread + vectors * kWidth;
+  waiting.add(thread < single && row[index] <= waiting.last, index);
+  waiting.place(waiting.end - waiting.first);
 }
 
 // The distance that a positive is placed by: a NaN, which has no order, counts as infinite.

@@ -272,7 +272,8 @@ def program(name: str, mode: str) -> Path:
         for file, text in converted(kernels(name))[0].items():
             (folder / file).write_text(change(text) if mode == "count" or file.endswith(".cu") else text)
         for header in headers:  # beside the converted ones, which an #include in them must find
-            shutil.copy(header, folder)
+            text = header.read_text()
+            (folder / header.name).write_text(mark_loops(text) if counted and "__device__" in text else text)
 
     headers, flags = sorted([*CSRC.glob("*.h"), *HERE.glob("*.h")]), MODES[mode]
     counted = mode == "count"

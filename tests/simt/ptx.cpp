@@ -33,29 +33,42 @@ std::string plain(std::string name) {
 struct Warp {
   std::vector<Lane*> lanes;
 
+  // The earliest block of code that a lane can go on with; -1: all wait at a barrier or have returned. Lanes
+  // that vote or meet wait for the others.
+  int next(const Kernel& kernel) const {
+    int earliest = -1, meeting = -1;
+    size_t met = 0;
+    for (const Lane* lane : lanes) {
+      if (lane->at < 0 || lane->waits) continue;
+      if (kernel.together(lane->at)) {
+        met += meeting < 0 || meeting == lane->at;
+        meeting = lane->at;
+      } else if (earliest < 0 || lane->at < earliest) {
+        earliest = lane->at;
+      }
+    }
+    if (earliest >= 0 || meeting < 0) return earliest;
+    if (met < 32) fail("lanes wait for others of their warp that never come");
+    return meeting;
+  }
+
   // Until every lane waits at a barrier or has returned. Returns the issue slots that this takes.
   int64_t run(const Kernel& kernel, const Block& block) {
     int64_t slots = 0;
-    for (;;) {
-      int at = std::numeric_limits<int>::max();
-      for (const Lane* lane : lanes) {
-        if (lane->at >= 0 && !lane->waits) at = std::min(at, lane->at);
-      }
-      if (at == std::numeric_limits<int>::max()) return slots;
+    for (int at; (at = next(kernel)) >= 0;) {
       slots += kernel.weights[at];
-      uint32_t ballot = 0, here = 0;
+      uint32_t ballot = 0;
       for (size_t k = 0; k < lanes.size(); ++k) {
         Lane& lane = *lanes[k];
         if (lane.at != at || lane.waits) continue;
         lane.at = kernel.step(lane, block);
-        lane.waits = kernel.kinds[at] == 1;
-        here |= 1u << k;
-        if (kernel.kinds[at] == 2 && lane.vote) ballot |= 1u << k;
+        lane.waits = kernel.kinds[at] == Kind::barrier;
+        if (kernel.kinds[at] == Kind::vote && lane.vote) ballot |= 1u << k;
       }
-      if (kernel.kinds[at] != 2) continue;
-      if (here != 0xffffffffu) fail("a vote without all lanes");
+      if (kernel.kinds[at] != Kind::vote) continue;
       for (Lane* lane : lanes) *lane->ballot = ballot;
     }
+    return slots;
   }
 };
 
@@ -67,7 +80,7 @@ void Block::check(bool inside, const char* what) {
   if (!inside) fail(std::string("an access beyond the ") + what);
 }
 
-Kernel::Kernel(const char* name, int (*step_)(Lane&, const Block&), const int* weights_, const char* kinds_,
+Kernel::Kernel(const char* name, int (*step_)(Lane&, const Block&), const int* weights_, const Kind* kinds_,
                size_t lane_bytes_)
     : step(step_), weights(weights_), kinds(kinds_), lane_bytes(lane_bytes_) {
   all()[name] = this;

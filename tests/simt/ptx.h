@@ -127,6 +127,12 @@ inline uint32_t bfi(uint32_t a, uint32_t b, uint32_t position, uint32_t length) 
                         << std::min<uint32_t>(position, 63);
   return static_cast<uint32_t>((b & ~mask) | (uint64_t{a} << std::min<uint32_t>(position, 63) & mask));
 }
+inline uint32_t leading_zeros(uint32_t x) { return x ? __builtin_clz(x) : 32; }
+inline uint32_t reversed_bits(uint32_t x) {
+  uint32_t result = 0;
+  for (int k = 0; k < 32; ++k) result |= (x >> k & 1u) << (31 - k);
+  return result;
+}
 inline uint32_t funnel_left(uint32_t low, uint32_t high, uint32_t by) {
   return static_cast<uint32_t>(((uint64_t{high} << 32 | low) << (by & 31)) >> 32);
 }
@@ -161,12 +167,16 @@ struct Block {
   static void check(bool inside, const char* what);
 };
 
+// What lanes do at the end of a block of code.
+enum class Kind : char { plain, barrier, vote, meeting };
+
 struct Kernel {
   int (*step)(Lane&, const Block&);  // runs a block of code; returns the next one
   const int* weights;                // of each block of code
-  const char* kinds;                 // 1: a barrier, 2: a vote at its end
+  const Kind* kinds;
   size_t lane_bytes;
-  Kernel(const char* name, int (*step_)(Lane&, const Block&), const int* weights_, const char* kinds_,
+  bool together(int at) const { return kinds[at] == Kind::vote || kinds[at] == Kind::meeting; }
+  Kernel(const char* name, int (*step_)(Lane&, const Block&), const int* weights_, const Kind* kinds_,
          size_t lane_bytes_);
 };
 

@@ -25,6 +25,10 @@ SEQUENCES = {"div.s32": 22, "div.u32": 18, "rem.s32": 24, "rem.u32": 20, "div.s6
 DOUBLED = ("add", "sub", "neg", "and", "or", "xor", "not", "shl", "shr", "min", "max", "selp", "setp")
 
 
+KINDS = {"meeting": "bar.warp", "barrier": "bar", "vote": "vote"}
+"""What lanes do at the end of a block of code: meet those of their warp, of their block, vote."""
+
+
 @dataclass
 class Instruction:
     """One of PTX: `@%p1 opcode operands`."""
@@ -40,7 +44,7 @@ class Block:
 
     number: int
     instructions: list[Instruction] = field(default_factory=list)
-    kind: str = "plain"  # or "barrier", "vote"
+    kind: str = "plain"  # or one of KINDS
 
 
 def weight(instruction: Instruction) -> int:
@@ -92,8 +96,8 @@ def blocks_of(body: str) -> tuple[list[Block], dict[str, int]]:
                 raise SyntaxError(f"not an instruction of PTX: {line}")
             operands = re.findall(r"\{[^}]*\}|\[[^]]*\]|[^\s,{}\[\]]+", found[3])
             instruction = Instruction(found[1], found[2], operands)
-            kind = {"bar": "barrier", "vote": "vote"}.get(found[2].split(".")[0], "plain")
-            if kind == "vote":
+            kind = next((x for x, start in KINDS.items() if found[2].startswith(start)), "plain")
+            if kind in ("vote", "meeting"):
                 new()
             blocks[-1].instructions.append(instruction)
             blocks[-1].kind = kind
@@ -236,11 +240,15 @@ def computed(instruction: Instruction) -> str:
         "and": "{0} & {1}",
         "or": "{0} | {1}",
         "xor": "{0} ^ {1}",
+        "popc": "__builtin_popcountll({0})",
+        "bfind": "({0} ? leading_zeros({0}) : ~0u)" if "shiftamt" in rest else "",
+        "clz": "leading_zeros({0})",
+        "brev": "reversed_bits({0})",
         "not": "!{0}" if kind == "pred" else "~{0}",
         "neg": "-{0}",
         "abs": "absolute({0})",
     }
-    if name not in plain:
+    if not plain.get(name):
         raise SyntaxError(f"no C++ for PTX's {instruction.opcode}")
     # Unsigned, so that nothing overflows; the low half is the same.
     wraps = kind[0] == "s" and name in ("add", "sub", "mul", "mad", "neg")
@@ -301,7 +309,7 @@ def translated_kernel(name: str, body: str, number: int) -> str:
             f"    case {block.number}:\n      " + "\n      ".join(lines) + f"\n      return {following};"
         )
     weights = ", ".join(str(sum(map(weight, block.instructions))) for block in blocks)
-    kinds = ", ".join({"plain": "0", "barrier": "1", "vote": "2"}[block.kind] for block in blocks)
+    kinds = ", ".join(f"Kind::{block.kind}" for block in blocks)
     return f"""
 struct Lane{number} : Lane {{
 {fields}}};
@@ -313,7 +321,7 @@ int step{number}(Lane& lane, const Block& c) {{
   return -1;
 }}
 const int weights{number}[] = {{{weights}}};
-const char kinds{number}[] = {{{kinds}}};
+const Kind kinds{number}[] = {{{kinds}}};
 const Kernel kernel{number}("{name}", &step{number}, weights{number}, kinds{number}, sizeof(Lane{number}));
 """
 

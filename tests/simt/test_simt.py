@@ -194,7 +194,7 @@ def test_nvccs_code_equals_the_cpu_backend():
 
 @needs_nvcc
 def test_instructions_are_no_more_than_at_first():
-    """And those that a redesign saved stay saved: README.md names what each must stay below."""
+    """And those that a redesign saved stay saved."""
     rows = report.counts(mode="ptx")
     first = json.loads(report.BASELINE.read_text())
     assert {row["what"] for row in rows} == set(first)
@@ -203,7 +203,7 @@ def test_instructions_are_no_more_than_at_first():
         assert 0 < row["instructions"] <= most * first[row["what"]], row
 
 
-MOST_INSTRUCTIONS: dict[str, float] = {}
+MOST_INSTRUCTIONS = {"batch, float32": 0.52, "batch, float16 channels last": 0.64, "rank, float32": 0.41}
 """Shares of the baseline."""
 
 
