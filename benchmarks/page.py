@@ -28,6 +28,7 @@ SECTIONS = {
     "export": "Exported networks",
     "densepose": "DensePose's files",
     "estimate": "Maps from pictures alone",
+    "card": "Training on a GPU",
     "kernels": "CUDA kernels",
     "roofline": "CUDA kernels, predicted",
 }

@@ -18,7 +18,7 @@ import torch
 from common import made_data
 from result import Result, parser
 from torch import Tensor
-from training import endless
+from training import endless, wait
 
 from dsareid.data.batch import assemble
 from dsareid.data.guide_input import Samples
@@ -121,10 +121,10 @@ def measure(arguments: argparse.Namespace, name: str, root: Path, folder: Path, 
             if part == "optimizer":
                 for weight in learner.model.parameters():
                     weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
+            wait(device)
             began = time.perf_counter()
             run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            wait(device)
             if turn >= 0:
                 seconds[part].append(time.perf_counter() - began)
     single = [sum(x) for x in zip(*(seconds[x] for x in work if x not in ("data", "whole step")))]

@@ -34,14 +34,20 @@ def endless(data: TrainData, sampler: PKSampler):
 
 
 def block(learner: Learner, batches) -> float:
-    """Seconds of TIMED steps, the taking of their batches included."""
+    """Seconds of a step, on average over TIMED of them, the taking of their batches included."""
     for step in range(WARM_UP + TIMED):
         if step == WARM_UP:
+            wait(learner.device)
             began = time.perf_counter()
         learner.step(batches, 1e-5, teaching=False)
-    if learner.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    wait(learner.device)
+    return (time.perf_counter() - began) / TIMED
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has computed all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def main() -> None:
@@ -67,7 +73,7 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(arguments.rounds):
             for name, source in sources.items():
-                speeds[name].append(TIMED * len(cached.label) / block(learner, source))
+                speeds[name].append(len(cached.label) / block(learner, source))
         case = f"{arguments.preset} preset, batches of {len(cached.label)}"
         result.add("Training", case, speeds, unit="images/s", against="one cached batch")
 

@@ -4,6 +4,7 @@
 
 #include "batch.h"
 #include "resize.h"
+#include "tile_write.h"
 #include "warp_tile.h"
 
 namespace dsa {
@@ -179,21 +180,6 @@ struct Picture {
           shown[k] ? value[k % 3][sum[k] >> kWeightBits] : from_float<Out>(a.warp.fill[channel[k % 3]]);
     }
     *reinterpret_cast<Vector<Out>*>(to) = values;
-  }
-};
-
-// A thread's way through lines of `length` items each, in steps of the block, without a division a step.
-struct Steps {
-  int length, line, item, lines_a_step, items_a_step;
-  __device__ __forceinline__ explicit Steps(int length_)
-      : length(length_),
-        line(static_cast<int>(threadIdx.x) / length_),
-        item(static_cast<int>(threadIdx.x) % length_),
-        lines_a_step(kWarpThreads / length_),
-        items_a_step(kWarpThreads % length_) {}
-  __device__ __forceinline__ void next() {
-    line += lines_a_step, item += items_a_step;
-    if (item >= length) item -= length, ++line;
   }
 };
 

@@ -24,6 +24,12 @@ Scan choose_scan(const WarpImages& call) {
   return dense && aligned(call.iuv, Type::uint8, {stride[0], stride[1]}) ? Scan::planes : Scan::strided;
 }
 
+// Whether the pixels of a channel lie within 32 bits of its first, which vector writes rely on.
+bool is_near(const WarpImages& call) {
+  const int64_t last = (call.height - 1) * call.image_stride[2] + (call.width - 1) * call.image_stride[3];
+  return last < int64_t{1} << 31;
+}
+
 template <class In, class Out>
 int launch_warp(WarpArguments& a, int images, cudaStream_t stream) {
   const int table = kHasTable<In, Out> ? a.channels * 256 * static_cast<int>(sizeof(Out)) : 0;
@@ -62,6 +68,7 @@ int warp_cuda(const WarpImages& call, void* stream) {
   a.scan = choose_scan(call);
   a.write = choose_write(call.out, call.out_type, call.out_stride, call.size, call.channels);
   a.dense_image = call.image_stride[2] == call.width * call.image_stride[3];
+  if (!is_near(call)) a.write = Write::strided;
   a.iuv = call.iuv;
   for (int i = 0; i < 4; ++i) a.image_stride[i] = call.image_stride[i];
   for (int i = 0; i < 4; ++i) a.iuv_stride[i] = call.iuv_stride[i];

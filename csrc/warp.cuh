@@ -31,6 +31,7 @@
 
 #include "iuv.h"
 #include "number.h"
+#include "tile_write.h"
 #include "warp_tile.h"
 
 namespace dsa {
@@ -63,6 +64,11 @@ __device__ __forceinline__ uint8_t byte_of(const uint4& x, int k) {
   const uint32_t word = k < 4 ? x.x : k < 8 ? x.y : k < 12 ? x.z : x.w;
   return static_cast<uint8_t>(word >> k % 4 * 8);
 }
+// The same for any k.
+__device__ __forceinline__ uint8_t byte_at(const uint4& x, int k) {
+  const uint32_t low = k & 4 ? x.y : x.x, high = k & 4 ? x.w : x.z;
+  return static_cast<uint8_t>((k & 8 ? high : low) >> k % 4 * 8);
+}
 __device__ __forceinline__ uint8_t byte_of(const uint4& x, const uint4& y, const uint4& z, int k) {
   return k < 16 ? byte_of(x, k) : k < 32 ? byte_of(y, k - 16) : byte_of(z, k - 32);
 }
@@ -85,10 +91,16 @@ __device__ __forceinline__ void scan_planes(const WarpArguments& a, const Tile& 
   for (; vector < vectors; vector += kWarpThreads) {
     const uint4 i = next;
     if (vector + kWarpThreads < vectors) next = __ldg(i_plane + vector + kWarpThreads);
-    if ((i.x | i.y | i.z | i.w) == 0) continue;
+    const uint32_t any = i.x | i.y | i.z | i.w;
+    if (any == 0) continue;
     uint32_t ours = 0;
+    if (any & 0xe0e0e0e0u) {  // an I above 31, which is no part
+#pragma unroll 1
+      for (int k = 0; k < 16; ++k) ours |= contains(parts, byte_at(i, k)) ? 1u << k : 0u;
+    } else {
 #pragma unroll
-    for (int k = 0; k < 16; ++k) ours |= contains(parts, byte_of(i, k)) ? 1u << k : 0u;
+      for (int k = 0; k < 16; ++k) ours |= (parts >> byte_of(i, k) & 1u) << k;
+    }
     if (!ours) continue;
     const uint4 u = __ldg(u_plane + vector);
     const uint4 v = __ldg(v_plane + vector);
@@ -147,134 +159,6 @@ __device__ __forceinline__ void scan(const WarpArguments& a, const Tile& tile, i
       return scan_strided(a, tile, static_cast<const float*>(a.iuv) + image * a.iuv_stride[0], 0);
   }
   scan_strided(a, tile, bytes, a.height * a.width / 16 * 16);  // what 16 at a time leave over
-}
-
-__device__ __forceinline__ uint8_t load(const uint8_t* from) { return __ldg(from); }
-__device__ __forceinline__ float load(const float* from) { return __ldg(from); }
-__device__ __forceinline__ Half load(const Half* from) { return {__ldg(&from->bits)}; }
-__device__ __forceinline__ BFloat load(const BFloat* from) { return {__ldg(&from->bits)}; }
-
-// Reads an image's pixels and converts them to the output's values.
-template <class In, class Out>
-struct Values {
-  const WarpArguments& a;
-  const In* image;
-  const Out* table;  // [channels, 256]
-
-  __device__ __forceinline__ In pixel(int index, int channel) const {
-    const int64_t offset = a.dense_image
-                               ? index * a.image_stride[3]
-                               : index / a.width * a.image_stride[2] + index % a.width * a.image_stride[3];
-    return load(image + offset + channel * a.image_stride[1]);
-  }
-  __device__ __forceinline__ Out convert(In x, int channel) const {
-    if constexpr (kHasTable<In, Out>) {
-      return table[channel * 256 + x];
-    } else {
-      return Convert<Out, In>::value(x, a.normalise[channel]);
-    }
-  }
-  __device__ __forceinline__ Out fill(int channel) const { return from_float<Out>(a.fill[channel]); }
-
-  // 16 bytes of values; element(k) gives the winner and the channel of each, in ascending order.
-  // Eight loads are under way before the first is used; sixteen, for uint8 output, would need more
-  // registers than there are.
-  template <class Element>
-  __device__ __forceinline__ void store(Element element, Out* to) const {
-    constexpr int kWidth = Vector<Out>::kWidth, kTogether = kWidth < 8 ? kWidth : 8;
-    Vector<Out> values;
-#pragma unroll
-    for (int first = 0; first < kWidth; first += kTogether) {
-      int winner[kTogether], channel[kTogether];
-      In x[kTogether] = {};
-#pragma unroll
-      for (int k = 0; k < kTogether; ++k) {
-        element(first + k, winner[k], channel[k]);
-        if (winner[k] >= 0) x[k] = pixel(winner[k], channel[k]);
-      }
-#pragma unroll
-      for (int k = 0; k < kTogether; ++k) {
-        values.value[first + k] = winner[k] < 0 ? fill(channel[k]) : convert(x[k], channel[k]);
-      }
-    }
-    *reinterpret_cast<Vector<Out>*>(to) = values;
-  }
-};
-
-// kWidth numbers of shared memory in 16-byte loads, without bank conflicts.
-template <int kWidth>
-__device__ __forceinline__ void load_cells(const int* from, int (&to)[kWidth]) {
-#pragma unroll
-  for (int k = 0; k < kWidth; k += 4) {
-    const int4 four = *reinterpret_cast<const int4*>(from + k);
-    to[k] = four.x, to[k + 1] = four.y, to[k + 2] = four.z, to[k + 3] = four.w;
-  }
-}
-
-// Each channel of a part image is a plane of S * S elements.
-template <class In, class Out>
-__device__ __forceinline__ void write_planes(const Tile& tile, const Values<In, Out>& values, Out* out) {
-  constexpr int kWidth = Vector<Out>::kWidth;
-  const WarpArguments& a = values.a;
-  const int plane = tile.size * tile.size;
-  for (int cell = threadIdx.x * kWidth; cell < tile.rows * tile.size; cell += kWarpThreads * kWidth) {
-    int winner[kWidth];
-    load_cells(tile.winner + cell, winner);
-    const int at = tile.first_row * tile.size + cell;
-    Out* to = out + at / plane * a.out_stride[1] + at % plane;
-    for (int c = 0; c < a.channels; ++c) {
-      const auto element = [&](int k, int& wins, int& channel) { wins = winner[k], channel = c; };
-      values.store(element, to + c * a.out_stride[2]);
-    }
-  }
-}
-
-// A part image is [S, S, C]: neighbouring elements are the channels of one cell.
-template <class In, class Out>
-__device__ __forceinline__ void write_channels_last(const Tile& tile, const Values<In, Out>& values,
-                                                    Out* out) {
-  constexpr int kWidth = Vector<Out>::kWidth;
-  const WarpArguments& a = values.a;
-  const int part_elements = tile.size * tile.size * a.channels;
-  const int elements = tile.rows * tile.size * a.channels;
-  for (int at = threadIdx.x * kWidth; at < elements; at += kWarpThreads * kWidth) {
-    int cell = at / a.channels, c = at % a.channels;
-    const auto element = [&](int, int& wins, int& channel) {
-      wins = tile.winner[cell], channel = c;
-      if (++c == a.channels) c = 0, ++cell;
-    };
-    const int64_t from_first = int64_t{tile.first_row} * tile.size * a.channels + at;
-    values.store(element, out + from_first / part_elements * a.out_stride[1] + from_first % part_elements);
-  }
-}
-
-template <class In, class Out>
-__device__ __forceinline__ void write_strided(const Tile& tile, const Values<In, Out>& values, Out* out) {
-  const WarpArguments& a = values.a;
-  for (int cell = threadIdx.x; cell < tile.rows * tile.size; cell += kWarpThreads) {
-    const int winner = tile.winner[cell];
-    const int row = tile.first_row + cell / tile.size;
-    Out* to = out + row / tile.size * a.out_stride[1] + row % tile.size * a.out_stride[3] +
-              cell % tile.size * a.out_stride[4];
-    for (int c = 0; c < a.channels; ++c) {
-      to[c * a.out_stride[2]] = winner < 0 ? values.fill(c) : values.convert(values.pixel(winner, c), c);
-    }
-  }
-}
-
-// The map of winners, one run for all part images of an image; 16 bytes at a time if it is aligned.
-__device__ __forceinline__ void write_source(const WarpArguments& a, const Tile& tile, int image) {
-  const int cells = tile.rows * tile.size;
-  int32_t* to = a.source + (int64_t{image} * a.rows + tile.first_row) * tile.size;
-  int cell = threadIdx.x;
-  if (reinterpret_cast<uint64_t>(to) % 16 == 0) {
-#pragma unroll 1
-    for (int four = threadIdx.x; four < cells / 4; four += kWarpThreads) {
-      reinterpret_cast<int4*>(to)[four] = reinterpret_cast<const int4*>(tile.winner)[four];
-    }
-    cell += cells / 4 * 4;
-  }
-  for (; cell < cells; cell += kWarpThreads) to[cell] = tile.winner[cell];
 }
 
 template <class In, class Out>

@@ -2,7 +2,7 @@
 # For a machine with a GPU: build for its card, check, measure. Needs no network.
 #
 #   scripts/gpu.sh              every step, one after the other; a failed step does not stop the others
-#   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench training roofline
+#   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench training card roofline
 #   scripts/gpu.sh visit        for a card that is lent for minutes: the most valuable steps first, each with its
 #                               own limit, at most 580 seconds in all; libraries that were built elsewhere
 #                               (make visit-kit) are used if they load
@@ -20,9 +20,9 @@ cd "$root" || exit 2
 python=${PYTHON:-python3}
 limit=${LIMIT:-470}
 built=$root/build/gpu/lib
-steps="build selftest memcheck racecheck synccheck ncu bench training roofline"
+steps="build selftest memcheck racecheck synccheck ncu bench training card roofline"
 # The steps of a visit with their limits in seconds, in the order of their value.
-visit="libraries:240 selftest:130 bench:130 training:140 memcheck:80 ncu:60"
+visit="libraries:240 selftest:130 bench:130 training:70 card:150 memcheck:80 ncu:60"
 visit_rest="racecheck:60 synccheck:60 roofline:30"
 
 stop() {
@@ -201,14 +201,16 @@ profile() {
   fi
 }
 
-# A training step on the card, if what it imports is there.
-training() {
+# train NAME ARGUMENTS...: a benchmark of training on the card, if what it imports is there.
+train() {
+  name=$1
+  shift
   if ! reason=$(cd "$built" && "$python" -c 'import pydantic, dsareid.ground._core' 2>&1); then
-    say training "skipped: $(echo "$reason" | tail -n 1)"
+    say "$name" "skipped: $(echo "$reason" | tail -n 1)"
     return
   fi
-  run training "$built" "$python" "$root/benchmarks/training.py" --preset paper --device cuda --rounds 4 \
-    --json "$results/training.json"
+  run "$name" "$built" "$python" "$root/benchmarks/$name.py" --preset paper --device cuda "$@" \
+    --json "$results/$name.json"
 }
 
 machine >"$results/machine.txt" 2>&1
@@ -236,7 +238,8 @@ for step in $plan; do
     memcheck | racecheck | synccheck) sanitize "$step" ;;
     ncu) profile ;;
     bench) run bench "$built" "$python" "$root/benchmarks/kernels.py" --json "$results/kernels.json" ;;
-    training) training ;;
+    training) train training --rounds 4 ;;
+    card) train card ;;
     roofline) run roofline "$built" "$python" "$root/benchmarks/roofline.py" ;;
   esac
   [ -z "$deadline" ] || archive

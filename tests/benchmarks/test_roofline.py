@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import harness
 import pytest
+import report
 
 from dsa_ext.selftest.__main__ import typical
 from dsa_ext.selftest.operations.batch import batch_bytes
@@ -75,7 +77,34 @@ def test_the_table_lists_every_kernel_and_card(roofline):
     assert list(seconds) == list(roofline.CARDS)
     moved = bytes_moved["warp, float32 out"]
     assert moved == warp_bytes(64, 3, 256, 128, 32)
-    assert seconds["T4"]["warp, float32 out"] == pytest.approx(moved / 320e9)
+    assert seconds["T4"]["warp, float32 out"] == pytest.approx(moved / 320e9)  # bound by bytes
+    issued = 4 * 132 * 1.98e9
+    assert seconds["H200"]["warp, float32 out"] == pytest.approx(12.8e6 / issued)  # by instructions
+
+
+COUNTED = {
+    "warp, float32 out": "warp, uint8 to float32",
+    "warp, float16 out": "warp, uint8 to float16",
+    "warp, uint8 out": "warp, uint8 to uint8",
+    "warp gradient, float32": "gradient, float32",
+    "assemble_batch, 128x64 to 256x128, float32": "batch, float32",
+    "merge front_back": "merge, float32",
+    "merge front_back, residual + ReLU": "merge, float32, residual, relu",
+    "merge front_back, gradient": "expand, float32",
+    "merge front_back, residual + ReLU, gradient": "expand, float32, residual, relu",
+    "count_ranks, float32, waits for the host": "rank, float32",
+}
+"""What tests/simt calls the same work."""
+
+
+@pytest.mark.compiles
+@pytest.mark.skipif(harness.why_not() is not None, reason=str(harness.why_not()))
+@pytest.mark.skipif(harness.why_no_nvcc() is not None, reason=str(harness.why_no_nvcc()))
+def test_the_instructions_are_those_that_are_counted(roofline):
+    counted = {row["what"]: row["instructions"] for row in report.counts(mode="ptx")}
+    assert roofline.INSTRUCTIONS.keys() == COUNTED.keys()
+    for name, value in roofline.INSTRUCTIONS.items():
+        assert value == pytest.approx(counted[COUNTED[name]], rel=0.03), name
 
 
 def test_what_is_printed_and_written_says_predicted(tmp_path):

@@ -130,11 +130,15 @@ def test_a_visit_uses_what_was_brought(pretended, tmp_path):
     done = pretended("visit", HANG="0")
     assert done.returncode == 1, done.stderr  # the pretended self-test fails
     summary = [line.split()[0] for line in (tmp_path / "results/summary.txt").read_text().splitlines()]
-    assert summary == ["libraries", "selftest", "bench", "training", "memcheck", "ncu"]
+    assert summary == ["libraries", "selftest", "bench", "training", "card", "memcheck", "ncu"]
     text = (tmp_path / "results/summary.txt").read_text()
-    assert "those that were brought load" in text and "training   passed" in text
+    assert (
+        "those that were brought load" in text and "training   passed" in text and "card       passed" in text
+    )
     assert not (tmp_path / "results/build.log").exists()
-    assert {"summary.txt", "selftest.log", "bench.log", "training.log", "memcheck.log"} <= packed(tmp_path)
+    assert {"summary.txt", "selftest.log", "bench.log", "training.log", "card.log", "memcheck.log"} <= packed(
+        tmp_path
+    )
 
 
 def test_a_visit_builds_what_does_not_load(pretended, tmp_path):
