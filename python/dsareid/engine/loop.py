@@ -12,6 +12,7 @@ from datetime import timedelta
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from dsa_ext import CUDA_ERROR
 from dsareid.data.batch import BatchConfig
@@ -267,7 +268,7 @@ class _Training:
         rate = learning_rate(config.optim, position.epoch + position.batch / in_epoch, config.epochs)
         teaching = position.epoch >= config.optim.warm_up_epochs
         names, values = self.learner.step(self.batches, rate, count=count, teaching=teaching)
-        values = mean_of_all(torch.cat([values, interrupted.vote().to(values)]))
+        values = mean_of_all(torch.cat([values, interrupted.vote(values)]))
         readings = Readings((*names, INTERRUPTED), values)
         return Taken(dataclasses.replace(position), count, rate, readings, began)
 
@@ -316,9 +317,9 @@ class _InterruptFlag:
         if self.alone:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def vote(self) -> torch.Tensor:
+    def vote(self, values: Tensor) -> Tensor:
         """This process's vote (1,), to be averaged over the processes together with the logged values."""
-        return torch.tensor([float(self.seen)])
+        return values.new_full((1,), float(self.seen))  # no copy from the host, which would wait
 
     def count(self, values: Mapping[str, float]) -> None:
         """Remember whether any process voted to stop, from the averages."""
