@@ -13,8 +13,8 @@ std::tuple<Tensor, Tensor> count_ranks(const Tensor& distances, const Tensor& me
   }
   const torch::stable::accelerator::DeviceGuard guard(distances.get_device_index());
   RankCall call = rank_call(distances, members, first, count, query_cams, gallery_cams);
-  // The host needs the largest count for the shape of the result; it also checks first and count. They are put
-  // side by side first: a copy from the device waits, and one is enough.
+  // The host needs the largest count for the shape of the result; it also checks first and count. They are
+  // put side by side first: a copy from the device waits, and one is enough.
   const auto stream = static_cast<cudaStream_t>(stream_of(distances));
   std::vector<int64_t> host(2 * call.queries);
   if (call.queries != 0) {
