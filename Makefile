@@ -1,7 +1,7 @@
 # The commands a developer types. All of them can be run again and skip what is done.
 #
 #   make demo    install, build, make the synthetic data set, train, evaluate, write a report
-#   make test    install, build, run every test (10 minutes on two cores the first time, then 6)
+#   make test    install, build, run every test (12 minutes on two cores the first time, less afterwards)
 #   make test-fast   the tests that need no compiler, no group of processes and no documentation (2 minutes)
 #   make check   ruff, clang-format and mypy, pinned (seconds)
 #   make setup   only install and build (make build is the same: it compiles what changed)

@@ -320,7 +320,7 @@ def library(name: str, glue: dict[str, str], flags: list[str], link: list[str]) 
         for file, text in glue.items():
             (folder / file).write_text(text)
 
-    headers = sorted([*CSRC.glob("*.h"), *HERE.glob("*.h")])
+    headers = sorted([*CSRC.glob("*.h"), *CSRC.glob("torch/*.h"), *HERE.glob("*.h")])
     folder = shared_cache.made(f"simt-{name}", (*cuda_sources(), HERE / "harness.py", glue), write)
     made = [*headers, *folder.iterdir()]
     include = [f"-I{folder}", f"-I{CSRC}", f"-I{HERE}", f"-isystem{cuda_include()}", "-fPIC"]
