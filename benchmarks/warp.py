@@ -44,6 +44,28 @@ def make_batch(foreground: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image, iuv
 
 
+def make_narrow(foreground: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same with people in tall narrow ellipses, which leave most rows of 16 pixels partly background."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (BATCH, 3, HEIGHT, WIDTH), dtype=np.uint8)
+    iuv = np.zeros((BATCH, 3, HEIGHT, WIDTH), dtype=np.uint8)
+    tall = HEIGHT * 0.46
+    wide = foreground * HEIGHT * WIDTH / (np.pi * tall)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    for b in range(BATCH):
+        top = HEIGHT / 2 + rng.uniform(-8, 8) - tall
+        left = WIDTH / 2 + rng.uniform(-20, 20) - wide
+        down, across = (y - top) / (2 * tall), (x - left) / (2 * wide)
+        person = (down - 0.5) ** 2 + (across - 0.5) ** 2 < 0.25
+        down, across = np.clip(down, 0, 0.999) * 6, np.clip(across, 0, 0.999) * 4
+        part = (np.floor(down) * 4 + np.floor(across)).astype(int)
+        iuv[b, 0] = np.where(person, rng.permutation(np.arange(1, 25))[part], 0)
+        for plane, chart in ((1, down % 1), (2, across % 1)):
+            noisy = chart * 255 + rng.normal(0, 4, person.shape)
+            iuv[b, plane] = np.where(person, np.clip(noisy, 0, 255), 0)
+    return image, iuv
+
+
 def numpy_parts(image: np.ndarray, iuv: np.ndarray, out: np.ndarray) -> None:
     """What most people write: a loop over images and parts."""
     out[:] = 0
@@ -84,10 +106,10 @@ def torch_scatter(image: torch.Tensor, iuv: torch.Tensor, out: torch.Tensor) -> 
     out.copy_(value.unflatten(2, (24, SIZE, SIZE)).transpose(1, 2))
 
 
-def bench(result: Result, foreground: float, rounds: int) -> None:
+def bench(result: Result, foreground: float, rounds: int, make=make_batch) -> None:
     peer = compile_peer("warp_minimal.cpp").warp_minimal
     peer.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int] * 4 + [ctypes.c_float]
-    arrays = [make_batch(foreground, seed) for seed in range(SETS)]
+    arrays = [make(foreground, seed) for seed in range(SETS)]
     sets = [(torch.from_numpy(image), torch.from_numpy(iuv)) for image, iuv in arrays]
     floating = [(image, iuv / torch.tensor([1, 255, 255])[:, None, None]) for image, iuv in sets]
     outs = [torch.zeros(BATCH, 24, 3, SIZE, SIZE) for _ in range(SETS)]
@@ -142,7 +164,8 @@ def bench(result: Result, foreground: float, rounds: int) -> None:
     runs = paired_runs(fast | {"dsa_ext, fresh memory": into_fresh_memory}, rounds)
     runs |= paired_runs(slow, max(3, rounds // 20), warm_up=1)
     filled = (sets[0][1][:, 0] > 0).float().mean().item()
-    case = f"{100 * filled:.0f} % foreground"
+    shape = ", narrow" if make is make_narrow else ""
+    case = f"{100 * filled:.0f} % foreground{shape}"
     result.add("A batch on one thread", case, runs, against="minimal C++ loop")
     threads = {
         "the warp": with_buffers(ours),
@@ -158,5 +181,7 @@ if __name__ == "__main__":
     options.add_argument("--rounds", type=int, default=60, help="timed runs of each candidate")
     arguments = options.parse_args()
     with Result(arguments) as result:
+        for share in (0.10, 0.18):
+            bench(result, share, arguments.rounds, make_narrow)
         for share in (0.15, 0.45, 0.70):
             bench(result, share, arguments.rounds)
