@@ -10,7 +10,6 @@ profiles a step by kind of kernel. "variants" changes one setting at a time. It 
 rehearsal.
 """
 
-import argparse
 import dataclasses
 import itertools
 import re
@@ -25,19 +24,15 @@ import torch
 from common import made_data
 from result import Result, parser
 from torch.utils.data import DataLoader
-from training import block, endless
+from training import Setting, block, endless
 
 from dsa_ext import iuv_to_dsap
 from dsareid.data.batch import Batch
-from dsareid.data.layouts.base import TRAIN
 from dsareid.data.loader import TrainData
-from dsareid.data.sampler import PKSampler
-from dsareid.data.store.cache import ensure_store
 from dsareid.engine.learner import Learner
 from dsareid.engine.loop import batch_config
-from dsareid.engine.presets import PRESETS, preset
+from dsareid.engine.presets import PRESETS
 from dsareid.engine.tuning import measured, noted
-from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError
 from dsareid.ground.machine import keep_freed_memory
 from dsareid.models.options import MEAN, STD
@@ -54,35 +49,12 @@ KINDS = {
 """Kinds of kernels by their names; the first that fits. What is left is "element by element"."""
 
 
-class Setting:
-    """A data set and a device; learners and their batches."""
-
-    def __init__(self, arguments: argparse.Namespace, root: Path, folder: Path):
-        self.root, self.rounds = root, arguments.rounds
-        self.device = choose_device(arguments.device)
-        self.config = preset(arguments.preset, root, folder / "run", weights="none")
-        config = self.config
-        store = ensure_store(root, config.height, config.width)
-        self.split = store.select(TRAIN, iuv=config.needs_iuv)
-        self.sampler = PKSampler(self.split.ids, config.identities, config.images, config.seed)
-        self.images = config.identities * config.images
-
-    def data(self, config: TrainConfig, resident: bool | None = None) -> TrainData:
-        return TrainData(self.split, batch_config(config, self.device), self.device, resident)
-
-    def learner(self, **changes) -> Learner:
-        config = dataclasses.replace(self.config, **changes)
-        return Learner(config, self.data(config).identities, self.device)
-
-    def cached(self, learner: Learner) -> Iterator[Batch]:
-        batch = next(endless(self.data(learner.config), self.sampler))
-        return itertools.repeat(Batch(*(None if x is None else x.clone() for x in batch)))
-
-    def speed(self, learner: Learner, batches: Iterator[Batch]) -> float:
-        return self.images / block(learner, batches)
+def speed(setting: Setting, learner: Learner, batches: Iterator[Batch]) -> float:
+    """Images a second."""
+    return setting.images / block(learner, batches)
 
 
-def layers(setting: Setting, result: Result) -> None:
+def layers(setting: Setting, result: Result, rounds: int) -> None:
     learner = setting.learner(convolution="grouped")
     with noted(learner.model) as found:
         learner.step(setting.cached(learner), 1e-5, teaching=False)
@@ -160,7 +132,7 @@ def loaded(setting: Setting, config: TrainConfig, workers: int) -> Iterator[Batc
     return batches()
 
 
-def feeding(setting: Setting, result: Result) -> None:
+def feeding(setting: Setting, result: Result, rounds: int) -> None:
     learner, config = setting.learner(), setting.config
     sources = {
         "one cached batch": setting.cached(learner),
@@ -173,14 +145,14 @@ def feeding(setting: Setting, result: Result) -> None:
     except (ImportError, DSAError) as error:  # a store has no files
         result.note(f"DataLoader: not run, {error}")
     speeds: dict[str, list[float]] = {name: [] for name in sources}
-    for _ in range(setting.rounds):
+    for _ in range(rounds):
         for name, source in sources.items():
-            speeds[name].append(setting.speed(learner, source))
+            speeds[name].append(speed(setting, learner, source))
     case = f"batches of {setting.images}"
     result.add("Steps by what feeds them", case, speeds, unit="images/s", against="one cached batch")
 
 
-def kinds(setting: Setting, result: Result) -> None:
+def kinds(setting: Setting, result: Result, rounds: int) -> None:
     """The device's own time of each kernel; on a CPU, of each operator."""
     learner = setting.learner()
     batches = endless(setting.data(setting.config), setting.sampler)
@@ -201,7 +173,6 @@ def kinds(setting: Setting, result: Result) -> None:
 
 
 VARIANTS: dict[str, dict] = {
-    "as it is": {},
     "grouped convolutions": {"convolution": "grouped"},
     "convolutions in pairs": {"convolution": "pairs"},
     "contiguous": {"layout": "contiguous"},
@@ -213,7 +184,7 @@ VARIANTS: dict[str, dict] = {
 }
 
 
-def variants(setting: Setting, result: Result) -> None:
+def variants(setting: Setting, result: Result, rounds: int) -> None:
     """One at a time beside the step as it is, so that two networks are in memory at once."""
     usual = setting.learner()
     for name, changes in VARIANTS.items():
@@ -223,9 +194,9 @@ def variants(setting: Setting, result: Result) -> None:
             changed = setting.learner(**changes)
             batches = {"as it is": setting.cached(usual), name: setting.cached(changed)}
             speeds: dict[str, list[float]] = {key: [] for key in batches}
-            for _ in range(setting.rounds):
+            for _ in range(rounds):
                 for key, source in batches.items():
-                    speeds[key].append(setting.speed(usual if key == "as it is" else changed, source))
+                    speeds[key].append(speed(setting, usual if key == "as it is" else changed, source))
         except (RuntimeError, DSAError) as error:
             result.note(f"{name}: not run, {str(error).splitlines()[0]}")
             continue
@@ -245,10 +216,10 @@ def main() -> None:
     arguments = options.parse_args()
     keep_freed_memory()  # as the command does
     with Result(arguments) as result, tempfile.TemporaryDirectory() as folder:
-        setting = Setting(arguments, arguments.data or made_data(Path(folder)), Path(folder))
+        setting = Setting(arguments.preset, arguments.device, arguments.data or made_data(Path(folder)))
         for part in arguments.parts:
             began = time.monotonic()
-            PARTS[part](setting, result)
+            PARTS[part](setting, result, arguments.rounds)
             print(f"{part}: {time.monotonic() - began:.0f} s\n", flush=True)
 
 

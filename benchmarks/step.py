@@ -8,7 +8,6 @@ is the assembling of one batch, which a thread does beside the step. "rest" is t
 parts.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,23 +17,17 @@ import torch
 from common import made_data
 from result import Result, parser
 from torch import Tensor
-from training import endless, wait
+from training import Setting, endless, wait
 
 from dsareid.data.batch import assemble
 from dsareid.data.guide_input import Samples
-from dsareid.data.layouts.base import TRAIN
-from dsareid.data.loader import TrainData
-from dsareid.data.sampler import PKSampler
-from dsareid.data.store.cache import ensure_store
 from dsareid.engine.learner import Learner
 from dsareid.engine.loop import batch_config
-from dsareid.engine.presets import PRESETS, preset
-from dsareid.ground.distributed import choose_device
+from dsareid.engine.presets import PRESETS
 from dsareid.ground.machine import keep_freed_memory
 from dsareid.models.features import Features
 from dsareid.models.heads import Logits
 from dsareid.models.losses import losses
-from dsareid.runs.config import TrainConfig
 
 
 def leaves(features: Features) -> Features:
@@ -46,12 +39,11 @@ def backward(tensors: list[Tensor]) -> None:
     torch.autograd.backward(tensors, [torch.ones_like(x) for x in tensors])
 
 
-def parts(learner: Learner, data: TrainData, config: TrainConfig, folder: Path) -> dict[str, Callable]:
+def parts(setting: Setting, learner: Learner) -> dict[str, Callable]:
     """A step's parts by name, and the whole of it."""
-    device, model = learner.device, learner.model
-    split = ensure_store(config.data, config.height, config.width).select(TRAIN, iuv=config.needs_iuv)
-    sampler = PKSampler(split.ids, config.identities, config.images, config.seed)
-    batches = endless(data, sampler)
+    device, model, config = learner.device, learner.model, setting.config
+    split, sampler = setting.split, setting.sampler
+    batches = endless(setting.data(config), sampler)
     image, dsap, label = (None if x is None else x.clone() for x in next(batches))
     autocast = torch.autocast(device.type, learner.dtype, enabled=learner.dtype != torch.float32)
     learner.step(iter([(batch := next(batches))]), 1e-5, teaching=False)  # sets modes and moments
@@ -106,15 +98,11 @@ def parts(learner: Learner, data: TrainData, config: TrainConfig, folder: Path) 
     }
 
 
-def measure(arguments: argparse.Namespace, name: str, root: Path, folder: Path, result: Result) -> None:
-    config = preset(name, root, folder / name, weights="none")
-    device = choose_device(arguments.device)
-    split = ensure_store(root, config.height, config.width).select(TRAIN, iuv=config.needs_iuv)
-    data = TrainData(split, batch_config(config, device), device)
-    learner = Learner(config, data.identities, device)
-    work = parts(learner, data, config, folder)
+def measure(setting: Setting, name: str, rounds: int, result: Result) -> None:
+    device, learner = setting.device, setting.learner()
+    work = parts(setting, learner)
     seconds: dict[str, list[float]] = {part: [] for part in work}
-    for turn in range(-2, arguments.rounds):
+    for turn in range(-2, rounds):
         for part, run in work.items():
             run()  # not timed: the caches are those of this part
             learner.optimizer.zero_grad()
@@ -129,8 +117,9 @@ def measure(arguments: argparse.Namespace, name: str, root: Path, folder: Path, 
                 seconds[part].append(time.perf_counter() - began)
     single = [sum(x) for x in zip(*(seconds[x] for x in work if x not in ("data", "whole step")))]
     seconds["rest"] = [all_ - parts_ for all_, parts_ in zip(seconds["whole step"], single)]
-    images = config.identities * config.images
-    result.add("A training step", f"{name} preset, {images} images", seconds, unit="ms", against="whole step")
+    result.add(
+        "A training step", f"{name} preset, {setting.images} images", seconds, unit="ms", against="whole step"
+    )
 
 
 def main() -> None:
@@ -144,7 +133,7 @@ def main() -> None:
     with Result(arguments) as result, tempfile.TemporaryDirectory() as folder:
         root = arguments.data or made_data(Path(folder))
         for name in arguments.presets:
-            measure(arguments, name, root, Path(folder), result)
+            measure(Setting(name, arguments.device, root), name, arguments.rounds, result)
 
 
 if __name__ == "__main__":

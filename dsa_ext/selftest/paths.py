@@ -111,8 +111,8 @@ def batch_paths() -> list[Case]:
             for at in (stored, (5, 37, 21))
         ),
         *(
-            batch_case(f"{dtype}, S={size}, {layout}", stored, (32, 16), dtype=dtype, size=size, out=layout)
-            for dtype, size, layout in itertools.product(FLOATING, (9,), LAYOUTS)
+            batch_case(f"{dtype}, S=9, {layout}", stored, (32, 16), dtype=dtype, size=9, out=layout)
+            for dtype, layout in itertools.product(FLOATING, LAYOUTS)
         ),
         *(
             batch_case(f"rows of 4,000 pixels, {dtype}", (2, 16, 48), (6, 4000), samples=2, dtype=dtype)

@@ -85,7 +85,12 @@ def choose_forms(
     for layer, given in layers.items():
         key = f"{layer.extra_repr()}, {str(dtype)[6:]}, {given}"
         if key not in table or not table[key].keys() <= FORMS.keys():
-            table[key] = measured(layer, given, device, dtype)
+            found = measured(layer, given, device, dtype)
+            if not found:
+                logger.warning(f"{key}: no form could be measured; it stays a grouped convolution")
+                layer.form = "grouped"
+                continue
+            table[key] = found
             new += 1
         layer.form = min(table[key], key=lambda form: table[key][form])
     if new:
@@ -117,7 +122,7 @@ def measured(layer: BranchConv2d, given: LayerInput, device: torch.device, dtype
                 found[name] = _median(step, device)
         except RuntimeError:  # no memory for it, or no kernel
             x.grad = weight.grad = None
-    return found or {"grouped": 0.0}
+    return found
 
 
 def _median(step: Callable[[], object], device: torch.device) -> float:

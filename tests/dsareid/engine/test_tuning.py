@@ -117,3 +117,11 @@ def test_a_setting_fixes_the_form(tmp_path):
     forms = {x.form for x in learner.model.modules() if isinstance(x, BranchConv2d)}
     assert forms == {"pairs"} and not learner._measures
     step(learner)
+
+
+def test_what_cannot_be_measured_is_said_and_not_kept(layers, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tuning, "measured", lambda *words: {})
+    file = tmp_path / "convolutions.json"
+    choose_forms(layers, CPU, torch.float32, file)
+    assert {layer.form for layer in layers} == {"grouped"} and not file.exists()
+    assert caplog.text.count("no form could be measured") == 2
