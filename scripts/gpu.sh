@@ -2,7 +2,8 @@
 # For a machine with a GPU: build for its card, check, measure. Needs no network.
 #
 #   scripts/gpu.sh              every step, one after the other; a failed step does not stop the others
-#   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench training card roofline
+#   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench training card export
+#                               roofline
 #   scripts/gpu.sh visit        for a card that is lent for minutes: the most valuable steps first, each with its
 #                               own limit, at most 580 seconds in all; libraries that were built elsewhere
 #                               (make visit-kit) are used if they load
@@ -20,10 +21,10 @@ cd "$root" || exit 2
 python=${PYTHON:-python3}
 limit=${LIMIT:-470}
 built=$root/build/gpu/lib
-steps="build selftest memcheck racecheck synccheck ncu bench training card roofline"
+steps="build selftest memcheck racecheck synccheck ncu bench training card export roofline"
 # The steps of a visit with their limits in seconds, in the order of their value.
 visit="libraries:240 selftest:130 bench:130 training:70 card:150 memcheck:80 ncu:60"
-visit_rest="racecheck:60 synccheck:60 roofline:30"
+visit_rest="racecheck:45 synccheck:30 roofline:20 export:75"
 
 stop() {
   echo "gpu.sh: $*" >&2
@@ -201,8 +202,8 @@ profile() {
   fi
 }
 
-# train NAME ARGUMENTS...: a benchmark of training on the card, if what it imports is there.
-train() {
+# package NAME ARGUMENTS...: a benchmark of networks on the card, if what dsareid imports is there.
+package() {
   name=$1
   shift
   if ! reason=$(cd "$built" && "$python" -c 'import pydantic, dsareid.ground._core' 2>&1); then
@@ -238,8 +239,9 @@ for step in $plan; do
     memcheck | racecheck | synccheck) sanitize "$step" ;;
     ncu) profile ;;
     bench) run bench "$built" "$python" "$root/benchmarks/kernels.py" --json "$results/kernels.json" ;;
-    training) train training --rounds 4 ;;
-    card) train card ;;
+    training) package training --rounds 4 ;;
+    card) package card ;;
+    export) package export --batch 64 ;;
     roofline) run roofline "$built" "$python" "$root/benchmarks/roofline.py" ;;
   esac
   [ -z "$deadline" ] || archive

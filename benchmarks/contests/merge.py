@@ -1,10 +1,14 @@
-"""Merging, forward and with backward, against torch operators."""
+"""Merging, forward and with backward, against torch operators.
+
+torch.compile of them is tried where there is most to fuse, as it takes its time: bfloat16, residual and ReLU,
+forward and backward.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
 
 import torch
-from contests.contest import SETS, Contest, Work, close, equal, peers
+from contests.contest import SETS, Contest, Work, close, compiled, equal, type_name
 from torch import Tensor
 
 from dsa_ext import merge_parts
@@ -71,33 +75,25 @@ def merge_contest(
             return lambda turn: with_gradient(function, sets[turn % SETS], level, grad)
         return lambda turn: function(sets[turn % SETS][0], level, sets[turn % SETS][1] if fused else None)
 
-    def compile_slices() -> Callable:
-        torch.compiler.reset()
-        function = torch.compile(merge_slices, dynamic=False)
-        call(function)(0)
-        return function
-
-    made, missing = peers(
-        {
-            "torch index_add": lambda: merge_index_add,
-            "torch slices, stack": lambda: merge_slices,
-            "the same, torch.compile": compile_slices,
-        }
-    )
-    work = {name: call(function) for name, function in ({"dsa_ext": ours} | made).items()}
+    peers = {
+        "torch index_add": lambda: call(merge_index_add),
+        "torch slices, stack": lambda: call(merge_slices),
+    }
+    if backward and fused and dtype == torch.bfloat16:
+        peers["the same, torch.compile"] = lambda: call(compiled(merge_slices))
     size = dtype.itemsize
     moved = merge_bytes(batch, parts, groups, inner, element_bytes=size, residual=fused)
     if backward:
         moved += merge_gradient_bytes(batch, parts, groups, inner, element_bytes=size, relu=fused)
-    title = f"merge {level}, {list(shape)} {str(dtype).removeprefix('torch.')}"
+    title = f"merge {level}, {list(shape)} {type_name(dtype)}"
     title += ", residual + ReLU" if fused else ""
     title += ", forward + backward" if backward else ", forward"
-    return Contest(title, moved, work, equal if dtype == torch.float32 else close, missing)
+    return Contest(title, moved, call(ours), peers, equal if dtype == torch.float32 else close)
 
 
 def contests(batch: int, device: str) -> Iterator[Contest]:
     for level, parts, groups, pixels, channels in MERGES:
-        for dtype in (torch.float32, torch.float16):
+        for dtype in (torch.float32, torch.bfloat16):
             for fused in (False, True):
                 for backward in (False, True):
                     shape = (batch * pixels, parts, channels)

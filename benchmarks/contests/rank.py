@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from contests.contest import SETS, Contest, Work, equal
+from contests.contest import SETS, Contest, equal
 from torch import Tensor
 
 from dsa_ext import count_ranks
@@ -35,9 +35,11 @@ def contests(batch: int, device: str, gallery: int = GALLERY) -> Iterator[Contes
     queries = 4 * batch
     cases = [ranking(queries, gallery, IDENTITIES, seed=seed) for seed in range(SETS)]
     sets = [tuple(x.to(device) for x in case) for case in cases]
-    work: dict[str, Work] = {
-        "dsa_ext": lambda turn: count_ranks(*sets[turn % SETS]),
-        "torch, a sort per query": lambda turn: sort_ranks(*sets[turn % SETS]),
-    }
     moved = rank_bytes(queries, gallery, columns(cases[0][3]))
-    yield Contest(f"count_ranks, {queries} x {gallery}, float32", moved, work, equal, {})
+    yield Contest(
+        f"count_ranks, {queries} x {gallery}, float32",
+        moved,
+        lambda turn: count_ranks(*sets[turn % SETS]),
+        {"torch, a sort per query": lambda: lambda turn: sort_ranks(*sets[turn % SETS])},
+        equal,
+    )

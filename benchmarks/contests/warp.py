@@ -1,14 +1,23 @@
-"""The warp against torch operators and a CuPy kernel."""
+"""The warp against torch operators, kernels that one writes in an hour, and part images made before."""
 
+import importlib
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import torch
-from contests.contest import SETS, SIZE, Contest, Work, compiled, peers, same_colours
+from contests.contest import SETS, SIZE, Contest, Work, compiled, same_colours, type_name
 from torch import Tensor
 
 from dsa_ext import iuv_to_dsap
 from dsa_ext.selftest.measure import person_batch
 from dsa_ext.selftest.operations.warp import warp_bytes
+
+RACING, SPLATTING = "torch index_put_ (racing)", "CuPy, atomicAdd, the mean of a cell"
+
+
+def peer(name: str) -> ModuleType:
+    """A module of benchmarks/peers; what it needs may not be there."""
+    return importlib.import_module(f"peers.{name}")
 
 
 def cells_of(iuv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,7 +31,7 @@ def to_type(image: Tensor, dtype: torch.dtype) -> Tensor:
     return image if dtype == torch.uint8 else (image.float() / 255).to(dtype)
 
 
-def scatter_reduce(image: Tensor, iuv: Tensor, dtype: torch.dtype) -> Tensor:
+def scatter_reduce(image: Tensor, iuv: Tensor, dtype: torch.dtype, channels_last: bool = False) -> Tensor:
     """Deterministic: the highest pixel index of each cell, then a gather."""
     batch, channels = image.shape[:2]
     part, row, column = (x.flatten(1) for x in cells_of(iuv))  # [B, H*W]
@@ -34,7 +43,10 @@ def scatter_reduce(image: Tensor, iuv: Tensor, dtype: torch.dtype) -> Tensor:
     index = source.clamp(min=0)[:, None].expand(-1, channels, -1)
     value = to_type(image.flatten(2).gather(2, index), dtype)  # [B, C, 24*S*S]
     value = value.masked_fill(source[:, None] < 0, 0)
-    return value.unflatten(2, (24, SIZE, SIZE)).transpose(1, 2).contiguous()
+    value = value.unflatten(2, (24, SIZE, SIZE))  # [B, C, 24, S, S]
+    if channels_last:
+        return value.permute(0, 2, 3, 4, 1).contiguous().permute(0, 1, 4, 2, 3)
+    return value.transpose(1, 2).contiguous()
 
 
 def index_put(image: Tensor, iuv: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,58 +60,6 @@ def index_put(image: Tensor, iuv: Tensor, dtype: torch.dtype) -> Tensor:
     return out[:, 1:]
 
 
-CUPY_SOURCE = r"""
-extern "C" __global__ void scatter(const unsigned char* iuv, int* winner, int pixels, int count) {
-  const int at = blockIdx.x * blockDim.x + threadIdx.x;
-  if (at >= count) return;
-  const int image = at / pixels, pixel = at % pixels;
-  const unsigned char* from = iuv + 3LL * image * pixels + pixel;
-  const int part = from[0];
-  if (part == 0 || part > 24) return;
-  const int row = min(from[pixels] * SIZE / 255, SIZE - 1);
-  const int column = min(from[2 * pixels] * SIZE / 255, SIZE - 1);
-  atomicMax(&winner[((image * 24 + part - 1) * SIZE + row) * SIZE + column], pixel);
-}
-
-extern "C" __global__ void gather(const unsigned char* images, const int* winner, float* out, int pixels,
-                                  int count) {
-  const int at = blockIdx.x * blockDim.x + threadIdx.x;
-  if (at >= count) return;
-  const int cell = at % (SIZE * SIZE), map = at / (SIZE * SIZE);
-  const int pixel = winner[at];
-  const unsigned char* from = images + 3LL * (map / 24) * pixels + (pixel < 0 ? 0 : pixel);
-  for (int c = 0; c < 3; ++c) {
-    out[(3LL * map + c) * (SIZE * SIZE) + cell] = pixel < 0 ? 0.f : from[1LL * c * pixels] / 255.f;
-  }
-}
-"""
-
-
-def cupy_kernel() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Twenty lines of CUDA through CuPy: atomicMax on the pixel index, then a gather."""
-    import cupy
-
-    options = (f"-DSIZE={SIZE}",)
-    scatter = cupy.RawKernel(CUPY_SOURCE, "scatter", options=options)
-    gather = cupy.RawKernel(CUPY_SOURCE, "gather", options=options)
-
-    def run(image: Tensor, iuv: Tensor, out: Tensor) -> Tensor:
-        batch, _, height, width = image.shape
-        pixels, cells = height * width, batch * 24 * SIZE * SIZE
-        winner = torch.full((cells,), -1, dtype=torch.int32, device=image.device)
-        with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
-            for kernel, count, pointers in (
-                (scatter, batch * pixels, (iuv, winner)),
-                (gather, cells, (image, winner, out)),
-            ):
-                numbers = (cupy.int32(pixels), cupy.int32(count))
-                arguments = (*(x.data_ptr() for x in pointers), *numbers)
-                kernel(((count + 255) // 256,), (256,), arguments)
-        return out
-
-    return run
-
-
 def winners_only(image: Tensor, iuv: Tensor) -> Tensor:
     """The IUV map with every pixel that wins no cell made background: nothing collides."""
     _, source = iuv_to_dsap(image, iuv, size=SIZE, return_source=True)
@@ -110,46 +70,77 @@ def winners_only(image: Tensor, iuv: Tensor) -> Tensor:
     return kept
 
 
+def prepared(made: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """Part images that were made before, uint8 [N, ...]: those of a batch."""
+    return to_type(made[index], dtype)
+
+
 def contests(batch: int, device: str) -> Iterator[Contest]:
-    sets = [tuple(x.to(device) for x in person_batch(batch, seed=seed)) for seed in range(SETS)]
-    for dtype in (torch.float32, torch.float16, torch.uint8):
-        outs = [torch.empty((batch, 24, 3, SIZE, SIZE), dtype=dtype, device=device) for _ in sets]
-        build = {
-            "torch scatter_reduce, gather": lambda: scatter_reduce,
-            "the same, torch.compile": lambda dtype=dtype: compiled(scatter_reduce, *sets[0], dtype),
-            "torch index_put_ (racing)": lambda: index_put,
-        }
-        if dtype == torch.float32:
-            build["CuPy, atomicMax and gather"] = lambda outs=outs: tried_cupy(*sets[0], outs[0])
-        made, missing = peers(build)
-        work: dict[str, Work] = {
-            "dsa_ext": lambda turn, outs=outs: iuv_to_dsap(
-                *sets[turn % SETS], size=SIZE, out=outs[turn % SETS]
-            )
-        }
-        for name, function in made.items():
-            if name.startswith("CuPy"):
-                work[name] = lambda turn, f=function, o=outs: f(*sets[turn % SETS], o[turn % SETS])
-            else:
-                work[name] = lambda turn, f=function, dtype=dtype: f(*sets[turn % SETS], dtype)
-        if "torch index_put_ (racing)" in made:
-            image, kept = sets[0][0], winners_only(*sets[0])
-            same_colours(index_put(image, kept, dtype), iuv_to_dsap(image, kept, size=SIZE, dtype=dtype))
-        moved = warp_bytes(
-            batch,
-            3,
-            256,
-            128,
-            SIZE,
-            out_bytes=dtype.itemsize,
-            foreground=(sets[0][1][:, 0] > 0).float().mean().item(),
-        )
-        name = str(dtype).removeprefix("torch.")
-        title = f"warp, {batch} images 256x128, S=32, {name} out"
-        yield Contest(title, moved, work, same_colours, missing)
+    """Planes of every type that training takes, and bfloat16 channels last."""
+    for dtype in (torch.float32, torch.bfloat16, torch.uint8):
+        yield contest(batch, device, dtype)
+    yield contest(batch, device, torch.bfloat16, channels_last=True)
 
 
-def tried_cupy(image: Tensor, iuv: Tensor, out: Tensor) -> Callable:
-    run = cupy_kernel()
-    run(image, iuv, out)  # compiles
-    return run
+def contest(batch: int, device: str, dtype: torch.dtype, channels_last: bool = False) -> Contest:
+    people = [person_batch(batch, seed=seed) for seed in range(SETS)]
+    foreground = (people[0][1][:, 0] > 0).float().mean().item()
+    sets = [tuple(x.to(device) for x in pair) for pair in people]
+    order = (
+        (0, 1, 3, 4, 2) if channels_last else (0, 1, 2, 3, 4)
+    )  # in which a part image's axes lie in memory
+    back = [order.index(axis) for axis in range(5)]
+
+    def empty() -> Tensor:
+        shape = (batch, 24, 3, SIZE, SIZE)
+        return torch.empty([shape[axis] for axis in order], dtype=dtype, device=device).permute(back)
+
+    outs = [empty() for _ in sets]
+
+    def new(function: Callable) -> Work:
+        """It returns memory of its own."""
+        return lambda turn: function(*sets[turn % SETS], dtype, channels_last)
+
+    def into(function: Callable) -> Work:
+        return lambda turn: function(*sets[turn % SETS], outs[turn % SETS])
+
+    def apart(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        image, kept = sets[0][0], winners_only(*sets[0])
+        same_colours(function(image, kept), iuv_to_dsap(image, kept, size=SIZE, dtype=dtype))
+
+    def racing() -> Work:
+        apart(lambda image, kept: index_put(image, kept, dtype))
+        return lambda turn: index_put(*sets[turn % SETS], dtype)
+
+    def splatting() -> Work:
+        splat = peer("warp_cupy").splat(SIZE)
+        apart(lambda image, kept: splat(image, kept, empty()))
+        return into(splat)
+
+    def gathering(function: Callable) -> Work:
+        made = torch.cat([iuv_to_dsap(*pair, size=SIZE) for pair in sets]).permute(order).contiguous()
+        rows = torch.arange(len(made), device=device).view(SETS, batch)
+        return lambda turn: function(made, rows[turn % SETS], dtype).permute(back)
+
+    peers = {
+        "Triton, atomic_max and gather": lambda: into(peer("warp_triton").scatter_gather),
+        "torch scatter_reduce, gather": lambda: new(scatter_reduce),
+        "part images made before": lambda: gathering(prepared),
+    }
+    if dtype != torch.uint8:
+        peers["part images made before, compiled"] = lambda: gathering(compiled(prepared))
+    if dtype == torch.float32 or channels_last:  # it takes its time
+        peers["torch scatter_reduce, compiled"] = lambda: new(compiled(scatter_reduce))
+    if not channels_last:
+        peers[RACING] = racing
+    if dtype == torch.float32:
+        peers["CuPy, atomicMax and gather"] = lambda: into(peer("warp_cupy").scatter_gather(SIZE))
+        peers[SPLATTING] = splatting
+    return Contest(
+        f"warp, {batch} images 256x128, S={SIZE}, {type_name(dtype)} out{', channels last' * channels_last}",
+        warp_bytes(batch, 3, 256, 128, SIZE, out_bytes=dtype.itemsize, foreground=foreground),
+        lambda turn: iuv_to_dsap(*sets[turn % SETS], size=SIZE, out=outs[turn % SETS]),
+        peers,
+        same_colours,
+        frozenset({RACING, SPLATTING}),
+    )

@@ -188,6 +188,16 @@ def test_a_file_that_differs_gets_no_name(run, tmp_path, monkeypatch):
 # ---- files from outside ----
 
 
+def test_onnxruntime_that_cannot_start_cuda(exported, monkeypatch):
+    """It lists CUDA, and then computes on the CPU with no more than a warning."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr("dsareid.inference.formats.onnx.choose_device", lambda device: torch.device("cuda:0"))
+    with pytest.raises(DSAError, match=r'm.onnx: onnxruntime cannot start CUDA on cuda:0: .*`device="cpu"`'):
+        embed(exported / "m.onnx", "auto")
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx", ".pt2"])
 @pytest.mark.parametrize("content", [b"", b"no model", b"\0" * 100, b"PK\5\6" + b"\0" * 18])
 def test_files_that_are_no_models(tmp_path, suffix, content):

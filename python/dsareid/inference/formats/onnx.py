@@ -64,6 +64,12 @@ def load(path: Path, device: str) -> LoadedModel:
     except Exception as error:  # its exceptions have no common class of their own
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise DSAError(f"{path}: not readable as ONNX: {first[:200]}") from error
+    if target.type == "cuda" and provider[0] not in session.get_providers():
+        # It computes on the CPU instead, and says so in a warning at most.
+        raise DSAError(
+            f"{path}: onnxruntime cannot start CUDA on {target}: its libraries of CUDA or cuDNN are "
+            'missing or of another version; `device="cpu"` computes without'
+        )
     settings = parse_settings(path, text)
     found = [(x.name, x.type, x.shape[1:]) for x in (*session.get_inputs(), *session.get_outputs())]
     expected = [
