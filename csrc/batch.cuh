@@ -10,17 +10,18 @@
 //   Bytes: both outputs once, 16 at a time. IUV: where the view shows a pixel, 48 bytes for 16 pixels,
 //   once for each tile of its sample, the first time from DRAM and then from L2. The stored image:
 //   the warp's winners; and for the image the pixels that its view needs, again from L1 for each tap.
-//   Shared memory: 256 converted values a channel; blocks that warp: 4 bytes a cell and 128 of part
-//   table; blocks that make images: 3 bytes a pixel of the resized rows, at most 24 KiB.
+//   Shared memory: 264 converted values a channel; blocks that warp: 4 bytes a cell, 128 of the parts'
+//   targets and 4 KiB of runs that wait; blocks that make images: 3 bytes a pixel of the resized rows, at
+//   most 24 KiB.
 //   64 samples of 128x64 to 256x128 and 24 x 3 x 32 x 32 float32: 4 tiles of 6 part images and 8 of 32
-//   rows a sample, 27 KiB each.
+//   rows a sample, 31 KiB each.
 //   Registers: at most 64, so that two blocks (1,024 threads) share a multiprocessor.
 //
 // Rejected: both sums for each element by itself, without shared memory. This reads the table of columns
 // at places 48 bytes apart from thread to thread, and again for each row that is summed: 850 MB from L1
 // on that batch, and 147 MB of stored images, against 43 and 19 MB (counted by tests/simt).
 //
-// budget batch_kernel: 64 registers (sm_75: 64), 3 wide loads, 3 wide stores, 28 KiB
+// budget batch_kernel: 64 registers (sm_75: 64), 3 wide loads, 3 wide stores, 32 KiB
 #pragma once
 
 #include "batch.h"
@@ -43,47 +44,44 @@ __device__ __forceinline__ int view_order(int pixel, int x, int width, bool flip
   return flip ? pixel - 2 * x + width - 1 : pixel;
 }
 
-// A part's entry in the table is four times its first row in this tile, plus these.
-constexpr int kTurnU = 1, kTurnV = 2;
-
-__device__ __forceinline__ void offer_turned(const Tile& tile, int target, uint8_t u, uint8_t v, int order) {
-  const int row = (target >> 2) + cell_of(target & kTurnU ? reversed(u) : u, tile.size);
-  if (row < 0 || row >= tile.rows) return;
-  const int column = cell_of(target & kTurnV ? reversed(v) : v, tile.size);
-  atomicMax(&tile.winner[row * tile.size + column], order);
-}
-
 // Bits [first - x, end - x) of 16.
 __device__ __forceinline__ uint32_t bits_between(int first, int end, int x) {
   const int low = min(max(first - x, 0), 16), high = min(max(end - x, low), 16);
   return (1u << high) - (1u << low);
 }
 
-// 16 pixels a thread, all of one row; for widths that are multiples of 16.
-__device__ __forceinline__ void scan_vectors(const BatchArguments& a, const Tile& tile, const View& view,
-                                             bool flip, uint32_t parts, const uint8_t* iuv) {
-  const uint4* pixels = reinterpret_cast<const uint4*>(iuv);
-  const int width = a.warp.width, end = view.shown.bottom * width / 16;
-  for (int vector = view.shown.top * width / 16 + threadIdx.x; vector < end; vector += kWarpThreads) {
-    const int y = vector * 16 / width, x = vector * 16 % width;
-    uint32_t shown = bits_between(view.shown.left, view.shown.right, x);
-    if (y >= view.erased.top && y < view.erased.bottom) {
-      shown &= ~bits_between(view.erased.left, view.erased.right, x);
-    }
-    if (!shown) continue;
-    const uint4 i = __ldg(pixels + vector * 3);
-    const uint4 j = __ldg(pixels + vector * 3 + 1);
-    const uint4 l = __ldg(pixels + vector * 3 + 2);
-    const int first = view_order(vector * 16, x, width, flip), step = flip ? -1 : 1;
-#pragma unroll
-    for (int k = 0; k < 16; ++k) {
-      const uint8_t part = byte_of(i, j, l, 3 * k);
-      if ((shown >> k & 1u) && contains(parts, part)) {
-        offer_turned(tile, tile.target[part], byte_of(i, j, l, 3 * k + 1), byte_of(i, j, l, 3 * k + 2),
-                     first + k * step);
-      }
-    }
+// I of which pixel k is 0 unless bit k of `shown` is set.
+__device__ __forceinline__ uint32_t shown_of(uint32_t four, uint32_t shown) {
+  return four & ((shown & 15) * 0x00204081u & 0x01010101u) * 255;
+}
+__device__ __forceinline__ uint4 shown_of(const uint4& i, uint32_t shown) {
+  if (shown == 0xffff) return i;
+  return {shown_of(i.x, shown), shown_of(i.y, shown >> 4), shown_of(i.z, shown >> 8),
+          shown_of(i.w, shown >> 12)};
+}
+
+// A run of 16 pixels of one row, as the view shows it; for widths that are multiples of 16.
+struct ViewRuns : InterleavedRuns {
+  const View& view;
+  int width;
+
+  __device__ __forceinline__ uint32_t shown(int run) const {
+    const int y = run * 16 / width, x = run * 16 % width;
+    const uint32_t bits = bits_between(view.shown.left, view.shown.right, x);
+    if (y < view.erased.top || y >= view.erased.bottom) return bits;
+    return bits & ~bits_between(view.erased.left, view.erased.right, x);
   }
+};
+
+__device__ __forceinline__ void scan_view(const BatchArguments& a, const Tile& tile, const View& view,
+                                          bool flip, uint32_t parts, const uint8_t* iuv) {
+  const int width = a.warp.width;
+  const ViewRuns runs{{reinterpret_cast<const uint4*>(iuv)}, view, width};
+  scan_runs(tile, parts, runs, view.shown.top * width / 16, view.shown.bottom * width / 16, [&](int run) {
+    const uint4 i = shown_of(known(runs.i(run)), runs.shown(run));
+    const int first = view_order(run * 16, run * 16 % width, width, flip);
+    offer_pixels(tile, runs, run, i, first, flip ? -1 : 1);
+  });
 }
 
 // One pixel a thread, at any width.
@@ -95,8 +93,8 @@ __device__ __forceinline__ void scan_pixels(const BatchArguments& a, const Tile&
     if (!shows(view, pixel / width, x)) continue;
     const uint8_t part = __ldg(iuv + pixel * 3);
     if (!contains(parts, part)) continue;
-    offer_turned(tile, tile.target[part], __ldg(iuv + pixel * 3 + 1), __ldg(iuv + pixel * 3 + 2),
-                 view_order(pixel, x, width, flip));
+    offer(tile, tile.target[part], __ldg(iuv + pixel * 3 + 1), __ldg(iuv + pixel * 3 + 2),
+          view_order(pixel, x, width, flip));
   }
 }
 
@@ -125,8 +123,7 @@ __device__ __forceinline__ void warp_tile(const BatchArguments& a, unsigned char
     const PartTarget to = a.target[flip][kept ? part : 0];
     const int row = to.image * w.size - tile.first_row;
     const bool here = kept && row < tile.rows && row + w.size > 0;
-    const int turns = (to.reverse_u ? kTurnU : 0) + (to.reverse_v ? kTurnV : 0);
-    tile.target[part] = here ? row * 4 + turns : kElsewhere;
+    tile.target[part] = here ? target_of(row, to.reverse_u, to.reverse_v) : kElsewhere;
   }
   __syncthreads();
 
@@ -134,7 +131,7 @@ __device__ __forceinline__ void warp_tile(const BatchArguments& a, unsigned char
   const uint32_t parts = __ballot_sync(0xffffffffu, tile.target[threadIdx.x % kTargets] != kElsewhere);
   const uint8_t* iuv = a.iuv + seen.index * a.iuv_stride;
   if (w.scan == Scan::interleaved) {
-    scan_vectors(a, tile, view, flip, parts, iuv);
+    scan_view(a, tile, view, flip, parts, iuv);
   } else {
     scan_pixels(a, tile, view, flip, parts, iuv);
   }
@@ -192,16 +189,14 @@ __device__ __forceinline__ void image_tile(const BatchArguments& a, int block, u
 
 template <class Out>
 DSA_HOST_DEVICE constexpr int batch_table_bytes() {
-  return kColours * 256 * sizeof(Out);
+  return kColours * kTableRow * sizeof(Out);
 }
 
 template <class Out>
 __global__ void __launch_bounds__(kWarpThreads, 2) batch_kernel(const __grid_constant__ BatchArguments a) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   Out* table = reinterpret_cast<Out*>(shared_bytes);
-  for (int i = threadIdx.x; i < kColours * 256; i += kWarpThreads) {
-    table[i] = Convert<Out, uint8_t>::value(static_cast<uint8_t>(i % 256), a.warp.normalise[i / 256]);
-  }
+  make_table(a.warp, table);
   unsigned char* const rest = shared_bytes + batch_table_bytes<Out>();
   const int block = static_cast<int>(blockIdx.x) - a.dsap_blocks;
   block < 0 ? warp_tile(a, rest, table) : image_tile(a, block, rest, table);  // they wait for the table

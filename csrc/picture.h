@@ -60,7 +60,7 @@ struct Picture {
   const BatchArguments& a;
   Sample sample;
   const uint8_t* stored;
-  const Out* table;  // [3, 256]
+  const Out* table;  // [3, kTableRow]
   uint8_t* wide;     // [rows, width, 3]: stored rows from `first_wide` on, resized along x, if a.wide
   int first_wide;
 
@@ -94,7 +94,7 @@ struct Picture {
     const int from_y = y + d.shift_y, from_x = (d.flip ? a.width - 1 - x : x) + d.shift_x;
     const bool shown =
         sample.known && !erased && from_y >= 0 && from_y < a.height && from_x >= 0 && from_x < a.width;
-    return shown ? table[c * 256 + resized(from_y, from_x, c, is_wide)] : from_float<Out>(a.warp.fill[c]);
+    return table[c * kTableRow + (shown ? resized(from_y, from_x, c, is_wide) : kEmpty)];
   }
 
   // Where the view's row y and pixels of it are found in `wide`.
@@ -144,11 +144,10 @@ struct Picture {
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) sum[k] = 1 << (kWeightBits - 1);
       if (row_shown) sum_rows(y, place, c, sum);
-      const Out fill = from_float<Out>(a.warp.fill[c]);
       Vector<Out> values;
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) {
-        values.value[k] = shown[k] ? table[c * 256 + (sum[k] >> kWeightBits)] : fill;
+        values.value[k] = table[c * kTableRow + (shown[k] ? sum[k] >> kWeightBits : kEmpty)];
       }
       *reinterpret_cast<Vector<Out>*>(to + c * a.image_stride[1]) = values;
     }
@@ -172,12 +171,13 @@ struct Picture {
       sum[k] = 1 << (kWeightBits - 1);
     }
     if (row_shown) sum_rows(y, place, 0, sum);
-    const Out* value[3] = {table + channel[0] * 256, table + channel[1] * 256, table + channel[2] * 256};
+    const Out* row[3];
+#pragma unroll
+    for (int k = 0; k < 3; ++k) row[k] = table + channel[k] * kTableRow;
     Vector<Out> values;
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) {
-      values.value[k] =
-          shown[k] ? value[k % 3][sum[k] >> kWeightBits] : from_float<Out>(a.warp.fill[channel[k % 3]]);
+      values.value[k] = row[k % 3][shown[k] ? sum[k] >> kWeightBits : kEmpty];
     }
     *reinterpret_cast<Vector<Out>*>(to) = values;
   }

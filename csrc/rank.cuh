@@ -21,6 +21,7 @@
 #pragma once
 
 #include "number.h"
+#include "waiting.h"
 
 namespace dsa {
 
@@ -58,7 +59,8 @@ struct RankShared {
   int* index;         // [256] of the positives in order
   int* histogram;     // [256] of kept gallery images
   int* ahead;         // [256] of the query's positives, of all turns
-  int* waiting;       // [8, 64] gallery indices, see Waiting
+  int* waiting;       // [8, kWaitingSlots] gallery indices
+  int* size;          // how many positives: a slot of given_index that no member needs
 
   static constexpr int kBytes = kRankThreads * (2 * sizeof(T) + 6 * sizeof(int));
 
@@ -69,7 +71,8 @@ struct RankShared {
         index(given_index + kRankThreads),
         histogram(index + kRankThreads),
         ahead(histogram + kRankThreads),
-        waiting(ahead + kRankThreads) {}
+        waiting(ahead + kRankThreads),
+        size(given_index + kMembers) {}
 };
 
 // How many of the positives stand before image `index` at `distance`, or are it. 2 * half is a
@@ -78,13 +81,15 @@ template <class T>
 __device__ __forceinline__ int place_of(const RankShared<T>& shared, uint32_t half, T distance, int index) {
   uint32_t place = 0;
   for (uint32_t step = half; step; step >>= 1) {
-    if (!(distance <= shared.distance[place + step - 1])) place += step;
+    const uint32_t next = place + step;
+    place = distance <= shared.distance[next - 1] ? place : next;
   }
   if (shared.distance[place] != distance) return place;
   place = 0;  // at the same distance as one or more positives: their order is by index
   for (uint32_t step = half; step; step >>= 1) {
-    const T other = shared.distance[place + step - 1];
-    if (other < distance || (other == distance && shared.index[place + step - 1] <= index)) place += step;
+    const uint32_t next = place + step;
+    const T other = shared.distance[next - 1];
+    if (other < distance || (other == distance && shared.index[next - 1] <= index)) place = next;
   }
   return place;
 }
@@ -98,80 +103,55 @@ __device__ __forceinline__ void count_image(const RankShared<T>& shared, int siz
   }
 }
 
-// Computed here once, and not again wherever it is used.
-__device__ __forceinline__ uint32_t once(uint32_t x) {
-  asm volatile("" : "+r"(x));
-  return x;
-}
-
-// Images of a row that one warp has to place. They wait until there is one for each lane, since a search
-// takes a warp as long for one image as for 32. All lanes hold the same count.
-template <class T>
-struct Waiting {
-  const RankShared<T>& shared;
-  int size, half;
-  const T* row;
-  T last;                 // of the positives: what lies beyond stands before none
-  uint32_t below, first;  // the lanes before this one; the warp's first of shared.waiting
-  uint32_t end;           // of those that wait
-
-  __device__ __forceinline__ Waiting(const RankShared<T>& shared_, int size_, int half_, const T* row_)
-      : shared(shared_), size(size_), half(half_), row(row_) {
-    last = shared.distance[size > 0 ? size - 1 : 0];
-    below = once((1u << threadIdx.x % 32) - 1);
-    first = once(threadIdx.x / 32 * 64);
-    end = first;
-  }
-
-  // To be called by all lanes: bit k of `mine` says whether image `image` + k may stand before a positive.
-  __device__ __forceinline__ void add(uint32_t mine, int image) {
-    while (const uint32_t lanes = __ballot_sync(0xffffffffu, mine != 0)) {
-      if (mine) {
-        shared.waiting[end + __popc(lanes & below)] = image + __ffs(static_cast<int>(mine)) - 1;
-        mine &= mine - 1;
-      }
-      end += __popc(lanes);
-      if (end >= first + 32) place(32);
-    }
-  }
-
-  // Places the last `some` of those that wait, at most 32. They were read just now, and are found in a cache.
-  __device__ __forceinline__ void place(uint32_t some) {
-    const uint32_t lane = threadIdx.x % 32;
-    end -= some;
-    __syncwarp();
-    const int own = lane < some ? shared.waiting[end + lane] : -1;
-    __syncwarp();
-    if (own >= 0) count_image(shared, size, half, row[own], own);
-  }
-};
-
 template <class T>
 __device__ __forceinline__ void count_row(const RankShared<T>& shared, int size, int half, const T* row,
                                           int gallery) {
   constexpr int kWidth = Vector<T>::kWidth;
+  constexpr int kTogether = 16 / sizeof(T);  // vectors under way: as many as the registers hold
   const int thread = threadIdx.x, lane = threadIdx.x % 32;
   const int past = static_cast<int>(reinterpret_cast<uint64_t>(row) % 16 / sizeof(T));
   const int head = past == 0 ? 0 : kWidth - past < gallery ? kWidth - past : gallery;
   const int vectors = (gallery - head) / kWidth;
-  Waiting<T> waiting(shared, size, half, row);
-  int image = head + thread * kWidth;
-  const Vector<T>* at = reinterpret_cast<const Vector<T>*>(row + image);
-  // `left` is the same for all lanes of a warp, as they vote.
-  for (int left = vectors - thread + lane; left > 0; left -= kRankThreads) {
-    uint32_t mine = 0;
-    if (lane < left) {
-      const Vector<T> vector = *at;
-#pragma unroll
-      for (int k = 0; k < kWidth; ++k) mine |= vector.value[k] <= waiting.last ? 1u << k : 0u;
+  const T last = shared.distance[size > 0 ? size - 1 : 0];  // of the positives: images beyond count for none
+  Waiting waiting(shared.waiting);
+  const auto place = [&] {  // those that waited; they were read just now, and are found in a cache
+    const int own = waiting.take();
+    if (own >= 0) count_image(shared, size, half, row[own], own);
+  };
+  // A bit of `mine` says whether an image may stand before a positive: kWidth for those from `image` on, as
+  // many for those that the block's next vectors hold, and so on.
+  const auto add = [&](uint32_t mine, int image) {
+    while (const uint32_t lanes = __ballot_sync(0xffffffffu, mine != 0)) {
+      const uint32_t bit = __ffs(static_cast<int>(mine)) - 1;
+      waiting.put(lanes, mine != 0, image + bit + bit / kWidth * (kRankThreads - 1) * kWidth);
+      mine &= mine - 1;
+      if (waiting.is_full()) place();
     }
-    waiting.add(mine, image);
-    at += kRankThreads, image += kRankThreads * kWidth;
+  };
+  int image = head + thread * kWidth;
+  // `left` is the same for all lanes of a warp, as they vote.
+  for (int left = vectors - thread + lane; left > 0; left -= kTogether * kRankThreads) {
+    const Vector<T>* at = reinterpret_cast<const Vector<T>*>(row + image);
+    Vector<T> vector[kTogether];
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      if (lane + j * kRankThreads < left) vector[j] = at[j * kRankThreads];
+    }
+    uint32_t mine = 0;
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      uint32_t some = 0;
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) some |= vector[j].value[k] <= last ? 1u << (j * kWidth + k) : 0u;
+      if (lane + j * kRankThreads < left) mine |= some;  // else it was not loaded
+    }
+    add(mine, image);
+    image += kTogether * kRankThreads * kWidth;
   }
   const int single = gallery - vectors * kWidth;  // before and after the aligned ones
   const int index = thread < head ? thread : thread + vectors * kWidth;
-  waiting.add(thread < single && row[index] <= waiting.last, index);
-  waiting.place(waiting.end - waiting.first);
+  add(thread < single && row[index] <= last, index);
+  place();
 }
 
 // The distance that a positive is placed by: a NaN, which has no order, counts as infinite.
@@ -209,29 +189,30 @@ __global__ void __launch_bounds__(kRankThreads, kRankBlocks)
     }
     shared.given_distance[thread] = own;
     shared.given_index[thread] = own_index;
+    shared.distance[thread] = a.infinity;
+    shared.index[thread] = gallery;
     __syncthreads();
 
-    int size = 0, place = 0;  // positives of the turn, and those of them before this thread's
-    for (int other = 0; other < turn; ++other) {
-      if (shared.given_index[other] < 0) continue;
-      const T distance = shared.given_distance[other];
-      ++size;
-      place += distance < own || (distance == own && shared.given_index[other] < own_index);
-    }
-    if (own_index >= 0) {
-      shared.distance[place] = own;
-      shared.index[place] = own_index;
-    }
-    if (thread >= size) {
-      shared.distance[thread] = a.infinity;
-      shared.index[thread] = gallery;
-    }
-    shared.histogram[thread] = 0;
+    shared.histogram[thread] = 0;  // the turn before has read them
     shared.ahead[thread] = 0;
+    if (thread < turn) {        // few warps have a member
+      int size = 0, place = 0;  // positives of the turn, and those of them before this thread's
+      for (int other = 0; other < turn; ++other) {
+        if (shared.given_index[other] < 0) continue;
+        const T distance = shared.given_distance[other];
+        ++size;
+        place += distance < own || (distance == own && shared.given_index[other] < own_index);
+      }
+      if (own_index >= 0) {
+        shared.distance[place] = own;
+        shared.index[place] = own_index;
+      }
+      if (thread == 0) *shared.size = size;
+    }
     __syncthreads();
 
-    int half = 0;
-    while (2 * half <= size) half = half == 0 ? 1 : 2 * half;
+    const int size = *shared.size;
+    const int half = size > 0 ? 1 << (31 - __clz(size)) : 0;
     count_row(shared, size, half, row, gallery);
     for (int i = thread; i < count; i += kRankThreads) {
       const int64_t member = members[i];

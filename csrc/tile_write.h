@@ -26,12 +26,31 @@ __device__ __forceinline__ float load(const float* from) { return __ldg(from); }
 __device__ __forceinline__ Half load(const Half* from) { return {__ldg(&from->bits)}; }
 __device__ __forceinline__ BFloat load(const BFloat* from) { return {__ldg(&from->bits)}; }
 
+// What is read of an image: with a table an index into it, and kEmpty where there is no pixel.
+template <class In, bool kTable>
+struct PixelOf {
+  using type = In;
+};
+template <class In>
+struct PixelOf<In, true> {
+  using type = uint32_t;
+};
+
 // Reads an image's pixels and converts them to the output's values.
 template <class In, class Out>
 struct Values {
+  static constexpr bool kTable = kHasTable<In, Out>;
+  using Pixel = typename PixelOf<In, kTable>::type;
+
+  struct Channel {
+    int number;
+    const In* pixels;
+    const Out* row;  // of the table
+  };
+
   const WarpArguments& a;
   const In* image;
-  const Out* table;  // [channels, 256]
+  const Out* table;  // [channels, kTableRow], if kTable
 
   // Where the winner of a cell lies in a channel of the image, in elements; -1 where the cell is empty.
   __device__ __forceinline__ int64_t place(int winner) const {
@@ -39,38 +58,41 @@ struct Values {
     return a.dense_image ? winner * a.image_stride[3]
                          : winner / a.width * a.image_stride[2] + winner % a.width * a.image_stride[3];
   }
-  __device__ __forceinline__ Out at(int64_t place, int channel) const {
-    return place < 0 ? fill(channel) : convert(load(image + channel * a.image_stride[1] + place), channel);
+  __device__ __forceinline__ Channel channel(int c) const {
+    return {c, image + c * a.image_stride[1], table + c * kTableRow};
   }
-  __device__ __forceinline__ Out convert(In x, int channel) const {
-    if constexpr (kHasTable<In, Out>) {
-      return table[channel * 256 + x];
+  __device__ __forceinline__ Channel after(const Channel& channel) const {
+    return {channel.number + 1, channel.pixels + a.image_stride[1], channel.row + kTableRow};
+  }
+  __device__ __forceinline__ Pixel pixel(const Channel& channel, int64_t place) const {
+    if (place >= 0) return load(channel.pixels + place);
+    if constexpr (kTable) return kEmpty;
+    return {};
+  }
+  __device__ __forceinline__ Out value(const Channel& channel, int64_t place, Pixel x) const {
+    if constexpr (kTable) {
+      return channel.row[x];
     } else {
-      return Convert<Out, In>::value(x, a.normalise[channel]);
+      const int c = channel.number;
+      return place < 0 ? from_float<Out>(a.fill[c]) : Convert<Out, In>::value(x, a.normalise[c]);
     }
   }
-  __device__ __forceinline__ Out fill(int channel) const { return from_float<Out>(a.fill[channel]); }
 
-  // 16 bytes of values, of a channel each; places fit into 32 bits. Eight loads are under way before the
-  // first is used; sixteen, for uint8 output, would need more registers than there are.
-  template <class Channel>
-  __device__ __forceinline__ void store(const int (&place)[Vector<Out>::kWidth], Channel channel,
+  // 16 bytes of values, value k of channel_of(k); places fit into 32 bits. Eight loads are under way before
+  // the first is used; sixteen, for uint8 output, would need more registers than there are.
+  template <class ChannelOf>
+  __device__ __forceinline__ void store(const int (&place)[Vector<Out>::kWidth], ChannelOf channel_of,
                                         Out* to) const {
     constexpr int kWidth = Vector<Out>::kWidth, kTogether = kWidth < 8 ? kWidth : 8;
     Vector<Out> values;
 #pragma unroll
     for (int first = 0; first < kWidth; first += kTogether) {
-      In x[kTogether] = {};
+      Pixel x[kTogether];
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) x[k] = pixel(channel_of(first + k), place[first + k]);
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
-        if (place[first + k] >= 0) {
-          x[k] = load(image + channel(first + k) * a.image_stride[1] + place[first + k]);
-        }
-      }
-#pragma unroll
-      for (int k = 0; k < kTogether; ++k) {
-        const int c = channel(first + k);
-        values.value[first + k] = place[first + k] < 0 ? fill(c) : convert(x[k], c);
+        values.value[first + k] = value(channel_of(first + k), place[first + k], x[k]);
       }
     }
     *reinterpret_cast<Vector<Out>*>(to) = values;
@@ -100,8 +122,9 @@ __device__ __forceinline__ void write_planes(const Tile& tile, const Values<In, 
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) place[k] = static_cast<int>(values.place(place[k]));
     Out* to = out + plane.line * a.out_stride[1] + plane.item;
-    for (int c = 0; c < a.channels; ++c, to += a.out_stride[2]) {
-      values.store(place, [c](int) { return c; }, to);
+    auto channel = values.channel(0);
+    for (int c = 0; c < a.channels; ++c, channel = values.after(channel), to += a.out_stride[2]) {
+      values.store(place, [&channel](int) { return channel; }, to);
     }
   }
 }
@@ -126,7 +149,7 @@ __device__ __forceinline__ void write_channels_last(const Tile& tile, const Valu
       }
     }
     Out* to = out + parts.line * a.out_stride[1] + parts.item;
-    values.store(place, [&channel](int k) { return channel[k]; }, to);
+    values.store(place, [&](int k) { return values.channel(channel[k]); }, to);
   }
 }
 
@@ -138,7 +161,10 @@ __device__ __forceinline__ void write_strided(const Tile& tile, const Values<In,
     const int row = tile.first_row + steps.line;
     Out* to = out + row / tile.size * a.out_stride[1] + row % tile.size * a.out_stride[3] +
               steps.item * a.out_stride[4];
-    for (int c = 0; c < a.channels; ++c) to[c * a.out_stride[2]] = values.at(place, c);
+    auto channel = values.channel(0);
+    for (int c = 0; c < a.channels; ++c, channel = values.after(channel), to += a.out_stride[2]) {
+      *to = values.value(channel, place, values.pixel(channel, place));
+    }
   }
 }
 

@@ -32,7 +32,7 @@ bool is_near(const WarpImages& call) {
 
 template <class In, class Out>
 int launch_warp(WarpArguments& a, int images, cudaStream_t stream) {
-  const int table = kHasTable<In, Out> ? a.channels * 256 * static_cast<int>(sizeof(Out)) : 0;
+  const int table = kHasTable<In, Out> ? a.channels * kTableRow * static_cast<int>(sizeof(Out)) : 0;
   const Tiles tiles = cut(images, a.rows, a.size, warp_shared_bytes(0, table));
   a.tile_rows = tiles.size, a.tiles = tiles.count;
   const int shared = warp_shared_bytes(a.tile_rows * a.size, table);

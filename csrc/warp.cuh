@@ -8,8 +8,9 @@
 // warp_kernel: 512 threads; the tile is a run of rows of the part images of one image.
 //   Bytes: out once, 16 at a time; each I once for every tile of its image, the first time from
 //   DRAM and then from L2; U, V and the image only where a pixel lies in the tile.
-//   Shared memory: 4 bytes a cell, 128 of part table and, for uint8 images, 256 converted values a
-//   channel. 64 images to 24 x 3 x 32 x 32 float32: 4 tiles of 6 part images, 27 KiB each.
+//   Shared memory: 4 bytes a cell, 128 of the parts' targets, 4 KiB of runs that wait and, for uint8
+//   images, 264 converted values a channel. 64 images to 24 x 3 x 32 x 32 float32: 4 tiles of 6 part
+//   images, 31 KiB each.
 //   Registers: at most 64, so that two blocks (1,024 threads) share a multiprocessor.
 //
 // gradient_kernel: 512 threads; the tile is a run of pixels of one image.
@@ -23,114 +24,169 @@
 //   2. 16 pixels a thread: requests of 14 sectors in place of 1, and U and V only where needed: 51 MB;
 //   3. tiles of as many rows as keep the multiprocessors evenly busy: I is read 4 times, 8 MB;
 //   4. 16-byte stores: a quarter of the requests, and several image loads of a thread under way;
-//   5. values from a table: two IEEE divisions a value less, for 3 KiB of shared memory.
+//   5. values from a table: two IEEE divisions a value less, for 3 KiB of shared memory;
+//   6. 16 pixels that may show a part of the tile wait until a warp has such a run for each lane, as
+//      only a few do: with shorter arithmetic for each pixel, half of the instructions.
 //
-// budget warp_kernel: 64 registers (sm_75: 64), 7 wide loads, 3 wide stores, 28 KiB
+// budget warp_kernel: 64 registers (sm_75: 64), 7 wide loads, 3 wide stores, 32 KiB
 // budget gradient_kernel: 64 registers (sm_75: 64), 1 wide loads, 1 wide stores, 32 KiB
 #pragma once
 
 #include "iuv.h"
 #include "number.h"
 #include "tile_write.h"
+#include "waiting.h"
 #include "warp_tile.h"
 
 namespace dsa {
 
-// The tile of this block, its winners cleared. The caller fills its table of parts, which lies behind them.
+__device__ __forceinline__ int quads_of(const Tile& tile) { return (tile.rows * tile.size + 3) / 4; }
+
+// The tile of this block, its winners cleared. The caller fills its targets.
 __device__ __forceinline__ Tile make_tile(const WarpArguments& a, unsigned char* shared) {
   Tile tile;
   tile.size = a.size;
   tile.first_row = blockIdx.x % a.tiles * a.tile_rows;
   tile.rows = min(a.tile_rows, a.rows - tile.first_row);
-  tile.winner = reinterpret_cast<int*>(shared);
-  const int quads = (tile.rows * tile.size + 3) / 4;
-  tile.target = tile.winner + quads * 4;
-  for (int quad = threadIdx.x; quad < quads; quad += kWarpThreads) {
+  tile.target = reinterpret_cast<int*>(shared);
+  tile.waiting = tile.target + kTargets;
+  tile.winner = tile.waiting + kWarpWaiting;
+  for (int quad = threadIdx.x; quad < quads_of(tile); quad += kWarpThreads) {
     reinterpret_cast<int4*>(tile.winner)[quad] = {-1, -1, -1, -1};
   }
   return tile;
 }
-constexpr int kElsewhere = 1 << 24;  // no row of the part lies in the tile
+
+// The values that bytes are converted to, and the fill; `table` is of [channels, kTableRow].
+template <class Out>
+__device__ __forceinline__ void make_table(const WarpArguments& a, Out* table) {
+  static_assert(kTableRow <= kWarpThreads);
+  const int x = threadIdx.x;
+  if (x >= kTableRow) return;
+  for (int c = 0; c < a.channels; ++c) {
+    table[c * kTableRow + x] = x < kEmpty
+                                   ? Convert<Out, uint8_t>::value(static_cast<uint8_t>(x), a.normalise[c])
+                                   : from_float<Out>(a.fill[c]);
+  }
+}
 
 template <class Coordinate>
 __device__ __forceinline__ void offer(const Tile& tile, int target, Coordinate u, Coordinate v, int pixel) {
-  const int row = (target >> 1) + cell_of(target & 1 ? reversed(u) : u, tile.size);
-  if (row < 0 || row >= tile.rows) return;
-  atomicMax(&tile.winner[row * tile.size + cell_of(v, tile.size)], pixel);
+  const int row = (target >> 16) + cell_of(turned(u, target), tile.size);
+  if (static_cast<uint32_t>(row) >= static_cast<uint32_t>(tile.rows)) return;
+  atomicMax(&tile.winner[row * tile.size + cell_of(turned(v, target >> 8), tile.size)], pixel);
 }
 
-// Byte k of 16 and of 48; k is known when the code is compiled.
+// Byte k of 16; k is known when the code is compiled.
 __device__ __forceinline__ uint8_t byte_of(const uint4& x, int k) {
   const uint32_t word = k < 4 ? x.x : k < 8 ? x.y : k < 12 ? x.z : x.w;
   return static_cast<uint8_t>(word >> k % 4 * 8);
 }
-// The same for any k.
-__device__ __forceinline__ uint8_t byte_at(const uint4& x, int k) {
-  const uint32_t low = k & 4 ? x.y : x.x, high = k & 4 ? x.w : x.z;
-  return static_cast<uint8_t>((k & 8 ? high : low) >> k % 4 * 8);
+
+// I of which those above 31, which are no parts, are 0: kTargets has no place for them.
+__device__ __forceinline__ uint32_t known(uint32_t four) {
+  const uint32_t high = four & 0xe0e0e0e0u;
+  const uint32_t unknown = (high | high << 1 | high << 2) >> 7 & 0x01010101u;
+  return four & ~(unknown * 255);
 }
-__device__ __forceinline__ uint8_t byte_of(const uint4& x, const uint4& y, const uint4& z, int k) {
-  return k < 16 ? byte_of(x, k) : k < 32 ? byte_of(y, k - 16) : byte_of(z, k - 32);
+__device__ __forceinline__ uint4 known(const uint4& i) {
+  if (((i.x | i.y | i.z | i.w) & 0xe0e0e0e0u) == 0) return i;
+  return {known(i.x), known(i.y), known(i.z), known(i.w)};
 }
 
 __device__ __forceinline__ bool contains(uint32_t parts, uint8_t part) {
   return part < 32 && parts >> part & 1u;
 }
 
-// Pixels of [3, H, W] planes, 16 a thread, in steps of the block. The next load is issued
-// before the last is used, and U and V are read only where a part of this tile shows.
-__device__ __forceinline__ void scan_planes(const WarpArguments& a, const Tile& tile, uint32_t parts,
-                                            const uint8_t* iuv) {
-  const uint4* i_plane = reinterpret_cast<const uint4*>(iuv);
-  const uint4* u_plane = reinterpret_cast<const uint4*>(iuv + a.iuv_stride[1]);
-  const uint4* v_plane = reinterpret_cast<const uint4*>(iuv + 2 * a.iuv_stride[1]);
-  const int vectors = a.height * a.width / 16;
-  int vector = threadIdx.x;
+// Whether one of several I, a byte each, may be a part of the tile: for parts first..last, and for some I
+// that are none. Four at a time: x + (128 - first) has its highest bit set from `first` on, x + (127 - last)
+// after `last`.
+struct PartRange {
+  uint32_t from_first, after_last;
+
+  __device__ __forceinline__ explicit PartRange(uint32_t parts) {
+    const uint32_t first = __ffs(static_cast<int>(parts)) - 1, last = 31 - __clz(static_cast<int>(parts));
+    from_first = (128 - first) * 0x01010101u, after_last = (127 - last) * 0x01010101u;
+  }
+  // The highest bit of each byte; the others are worthless.
+  __device__ __forceinline__ uint32_t in(uint32_t four) const {
+    const uint32_t x = four & 0x7f7f7f7fu;
+    return (x + from_first) ^ (x + after_last);
+  }
+  __device__ __forceinline__ bool meets(const uint4& i) const {
+    return (in(i.x) | in(i.y) | in(i.z) | in(i.w)) & 0x80808080u;
+  }
+};
+
+// A run of 16 pixels of [3, H, W] planes and of [H, W, 3]. Bit k of `shown`: whether pixel k is looked at.
+struct PlaneRuns {
+  const uint4* i_plane;
+  int64_t stride;  // from plane to plane, in runs
+
+  __device__ __forceinline__ uint32_t shown(int) const { return 0xffff; }
+  __device__ __forceinline__ uint4 i(int run) const { return __ldg(i_plane + run); }
+  __device__ __forceinline__ uint4 u(int run) const { return __ldg(i_plane + stride + run); }
+  __device__ __forceinline__ uint4 v(int run) const { return __ldg(i_plane + 2 * stride + run); }
+};
+struct InterleavedRuns {
+  const uint4* pixels;
+
+  __device__ __forceinline__ uint32_t shown(int) const { return 0xffff; }
+  // Every third byte of 48: the first four are those of numbers `a` and then `b`.
+  __device__ __forceinline__ uint4 every_third(int run, uint32_t a, uint32_t b) const {
+    const uint4 x = __ldg(pixels + 3 * run), y = __ldg(pixels + 3 * run + 1), z = __ldg(pixels + 3 * run + 2);
+    const auto four = [a, b](uint32_t first, uint32_t second, uint32_t third) {
+      return __byte_perm(__byte_perm(first, second, a), third, b);
+    };
+    return {four(x.x, x.y, x.z), four(x.w, y.x, y.y), four(y.z, y.w, z.x), four(z.y, z.z, z.w)};
+  }
+  __device__ __forceinline__ uint4 i(int run) const { return every_third(run, 0x0630, 0x5210); }
+  __device__ __forceinline__ uint4 u(int run) const { return every_third(run, 0x0741, 0x6210); }
+  __device__ __forceinline__ uint4 v(int run) const { return every_third(run, 0x0052, 0x7410); }
+};
+
+// The runs [first, end). One that may show a part of this tile waits until a warp has one for each lane: few
+// do, and the warp takes as long for one as for 32. The next load is issued before the last is used, and U
+// and V are read only for those that waited. `offer_run` offers the pixels of one.
+template <class Runs, class OfferRun>
+__device__ __forceinline__ void scan_runs(const Tile& tile, uint32_t parts, const Runs& runs, int first,
+                                          int end, OfferRun offer_run) {
+  const PartRange range(parts);
+  Waiting waiting(tile.waiting);
+  int run = first + threadIdx.x;
+  const int warp_end = end + threadIdx.x % 32;  // so that all lanes leave together
   uint4 next = {};
-  if (vector < vectors) next = __ldg(i_plane + vector);
-  for (; vector < vectors; vector += kWarpThreads) {
+  if (run < end && runs.shown(run)) next = runs.i(run);
+  for (bool more = true; more; run += kWarpThreads) {
+    more = run < warp_end;
     const uint4 i = next;
-    if (vector + kWarpThreads < vectors) next = __ldg(i_plane + vector + kWarpThreads);
-    const uint32_t any = i.x | i.y | i.z | i.w;
-    if (any == 0) continue;
-    uint32_t ours = 0;
-    if (any & 0xe0e0e0e0u) {  // an I above 31, which is no part
-#pragma unroll 1
-      for (int k = 0; k < 16; ++k) ours |= contains(parts, byte_at(i, k)) ? 1u << k : 0u;
-    } else {
-#pragma unroll
-      for (int k = 0; k < 16; ++k) ours |= (parts >> byte_of(i, k) & 1u) << k;
-    }
-    if (!ours) continue;
-    const uint4 u = __ldg(u_plane + vector);
-    const uint4 v = __ldg(v_plane + vector);
-#pragma unroll
-    for (int k = 0; k < 16; ++k) {
-      if (ours >> k & 1u) {
-        offer(tile, tile.target[byte_of(i, k)], byte_of(u, k), byte_of(v, k), vector * 16 + k);
-      }
-    }
+    next = {};
+    const int after = run + kWarpThreads;
+    if (after < end && runs.shown(after)) next = runs.i(after);
+    const bool mine = range.meets(i);
+    waiting.put(__ballot_sync(0xffffffffu, mine), mine, run);
+    if (more && !waiting.is_full()) continue;
+    const int own = waiting.take();
+    if (own >= 0) offer_run(own);
   }
 }
 
-// Pixels of [H, W, 3]: 48 bytes are 16 pixels.
-__device__ __forceinline__ void scan_interleaved(const WarpArguments& a, const Tile& tile, uint32_t parts,
-                                                 const uint8_t* iuv) {
-  const uint4* pixels = reinterpret_cast<const uint4*>(iuv);
-  const int vectors = a.height * a.width / 16;
-  for (int vector = threadIdx.x; vector < vectors; vector += kWarpThreads) {
-    const uint4 x = __ldg(pixels + vector * 3);
-    const uint4 y = __ldg(pixels + vector * 3 + 1);
-    const uint4 z = __ldg(pixels + vector * 3 + 2);
+// Offers a run's pixels, `i` being their I: pixel k as number first + k * step.
+template <class Runs>
+__device__ __forceinline__ void offer_pixels(const Tile& tile, const Runs& runs, int run, const uint4& i,
+                                             int first, int step) {
+  const uint4 u = runs.u(run), v = runs.v(run);
 #pragma unroll
-    for (int k = 0; k < 16; ++k) {
-      const uint8_t part = byte_of(x, y, z, 3 * k);
-      if (contains(parts, part)) {
-        offer(tile, tile.target[part], byte_of(x, y, z, 3 * k + 1), byte_of(x, y, z, 3 * k + 2),
-              vector * 16 + k);
-      }
-    }
+  for (int k = 0; k < 16; ++k) {
+    offer(tile, tile.target[byte_of(i, k)], byte_of(u, k), byte_of(v, k), first + k * step);
   }
+}
+
+template <class Runs>
+__device__ __forceinline__ void scan_image(const WarpArguments& a, const Tile& tile, uint32_t parts,
+                                           const Runs& runs) {
+  scan_runs(tile, parts, runs, 0, a.height * a.width / 16,
+            [&](int run) { offer_pixels(tile, runs, run, known(runs.i(run)), run * 16, 1); });
 }
 
 // Pixels from `first` on, one a thread, at any strides.
@@ -152,8 +208,12 @@ __device__ __forceinline__ void scan(const WarpArguments& a, const Tile& tile, i
   // One bit for each part with a row in this tile, the same in every thread.
   const uint32_t parts = __ballot_sync(0xffffffffu, tile.target[threadIdx.x % kTargets] != kElsewhere);
   switch (a.scan) {
-    case Scan::planes: scan_planes(a, tile, parts, bytes); break;
-    case Scan::interleaved: scan_interleaved(a, tile, parts, bytes); break;
+    case Scan::planes:
+      scan_image(a, tile, parts, PlaneRuns{reinterpret_cast<const uint4*>(bytes), a.iuv_stride[1] / 16});
+      break;
+    case Scan::interleaved:
+      scan_image(a, tile, parts, InterleavedRuns{reinterpret_cast<const uint4*>(bytes)});
+      break;
     case Scan::strided: return scan_strided(a, tile, bytes, 0);
     case Scan::strided_float:
       return scan_strided(a, tile, static_cast<const float*>(a.iuv) + image * a.iuv_stride[0], 0);
@@ -166,19 +226,15 @@ __global__ void __launch_bounds__(kWarpThreads, 2) warp_kernel(const __grid_cons
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   const int image = blockIdx.x / a.tiles;
   const Tile tile = make_tile(a, shared_bytes);
-  Out* table = reinterpret_cast<Out*>(tile.target + kTargets);
+  Out* table = reinterpret_cast<Out*>(tile.winner + 4 * quads_of(tile));
   if (threadIdx.x < kTargets) {
     const int part = threadIdx.x;
     const bool known = part >= 1 && part <= kParts;
     const int row = known ? a.part_image[part] * a.size - tile.first_row : 0;
     const bool here = known && row < tile.rows && row + a.size > 0;
-    tile.target[part] = here ? row * 2 + (a.reverse[part] ? 1 : 0) : kElsewhere;
+    tile.target[part] = here ? target_of(row, a.reverse[part], false) : kElsewhere;
   }
-  if constexpr (kHasTable<In, Out>) {
-    for (int i = threadIdx.x; i < a.channels * 256; i += kWarpThreads) {
-      table[i] = Convert<Out, In>::value(static_cast<In>(i % 256), a.normalise[i / 256]);
-    }
-  }
+  if constexpr (kHasTable<In, Out>) make_table(a, table);
   __syncthreads();
 
   scan(a, tile, image);
@@ -207,15 +263,16 @@ struct GradientArguments {
   float std[kChannelsALaunch];
 };
 
-// What a pixel receives: the gradient of the cell it won, divided by std; 0 if it won none.
-template <class Grad, class Image>
-__device__ __forceinline__ Image gradient_of(const GradientArguments& a, const Grad* grad, int cell,
-                                             int channel) {
-  if (cell < 0) return from_float<Image>(0.f);
+// Where the gradient of a cell lies in a channel, in elements; -1 for the cell of a pixel that won none.
+__device__ __forceinline__ int64_t gradient_place(const GradientArguments& a, int cell) {
+  if (cell < 0) return -1;
   const int row = cell / a.size;
-  const int64_t offset = row / a.size * a.grad_stride[1] + channel * a.grad_stride[2] +
-                         row % a.size * a.grad_stride[3] + cell % a.size * a.grad_stride[4];
-  return from_float<Image>(to_float(load(grad + offset)) / a.std[channel]);
+  return row / a.size * a.grad_stride[1] + row % a.size * a.grad_stride[3] + cell % a.size * a.grad_stride[4];
+}
+// What the pixel receives: that gradient, divided by std; `grad` is where the channel begins.
+template <class Grad, class Image>
+__device__ __forceinline__ Image gradient_of(const Grad* grad, int64_t place, float std) {
+  return from_float<Image>(place < 0 ? 0.f : to_float(load(grad + place)) / std);
 }
 
 // Notes the cell that each pixel of the tile won, if it won one.
@@ -258,20 +315,29 @@ __global__ void __launch_bounds__(kWarpThreads, 2)
   constexpr int kWidth = Vector<Image>::kWidth;
   const Grad* grad = static_cast<const Grad*>(a.grad) + image * a.grad_stride[0];
   Image* to = static_cast<Image*>(a.grad_image) + image * a.image_stride + first;
-  for (int c = 0; c < a.channels; ++c, to += a.pixels) {
-    if (!a.vectors) {
-      for (int pixel = threadIdx.x; pixel < pixels; pixel += kWarpThreads) {
-        to[pixel] = gradient_of<Grad, Image>(a, grad, cell_of_pixel[pixel], c);
-      }
-      continue;
-    }
+  if (a.vectors) {
     for (int pixel = threadIdx.x * kWidth; pixel < pixels; pixel += kWarpThreads * kWidth) {
       int cell[kWidth];
       load_cells(cell_of_pixel + pixel, cell);
-      Vector<Image> values;
+      int64_t place[kWidth];
 #pragma unroll
-      for (int k = 0; k < kWidth; ++k) values.value[k] = gradient_of<Grad, Image>(a, grad, cell[k], c);
-      *reinterpret_cast<Vector<Image>*>(to + pixel) = values;
+      for (int k = 0; k < kWidth; ++k) place[k] = gradient_place(a, cell[k]);
+      for (int c = 0; c < a.channels; ++c) {
+        Vector<Image> values;
+#pragma unroll
+        for (int k = 0; k < kWidth; ++k) {
+          values.value[k] = gradient_of<Grad, Image>(grad + c * a.grad_stride[2], place[k], a.std[c]);
+        }
+        *reinterpret_cast<Vector<Image>*>(to + int64_t{c} * a.pixels + pixel) = values;
+      }
+    }
+    return;
+  }
+  for (int pixel = threadIdx.x; pixel < pixels; pixel += kWarpThreads) {
+    const int64_t place = gradient_place(a, cell_of_pixel[pixel]);
+    for (int c = 0; c < a.channels; ++c) {
+      to[int64_t{c} * a.pixels + pixel] =
+          gradient_of<Grad, Image>(grad + c * a.grad_stride[2], place, a.std[c]);
     }
   }
 }

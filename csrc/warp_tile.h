@@ -4,6 +4,7 @@
 
 #include "iuv.h"
 #include "number.h"
+#include "waiting.h"
 
 namespace dsa {
 
@@ -38,21 +39,32 @@ struct WarpArguments {
   Normalise normalise[kChannelsALaunch];
 };
 
-// uint8 images are converted by a table in shared memory, which saves two divisions a value.
+// uint8 images are converted by a table in shared memory, which saves two divisions a value: a row for each
+// channel, with the values of 0..255, the fill for cells that are empty, and what aligns rows to 16 bytes.
 template <class In, class Out>
 constexpr bool kHasTable = sizeof(In) == 1 && sizeof(Out) > 1;
+constexpr int kEmpty = 256, kTableRow = 264;
 
-// Dynamic shared memory: the winners, the part table, the values.
+// Dynamic shared memory: the targets of parts, what waits, the winners, the table.
 constexpr int kTargets = 32;
+constexpr int kWarpWaiting = kWarpThreads / 32 * kWaitingSlots;
 DSA_HOST_DEVICE constexpr int warp_shared_bytes(int cells, int table_bytes) {
-  return (cells + 3) / 4 * 16 + kTargets * 4 + table_bytes;
+  return (kTargets + kWarpWaiting) * 4 + (cells + 3) / 4 * 16 + table_bytes;
 }
+
+// Where a part goes in a tile: in the upper half its first row there, in the lower two bytes what V and U are
+// turned over by, 0 or 255.
+DSA_HOST_DEVICE constexpr int target_of(int row, bool turn_u, bool turn_v) {
+  return row * 65536 + (turn_v ? 0xff00 : 0) + (turn_u ? 0xff : 0);
+}
+constexpr int kElsewhere = 1 << 30;  // no row of the part lies in the tile
 
 // The rows [first_row, first_row + rows) of an image's part images.
 struct Tile {
   int size, first_row, rows;
-  int* winner;  // [rows, size]: the highest pixel that hit the cell, -1 where none did
-  int* target;  // [kTargets]: of part I, twice its first row in this tile, plus 1 if reversed
+  int* target;   // [kTargets]: of part I
+  int* waiting;  // [kWarpWaiting]
+  int* winner;   // [rows, size]: the highest pixel that hit the cell, -1 where none did
 };
 
 }  // namespace dsa

@@ -65,8 +65,8 @@ def arguments(image: int, iuv: int, out: int, tile_rows: int) -> np.ndarray:
 
 
 def shared_bytes(tile_rows: int) -> int:
-    """Bytes of the winners, of the table of parts, and of 256 converted values a channel."""
-    return tile_rows * SIZE * 4 + 128 + CHANNELS * 256 * 4
+    """Bytes of the winners, of the parts' targets, of what waits, and of 264 converted values a channel."""
+    return tile_rows * SIZE * 4 + 128 + 4096 + CHANNELS * 264 * 4
 
 
 def main() -> None:

@@ -92,7 +92,7 @@ def test_the_examples_struct_is_the_kernels(example, tmp_path):
     source.append(f"static_assert(kWarpThreads == {example.THREADS});")
     source.append(f"static_assert(kChannelsALaunch == {example.CHANNELS_A_LAUNCH});")
     shared = example.shared_bytes(192)
-    source.append(f"static_assert(warp_shared_bytes(192 * 32, 3 * 256 * 4) == {shared});")
+    source.append(f"static_assert(warp_shared_bytes(192 * 32, 3 * kTableRow * 4) == {shared});")
 
     def compiles(lines):
         (tmp_path / "layout.cu").write_text("\n".join(lines))

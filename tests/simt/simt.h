@@ -161,6 +161,13 @@ inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask,
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
+// The bytes of a (0 to 3) and b (4 to 7) that the selector's four lowest digits of three bits name.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const uint64_t both = uint64_t{b} << 32 | a;
+  unsigned result = 0;
+  for (int k = 0; k < 4; ++k) result |= unsigned(both >> 8 * (selector >> 4 * k & 7) & 255) << 8 * k;
+  return result;
+}
 
 template <class T>
 SIMT_INLINE T min(T a, T b) {
