@@ -19,6 +19,7 @@ SECTIONS = {
     "micro": "Small pieces of the data path",
     "training": "What data costs training",
     "step": "A training step's parts",
+    "against": "Training at two commits",
     "contention": "Training beside other work",
     "warp": "The warp",
     "merge": "Merging parts",
