@@ -11,14 +11,16 @@ from dsareid.commands.options import Flag
 def command(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DST")] = None,
+    model: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    rows: int | None = None,
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
-    quality: Literal["default", "best"] = "default",
+    quality: Literal["default", "best"] | None = None,
     people: Literal["one", "all"] | None = None,
     protocol: str = "",
     device: str = "auto",
     overwrite: Flag = False,
 ) -> None:
-    """Estimate IUV maps from pictures alone, with BodyPix instead of DensePose.
+    """Estimate IUV maps from pictures alone: with BodyPix, or with a model of DensePose without detectron2.
 
     Look at DST/contact_sheet.png afterwards. Interrupted runs resume on the next call. Several processes
     share the work: torchrun --nproc-per-node N -m dsareid densepose estimate ...
@@ -27,12 +29,15 @@ def command(
         source: A data set's root, another folder of pictures with all folders below, or one picture.
         out: The folder of the maps; default: SRC/iuv, or a folder in the user's cache if SRC is not
             writable. For one picture the file of its map; default: NAME_IUV.png.
+        model: Use DensePose R-CNN instead of BodyPix, with the weights in FILE: a chart model of detectron2's
+            zoo (.pkl), or of a training with detectron2 (.pth). Each picture is a crop of one person then.
+        rows: With --model: how many rows a crop has when the network sees it; default: 320.
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, to which they are downloaded once.
-        quality: best looks at each picture in five sizes instead of two, which takes three to four times as
-            long.
+        quality: Of BodyPix: best looks at each picture in five sizes instead of two, which takes three to
+            four times as long.
         people: one: only the largest and most central person of each picture; all: everybody. Default: one in
-            a data set, all elsewhere.
+            a data set and with --model, all elsewhere.
         protocol: Protocol by which a data set's images are listed, such as multi-query; default: the data
             set's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
@@ -46,6 +51,8 @@ def command(
     report = estimate_maps(
         source,
         out,
+        model=model,
+        rows=rows,
         weights=weights,
         device=device,
         quality=quality,

@@ -1,4 +1,4 @@
-"""Estimating IUV maps from pictures alone, without DensePose.
+"""Estimating IUV maps from pictures alone, without detectron2.
 
     OUT/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order; OUT is ROOT/iuv,
                                 or a folder in the user's cache if ROOT is not writable
@@ -56,6 +56,7 @@ class EstimationReport:
     foreign: int = 0  # maps that were not estimated, and are kept
     nobody: list[str] = field(default_factory=list)  # the map is all background
     others: list[str] = field(default_factory=list)  # another person was left out
+    wide: list[str] = field(default_factory=list)  # wider than tall, though taken as one person
     unreadable: dict[str, str] = field(default_factory=dict)  # pictures, and what is wrong with them
     sheet: Path | None = None
 
@@ -74,6 +75,7 @@ class EstimationReport:
         lists = {
             "nobody seen, all background": self.nobody,
             "several people seen, all but one left out": self.others,
+            "wider than tall, yet taken as a crop of one person": self.wide,
             "not readable": list(self.unreadable),
         }
         for title, names in lists.items():
@@ -87,9 +89,11 @@ def estimate_maps(
     source: str | os.PathLike,
     out: str | os.PathLike | None = None,
     *,
+    model: str | os.PathLike | None = None,
+    rows: int | None = None,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
-    quality: Quality = "default",
+    quality: Quality | None = None,
     people: People | None = None,
     protocol: str = "",
     overwrite: bool = False,
@@ -103,9 +107,9 @@ def estimate_maps(
         source: a data set's root, another folder of pictures, or one picture.
         out: the folder of the maps; for one picture its map, .png. None: iuv in the source, or a folder in
             the user's cache if the source is not writable; for one picture NAME_IUV.png beside it.
-        weights, device, quality: as for load_estimator.
-        people: "one": the largest and most central person of each picture, or "all"; None: one in a data set,
-            all elsewhere.
+        model, rows, weights, device, quality: as for load_estimator.
+        people: "one": the largest and most central person of each picture, or "all"; None: one in a data set
+            and with `model`, all elsewhere.
         protocol: the protocol by which a data set's images are listed, as for list_data.
         overwrite: replace maps that were made by other settings, or not estimated at all.
 
@@ -115,12 +119,14 @@ def estimate_maps(
     """
     source = Path(source)
     chosen = own_device(choose_device(device))
-    people = people or ("one" if source.is_dir() and is_data_set(source) else "all")
+    people = people or ("one" if model or (source.is_dir() and is_data_set(source)) else "all")
     with join_group(chosen) as group:
         tasks, folder = find_source(source, None if out is None else Path(out), protocol)
         place = folder or tasks[0].out
         with group.rank_0_first():  # rank 0 may have to fetch the weights
             estimator = load_estimator(
+                model=model,
+                rows=rows,
                 weights=weights,
                 device=device if group.alone else str(chosen),
                 quality=quality,
@@ -145,6 +151,8 @@ def estimate_maps(
             raise DSAError(next(iter(report.unreadable.values())))
         if group.is_rank_0:
             _finish(report, tasks, source, folder)
+            if model is not None:
+                report.wide = [task.name for task in tasks if _is_wide(task, report)]
         return report
 
 
@@ -162,7 +170,13 @@ def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str
         group.barrier()  # until all ranks have looked
         if not missing:
             return
-        before = _read_record(place_for(root) / "iuv")
+        folder = place_for(root) / "iuv"
+        before = _read_record(folder)
+        if before.estimator != "bodypix":
+            raise DSAError(
+                f"{folder}: {len(missing):,} maps are missing, and those that are there were made by "
+                f"{before.estimator}: complete them with dsareid densepose estimate and its `model`"
+            )
         found = estimate_maps(
             root, device=device, protocol=protocol, quality=before.quality, people=before.people
         )
@@ -180,6 +194,7 @@ def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str
 class _Record(BaseModel):
     """The settings of the maps that are there already, in estimator.json."""
 
+    estimator: str = "bodypix"
     quality: Quality = "default"
     people: People | None = None
 
@@ -271,6 +286,13 @@ def _reason(image: Path) -> str:
     except DSAError as error:
         return str(error)
     return f"{image}: could not be read"
+
+
+def _is_wide(task: MapTask, report: EstimationReport) -> bool:
+    if task.name in report.unreadable:
+        return False
+    width, height = image_size(task.image)
+    return width > height
 
 
 def _finish(report: EstimationReport, tasks: list[MapTask], source: Path, folder: Path | None) -> None:

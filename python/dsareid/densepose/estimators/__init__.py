@@ -1,22 +1,21 @@
-"""Networks that estimate DensePose maps from pictures, without DensePose.
+"""Networks that estimate DensePose maps from pictures, without detectron2.
 
-estimator = load_estimator()
+estimator = load_estimator()                  # BodyPix; with model="FILE.pkl" DensePose R-CNN itself
 found = estimator("person.jpg")               # found.iuv, found.uv, found.probability
 several = estimator(["a.jpg", image, array])  # a list of them
 """
 
 import os
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, overload
+from collections.abc import Iterable
+from typing import Any, overload
 
 from PIL import Image
 
 from dsareid.data.any_image import ImageLike, rgb_pixels
 from dsareid.densepose.estimators.base import EstimatedMap, Estimator
 from dsareid.densepose.estimators.bodypix import BodyPix, People, Quality
-
-EstimatorName = Literal["bodypix"]
-ESTIMATORS: dict[EstimatorName, Callable[..., Estimator]] = {"bodypix": BodyPix}
+from dsareid.densepose.estimators.densepose_rcnn import RCNN, ROWS
+from dsareid.ground.errors import DSAError
 
 
 class MapEstimator:
@@ -54,27 +53,48 @@ class MapEstimator:
 
 
 def load_estimator(
-    name: EstimatorName = "bodypix",
     *,
+    model: str | os.PathLike | None = None,
+    rows: int | None = None,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
-    quality: Quality = "default",
-    people: People = "all",
+    quality: Quality | None = None,
+    people: People | None = None,
 ) -> MapEstimator:
     """Load an estimator of DensePose maps: a function from pictures to their maps.
 
+    Without `model` it is BodyPix, and `weights`, `quality` and `people` are its settings. With it, DensePose
+    R-CNN takes each picture as a crop of one person, and `rows` is its setting.
+
     Args:
-        name: which one; "bodypix" is the only one.
-        weights: the folder of its weights; None: that of the environment variable DSAREID_BODYPIX, or the
-            user's cache, into which they are fetched once.
+        model: a file of weights of a chart model of DensePose R-CNN: detectron2's zoo (.pkl), or a training
+            with detectron2 (.pth).
+        rows: of a crop, as DensePose R-CNN sees it; None: 320.
+        weights: the folder of BodyPix's weights; None: that of the environment variable DSAREID_BODYPIX, or
+            the user's cache, into which they are fetched once.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
-        quality: "default", or "best", which takes three to four times as long.
-        people: "all" of a picture, or "one": the largest and most central, as crops of one person want it.
+        quality: "default" (None), or "best", which takes three to four times as long.
+        people: "all" (None) of a picture, or "one": the largest and most central, as crops of one person
+            want it.
 
     Raises:
-        DSAError: no weights, or those of another network; a device that does not exist.
-        ValueError: an estimator, a quality or people that do not exist.
+        DSAError: no weights, or those of another network; a setting of the other estimator; a device that
+            does not exist.
+        ValueError: a quality or people that do not exist.
     """
-    if name not in ESTIMATORS:
-        raise ValueError(f"name must be one of {', '.join(ESTIMATORS)}, not {name!r}")
-    return MapEstimator(ESTIMATORS[name](weights, device, quality, people))
+    if model is None:
+        if rows is not None:
+            raise DSAError("`rows` is a setting of DensePose R-CNN; it needs `model`")
+        return MapEstimator(BodyPix(weights, device, quality or "default", people or "all"))
+    for name, value in (("weights", weights), ("quality", quality)):
+        if value is not None:
+            raise DSAError(f"`{name}` is a setting of BodyPix, which `model` replaces")
+    if people == "all":
+        raise DSAError(
+            '`people="all"`: with `model` each picture is taken as a crop of one person; cut the people out '
+            "first"
+        )
+    try:
+        return MapEstimator(RCNN(model, device, ROWS if rows is None else rows))
+    except OSError as error:
+        raise DSAError(f"{model}: cannot be read: {error.strerror or error}") from error

@@ -17,7 +17,7 @@ class EstimatedMap(NamedTuple):
 
 
 class Estimator(Protocol):
-    """A network that estimates maps. A new one is such a class and a line in estimators.ESTIMATORS."""
+    """A network that estimates maps. A new one is such a class and a way to it in load_estimator."""
 
     def __call__(self, image: np.ndarray, uv: bool = True) -> EstimatedMap:
         """The map of uint8 [H, W, 3] RGB, with U and V as floats or without. The same bits whatever else is

@@ -111,8 +111,6 @@ def test_nobody_is_all_background(tiny_bodypix, monkeypatch):
 def test_what_cannot_be_loaded(tiny_bodypix, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="quality must be one of default, best, not 'good'"):
         BodyPix(tiny_bodypix, "cpu", "good")
-    with pytest.raises(ValueError, match="name must be one of bodypix, not 'densepose'"):
-        load_estimator("densepose")
     with pytest.raises(
         DSAError, match="model-stride16.json: no such file; put model-stride16.json and group1"
     ):

@@ -1,0 +1,149 @@
+"""Maps by DensePose R-CNN, from files like the zoo's with random weights."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from zoo_files import VARIANTS, write_zoo_file
+
+from dsareid.commands.main import main
+from dsareid.data.iuv import read_iuv
+from dsareid.densepose import estimate_maps, estimate_missing, load_estimator
+from dsareid.densepose.estimators.densepose_rcnn import RCNN
+from dsareid.ground.errors import DSAError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    return write_zoo_file(tmp_path_factory.mktemp("zoo") / "model.pkl", **VARIANTS["R_50_FPN_s1x"])
+
+
+@pytest.fixture
+def crops(tmp_path):
+    random = np.random.default_rng(1)
+    for k in range(3):
+        pixels = random.integers(0, 256, (48, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    return tmp_path
+
+
+def maps(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[0-9].png"))}
+
+
+def test_a_crop_is_seen_with_a_border_and_the_rows_that_are_asked_for(zoo):
+    estimator = RCNN(zoo, "cpu")
+    pixels, box = estimator._crop(np.zeros((128, 64, 3), np.uint8))
+    assert pixels.shape == (1, 3, 416, 224)  # 160 x 80 with the border, 400 x 200 at 2.5, multiples of 32
+    assert box.tolist() == [[20, 40, 180, 360]]
+    estimator.rows = 1024
+    pixels, box = estimator._crop(np.zeros((20, 600, 3), np.uint8))
+    assert pixels.shape[3] == 1344 and box[0, 2] < 1333
+
+
+def test_a_picture_gives_a_map_of_its_size(zoo):
+    image = np.random.default_rng(0).integers(0, 256, (50, 20, 3), dtype=np.uint8)
+    estimator = load_estimator(model=zoo, device="cpu", rows=128)
+    found = estimator(image)
+    assert found.iuv.shape == (50, 20, 3) and found.iuv.dtype == np.uint8
+    assert found.uv.shape == (2, 50, 20) and 0 <= found.uv.min() <= found.uv.max() <= 1
+    body = found.iuv[..., 0] > 0
+    assert 0.05 < body.mean() < 0.95 and len(np.unique(found.iuv[..., 0])) > 5
+    assert not found.iuv[~body].any() and 0 < found.probability <= 1 and found.others == 0
+    for plane in (0, 1):
+        assert np.array_equal(found.iuv[..., 1 + plane], np.trunc(255 * found.uv[plane]).astype(np.uint8))
+    again = estimator([image[::-1], image], uv=False)[1]
+    assert np.array_equal(again.iuv, found.iuv) and again.uv is None
+    assert estimator.record() == {
+        "estimator": "densepose-rcnn",
+        "weights_sha256": estimator.network.digest,
+        "depth": 50,
+        "decoder": True,
+        "deeplab": False,
+        "coarse": 2,
+        "weighted": False,
+        "rows": 128,
+        "border": 0.125,
+    }
+
+
+def test_a_folder_is_estimated_once_and_resumed(zoo, crops, capsys):
+    command = ["densepose", "estimate", str(crops), "--model", str(zoo), "--rows", "96", "--device", "cpu"]
+    main(command)
+    assert "3 maps written" in capsys.readouterr().out
+    first = maps(crops / "iuv")
+    assert len(first) == 3
+    assert json.loads((crops / "iuv/estimator.json").read_text())["rows"] == 96
+    (crops / "iuv/1.png").unlink()
+    renamed = zoo.with_name("renamed.pkl")
+    zoo.rename(renamed)
+    try:
+        report = estimate_maps(crops, model=renamed, rows=96, device="cpu")
+    finally:
+        renamed.rename(zoo)
+    assert (report.written, report.kept) == (1, 2) and maps(crops / "iuv") == first
+    with pytest.raises(DSAError, match=r"iuv: 3 of the maps were made by other settings"):
+        estimate_maps(crops, model=zoo, rows=128, device="cpu")
+
+
+def test_what_is_wider_than_tall_is_named(zoo, crops):
+    Image.new("RGB", (40, 30)).save(crops / "wide.png")
+    report = estimate_maps(crops, model=zoo, rows=64, device="cpu")
+    assert report.wide == ["wide.png"]
+    assert "wider than tall, yet taken as a crop of one person: 1 (wide.png)" in report.lines()
+
+
+def test_maps_of_a_model_are_not_completed_by_bodypix(zoo, own_data):
+    shutil.rmtree(own_data / "iuv")
+    estimate_maps(own_data, model=zoo, rows=64, device="cpu")
+    next((own_data / "iuv").glob("*/*.png")).unlink()
+    with pytest.raises(
+        DSAError, match=r"iuv: 1 maps are missing, and those .* made by densepose-rcnn: complete"
+    ):
+        estimate_missing(own_data, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--rows", "5"], "--rows is a setting of DensePose R-CNN; it needs --model"),
+        (["--model", "MODEL", "--rows", "5"], "--rows must be 64..1024, not 5"),
+        (
+            ["--model", "MODEL", "--quality", "best"],
+            "--quality is a setting of BodyPix, which --model replaces",
+        ),
+        (["--model", "MODEL", "--weights", "."], "--weights is a setting of BodyPix, which --model replaces"),
+        (
+            ["--model", "MODEL", "--people", "all"],
+            "--people all: with --model each picture is taken as a crop of",
+        ),
+        (["--model", "none.pkl"], "none.pkl: cannot be read: No such file or directory"),
+        (["--model", "0.png"], "0.png: not readable as a pickle of arrays"),
+    ],
+)
+def test_bad_settings(zoo, crops, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(crops)
+    given = [str(zoo) if x == "MODEL" else x for x in arguments]
+    assert main(["densepose", "estimate", ".", *given, "--device", "cpu"]) != 0
+    assert words in capsys.readouterr().err
+    assert not (crops / "iuv").exists()
+
+
+@pytest.mark.skipif("DSA_REAL" not in os.environ, reason="DSA_REAL, the folder of real files, is not set")
+def test_real_photographs_go_through(zoo, tmp_path):
+    photographs = Path(os.environ["DSA_REAL"]) / "pairs"
+    report = estimate_maps(photographs, tmp_path / "maps", model=zoo, rows=160, device="cpu")
+    assert report.written == 4 and report.kept == 0 and not report.unreadable
+    for path in (tmp_path / "maps").glob("*.png"):
+        if path.stem == "contact_sheet":
+            continue
+        with Image.open(photographs / f"{path.stem}.jpg") as image:
+            iuv = read_iuv(path)
+            assert iuv.shape[:2] == image.size[::-1]
+        assert len(np.unique(iuv[..., 0])) > 8
