@@ -29,6 +29,7 @@ SECTIONS = {
     "export": "Exported networks",
     "densepose": "DensePose's files",
     "estimate": "Maps from pictures alone",
+    "rcnn": "Maps by a model of DensePose",
     "card": "Training on a GPU",
     "kernels": "CUDA kernels",
     "roofline": "CUDA kernels, predicted",

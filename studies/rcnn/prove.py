@@ -12,6 +12,7 @@ half of a box is a person. The table that it prints stands in README.md.
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from zoo_files import VARIANTS, zoo_shapes, zoo_weights  # noqa: E402
 
 from dsareid.data.images import read_image  # noqa: E402
 from dsareid.densepose.estimators.densepose_rcnn import network_input, read_heads  # noqa: E402
-from dsareid.densepose.estimators.rcnn import BGR_MEAN, Heads, build  # noqa: E402
+from dsareid.densepose.estimators.rcnn import BGR_MEAN, DensePoseRCNN, Heads, build  # noqa: E402
 
 SHORTEST = 480  # rows or columns of a photograph, as both networks see it
 HEADS = "roi_heads.densepose_predictor"
@@ -43,6 +44,9 @@ class Row(NamedTuple):
     pixels: int
     parts: int
     person: float  # share of the boxes' pixels
+    boxes: float  # largest difference of what the detector finds, in pixels; inf: another number of people
+    scores: float
+    people: int  # that the detector finds
     seconds: tuple[float, float]  # theirs, ours
 
 
@@ -64,14 +68,23 @@ def their_model(name: str, source: Path, weights: dict[str, Tensor]):
 
 def balanced(weights: dict[str, Tensor], picture: Tensor, boxes: Tensor) -> dict[str, Tensor]:
     """The weights with biases by which all parts have the same mean score, and half of a box is a person."""
+    network = build(weights)
+    predictor = network.predictor
+    seen = []
+    network.head.register_forward_hook(lambda module, given, found: seen.append(found))
+    network(picture[None], [boxes])
     for _ in range(4):  # confidences multiply scores, so once is not enough
-        heads = build(weights)(picture[None], [boxes])
-        for name, scores in (("ann_index", heads.coarse), ("index_uv", heads.fine)):
+        heads = predictor(seen[0])
+        for name, scores, layer in (
+            ("ann_index", heads.coarse, predictor.coarse),
+            ("index_uv", heads.fine, predictor.fine),
+        ):
             middle = scores.mean((0, 2, 3))
             if name == "ann_index":  # the background against the best of the others
                 best = (scores - middle[:, None, None])[:, 1:].amax(1)
                 middle[0] = (scores[:, 0] - best).median()
-            weights[f"{HEADS}.{name}_lowres.bias"] = weights[f"{HEADS}.{name}_lowres.bias"] - middle
+            layer.bias.data -= middle
+            weights[f"{HEADS}.{name}_lowres.bias"] = layer.bias.data.clone()
     return weights
 
 
@@ -81,16 +94,25 @@ def boxes_of(height: int, width: int) -> Tensor:
     return torch.tensor(shares) * torch.tensor([width, height, width, height])
 
 
-def compare(name: str, source: Path, image: np.ndarray) -> Row:
+def detections(theirs, ours: DensePoseRCNN, pixels: Tensor, picture: Tensor) -> tuple[float, float, int]:
+    """How far apart boxes and scores of the two detectors are, and how many people they find."""
+    theirs.roi_heads.densepose_on = False
+    found = theirs.inference([{"image": pixels}], do_postprocess=False)[0]
+    theirs.roi_heads.densepose_on = True
+    boxes, scores = ours.detector(ours.levels(picture[None]), *pixels.shape[1:])
+    if len(found) != len(boxes) or not len(boxes):
+        return float("inf"), float("inf"), len(boxes)
+    apart = (found.pred_boxes.tensor - boxes).abs().max(), (found.scores - scores).abs().max()
+    return float(apart[0]), float(apart[1]), len(boxes)
+
+
+def compare(theirs, ours: DensePoseRCNN, image: np.ndarray) -> Row:
+    """Give both networks a photograph, and boxes in it."""
     from densepose.converters import ToChartResultConverter
     from detectron2.structures import Boxes, Instances
 
-    scale = SHORTEST / min(image.shape[:2])
-    height, width = (round(scale * n) for n in image.shape[:2])
+    height, width = size_of(image)
     boxes, picture = boxes_of(height, width), network_input(image, height, width)
-    weights = {key: torch.from_numpy(value) for key, value in zoo_weights(**VARIANTS[name]).items()}
-    weights = balanced(weights, picture, boxes)
-    theirs, ours = their_model(name, source, weights), build(weights)
     given = Instances((height, width))
     given.pred_boxes, given.pred_classes = Boxes(boxes.clone()), torch.zeros(len(boxes), dtype=torch.int64)
     pixels = picture[:, :height, :width] + torch.tensor(BGR_MEAN)[:, None, None]
@@ -116,7 +138,23 @@ def compare(name: str, source: Path, image: np.ndarray) -> Row:
         clear += int((other & (margin(heads, k, labels.shape) > NOISE)).sum())
         pixels_of_boxes, person = pixels_of_boxes + labels.numel(), person + int((labels > 0).sum())
         parts |= set(labels.unique().tolist()) - {0}
-    return Row(apart, uv, differ, clear, pixels_of_boxes, len(parts), person / pixels_of_boxes, seconds)
+    share = person / pixels_of_boxes
+    found = detections(theirs, ours, pixels, picture)
+    return Row(apart, uv, differ, clear, pixels_of_boxes, len(parts), share, *found, seconds)
+
+
+def size_of(image: np.ndarray) -> tuple[int, int]:
+    scale = SHORTEST / min(image.shape[:2])
+    return round(scale * image.shape[0]), round(scale * image.shape[1])
+
+
+def compare_model(name: str, source: Path, images: Sequence[np.ndarray]) -> list[Row]:
+    """Give both the same weights, balanced on the first photograph."""
+    weights = {key: torch.from_numpy(value) for key, value in zoo_weights(**VARIANTS[name]).items()}
+    size = size_of(images[0])
+    weights = balanced(weights, network_input(images[0], *size), boxes_of(*size))
+    theirs, ours = their_model(name, source, weights), build(weights)
+    return [compare(theirs, ours, image) for image in images]
 
 
 def margin(heads: Heads, k: int, size: torch.Size) -> Tensor:
@@ -136,18 +174,19 @@ def main() -> None:
     parser.add_argument("photographs", type=Path, nargs="+")
     parser.add_argument("--models", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = parser.parse_args()
-    print("| model | heads | U, V | another part (clear) | parts | person | seconds, theirs and ours |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    images = [read_image(path) for path in arguments.photographs]
+    print("| model | heads | U, V | another part (clear) | parts | person | boxes, scores | seconds |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     for name in arguments.models:
-        rows = [compare(name, arguments.detectron2, read_image(path)) for path in arguments.photographs]
-        wrong = (
-            f"{sum(x.differ for x in rows)} of {sum(x.pixels for x in rows):,} ({sum(x.clear for x in rows)})"
-        )
+        rows = compare_model(name, arguments.detectron2, images)
+        wrong = f"{sum(x.differ for x in rows)} of {sum(x.pixels for x in rows):,}"
         people = f"{min(x.person for x in rows):.0%} to {max(x.person for x in rows):.0%}"
+        found = f"{max(x.boxes for x in rows):.1e}, {max(x.scores for x in rows):.1e} of"
         theirs, ours = (sum(x.seconds[k] for x in rows) for k in (0, 1))
         print(
-            f"| {name} | {max(x.heads for x in rows):.1e} | {max(x.uv for x in rows):.1e} | {wrong} "
-            f"| {min(x.parts for x in rows)} | {people} | {theirs:.1f}, {ours:.1f} |",
+            f"| {name} | {max(x.heads for x in rows):.1e} | {max(x.uv for x in rows):.1e} "
+            f"| {wrong} ({sum(x.clear for x in rows)}) | {min(x.parts for x in rows)} | {people} "
+            f"| {found} {sum(x.people for x in rows)} | {theirs:.1f}, {ours:.1f} |",
             flush=True,
         )
 

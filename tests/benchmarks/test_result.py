@@ -115,8 +115,8 @@ def test_every_benchmark_has_a_section_and_is_run_by_make_bench(page):
     ]
     assert sorted(page.SECTIONS) == takes_json
     listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    # One draws, one needs another checkout, two need a GPU.
-    assert sorted([*listed, "loader", "against", "kernels", "card"]) == takes_json
+    # One draws, one needs another checkout, one detectron2, two a GPU.
+    assert sorted([*listed, "loader", "against", "rcnn", "kernels", "card"]) == takes_json
     assert sorted(path.stem for path in page.RESULTS.glob("*.json")) == sorted(
         set(takes_json) - {"kernels", "card"}
     )

@@ -116,6 +116,8 @@ def _drawn(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np
         return random.normal(middle, 0 if "_lowres" in name else 0.05, shape)
     if "_lowres" not in name:
         # Pictures are bytes; levels are summed, without ReLU.
+        if "anchor_deltas" in name or "bbox_pred" in name:
+            return random.normal(0, 0.01, shape)
         scale = 1 / 60 if ".stem." in name else 0.6 if "fpn" in name or "decoder" in name else 1
         return random.normal(0, scale * (2 / np.prod(shape[1:])) ** 0.5, shape)
     # Four of the 16 places meet in a pixel. What all features have in common must not choose a part.

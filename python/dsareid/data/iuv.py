@@ -8,6 +8,7 @@ else that reads R, G, B sees V, U, I.
 import functools
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -76,6 +77,17 @@ def write_iuv(path: str | os.PathLike, iuv: np.ndarray, note: MapNote | None = N
         if note:
             comment.add_text("Comment", json.dumps(note._asdict()))
         Image.fromarray(np.ascontiguousarray(iuv[..., ::-1])).save(temporary, pnginfo=comment)
+
+
+def write_instances(path: Path, instances: np.ndarray) -> None:
+    """Write uint8 [H, W], whose pixel it is, as NAME_INDS.png beside a map, NAME_IUV.png or NAME.png.
+
+    Raises:
+        DSAError: the file cannot be written.
+    """
+    stem = path.stem.removesuffix(MAP_END)
+    with atomic_path(path.with_name(f"{stem}{INSTANCES_END}.png")) as temporary:
+        Image.fromarray(instances).save(temporary)
 
 
 def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

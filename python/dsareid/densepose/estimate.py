@@ -2,6 +2,7 @@
 
     OUT/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order; OUT is ROOT/iuv,
                                 or a folder in the user's cache if ROOT is not writable
+    OUT/query/NAME_INDS.png     whose pixel it is, where the model told several people apart
     OUT/estimator.json          what made the maps: estimator, weights, settings, licence, origin
     OUT/no_detection.txt        the pictures in which nobody was seen; their maps are all background
     OUT/others_left_out.txt     the pictures that show other people too, who are not in the map
@@ -26,7 +27,7 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from dsareid.data.images import image_size, read_image
-from dsareid.data.iuv import read_iuv, write_iuv
+from dsareid.data.iuv import read_iuv, write_instances, write_iuv
 from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import ALL_SPLITS
 from dsareid.data.map_notes import MapNote, note_digest, picture_digest, read_note
@@ -91,6 +92,7 @@ def estimate_maps(
     *,
     model: str | os.PathLike | None = None,
     rows: int | None = None,
+    detect: bool = False,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality | None = None,
@@ -107,9 +109,9 @@ def estimate_maps(
         source: a data set's root, another folder of pictures, or one picture.
         out: the folder of the maps; for one picture its map, .png. None: iuv in the source, or a folder in
             the user's cache if the source is not writable; for one picture NAME_IUV.png beside it.
-        model, rows, weights, device, quality: as for load_estimator.
+        model, rows, detect, weights, device, quality: as for load_estimator.
         people: "one": the largest and most central person of each picture, or "all"; None: one in a data set
-            and with `model`, all elsewhere.
+            and of crops (`model` without `detect`), all elsewhere.
         protocol: the protocol by which a data set's images are listed, as for list_data.
         overwrite: replace maps that were made by other settings, or not estimated at all.
 
@@ -119,7 +121,8 @@ def estimate_maps(
     """
     source = Path(source)
     chosen = own_device(choose_device(device))
-    people = people or ("one" if model or (source.is_dir() and is_data_set(source)) else "all")
+    crops = model is not None and not detect
+    people = people or ("one" if crops or (source.is_dir() and is_data_set(source)) else "all")
     with join_group(chosen) as group:
         tasks, folder = find_source(source, None if out is None else Path(out), protocol)
         place = folder or tasks[0].out
@@ -127,6 +130,7 @@ def estimate_maps(
             estimator = load_estimator(
                 model=model,
                 rows=rows,
+                detect=detect,
                 weights=weights,
                 device=device if group.alone else str(chosen),
                 quality=quality,
@@ -151,7 +155,7 @@ def estimate_maps(
             raise DSAError(next(iter(report.unreadable.values())))
         if group.is_rank_0:
             _finish(report, tasks, source, folder)
-            if model is not None:
+            if crops:
                 report.wide = [task.name for task in tasks if _is_wide(task, report)]
         return report
 
@@ -247,6 +251,8 @@ def _estimate(
             broken[task.name] = str(error)
             return
         person = bool(found.iuv[..., 0].any())
+        if found.instances is not None:
+            write_instances(task.out, found.instances)
         write_iuv(task.out, found.iuv, MapNote(by, digest, person, round(found.others, 4)))
 
     with _one_thread_an_operation():

@@ -45,15 +45,19 @@ def choose_person(people: Sequence[Person], size: tuple[int, int], min_score: fl
     width, height = size
     candidates = [Candidate(each, covered(each.box, width, height) / (width * height)) for each in people]
     meeting = [each for each in candidates if each.share > 0]
-    reaching = [each for each in meeting if each.reaches(min_score)]
-    chosen: Candidate | None
-    if reaching:
-        chosen = max(reaching, key=lambda each: (each.share, each.person.score or 0))
-    else:
-        chosen = max(meeting, key=lambda each: (each.person.score or 0, each.share), default=None)
+    best = best_person([(each.share, each.person.score) for each in meeting], min_score)
+    chosen = None if best is None else meeting[best]
     refused = sum(each is not chosen for each in meeting if not each.reaches(min_score))
-    below = chosen is not None and not reaching
+    below = chosen is not None and not chosen.reaches(min_score)
     return Choice(candidates, chosen, len(meeting) > 1, below, refused)
+
+
+def best_person(found: Sequence[tuple[float, float | None]], min_score: float) -> int | None:
+    """Which one choose_person takes, by each one's share of the image and score; None: there is nobody."""
+    reaching = [k for k, (_, score) in enumerate(found) if score is None or score >= min_score]
+    if reaching:
+        return max(reaching, key=lambda k: (found[k][0], found[k][1] or 0))
+    return max(range(len(found)), key=lambda k: (found[k][1] or 0, found[k][0]), default=None)
 
 
 def check_min_score(min_score: float) -> None:

@@ -56,6 +56,7 @@ def load_estimator(
     *,
     model: str | os.PathLike | None = None,
     rows: int | None = None,
+    detect: bool = False,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality | None = None,
@@ -64,12 +65,14 @@ def load_estimator(
     """Load an estimator of DensePose maps: a function from pictures to their maps.
 
     Without `model` it is BodyPix, and `weights`, `quality` and `people` are its settings. With it, DensePose
-    R-CNN takes each picture as a crop of one person, and `rows` is its setting.
+    R-CNN takes each picture as a crop of one person, and `rows` is its setting; or, with `detect`, it finds
+    people in photographs, and `people` is.
 
     Args:
         model: a file of weights of a chart model of DensePose R-CNN: detectron2's zoo (.pkl), or a training
             with detectron2 (.pth).
         rows: of a crop, as DensePose R-CNN sees it; None: 320.
+        detect: whether DensePose R-CNN finds people in photographs, by its own detector.
         weights: the folder of BodyPix's weights; None: that of the environment variable DSAREID_BODYPIX, or
             the user's cache, into which they are fetched once.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
@@ -83,18 +86,21 @@ def load_estimator(
         ValueError: a quality or people that do not exist.
     """
     if model is None:
-        if rows is not None:
-            raise DSAError("`rows` is a setting of DensePose R-CNN; it needs `model`")
+        for name, given in (("rows", rows is not None), ("detect", detect)):
+            if given:
+                raise DSAError(f"`{name}` is a setting of DensePose R-CNN; it needs `model`")
         return MapEstimator(BodyPix(weights, device, quality or "default", people or "all"))
     for name, value in (("weights", weights), ("quality", quality)):
         if value is not None:
             raise DSAError(f"`{name}` is a setting of BodyPix, which `model` replaces")
-    if people == "all":
+    if people == "all" and not detect:
         raise DSAError(
-            '`people="all"`: with `model` each picture is taken as a crop of one person; cut the people out '
-            "first"
+            '`people="all"`: with `model` each picture is taken as a crop of one person; `detect` finds '
+            "people in photographs"
         )
+    if detect and rows is not None:
+        raise DSAError("`rows` is for crops, and `detect` for photographs; give one of them")
     try:
-        return MapEstimator(RCNN(model, device, ROWS if rows is None else rows))
+        return MapEstimator(RCNN(model, device, ROWS if rows is None else rows, detect, people or "all"))
     except OSError as error:
         raise DSAError(f"{model}: cannot be read: {error.strerror or error}") from error

@@ -14,6 +14,7 @@ class EstimatedMap(NamedTuple):
     uv: np.ndarray | None  # float32 [2, H, W], U and V before they are rounded, 0 in the background
     probability: float  # that somebody is in the picture, 0..1
     others: float = 0.0  # share of the people's pixels that belong to people other than the one kept
+    instances: np.ndarray | None = None  # uint8 [H, W], whose pixel it is: 1, 2, ...; None: not told apart
 
 
 class Estimator(Protocol):

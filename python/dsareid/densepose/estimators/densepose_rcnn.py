@@ -1,8 +1,8 @@
 """Maps by DensePose R-CNN, from weights that the user has: detectron2's zoo, or a model trained with it.
 
 A picture is taken as a crop of one person, as data sets of re-identification have them: its border is
-continued, it is scaled so that the person has about ROWS rows, and the picture itself is the box. The
-network's own detector of people is not used.
+continued, it is scaled so that the person has about ROWS rows, and the picture itself is the box. Or it is a
+photograph, in which the network's own detector finds people.
 """
 
 import hashlib
@@ -15,16 +15,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import box_area, clip_boxes_to_image
 
 from dsareid.densepose.estimators.base import EstimatedMap
+from dsareid.densepose.estimators.bodypix import People
 from dsareid.densepose.estimators.rcnn import BGR_MEAN, STRIDE, Heads, build
 from dsareid.densepose.estimators.rcnn_file import read_weights
+from dsareid.densepose.people import MIN_SCORE, best_person
 from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError
 
 ROWS = 320  # of a crop, as the network sees it
 BORDER = 0.125  # of a crop's sides, continued on each side
-LONGEST = 1333  # pixels of what the network sees, as in detectron2
+SHORTEST, LONGEST = 800, 1333  # sides of a photograph as the network sees it, as in detectron2
 _ROWS = 64, 1024  # what may be asked for
 
 
@@ -32,9 +35,11 @@ class RCNN:
     """The estimator.
 
     Args:
-        model: a file of weights, see read_weights.
+        model: a file of weights, see read_weights; or the weights themselves, by detectron2's names.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         rows: of a crop, as the network sees it; more find finer detail, and take longer.
+        detect: take pictures as photographs, and find people in them.
+        people: with `detect`: everybody, or "one", by choose_person's rule.
 
     Raises:
         DSAError: a file that holds no chart model of DensePose R-CNN; a device that does not exist; `rows`
@@ -42,16 +47,24 @@ class RCNN:
         OSError: the file cannot be read.
     """
 
-    def __init__(self, model: str | os.PathLike, device: str = "auto", rows: int = ROWS):
+    def __init__(
+        self,
+        model: str | os.PathLike | dict[str, Tensor],
+        device: str = "auto",
+        rows: int = ROWS,
+        detect: bool = False,
+        people: People = "all",
+    ):
+        self.detect, self.people = detect, people
         least, most = _ROWS
         if not least <= rows <= most:
             raise DSAError(f"`rows` must be {least}..{most}, not {rows}")
         self.rows, self.device = rows, choose_device(device)
-        weights = read_weights(Path(model))
+        weights = model if isinstance(model, dict) else read_weights(Path(model))
         try:
             network = build(weights)
         except DSAError as error:
-            raise DSAError(f"{model}: {error}") from error
+            raise error if isinstance(model, dict) else DSAError(f"{model}: {error}") from error
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.digest = _digest(weights)
 
@@ -61,24 +74,52 @@ class RCNN:
         Every picture goes through the network alone: its map has the same bits whatever is estimated beside
         it.
         """
-        height, width = image.shape[:2]
-        pixels, box = self._crop(image)
         with torch.inference_mode():
-            heads = self.network(pixels, [box])
-            labels, floats, sure = read_heads(heads, height, width)
-        planes = [labels, *(255 * floats).clamp(0, 255).to(torch.uint8)]
-        iuv = torch.stack([plane.to(torch.uint8) for plane in planes], 2).cpu().numpy()
-        return EstimatedMap(iuv, floats.clamp(0, 1).cpu().numpy() if uv else None, sure)
+            found = self._photograph_map(image) if self.detect else self._crop_map(image)
+        return found if uv else found._replace(uv=None)
 
     def record(self) -> dict[str, Any]:
         """What made the maps."""
+        seen: dict[str, Any] = {"rows": self.rows, "border": BORDER}
+        if self.detect:
+            seen = {"shortest": SHORTEST, "longest": LONGEST, "min_score": MIN_SCORE, "people": self.people}
         return {
             "estimator": "densepose-rcnn",
             "weights_sha256": self.digest,
             **self.network.variant._asdict(),
-            "rows": self.rows,
-            "border": BORDER,
+            **seen,
         }
+
+    def _crop_map(self, image: np.ndarray) -> EstimatedMap:
+        pixels, box = self._crop(image)
+        labels, floats, sure = read_heads(self.network(pixels, [box]), *image.shape[:2])
+        return _map_of(labels, floats, sure)
+
+    def _photograph_map(self, image: np.ndarray) -> EstimatedMap:
+        """The map of the people in a photograph; where they overlap, of the one with the better score."""
+        size = image.shape[:2]
+        seen = photograph_size(*size)
+        pixels = network_input(image, *seen).to(self.device)[None]
+        levels = self.network.levels(pixels.contiguous(memory_format=torch.channels_last))
+        boxes, scores = self.network.detector(levels, *seen)
+        scale = boxes.new_tensor([size[1] / seen[1], size[0] / seen[0]] * 2)
+        own = clip_boxes_to_image(boxes * scale, size)  # in the picture's pixels
+        shares = box_area(own) / (size[0] * size[1])
+        there = (shares > 0).nonzero()[:, 0]
+        kept, main = _chosen(shares[there].tolist(), scores[there].tolist())
+        rows = there[kept]
+        canvas = _Canvas(size, self.device)
+        if kept:
+            heads = self.network.heads(levels, [boxes[rows]])
+            for number, box in enumerate(own[rows].tolist()):
+                canvas.add(box, Heads(*(head[number : number + 1] for head in heads)))
+        others, instances = 0.0, None
+        if self.people == "all":
+            instances = canvas.instances.to(torch.uint8).cpu().numpy()
+        elif main is not None:
+            others = canvas.keep(main)
+        found = _map_of(canvas.labels, canvas.uv, max(scores[rows].tolist(), default=0.0))
+        return found._replace(others=others, instances=instances)
 
     def _crop(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """What the network sees of a crop, (1, 3, H, W), and the crop's box in it, (1, 4)."""
@@ -91,6 +132,57 @@ class RCNN:
         box = [x * right, y * down, x * (right + width), y * (down + height)]
         pixels = network_input(whole, size[0], size[1]).to(self.device)[None]
         return pixels.contiguous(memory_format=torch.channels_last), torch.tensor([box], device=self.device)
+
+
+class _Canvas:
+    """The map of a photograph while people are painted into it, the first one uppermost."""
+
+    def __init__(self, size: tuple[int, ...], device: torch.device):
+        self.labels = torch.zeros(size, dtype=torch.int64, device=device)
+        self.uv = torch.zeros((2, *size), device=device)
+        self.instances = torch.zeros_like(self.labels)  # 1, 2, ... in the order of painting
+        self.count = 0
+
+    def add(self, box: list[float], heads: Heads) -> None:
+        """Paint one person; the box, left, top, right, bottom, lies in the picture."""
+        self.count += 1
+        x, y, right, bottom = box
+        height, width = max(int(bottom - y), 1), max(int(right - x), 1)  # as detectron2 cuts boxes
+        labels, uv, _ = read_heads(heads, height, width)
+        rows, columns = slice(int(y), int(y) + height), slice(int(x), int(x) + width)
+        new = (labels > 0) & (self.labels[rows, columns] == 0)
+        for canvas, painted in ((self.labels, labels), (self.instances, torch.full_like(labels, self.count))):
+            canvas[rows, columns] = torch.where(new, painted, canvas[rows, columns])
+        self.uv[:, rows, columns] = torch.where(new, uv, self.uv[:, rows, columns])
+
+    def keep(self, number: int) -> float:
+        """Leave one person, counted from 0; returns the share of the others among the people's pixels."""
+        mine, people = self.instances == number + 1, float((self.labels > 0).sum())
+        self.labels, self.uv, self.instances = self.labels * mine, self.uv * mine, mine.long()
+        return 1 - float(mine.sum()) / people if people else 0.0
+
+
+def _chosen(shares: list[float], scores: list[float]) -> tuple[list[int], int | None]:
+    """Who is in the map, the best score first, and which of them is the main person; None: nobody."""
+    main = best_person(list(zip(shares, scores)), MIN_SCORE)
+    kept = [k for k, score in enumerate(scores) if score >= MIN_SCORE or k == main]
+    return kept, None if main is None else kept.index(main)
+
+
+def _map_of(labels: Tensor, floats: Tensor, sure: float) -> EstimatedMap:
+    """Parts [H, W], and U and V [2, H, W], as a map."""
+    planes = [labels, *(255 * floats).clamp(0, 255)]
+    iuv = torch.stack([plane.to(torch.uint8) for plane in planes], 2)
+    return EstimatedMap(iuv.cpu().numpy(), floats.clamp(0, 1).cpu().numpy(), sure)
+
+
+def photograph_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width at which the network sees a photograph (detectron2's ResizeShortestEdge)."""
+    scale = SHORTEST / min(height, width)
+    size = [SHORTEST if length == min(height, width) else scale * length for length in (height, width)]
+    if max(size) > LONGEST:
+        size = [length * LONGEST / max(size) for length in size]
+    return int(size[0] + 0.5), int(size[1] + 0.5)
 
 
 def network_input(image: np.ndarray, height: int, width: int) -> Tensor:

@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet50, resnet101
-from torchvision.ops import FeaturePyramidNetwork, roi_align
+from torchvision.ops import FeaturePyramidNetwork
 
+from dsareid.densepose.estimators.rcnn_detector import Detector
+from dsareid.densepose.estimators.rcnn_pool import WIDTH, pool, pool_levels
 from dsareid.ground.errors import DSAError
 
 LEVELS = "p2", "p3", "p4", "p5"  # at strides 4 to 32
 BGR_MEAN = 103.53, 116.28, 123.675  # subtracted from the picture's bytes
 STRIDE = 32  # of the last level: the sides of what the network sees are multiples of it
-WIDTH = 256  # channels of a level
 HIDDEN = 512  # channels of the head
 LEAST_CONFIDENCE = 0.01
 PARTS = 24
@@ -47,7 +48,7 @@ class Heads(NamedTuple):
 
 
 class DensePoseRCNN(nn.Module):
-    """The network without its own detector of people."""
+    """The network."""
 
     def __init__(self, variant: Variant):
         super().__init__()
@@ -61,6 +62,7 @@ class DensePoseRCNN(nn.Module):
         self.decoder = Decoder() if variant.decoder else None
         self.head = Head(variant.deeplab)
         self.predictor = Predictor(variant)
+        self.detector = Detector()
 
     def levels(self, pictures: Tensor) -> list[Tensor]:
         """Features of pictures (B, 3, H, W), float32 B, G, R minus BGR_MEAN, sides multiples of STRIDE."""
@@ -74,9 +76,12 @@ class DensePoseRCNN(nn.Module):
 
     def forward(self, pictures: Tensor, boxes: Sequence[Tensor]) -> Heads:
         """The heads of each picture's boxes, float32 [n, 4]: left, top, right, bottom in pixels."""
-        levels = self.levels(pictures)
+        return self.heads(self.levels(pictures), boxes)
+
+    def heads(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Heads:
+        """The heads of boxes, from the features of their pictures."""
         if self.decoder is not None:
-            pooled = _pool(self.decoder(levels), list(boxes), 28, 4)
+            pooled = pool(self.decoder(levels), list(boxes), 28, 4)
         else:
             pooled = pool_levels(levels, boxes, 14)
         return self.predictor(self.head(pooled))
@@ -171,24 +176,6 @@ def _twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def _pool(features: Tensor, boxes: list[Tensor], size: int, stride: int) -> Tensor:
-    return roi_align(features, boxes, size, spatial_scale=1 / stride, sampling_ratio=2, aligned=False)
-
-
-def pool_levels(levels: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
-    """Places of the level that fits each box: p4 for 224 x 224 pixels (arXiv:1612.03144, equation 1)."""
-    every = torch.cat(list(boxes))
-    picture = torch.cat([torch.full((len(x), 1), float(n)) for n, x in enumerate(boxes)]).to(every)
-    area = (every[:, 2] - every[:, 0]) * (every[:, 3] - every[:, 1])
-    level = torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)).clamp(2, 5)
-    pooled = every.new_zeros(len(every), WIDTH, size, size)
-    for number, features in enumerate(levels, 2):
-        (chosen,) = (level == number).nonzero(as_tuple=True)
-        rows = torch.cat([picture, every], 1)[chosen]
-        pooled[chosen] = roi_align(features, rows, size, 1 / 2**number, sampling_ratio=2, aligned=False)
-    return pooled
-
-
 # ---- the zoo's names ----
 
 _NAMES = (  # of the zoo, and of the modules above
@@ -200,6 +187,12 @@ _NAMES = (  # of the zoo, and of the modules above
     (r"backbone\.bottom_up\.res([2-5])\.(\d+)\.conv([1-3])\.", "trunk.layer{0}.{1}.conv{2}."),
     (r"backbone\.fpn_lateral([2-5])\.", "pyramid.inner_blocks.{0}.0."),
     (r"backbone\.fpn_output([2-5])\.", "pyramid.layer_blocks.{0}.0."),
+    (r"proposal_generator\.rpn_head\.conv\.", "detector.conv."),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.", "detector.objectness."),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.", "detector.deltas."),
+    (r"roi_heads\.box_head\.(fc[12])\.", "detector.{0}."),
+    (r"roi_heads\.box_predictor\.cls_score\.", "detector.scores."),
+    (r"roi_heads\.box_predictor\.bbox_pred\.", "detector.boxes."),
     (r"roi_heads\.decoder\.(p[2-5])\.(\d)\.", "decoder.levels.{0}.{1}."),
     (r"roi_heads\.decoder\.predictor\.", "decoder.predictor."),
     (r"roi_heads\.densepose_head\.ASPP\.convs\.([0-3])\.0\.", "head.atrous.convs.{0}."),
@@ -215,9 +208,9 @@ _NAMES = (  # of the zoo, and of the modules above
     (r"roi_heads\.densepose_predictor\.coarse_segm_confidence_lowres\.", "predictor.coarse_confidence."),
     (r"roi_heads\.densepose_predictor\.fine_segm_confidence_lowres\.", "predictor.fine_confidence."),
 )
-# What a map does not depend on: the detector, how sure U and V are, and the numbers that detectron2 derives.
+# What a map does not depend on: how sure U and V are, and the numbers that detectron2 derives.
 _UNUSED = re.compile(
-    r"proposal_generator\.|roi_heads\.box_(head|predictor)\.|roi_heads\.densepose_predictor\.(sigma_2|kappa_[uv])_"
+    r"proposal_generator\.anchor_generator\.|roi_heads\.densepose_predictor\.(sigma_2|kappa_[uv])_"
     r"|pixel_(mean|std)$|.*\.num_batches_tracked$|roi_heads\.densepose_losses\."
 )
 _LESS = {"trunk.layer": 1, "pyramid.": 2, "head.convs": 1, "head.norms": 1}  # than the zoo's first number

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from zoo_files import VARIANTS, write_zoo_file
 
 from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose import estimate_maps, estimate_missing, load_estimator
-from dsareid.densepose.estimators.densepose_rcnn import RCNN
+from dsareid.densepose.estimators.densepose_rcnn import RCNN, _chosen
 from dsareid.ground.errors import DSAError
 
 pytestmark = pytest.mark.slow
@@ -92,6 +93,59 @@ def test_a_folder_is_estimated_once_and_resumed(zoo, crops, capsys):
         estimate_maps(crops, model=zoo, rows=128, device="cpu")
 
 
+def small_photographs(monkeypatch):
+    """Seen at a size that a test has time for."""
+    monkeypatch.setattr("dsareid.densepose.estimators.densepose_rcnn.SHORTEST", 96)
+
+
+def test_people_of_a_photograph(zoo, monkeypatch):
+    small_photographs(monkeypatch)
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    everybody = load_estimator(model=zoo, device="cpu", detect=True)
+    found = everybody(image)
+    assert found.iuv.shape == (60, 90, 3) and found.others == 0 and found.probability > 0.5
+    assert np.array_equal(found.instances > 0, found.iuv[..., 0] > 0) and found.instances.max() > 1
+    one = load_estimator(model=zoo, device="cpu", detect=True, people="one")(image)
+    mine = one.iuv[..., 0] > 0
+    assert one.instances is None and mine.any()
+    (number,) = np.unique(found.instances[mine])
+    assert np.array_equal(mine, found.instances == number)
+    assert np.array_equal(one.iuv[mine], found.iuv[mine]) and not one.iuv[~mine].any()
+    assert one.others == pytest.approx(1 - mine.sum() / (found.instances > 0).sum())
+    assert everybody.record()["people"] == "all" and "rows" not in everybody.record()
+
+
+def test_nobody_in_a_photograph(zoo, monkeypatch):
+    small_photographs(monkeypatch)
+    for people in ("all", "one"):
+        estimator = load_estimator(model=zoo, device="cpu", detect=True, people=people)
+        estimator.network.network.detector.scores.bias.data = torch.tensor([-50.0, 50.0])
+        found = estimator(np.zeros((60, 90, 3), np.uint8))
+        assert not found.iuv.any() and not found.uv.any()
+        assert (found.probability, found.others) == (0, 0)
+
+
+def test_who_is_in_the_map():
+    """Everybody with a score of at least .5; the main person is the largest of them, else the surest."""
+    assert _chosen([0.2, 0.5, 0.9], [0.9, 0.6, 0.4]) == ([0, 1], 1)
+    assert _chosen([0.2, 0.5], [0.3, 0.1]) == ([0], 0)
+    assert _chosen([], []) == ([], None)
+
+
+def test_instances_are_written_beside_the_maps(zoo, crops, monkeypatch, capsys):
+    small_photographs(monkeypatch)
+    (crops / "2.png").rename(crops / "b_IUV.png")  # which is not a picture then
+    assert (
+        main(["densepose", "estimate", str(crops), "--model", str(zoo), "--detect", "--device", "cpu"]) == 0
+    )
+    assert sorted(x.name for x in (crops / "iuv").glob("?_*.png")) == ["0_INDS.png", "1_INDS.png"]
+    with Image.open(crops / "iuv/0_INDS.png") as image:
+        assert image.mode == "L" and image.size == (24, 48)
+        assert np.array_equal(np.array(image) > 0, read_iuv(crops / "iuv/0.png")[..., 0] > 0)
+    assert main(["densepose", "estimate", str(crops / "0.png"), "--model", str(zoo), "--detect"]) == 0
+    assert (crops / "0_IUV.png").exists() and (crops / "0_INDS.png").exists()
+
+
 def test_what_is_wider_than_tall_is_named(zoo, crops):
     Image.new("RGB", (40, 30)).save(crops / "wide.png")
     report = estimate_maps(crops, model=zoo, rows=64, device="cpu")
@@ -123,6 +177,11 @@ def test_maps_of_a_model_are_not_completed_by_bodypix(zoo, own_data):
             ["--model", "MODEL", "--people", "all"],
             "--people all: with --model each picture is taken as a crop of",
         ),
+        (
+            ["--model", "MODEL", "--detect", "--rows", "99"],
+            "--rows is for crops, and --detect for photographs",
+        ),
+        (["--detect"], "--detect is a setting of DensePose R-CNN; it needs --model"),
         (["--model", "none.pkl"], "none.pkl: cannot be read: No such file or directory"),
         (["--model", "0.png"], "0.png: not readable as a pickle of arrays"),
     ],

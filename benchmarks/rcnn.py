@@ -1,0 +1,158 @@
+"""Maps by DensePose R-CNN (R_50_FPN_s1x) on random weights, against detectron2's own on the same weights.
+
+    PYTHONPATH=tests/helpers:detectron2:detectron2/projects/DensePose python benchmarks/rcnn.py
+        --config detectron2/projects/DensePose/configs/densepose_rcnn_R_50_FPN_s1x.yaml [--crops 8]
+
+Without `--config`, or where detectron2 is missing, its rows are left out. A crop has 128x64 pixels; ours sees
+it with its border at 320 rows, in 416x224, and takes the crop as the box, two crops side by side, each on a
+thread. detectron2 sees a crop as its apply_net.py does, at 1333x667 with its own detector; and, for the same
+work as ours, the same 416x224 pixels and the same box, one crop after the other on all threads, without the
+maps. A photograph has 480x640 pixels and is seen at 800x1067 by both, with the detector; the weights are such
+that it finds a few people. Before anything is timed, heads and boxes are compared.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from result import Result, parser
+from torch import Tensor
+from zoo_files import VARIANTS, zoo_weights
+
+from dsareid.densepose.estimators.densepose_rcnn import RCNN, network_input, photograph_size
+from dsareid.densepose.estimators.rcnn import BGR_MEAN
+from dsareid.ground.machine import cores, on_threads
+
+MODEL = "R_50_FPN_s1x"
+
+
+def drawn_weights() -> dict[str, Tensor]:
+    weights = {name: torch.from_numpy(value) for name, value in zoo_weights(**VARIANTS[MODEL]).items()}
+    weights["roi_heads.box_predictor.cls_score.bias"] = torch.tensor([-1.5, 1.5])
+    return weights
+
+
+def side_by_side(estimator: RCNN, images: list[np.ndarray]) -> None:
+    """As estimate_maps does it: a thread each."""
+    torch.set_num_threads(1)
+    list(on_threads(estimator, images, cores()))
+    torch.set_num_threads(cores())
+
+
+class Theirs:
+    """detectron2's model; raises ImportError without it."""
+
+    def __init__(self, config: Path, weights: dict[str, Tensor]):
+        from densepose import add_densepose_config
+        from detectron2.config import get_cfg
+        from detectron2.modeling import build_model
+
+        settings = get_cfg()
+        add_densepose_config(settings)
+        settings.merge_from_file(str(config))
+        settings.MODEL.DEVICE = "cpu"
+        self.model = build_model(settings).eval()
+        self.model.load_state_dict(weights)
+
+    @torch.inference_mode()
+    def detect(self, images: list[np.ndarray]) -> list:
+        """As its DefaultPredictor."""
+        found = []
+        for image in images:
+            height, width = photograph_size(*image.shape[:2])
+            found.append(
+                self.model.inference(
+                    [{"image": self._bytes(network_input(image, height, width), height, width)}]
+                )[0]
+            )
+        return found
+
+    @torch.inference_mode()
+    def given(self, seen: list[tuple[Tensor, Tensor]]) -> list:
+        """Heads of one box in each picture."""
+        from detectron2.structures import Boxes, Instances
+
+        found = []
+        for pixels, box in seen:
+            height, width = pixels.shape[2:]
+            person = Instances((height, width))
+            person.pred_boxes, person.pred_classes = Boxes(box.clone()), torch.zeros(1, dtype=torch.int64)
+            given = [{"image": self._bytes(pixels[0], height, width)}]
+            found.append(self.model.inference(given, detected_instances=[person], do_postprocess=False)[0])
+        return found
+
+    def _bytes(self, pixels: Tensor, height: int, width: int) -> Tensor:
+        return pixels[:, :height, :width] + torch.tensor(BGR_MEAN)[:, None, None]
+
+
+def verify(theirs: Theirs, crops: RCNN, images: list[np.ndarray], photograph: np.ndarray) -> int:
+    """Compare heads of crops and the people of a photograph; returns how many there are."""
+    seen = [crops._crop(image) for image in images[:2]]
+    with torch.inference_mode():
+        for (pixels, box), found in zip(seen, theirs.given(seen)):
+            heads = crops.network(pixels, [box])
+            torch.testing.assert_close(heads.u, found.pred_densepose.u, rtol=1e-4, atol=1e-4)
+        height, width = photograph_size(*photograph.shape[:2])
+        levels = crops.network.levels(network_input(photograph, height, width)[None])
+        boxes, scores = crops.network.detector(levels, height, width)
+    found = theirs.detect([photograph])[0]
+    torch.testing.assert_close(found.scores, scores, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.pred_boxes.tensor, boxes, rtol=1e-3, atol=0.1)
+    return int((scores >= 0.5).sum())
+
+
+def speeds(work: dict[str, Callable[[], object]], count: int, rounds: int) -> dict[str, list[float]]:
+    """Pictures a second, the ways in turns."""
+    found: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(rounds + 1):
+        for name, function in work.items():
+            began = time.perf_counter()
+            function()
+            if turn:
+                found[name].append(count / (time.perf_counter() - began))
+    return found
+
+
+def measure(result: Result, arguments: argparse.Namespace) -> None:
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (128, 64, 3), dtype=np.uint8) for _ in range(arguments.crops)]
+    photographs = [random.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
+    weights = drawn_weights()
+    crops, people = RCNN(weights, "cpu"), RCNN(weights, "cpu", detect=True)
+    of_crops: dict[str, Callable[[], object]] = {"dsareid": lambda: side_by_side(crops, images)}
+    of_photographs: dict[str, Callable[[], object]] = {"dsareid": lambda: side_by_side(people, photographs)}
+    try:
+        if arguments.config is None:
+            raise ImportError("no --config")
+        theirs = Theirs(arguments.config, weights)
+    except ImportError as error:
+        result.note(f"detectron2: not run, {error}")
+    else:
+        found = verify(theirs, crops, images, photographs[0])
+        result.note(f"People in the first photograph with a score of at least .5: {found}.")
+        seen = [crops._crop(image) for image in images]
+        of_crops["detectron2, as apply_net.py"] = lambda: theirs.detect(images)
+        of_crops["detectron2, the same pixels and box"] = lambda: theirs.given(seen)
+        of_photographs["detectron2, as apply_net.py"] = lambda: theirs.detect(photographs)
+    for case, work, count in (
+        ("crops of 128x64", of_crops, len(images)),
+        ("photographs of 480x640", of_photographs, len(photographs)),
+    ):
+        result.add("Maps", case, speeds(work, count, arguments.rounds), unit="pictures/s", against="dsareid")
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--config", type=Path, help="of detectron2's model")
+    options.add_argument("--crops", type=int, default=8)
+    options.add_argument("--rounds", type=int, default=5)
+    arguments = options.parse_args()
+    with Result(arguments) as result:
+        measure(result, arguments)
+
+
+if __name__ == "__main__":
+    main()
