@@ -12,6 +12,7 @@ that it finds a few people. Before anything is timed, heads and boxes are compar
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,7 @@ class Theirs:
     """detectron2's model; raises ImportError without it."""
 
     def __init__(self, config: Path, weights: dict[str, Tensor]):
+        sys.path.append(sys.path.pop(0))  # benchmarks/densepose.py must not stand before its package
         from densepose import add_densepose_config
         from detectron2.config import get_cfg
         from detectron2.modeling import build_model
