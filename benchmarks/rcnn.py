@@ -64,12 +64,9 @@ class Theirs:
         """As its DefaultPredictor."""
         found = []
         for image in images:
-            height, width = photograph_size(*image.shape[:2])
-            found.append(
-                self.model.inference(
-                    [{"image": self._bytes(network_input(image, height, width), height, width)}]
-                )[0]
-            )
+            size = photograph_size(*image.shape[:2])
+            given = [{"image": self._bytes(network_input(image, *size), *size)}]
+            found.append(self.model.inference(given)[0]["instances"])
         return found
 
     @torch.inference_mode()
