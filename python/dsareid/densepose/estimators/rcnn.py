@@ -273,7 +273,7 @@ def build(weights: Mapping[str, Tensor]) -> DensePoseRCNN:
     named = {own: value.float() for name, value in weights.items() if (own := own_name(name)) is not None}
     variant = variant_of({name: value.shape for name, value in named.items()})
     with torch.device("meta"):
-        network = DensePoseRCNN(variant)
+        network = DensePoseRCNN(variant).eval().requires_grad_(False)
     expected = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     wrong = [
         f"{name} is {_shape(named.get(name))}, not {_shape(value)}"
@@ -285,7 +285,7 @@ def build(weights: Mapping[str, Tensor]) -> DensePoseRCNN:
         raise DSAError(f"{len(wrong):,} weights do not fit a model {variant}: {wrong[0]}")
     counted = {k: torch.zeros((), dtype=torch.int64) for k in network.state_dict() if k not in expected}
     network.load_state_dict(named | counted, assign=True)
-    return network.eval().requires_grad_(False)
+    return network
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -106,6 +106,12 @@ def test_the_batch_does_not_matter(plain, picture):
         torch.testing.assert_close(together[2:], single, rtol=1e-4, atol=1e-4)
 
 
+def test_it_can_be_built_where_nothing_is_recorded():
+    with torch.inference_mode():
+        network = build(weights_of("R_50_FPN_s1x"))
+    assert not network.training and not any(x.requires_grad for x in network.parameters())
+
+
 def test_boxes_choose_their_level():
     """A box of 224 pixels pools from p4, half of it from p3; each level holds its own number here."""
     levels = [torch.full((2, 256, 64 >> k, 64 >> k), float(k + 2)) for k in range(4)]
