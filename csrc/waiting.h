@@ -1,5 +1,4 @@
-// What a warp has to do but puts off until there is one for each lane: one takes it as long as 32. Device
-// code.
+// What a warp puts off until it has one for each lane, as one takes it as long as 32: device code.
 #pragma once
 
 #include "number.h"

@@ -8,7 +8,7 @@ photograph, in which the network's own detector finds people.
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ class RCNN:
         DSAError: a file that holds no chart model of DensePose R-CNN; a device that does not exist; `rows`
             out of 64..1024.
         OSError: the file cannot be read.
+        ValueError: people that do not exist.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class RCNN:
         detect: bool = False,
         people: People = "all",
     ):
+        if people not in get_args(People):
+            raise ValueError(f"people must be one of {', '.join(get_args(People))}, not {people!r}")
         self.detect, self.people = detect, people
         least, most = _ROWS
         if not least <= rows <= most:
@@ -220,5 +223,5 @@ def _digest(weights: dict[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name in sorted(weights):
         found.update(name.encode())
-        found.update(weights[name].contiguous().numpy().tobytes())
+        found.update(weights[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -15,6 +15,7 @@ from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose import estimate_maps, estimate_missing, load_estimator
 from dsareid.densepose.estimators.densepose_rcnn import RCNN, _chosen
+from dsareid.densepose.estimators.rcnn_file import read_weights
 from dsareid.ground.errors import DSAError
 
 pytestmark = pytest.mark.slow
@@ -91,6 +92,18 @@ def test_a_folder_is_estimated_once_and_resumed(zoo, crops, capsys):
     assert (report.written, report.kept) == (1, 2) and maps(crops / "iuv") == first
     with pytest.raises(DSAError, match=r"iuv: 3 of the maps were made by other settings"):
         estimate_maps(crops, model=zoo, rows=128, device="cpu")
+
+
+def test_weights_of_half_precision(zoo):
+    weights = {name: value.bfloat16() for name, value in read_weights(zoo).items()}
+    estimator = RCNN(weights, "cpu", rows=64)
+    assert estimator(np.zeros((40, 20, 3), np.uint8)).iuv.shape == (40, 20, 3)
+    assert estimator.digest != RCNN(zoo, "cpu").digest
+
+
+def test_people_who_do_not_exist(zoo):
+    with pytest.raises(ValueError, match="people must be one of all, one, not 'some'"):
+        load_estimator(model=zoo, device="cpu", detect=True, people="some")
 
 
 def small_photographs(monkeypatch):
