@@ -23,7 +23,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
-    return write_zoo_file(tmp_path_factory.mktemp("zoo") / "model.pkl", **VARIANTS["R_50_FPN_s1x"])
+    path = write_zoo_file(tmp_path_factory.mktemp("zoo") / "model.pkl", **VARIANTS["R_50_FPN_s1x"])
+    yield path
+    path.unlink()  # 256 MB, which pytest would keep
 
 
 @pytest.fixture
