@@ -73,7 +73,7 @@ def balanced(weights: dict[str, Tensor], picture: Tensor, boxes: Tensor) -> dict
     seen = []
     network.head.register_forward_hook(lambda module, given, found: seen.append(found))
     network(picture[None], [boxes])
-    for _ in range(4):  # confidences multiply scores, so once is not enough
+    for _ in range(8):  # confidences multiply scores, so once is not enough
         heads = predictor(seen[0])
         for name, scores, layer in (
             ("ann_index", heads.coarse, predictor.coarse),
@@ -83,7 +83,7 @@ def balanced(weights: dict[str, Tensor], picture: Tensor, boxes: Tensor) -> dict
             if name == "ann_index":  # the background against the best of the others
                 best = (scores - middle[:, None, None])[:, 1:].amax(1)
                 middle[0] = (scores[:, 0] - best).median()
-            layer.bias.data -= middle
+            layer.bias.data -= middle / (scores.abs().mean() / layer(seen[0]).abs().mean())
             weights[f"{HEADS}.{name}_lowres.bias"] = layer.bias.data.clone()
     return weights
 
