@@ -33,7 +33,7 @@ from dsareid.engine.learner import Learner
 from dsareid.engine.loop import batch_config
 from dsareid.engine.presets import PRESETS
 from dsareid.engine.tuning import measured, noted
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, first_line
 from dsareid.ground.machine import keep_freed_memory
 from dsareid.models.options import MEAN, STD
 from dsareid.runs.config import TrainConfig
@@ -198,7 +198,7 @@ def variants(setting: Setting, result: Result, rounds: int) -> None:
                 for key, source in batches.items():
                     speeds[key].append(speed(setting, usual if key == "as it is" else changed, source))
         except (RuntimeError, DSAError) as error:
-            result.note(f"{name}: not run, {str(error).splitlines()[0]}")
+            result.note(f"{name}: not run, {first_line(error)}")
             continue
         result.add("Variants of a step", name, speeds, unit="images/s", against="as it is")
 

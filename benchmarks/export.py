@@ -20,6 +20,7 @@ from result import Result, parser
 
 from dsareid.engine.learner import Learner
 from dsareid.engine.presets import PRESETS, preset
+from dsareid.ground.errors import first_line
 from dsareid.ground.files import make_folder
 from dsareid.inference.embedder import embed
 from dsareid.inference.export import export
@@ -118,7 +119,7 @@ def verified(
             function = make()
             features = function(images)
         except Exception as error:  # torch.compile without a compiler, onnxruntime without CUDA
-            result.note(f"{name} does not work here: {str(error).splitlines()[0]}")
+            result.note(f"{name} does not work here: {first_line(error)}")
             continue
         expected = features if expected is None else expected
         cosine = float(torch.cosine_similarity(features, expected).min())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsareid.ground.errors import first_line
+
 SIZE = 32
 SETS = 3  # of buffers, in turn
 
@@ -47,9 +49,9 @@ def verified(contest: Contest) -> tuple[dict[str, Work], dict[str, str], dict[st
             if name not in contest.apart:
                 _compare(contest, peer)
         except AssertionError as error:
-            wrong[name] = _first_line(error)
+            wrong[name] = first_line(error)
         except Exception as error:  # a compiler or a library that is not there, or not for this GPU
-            missing[name] = f"{type(error).__name__}: {_first_line(error)}"
+            missing[name] = f"{type(error).__name__}: {first_line(error)}"
         else:
             work[name] = peer
     return work, missing, wrong
@@ -60,10 +62,6 @@ def _compare(contest: Contest, peer: Work) -> None:
         expected = contest.ours(turn)
         expected = expected.clone() if isinstance(expected, Tensor) else expected  # it may be reused
         contest.agree(peer(turn), expected)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def equal(got: Tensor | tuple, expected: Tensor | tuple) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dsareid.densepose.charts import CSE, ChartResult, CompressedChart, QuantizedChart
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, first_line
 from dsareid.ground.files import ZIP, check_stored
 
 MODULE = "densepose.structures.chart_result"
@@ -118,4 +118,4 @@ def _short(error: Exception) -> str:
         return "its pickle is damaged, or holds what a dump does not"
     if _CUT.search(str(error)) or isinstance(error, EOFError):
         return "its end is missing; was it written and copied to the end?"
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)

@@ -32,6 +32,11 @@ def quoted(value: str | os.PathLike) -> str:
     return shlex.quote(os.fspath(value))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def first_problem(error: "ValidationError") -> str:
     """The first validation error, as "path: message"."""
     first = error.errors()[0]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, first_line
 
 KINDS = ("f2", "f4", "f8", "i4", "i8", "u1", "b1")  # of arrays that hold numbers
 
@@ -127,4 +127,4 @@ def _arrays(found: Any) -> Any:
 def _short(error: Exception) -> str:
     if isinstance(error, EOFError) or "truncated" in str(error) or "exhausted" in str(error):
         return "its end is missing; was it downloaded to the end?"
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)

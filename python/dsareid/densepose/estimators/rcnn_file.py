@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dsareid.densepose.estimators.array_pickle import read_array_pickle
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, first_line
 from dsareid.ground.files import ZIP
 
 
@@ -59,8 +59,7 @@ def _read_torch(path: Path) -> Any:
     except (DSAError, OSError):
         raise
     except Exception as error:  # damaged bytes lead zipfile and torch to raise whatever it may be
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DSAError(f"{path}: not readable as a file of torch.save: {first[:200]}") from error
+        raise DSAError(f"{path}: not readable as a file of torch.save: {first_line(error)[:200]}") from error
 
 
 def _tensors(path: Path, found: Any) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, first_line
 from dsareid.ground.files import read_json
 
 _SAME = base64.b64encode(b"SAME").decode()
@@ -165,7 +165,7 @@ class GraphModel(nn.Module):
             with torch.inference_mode():
                 self(torch.zeros(1, 3, 33, 33))
         except RuntimeError as error:
-            raise DSAError(f"its weights do not fit each other: {str(error).splitlines()[0]}") from error
+            raise DSAError(f"its weights do not fit each other: {first_line(error)}") from error
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> each output, (B, C, h, w). A value is freed after its last use."""

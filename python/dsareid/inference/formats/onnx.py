@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dsareid.ground.distributed import choose_device
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, first_line
 from dsareid.inference.formats.base import LoadedModel, ModelFormat
 from dsareid.inference.formats.torch_export import quiet, trace
 from dsareid.inference.network import PixelNetwork
@@ -62,8 +62,7 @@ def load(path: Path, device: str) -> LoadedModel:
         session = onnxruntime.InferenceSession(path, options, providers)
         text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     except Exception as error:  # its exceptions have no common class of their own
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DSAError(f"{path}: not readable as ONNX: {first[:200]}") from error
+        raise DSAError(f"{path}: not readable as ONNX: {first_line(error)[:200]}") from error
     if target.type == "cuda" and provider[0] not in session.get_providers():
         # It computes on the CPU instead, and says so in a warning at most.
         raise DSAError(
