@@ -5,15 +5,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dsareid.commands.options import Flag
+from dsareid.commands.options import FileOption, Flag
 
 
 def command(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DST")] = None,
-    model: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    model: FileOption = None,
     rows: int | None = None,
     detect: Flag = False,
+    boxes: FileOption = None,
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
     quality: Literal["default", "best"] | None = None,
     people: Literal["one", "all"] | None = None,
@@ -35,6 +36,8 @@ def command(
         rows: With --model: how many rows a crop has when the network sees it; default: 320.
         detect: With --model: pictures are photographs, in which the model finds people. With --people all,
             NAME_INDS.png beside a map says whose pixel it is.
+        boxes: With --model: pictures are photographs, whose people FILE tells: a table (.csv) with columns
+            image,x0,y0,x1,y1 and perhaps score, in pixels; or COCO's annotations (.json).
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, to which they are downloaded once.
         quality: Of BodyPix: best looks at each picture in five sizes instead of two, which takes three to
@@ -57,6 +60,7 @@ def command(
         model=model,
         rows=rows,
         detect=detect,
+        boxes=boxes,
         weights=weights,
         device=device,
         quality=quality,

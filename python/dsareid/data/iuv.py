@@ -80,14 +80,18 @@ def write_iuv(path: str | os.PathLike, iuv: np.ndarray, note: MapNote | None = N
 
 
 def write_instances(path: Path, instances: np.ndarray) -> None:
-    """Write uint8 [H, W], whose pixel it is, as NAME_INDS.png beside a map, NAME_IUV.png or NAME.png.
+    """Write uint8 [H, W], whose pixel it is, beside a map, to instances_path.
 
     Raises:
         DSAError: the file cannot be written.
     """
-    stem = path.stem.removesuffix(MAP_END)
-    with atomic_path(path.with_name(f"{stem}{INSTANCES_END}.png")) as temporary:
+    with atomic_path(instances_path(path)) as temporary:
         Image.fromarray(instances).save(temporary)
+
+
+def instances_path(path: Path) -> Path:
+    """NAME_INDS.png beside a map, NAME_IUV.png or NAME.png."""
+    return path.with_name(f"{path.stem.removesuffix(MAP_END)}{INSTANCES_END}.png")
 
 
 def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ class MapNote(NamedTuple):
     of: str  # picture_digest of the picture
     person: bool  # whether somebody was seen
     others: float  # share of the people's pixels that belong to other people and were left out
+    unsure: bool = False  # the person was the best of those below the least score
 
 
 def note_digest(data: bytes) -> str:
@@ -46,8 +47,11 @@ def note_in(info: Mapping) -> MapNote | None:
     """The note in the `info` of a PIL image; None if there is none."""
     try:
         content = json.loads(info["Comment"])
-        by, of, person, others = (content[name] for name in MapNote._fields)
+        by, of, person, others = (content[name] for name in ("by", "of", "person", "others"))
+        unsure = content.get("unsure", False)
     except Exception:  # what other programs' comments lead to
         return None
     known = isinstance(by, str) and isinstance(of, str) and isinstance(person, bool)
-    return MapNote(by, of, person, float(others)) if known and isinstance(others, (int, float)) else None
+    if not (known and isinstance(others, (int, float)) and isinstance(unsure, bool)):
+        return None
+    return MapNote(by, of, person, float(others), unsure)

@@ -27,16 +27,18 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from dsareid.data.images import image_size, read_image
-from dsareid.data.iuv import read_iuv, write_instances, write_iuv
+from dsareid.data.iuv import instances_path, read_iuv, write_instances, write_iuv
 from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import ALL_SPLITS
-from dsareid.data.map_notes import MapNote, note_digest, picture_digest, read_note
+from dsareid.data.map_notes import MapNote, picture_digest, read_note
 from dsareid.data.store.format import HEADER
-from dsareid.densepose.estimate_tasks import RECORD, MapState, MapTask, find_source, find_states
+from dsareid.densepose.estimate_tasks import RECORD, MapState, MapTask, find_source, find_states, made_by
 from dsareid.densepose.estimators import MapEstimator, People, Quality, load_estimator
 from dsareid.densepose.estimators.base import LEAST_OTHERS
+from dsareid.densepose.given_boxes import find_boxes
 from dsareid.densepose.lists import NO_DETECTION, NOT_READABLE, OTHERS, read_names, write_names
 from dsareid.densepose.naming import printable
+from dsareid.densepose.people import MIN_SCORE
 from dsareid.densepose.pictures import SHEET, write_contact_sheet
 from dsareid.ground.distributed import ProcessGroup, choose_device, gather_rows, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
@@ -58,6 +60,9 @@ class EstimationReport:
     nobody: list[str] = field(default_factory=list)  # the map is all background
     others: list[str] = field(default_factory=list)  # another person was left out
     wide: list[str] = field(default_factory=list)  # wider than tall, though taken as one person
+    unsure: list[str] = field(default_factory=list)  # nobody has the least score: the best was taken
+    no_box: list[str] = field(default_factory=list)  # boxes were given, but none for this picture
+    outside: list[str] = field(default_factory=list)  # a box reaches beyond the picture
     unreadable: dict[str, str] = field(default_factory=dict)  # pictures, and what is wrong with them
     sheet: Path | None = None
 
@@ -77,6 +82,9 @@ class EstimationReport:
             "nobody seen, all background": self.nobody,
             "several people seen, all but one left out": self.others,
             "wider than tall, yet taken as a crop of one person": self.wide,
+            f"nobody with a score of {MIN_SCORE:g} or more, the best taken": self.unsure,
+            "no box given, all background": self.no_box,
+            "boxes reach beyond the picture and were cut off; are they of another size?": self.outside,
             "not readable": list(self.unreadable),
         }
         for title, names in lists.items():
@@ -93,6 +101,7 @@ def estimate_maps(
     model: str | os.PathLike | None = None,
     rows: int | None = None,
     detect: bool = False,
+    boxes: str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality | None = None,
@@ -110,21 +119,29 @@ def estimate_maps(
         out: the folder of the maps; for one picture its map, .png. None: iuv in the source, or a folder in
             the user's cache if the source is not writable; for one picture NAME_IUV.png beside it.
         model, rows, detect, weights, device, quality: as for load_estimator.
+        boxes: a file with the boxes of the people in photographs, see given_boxes.read_boxes; they take the
+            place of the detector of `model`. A picture that it does not name has nobody.
         people: "one": the largest and most central person of each picture, or "all"; None: one in a data set
-            and of crops (`model` without `detect`), all elsewhere.
+            and of crops (`model` without `detect` and `boxes`), all elsewhere.
         protocol: the protocol by which a data set's images are listed, as for list_data.
         overwrite: replace maps that were made by other settings, or not estimated at all.
 
     Raises:
         DSAError: no picture, a single picture that cannot be read, two pictures that would have one map, maps
-            made by other settings (without `overwrite`), a folder that is not writable; as load_estimator.
+            made by other settings (without `overwrite`), a folder that is not writable; as load_estimator and
+            find_boxes.
     """
     source = Path(source)
     chosen = own_device(choose_device(device))
+    _check_boxes(boxes, model, detect)
+    detect = detect or boxes is not None
     crops = model is not None and not detect
     people = people or ("one" if crops or (source.is_dir() and is_data_set(source)) else "all")
     with join_group(chosen) as group:
         tasks, folder = find_source(source, None if out is None else Path(out), protocol)
+        if boxes is not None:
+            found = find_boxes(Path(boxes), source, [task.name for task in tasks])
+            tasks = [task._replace(boxes=tuple(found.get(task.name, ()))) for task in tasks]
         place = folder or tasks[0].out
         with group.rank_0_first():  # rank 0 may have to fetch the weights
             estimator = load_estimator(
@@ -136,15 +153,14 @@ def estimate_maps(
                 quality=quality,
                 people=people,
             )
-        by = note_digest(json.dumps(estimator.record()).encode())
-        states = find_states(tasks, by)
+        states = find_states(tasks, estimator.record())
         group.barrier()  # until all ranks have looked
         todo = _choose(tasks, states, place, overwrite)
         if folder is not None and group.is_rank_0:
             _write_record(make_folder(folder) / RECORD, estimator)
         for parent in {task.out.parent for task in todo}:
             make_folder(parent)
-        broken = _estimate(todo[group.share(len(todo))], tasks, estimator, by, group)
+        broken = _estimate(todo[group.share(len(todo))], tasks, estimator, group)
         report = EstimationReport(place)
         report.unreadable = _unreadable_of_all(broken, todo, chosen)
         report.written = len(todo) - len(report.unreadable)
@@ -155,8 +171,8 @@ def estimate_maps(
             raise DSAError(next(iter(report.unreadable.values())))
         if group.is_rank_0:
             _finish(report, tasks, source, folder)
-            if crops:
-                report.wide = [task.name for task in tasks if _is_wide(task, report)]
+            if model is not None:
+                _compare_sizes(report, tasks, crops)
         return report
 
 
@@ -195,6 +211,13 @@ def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str
                 )
 
 
+def _check_boxes(boxes: str | os.PathLike | None, model: str | os.PathLike | None, detect: bool) -> None:
+    if boxes is not None and model is None:
+        raise DSAError("`boxes` are for a model of DensePose R-CNN; give it by `model`")
+    if boxes is not None and detect:
+        raise DSAError("`boxes` take the place of the detector; give them or `detect`")
+
+
 class _Record(BaseModel):
     """The settings of the maps that are there already, in estimator.json."""
 
@@ -216,8 +239,9 @@ def _choose(
     """The pictures to estimate."""
     other = [task for task, state in zip(tasks, states) if state is MapState.OTHER]
     if other and not overwrite:
+        settings = "settings" if other[0].boxes is None else "settings or boxes"
         raise DSAError(
-            f"{place}: {len(other):,} of the maps were made by other settings, the first {other[0].out}; "
+            f"{place}: {len(other):,} of the maps were made by other {settings}, the first {other[0].out}; "
             "dsareid densepose estimate with `overwrite=True` replaces them"
         )
     kept = {MapState.CURRENT} if overwrite else {MapState.CURRENT, MapState.FOREIGN}
@@ -230,7 +254,7 @@ def _write_record(path: Path, estimator: MapEstimator) -> None:
 
 
 def _estimate(
-    tasks: list[MapTask], every: list[MapTask], estimator: MapEstimator, by: str, group: ProcessGroup
+    tasks: list[MapTask], every: list[MapTask], estimator: MapEstimator, group: ProcessGroup
 ) -> dict[str, str]:
     """Write the maps of `tasks`, this process's share, as many at a time as it has cores.
 
@@ -241,19 +265,23 @@ def _estimate(
     hidden = None if group.is_rank_0 else True
     alone = threading.Lock()
     broken: dict[str, str] = {}
+    record = estimator.record()
 
     def run(task: MapTask) -> None:
         try:
             width, height = image_size(task.image)
             with alone if width * height > _LARGE else contextlib.nullcontext():
-                digest, found = picture_digest(task.image), estimator(task.image, uv=False)
+                digest, found = picture_digest(task.image), estimator(task.image, uv=False, boxes=task.boxes)
         except (DSAError, OSError) as error:
             broken[task.name] = str(error)
             return
         person = bool(found.iuv[..., 0].any())
         if found.instances is not None:
             write_instances(task.out, found.instances)
-        write_iuv(task.out, found.iuv, MapNote(by, digest, person, round(found.others, 4)))
+        elif task.out.exists():  # what lies beside it is of the map that is replaced
+            instances_path(task.out).unlink(missing_ok=True)
+        note = MapNote(made_by(record, task), digest, person, round(found.others, 4), found.unsure)
+        write_iuv(task.out, found.iuv, note)
 
     with _one_thread_an_operation():
         results = on_threads(run, tasks, threads)
@@ -294,11 +322,16 @@ def _reason(image: Path) -> str:
     return f"{image}: could not be read"
 
 
-def _is_wide(task: MapTask, report: EstimationReport) -> bool:
-    if task.name in report.unreadable:
-        return False
-    width, height = image_size(task.image)
-    return width > height
+def _compare_sizes(report: EstimationReport, tasks: list[MapTask], crops: bool) -> None:
+    """Name the pictures whose size does not fit what is said of them: crops, or boxes."""
+    for task in tasks:
+        if task.name in report.unreadable:
+            continue
+        width, height = image_size(task.image)
+        if crops and width > height:
+            report.wide.append(task.name)
+        if any(box.leaves(width, height) for box in task.boxes or ()):
+            report.outside.append(task.name)
 
 
 def _finish(report: EstimationReport, tasks: list[MapTask], source: Path, folder: Path | None) -> None:
@@ -308,6 +341,10 @@ def _finish(report: EstimationReport, tasks: list[MapTask], source: Path, folder
         if not task.out.exists():
             continue
         note = read_note(task.out)
+        if note and note.unsure:
+            report.unsure.append(task.name)
+        if task.boxes == ():
+            report.no_box.append(task.name)
         if not (note.person if note else read_iuv(task.out)[..., 0].any()):
             report.nobody.append(task.name)
             continue

@@ -1,15 +1,17 @@
 """The pictures of a source, and the state of their maps."""
 
+import json
 import os
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.iuv import INSTANCES_END, MAP_END
 from dsareid.data.layouts import is_data_set, list_data
-from dsareid.data.map_notes import picture_digest, read_note
+from dsareid.data.map_notes import note_digest, picture_digest, read_note
+from dsareid.densepose.given_boxes import GivenBox
 from dsareid.densepose.pictures import SHEET
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import place_for
@@ -23,6 +25,7 @@ class MapTask(NamedTuple):
     name: str  # relative to the source
     image: Path
     out: Path
+    boxes: tuple[GivenBox, ...] | None = None  # of its people; None: none were given for any picture
 
 
 class MapState(Enum):
@@ -69,9 +72,15 @@ def find_source(source: Path, out: Path | None, protocol: str) -> Source:
     return Source(tasks, folder)
 
 
-def find_states(tasks: Sequence[MapTask], by: str) -> list[MapState]:
-    """The state of each map; `by`: the digest of the settings that are asked for."""
-    return [_state(task, by) for task in tasks]
+def made_by(record: dict[str, Any], task: MapTask) -> str:
+    """The digest of what makes a picture's map: the estimator's record, and the boxes that were given."""
+    given = {} if task.boxes is None else {"boxes": task.boxes}
+    return note_digest(json.dumps(record | given).encode())
+
+
+def find_states(tasks: Sequence[MapTask], record: dict[str, Any]) -> list[MapState]:
+    """The state of each map, if it is to be made by the estimator of this record."""
+    return [_state(task, made_by(record, task)) for task in tasks]
 
 
 def _state(task: MapTask, by: str) -> MapState:

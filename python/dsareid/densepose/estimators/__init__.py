@@ -6,16 +6,21 @@ several = estimator(["a.jpg", image, array])  # a list of them
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
+import numpy as np
 from PIL import Image
 
 from dsareid.data.any_image import ImageLike, rgb_pixels
 from dsareid.densepose.estimators.base import EstimatedMap, Estimator
 from dsareid.densepose.estimators.bodypix import BodyPix, People, Quality
 from dsareid.densepose.estimators.densepose_rcnn import RCNN, ROWS
+from dsareid.densepose.given_boxes import MOST_BOXES
 from dsareid.ground.errors import DSAError
+
+Boxes = Sequence[Sequence[float]] | np.ndarray
+"""[n, 4], or [n, 5] with scores of 0..1."""
 
 
 class MapEstimator:
@@ -25,31 +30,52 @@ class MapEstimator:
         self.network = network
 
     @overload
-    def __call__(self, pictures: ImageLike, *, uv: bool = True) -> EstimatedMap: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, pictures: ImageLike, *, uv: bool = True, boxes: Boxes | None = None
+    ) -> EstimatedMap: ...
     @overload
     def __call__(self, pictures: Iterable[ImageLike], *, uv: bool = True) -> list[EstimatedMap]: ...
     def __call__(
-        self, pictures: ImageLike | Iterable[ImageLike], *, uv: bool = True
+        self, pictures: ImageLike | Iterable[ImageLike], *, uv: bool = True, boxes: Boxes | None = None
     ) -> EstimatedMap | list[EstimatedMap]:
         """The map of one picture, at its size, or a list of maps for several.
 
         Args:
             pictures: one of ImageLike, several of them, or a batch, uint8 (B, H, W, 3).
             uv: whether to give U and V as floats too.
+            boxes: of the people in one picture, in place of those that the estimator finds (DensePose R-CNN
+                with `detect`): left, top, right, bottom in pixels, and a score if there is one.
 
         Raises:
             DSAError: a file that cannot be read.
-            ValueError: something else than pictures.
+            ValueError: something else than pictures, or than such boxes.
         """
         if isinstance(pictures, (str, os.PathLike, Image.Image)) or getattr(pictures, "ndim", 0) == 3:
-            return self.network(rgb_pixels(pictures, "a picture"), uv)
+            given = None if boxes is None else _checked_boxes(boxes)
+            return self.network(rgb_pixels(pictures, "a picture"), uv, given)
         if not isinstance(pictures, Iterable):
             raise ValueError(f"pictures must be one or several pictures, not {type(pictures).__name__}")
+        if boxes is not None:
+            raise ValueError("boxes are for one picture; call the estimator for each")
         return [self.network(rgb_pixels(picture, "a picture"), uv) for picture in pictures]
 
     def record(self) -> dict[str, Any]:
         """What makes the maps, as JSON: estimator, weights, settings, licence and origin."""
         return self.network.record()
+
+
+def _checked_boxes(boxes: Boxes) -> np.ndarray:
+    """Boxes as float64 [n, 5]; without scores they have 1."""
+    given = np.array(boxes, np.float64)
+    if given.size == 0:
+        return np.empty((0, 5))
+    if given.ndim != 2 or given.shape[1] not in (4, 5) or not np.isfinite(given).all():
+        raise ValueError(f"boxes must be numbers [n, 4] or [n, 5], not {list(given.shape)}")
+    if len(given) > MOST_BOXES:
+        raise ValueError(f"boxes must be at most {MOST_BOXES}, not {len(given):,}")
+    if (given[:, :2] >= given[:, 2:4]).any():
+        raise ValueError("boxes must have left < right and top < bottom")
+    return given if given.shape[1] == 5 else np.column_stack([given, np.ones(len(given))])
 
 
 def load_estimator(

@@ -15,14 +15,20 @@ class EstimatedMap(NamedTuple):
     probability: float  # that somebody is in the picture, 0..1
     others: float = 0.0  # share of the people's pixels that belong to people other than the one kept
     instances: np.ndarray | None = None  # uint8 [H, W], whose pixel it is: 1, 2, ...; None: not told apart
+    unsure: bool = False  # the person kept was the best of those below the least score
 
 
 class Estimator(Protocol):
     """A network that estimates maps. A new one is such a class and a way to it in load_estimator."""
 
-    def __call__(self, image: np.ndarray, uv: bool = True) -> EstimatedMap:
+    def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
         """The map of uint8 [H, W, 3] RGB, with U and V as floats or without. The same bits whatever else is
-        estimated beside it."""
+        estimated beside it.
+
+        Args:
+            boxes: float64 [n, 5] of the people: left, top, right, bottom in pixels, and score; None: whom the
+                estimator finds.
+        """
 
     def record(self) -> dict[str, Any]:
         """What made the maps, as JSON beside them: name, weights, settings, licence, origin."""

@@ -78,12 +78,17 @@ class BodyPix:
         outputs = _OUTPUTS if people == "all" else (*_OUTPUTS, _LONG)
         self.network = load_network(weights, outputs).to(self.device)
 
-    def __call__(self, image: np.ndarray, uv: bool = True) -> EstimatedMap:
+    def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
         """The map of a picture, uint8 [H, W, 3] RGB, with U and V as floats or without.
 
         Every picture goes through the network alone, with its mirror image: so its map has the same bits
         whatever is estimated before, beside or after it.
+
+        Raises:
+            ValueError: `boxes`, which BodyPix does not take.
         """
+        if boxes is not None:
+            raise ValueError("boxes are for a model of DensePose R-CNN, not for BodyPix")
         height, width = image.shape[:2]
         if max(height, width) <= LONGEST:
             found = self._estimate(image)

@@ -71,14 +71,23 @@ class RCNN:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.digest = _digest(weights)
 
-    def __call__(self, image: np.ndarray, uv: bool = True) -> EstimatedMap:
+    def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
         """The map of a picture, uint8 [H, W, 3] RGB, with U and V as floats or without.
 
         Every picture goes through the network alone: its map has the same bits whatever is estimated beside
         it.
+
+        Args:
+            boxes: of the people in a photograph, in place of the detector's: see Estimator. What lies outside
+                of the photograph is cut off.
+
+        Raises:
+            ValueError: `boxes` of pictures that are taken as crops.
         """
+        if boxes is not None and not self.detect:
+            raise ValueError("boxes are for photographs; load the estimator with detect=True")
         with torch.inference_mode():
-            found = self._photograph_map(image) if self.detect else self._crop_map(image)
+            found = self._photograph_map(image, boxes) if self.detect else self._crop_map(image)
         return found if uv else found._replace(uv=None)
 
     def record(self) -> dict[str, Any]:
@@ -98,15 +107,20 @@ class RCNN:
         labels, floats, sure = read_heads(self.network(pixels, [box]), *image.shape[:2])
         return _map_of(labels, floats, sure)
 
-    def _photograph_map(self, image: np.ndarray) -> EstimatedMap:
+    def _photograph_map(self, image: np.ndarray, given: np.ndarray | None) -> EstimatedMap:
         """The map of the people in a photograph; where they overlap, of the one with the better score."""
         size = image.shape[:2]
         seen = photograph_size(*size)
         pixels = network_input(image, *seen).to(self.device)[None]
         levels = self.network.levels(pixels.contiguous(memory_format=torch.channels_last))
-        boxes, scores = self.network.detector(levels, *seen)
-        scale = boxes.new_tensor([size[1] / seen[1], size[0] / seen[0]] * 2)
-        own = clip_boxes_to_image(boxes * scale, size)  # in the picture's pixels
+        scale = pixels.new_tensor([size[1] / seen[1], size[0] / seen[0]] * 2)
+        if given is None:
+            boxes, scores = self.network.detector(levels, *seen)
+            own = clip_boxes_to_image(boxes * scale, size)  # in the picture's pixels
+        else:
+            best_first = pixels.new_tensor(given[np.argsort(-given[:, 4], kind="stable")])
+            own, scores = clip_boxes_to_image(best_first[:, :4], size), best_first[:, 4]
+            boxes = own / scale
         shares = box_area(own) / (size[0] * size[1])
         there = (shares > 0).nonzero()[:, 0]
         kept, main = _chosen(shares[there].tolist(), scores[there].tolist())
@@ -122,7 +136,8 @@ class RCNN:
         elif main is not None:
             others = canvas.keep(main)
         found = _map_of(canvas.labels, canvas.uv, max(scores[rows].tolist(), default=0.0))
-        return found._replace(others=others, instances=instances)
+        unsure = main is not None and float(scores[rows][main]) < MIN_SCORE
+        return found._replace(others=others, instances=instances, unsure=unsure)
 
     def _crop(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """What the network sees of a crop, (1, 3, H, W), and the crop's box in it, (1, 4)."""

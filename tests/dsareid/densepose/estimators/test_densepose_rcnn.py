@@ -14,7 +14,7 @@ from zoo_files import VARIANTS, write_zoo_file
 from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose import estimate_maps, estimate_missing, load_estimator
-from dsareid.densepose.estimators.densepose_rcnn import RCNN, _chosen
+from dsareid.densepose.estimators.densepose_rcnn import RCNN, _chosen, network_input
 from dsareid.densepose.estimators.rcnn_file import read_weights
 from dsareid.ground.errors import DSAError
 
@@ -161,6 +161,64 @@ def test_instances_are_written_beside_the_maps(zoo, crops, monkeypatch, capsys):
     assert (crops / "0_IUV.png").exists() and (crops / "0_INDS.png").exists()
 
 
+def test_given_boxes_take_the_place_of_the_detector(zoo, monkeypatch):
+    small_photographs(monkeypatch)
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    estimator = load_estimator(model=zoo, device="cpu", detect=True)
+    network = estimator.network.network
+    levels = network.levels(network_input(image, 96, 144)[None])
+    boxes, scores = network.detector(levels, 96, 144)
+    own = torch.cat([boxes * 90 / 144, scores[:, None]], 1)
+    found, given = estimator(image), estimator(image, boxes=own.flip(0).numpy())
+    assert np.abs(found.iuv.astype(int) - given.iuv).mean() < 1  # the boxes are rounded once more
+    assert given.instances.max() == found.instances.max()
+    monkeypatch.setattr(network, "detector", None)
+    left = estimator(image, boxes=[(-5, -5, 40, 70)])
+    assert left.iuv[:, :40, 0].any() and not left.iuv[:, 40:].any() and not left.unsure
+    assert estimator(image, boxes=[(0, 0, 40, 60, 0.3)]).unsure
+    assert not estimator(image, boxes=[]).iuv.any()
+    assert not estimator(image, boxes=[(100, 0, 120, 60)]).iuv.any()
+    for wrong in ([(1, 2, 3)], [(5, 0, 5, 9)], [(0, 0, np.nan, 9)], [(0, 0, 1, 1)] * 256):
+        with pytest.raises(ValueError, match="boxes must"):
+            estimator(image, boxes=wrong)
+    with pytest.raises(ValueError, match="boxes are for one picture"):
+        estimator([image], boxes=[(0, 0, 9, 9)])
+    with pytest.raises(ValueError, match="load the estimator with detect=True"):
+        load_estimator(model=zoo, device="cpu")(image, boxes=[(0, 0, 9, 9)])
+
+
+def test_a_folder_with_given_boxes(zoo, crops, monkeypatch, capsys, tmp_path_factory):
+    small_photographs(monkeypatch)
+    file = tmp_path_factory.mktemp("boxes") / "boxes.csv"
+    file.write_text("image,x0,y0,x1,y1,score\n0.png,0,0,12,48,.9\n0.png,12,0,30,48,.8\n1.png,0,0,24,48,.2\n")
+    command = [
+        "densepose",
+        "estimate",
+        str(crops),
+        "--model",
+        str(zoo),
+        "--boxes",
+        str(file),
+        "--device",
+        "cpu",
+    ]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "no box given, all background: 1 (2.png)" in said
+    assert "nobody with a score of 0.5 or more, the best taken: 1 (1.png)" in said
+    assert "boxes reach beyond the picture and were cut off; are they of another size?: 1 (0.png)" in said
+    with Image.open(crops / "iuv/0_INDS.png") as image:
+        people = np.array(image)
+    assert set(np.unique(people[:, :12])) == {0, 1} and set(np.unique(people[:, 12:])) == {0, 2}
+    before = maps(crops / "iuv")
+    assert main(command) == 0 and "0 maps written, 3 kept" in capsys.readouterr().out
+    file.write_text(file.read_text().replace("1.png,0,0,24", "1.png,0,0,20"))
+    assert main(command) == 1
+    assert "1 of the maps were made by other settings or boxes" in capsys.readouterr().err
+    assert main([*command, "--people", "one", "--overwrite"]) == 0
+    assert not (crops / "iuv/0_INDS.png").exists() and maps(crops / "iuv") != before
+
+
 def test_what_is_wider_than_tall_is_named(zoo, crops):
     Image.new("RGB", (40, 30)).save(crops / "wide.png")
     report = estimate_maps(crops, model=zoo, rows=64, device="cpu")
@@ -196,6 +254,9 @@ def test_maps_of_a_model_are_not_completed_by_bodypix(zoo, own_data):
             ["--model", "MODEL", "--detect", "--rows", "99"],
             "--rows is for crops, and --detect for photographs",
         ),
+        (["--boxes", "b.csv"], "--boxes are for a model of DensePose R-CNN; give it by --model"),
+        (["--model", "MODEL", "--boxes", "b.csv", "--detect"], "--boxes take the place of the detector"),
+        (["--model", "MODEL", "--boxes", "b.csv"], "b.csv: cannot be read: No such file"),
         (["--detect"], "--detect is a setting of DensePose R-CNN; it needs --model"),
         (["--model", "none.pkl"], "none.pkl: cannot be read: No such file or directory"),
         (["--model", "0.png"], "0.png: not readable as a pickle of arrays"),
