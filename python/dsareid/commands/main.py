@@ -30,6 +30,7 @@ COMMANDS = {
     "data extract": Command("write the images of CUHK03's MATLAB files as image files"),
     "densepose convert": Command("write DensePose output of any form as the IUV maps of a data set"),
     "densepose estimate": Command("estimate IUV maps of pictures alone, without DensePose", shared=True),
+    "densepose render": Command("draw IUV maps as the pictures and masks that other networks take"),
     "densepose compare": Command("compare IUV maps with others, or with DensePose-COCO's points"),
     "pack": Command("decode a data set into a store, which train, eval and report read"),
     "check": Command("check that a store is still as it was packed"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dsareid.densepose.compare import Comparison, compare_maps
     from dsareid.densepose.estimate import EstimationReport, estimate_maps, estimate_missing
     from dsareid.densepose.estimators import EstimatedMap, MapEstimator, load_estimator
+    from dsareid.densepose.render import Rendering, drawer, render_maps
 
 __all__ = [
     "Comparison",
@@ -22,12 +23,15 @@ __all__ = [
     "EstimationReport",
     "MapEstimator",
     "Person",
+    "Rendering",
     "compare_maps",
     "convert",
+    "drawer",
     "estimate_maps",
     "estimate_missing",
     "load_estimator",
     "read_source",
+    "render_maps",
 ]
 
 __getattr__, _ = lazy_names(
@@ -36,6 +40,7 @@ __getattr__, _ = lazy_names(
         ".compare": ["Comparison", "compare_maps"],
         ".estimate": ["EstimationReport", "estimate_maps", "estimate_missing"],
         ".estimators": ["EstimatedMap", "MapEstimator", "load_estimator"],
+        ".render": ["Rendering", "drawer", "render_maps"],
     },
 )
 

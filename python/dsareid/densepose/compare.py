@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -15,9 +14,9 @@ from dsa_ext.parts import NAMES
 from dsareid.data.folders import nfc
 from dsareid.densepose.agreement import Agreement, Scores, compare_pixels, compare_points
 from dsareid.densepose.coco_points import MarkedPerson, read_marked_people
-from dsareid.densepose.map_folder import WholeMap, list_maps
+from dsareid.densepose.map_folder import MapFolder, find_maps
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import atomic_path, place_for
+from dsareid.ground.files import atomic_path
 from dsareid.ground.machine import on_threads
 
 LEVELS = 0.5, 0.75  # of GPS and GPSm
@@ -99,9 +98,9 @@ def compare_maps(a: str | os.PathLike, b: str | os.PathLike) -> Comparison:
         DSAError: a folder without maps, no map of the same name, two of different sizes, a file that cannot
             be read or is something else.
     """
-    own, right = _list_maps(Path(a)), Path(b)
+    own, right = find_maps(Path(a)), Path(b)
     if right.is_dir():
-        other = _list_maps(right)
+        other = find_maps(right)
         found = Comparison(own.place, other.place)
         compare, names = _comparer(own, other), set(other.maps)
     elif right.suffix.lower() == ".json":
@@ -115,25 +114,6 @@ def compare_maps(a: str | os.PathLike, b: str | os.PathLike) -> Comparison:
         raise DSAError(f"{right}: {what}")
     _compare(found, set(own.maps), names, compare)
     return found
-
-
-class _Maps(NamedTuple):
-    """The maps of a folder."""
-
-    place: Path  # where they are
-    maps: dict[str, WholeMap]  # by name, in NFC
-
-
-def _list_maps(root: Path) -> _Maps:
-    """The maps in a folder; of a data set those in its iuv, or in the user's cache."""
-    if not root.is_dir():
-        raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'} of maps")
-    inside = [place for place in (root / "iuv", place_for(root) / "iuv") if place.is_dir()]
-    place = inside[0] if inside else root
-    found = {nfc(each.name): each for each in list_maps(place)[0]}
-    if not found:
-        raise DSAError(f"{place}: no NAME_IUV.png or NAME.png in this folder or below")
-    return _Maps(place, found)
 
 
 def _compare(
@@ -170,7 +150,7 @@ def _compare(
             )
 
 
-def _comparer(own: _Maps, other: _Maps) -> Callable[[str], dict[str, Agreement]]:
+def _comparer(own: MapFolder, other: MapFolder) -> Callable[[str], dict[str, Agreement]]:
     def compare(name: str) -> dict[str, Agreement]:
         one, right = own.maps[name].chart(), other.maps[name].chart()
         if one.shape != right.shape:
@@ -182,7 +162,7 @@ def _comparer(own: _Maps, other: _Maps) -> Callable[[str], dict[str, Agreement]]
 
 
 def _point_comparer(
-    own: _Maps, people: dict[str, list[MarkedPerson]]
+    own: MapFolder, people: dict[str, list[MarkedPerson]]
 ) -> Callable[[str], dict[str, Agreement]]:
     def compare(name: str) -> dict[str, Agreement]:
         chart = own.maps[name].chart()

@@ -12,6 +12,7 @@ from dsareid.data.folders import nfc, walk
 from dsareid.data.iuv import INSTANCES_END, MAP_END, read_iuv
 from dsareid.densepose.pictures import SHEET
 from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.files import place_for
 
 
 class WholeMap(NamedTuple):
@@ -19,6 +20,29 @@ class WholeMap(NamedTuple):
 
     name: str  # its path below the folder, without .png and _IUV
     chart: Callable[[], np.ndarray]  # reads it: uint8 [3, H, W], I, U, V; DSAError
+
+
+class MapFolder(NamedTuple):
+    """The maps of a folder."""
+
+    place: Path  # where they are
+    maps: dict[str, WholeMap]  # by name, in NFC
+
+
+def find_maps(root: Path) -> MapFolder:
+    """The maps in a folder; of a data set those in its iuv, or in the user's cache.
+
+    Raises:
+        DSAError: no such folder, or no map in it; as list_maps.
+    """
+    if not root.is_dir():
+        raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'} of maps")
+    inside = [place for place in (root / "iuv", place_for(root) / "iuv") if place.is_dir()]
+    place = inside[0] if inside else root
+    found = {nfc(each.name): each for each in list_maps(place)[0]}
+    if not found:
+        raise DSAError(f"{place}: no NAME_IUV.png or NAME.png in this folder or below")
+    return MapFolder(place, found)
 
 
 def list_maps(root: Path) -> tuple[list[WholeMap], list[str]]:
