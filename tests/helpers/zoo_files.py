@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 VARIANTS = {  # of projects/DensePose/configs: densepose_rcnn_<name>
     f"R_{depth}_FPN{deeplab}{confidence}": {
@@ -130,3 +132,22 @@ def write_zoo_file(path: Path, seed: int = 0, **variant) -> Path:
     content = {"model": zoo_weights(seed, **variant), "__author__": "nobody"}
     path.write_bytes(pickle.dumps(content, protocol=4))
     return path
+
+
+def script_of(weights: dict[str, torch.Tensor]) -> nn.Module:
+    """A module, for torch.jit.script, whose buffers have these names."""
+
+    class Node(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    root = Node()
+    for name, value in weights.items():
+        *path, last = name.split(".")
+        node = root
+        for step in path:
+            if step not in node._modules:
+                node.add_module(step, Node())
+            node = node._modules[step]
+        node.register_buffer(last, value)
+    return root

@@ -31,6 +31,4 @@ def command(
     from dsareid.densepose.render import render_maps
 
     found = render_maps(source, out, style, jpeg=jpeg, overwrite=overwrite)
-    print(
-        f"{out}: {found.files:,} file{'s' * (found.files != 1)} of {found.maps:,} map{'s' * (found.maps != 1)}"
-    )
+    print(f"{out}: {found.files:,} file{'s' * (found.files != 1)}, drawn of {found.maps:,} maps")

@@ -208,10 +208,13 @@ _NAMES = (  # of the zoo, and of the modules above
     (r"roi_heads\.densepose_predictor\.coarse_segm_confidence_lowres\.", "predictor.coarse_confidence."),
     (r"roi_heads\.densepose_predictor\.fine_segm_confidence_lowres\.", "predictor.fine_confidence."),
 )
-# What a map does not depend on: how sure U and V are, and the numbers that detectron2 derives.
+# What a map does not depend on: how sure U and V are, the numbers that detectron2 derives, and what has a
+# second name in dajes/DensePose-TorchScript.
 _UNUSED = re.compile(
     r"proposal_generator\.anchor_generator\.|roi_heads\.densepose_predictor\.(sigma_2|kappa_[uv])_"
     r"|pixel_(mean|std)$|.*\.num_batches_tracked$|roi_heads\.densepose_losses\."
+    r"|backbone\.(bottom_up\.stages|lateral_convs|output_convs)\."
+    r"|roi_heads\.(decoder\.scale_heads|densepose_head\.stacked_convs)\."
 )
 _LESS = {"trunk.layer": 1, "pyramid.": 2, "head.convs": 1, "head.norms": 1}  # than the zoo's first number
 

@@ -1,7 +1,8 @@
 """Files of weights of DensePose R-CNN, read without running anything in them.
 
 .pkl          of detectron2's zoo: a pickle of NumPy arrays
-.pth, .pt     of a training with detectron2: torch.save of tensors
+.pth          of a training with detectron2: torch.save of tensors
+.pt           TorchScript of a model of detectron2, such as DensePose-TorchScript's: its program is not run
 .safetensors  tensors by the same names
 """
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dsareid.densepose.estimators.array_pickle import read_array_pickle
+from dsareid.densepose.estimators.script_file import read_script_weights
 from dsareid.ground.errors import DSAError, first_line
 from dsareid.ground.files import ZIP
 
@@ -49,17 +51,15 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-        if any("/code/" in member for member in members):
-            raise DSAError(
-                f"{path}: a TorchScript model, which is a program; give the weights that it was made of "
-                "(.pkl or .pth)"
-            )
+            if any("/code/" in member for member in archive.namelist()):
+                return read_script_weights(path, archive)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (DSAError, OSError):
         raise
     except Exception as error:  # damaged bytes lead zipfile and torch to raise whatever it may be
-        raise DSAError(f"{path}: not readable as a file of torch.save: {first_line(error)[:200]}") from error
+        raise DSAError(
+            f"{path}: not readable as a file of torch.save or torch.jit.save: {first_line(error)[:200]}"
+        ) from error
 
 
 def _tensors(path: Path, found: Any) -> dict[str, Tensor]:

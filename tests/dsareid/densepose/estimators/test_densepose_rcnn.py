@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from zoo_files import VARIANTS, write_zoo_file
+from zoo_files import VARIANTS, script_of, write_zoo_file
 
 from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv
@@ -101,6 +101,19 @@ def test_weights_of_half_precision(zoo):
     estimator = RCNN(weights, "cpu", rows=64)
     assert estimator(np.zeros((40, 20, 3), np.uint8)).iuv.shape == (40, 20, 3)
     assert estimator.digest != RCNN(zoo, "cpu").digest
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_weights_inside_torchscript(zoo, tmp_path):
+    """The names that DensePose-TorchScript adds beside detectron2's do not matter."""
+    weights = read_weights(zoo)
+    again = {name.replace("bottom_up.res2", "bottom_up.stages.0"): value for name, value in weights.items()}
+    again |= weights | {"pixel_mean": torch.zeros(3, 1, 1)}
+    torch.jit.save(torch.jit.script(script_of(again)), tmp_path / "model.pt")
+    image = np.random.default_rng(0).integers(0, 256, (48, 24, 3), dtype=np.uint8)
+    one, other = (load_estimator(model=path, device="cpu") for path in (zoo, tmp_path / "model.pt"))
+    assert np.array_equal(one(image).iuv, other(image).iuv)
+    (tmp_path / "model.pt").unlink()  # 256 MB
 
 
 def test_people_who_do_not_exist(zoo):
