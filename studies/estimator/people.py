@@ -6,7 +6,7 @@ Crops of two people are made of the five photographs: another one's person is pa
 behind the photograph's own, as tall, at distances in parts of that height, 128 rows high. Then the people of
 demo_im, each in his box; then the photographs themselves and the crops of pku/, of which nothing should go.
 IoU is of the mask with that of the one person. Three ways: everybody; the connected piece of the mask that is
-largest and most central; the long offsets (main_person), as `people="one"`.
+largest and most central; the long offsets (tell_apart), as `people="one"`.
 """
 
 from collections.abc import Iterator

@@ -34,16 +34,16 @@ def command(
         model: Use DensePose R-CNN instead of BodyPix, with the weights in FILE: a chart model of detectron2's
             zoo (.pkl), or of a training with detectron2 (.pth). Each picture is a crop of one person then.
         rows: With --model: how many rows a crop has when the network sees it; default: 320.
-        detect: With --model: pictures are photographs, in which the model finds people. With --people all,
-            NAME_INDS.png beside a map says whose pixel it is.
+        detect: With --model: pictures are photographs, in which the model finds people.
         boxes: With --model: pictures are photographs, whose people FILE tells: a table (.csv) with columns
             image,x0,y0,x1,y1 and perhaps score, in pixels; or COCO's annotations (.json).
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, to which they are downloaded once.
         quality: Of BodyPix: best looks at each picture in five sizes instead of two, which takes three to
             four times as long.
-        people: one: only the largest and most central person of each picture; all: everybody. Default: one in
-            a data set and of crops, all elsewhere.
+        people: one: only the largest and most central person of each picture; all: everybody, and
+            NAME_INDS.png beside a map says whose pixel it is. Default: one in a data set and of crops, all
+            elsewhere.
         protocol: Protocol by which a data set's images are listed, such as multi-query; default: the data
             set's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.

@@ -2,7 +2,7 @@
 
     OUT/query/NAME.png          the map of ROOT/query/NAME.jpg, in the classic file's order; OUT is ROOT/iuv,
                                 or a folder in the user's cache if ROOT is not writable
-    OUT/query/NAME_INDS.png     whose pixel it is, where the model told several people apart
+    OUT/query/NAME_INDS.png     whose pixel it is, 1, 2, ..., if everybody is in the map
     OUT/estimator.json          what made the maps: estimator, weights, settings, licence, origin
     OUT/no_detection.txt        the pictures in which nobody was seen; their maps are all background
     OUT/others_left_out.txt     the pictures that show other people too, who are not in the map

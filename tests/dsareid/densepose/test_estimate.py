@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 def maps(out):
     return {
-        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.png") if path.name[0].isdigit()
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.png") if path.stem.isdigit()
     }
 
 
@@ -51,6 +51,8 @@ def test_a_folder(folder, tiny_bodypix, tmp_path, capsys, caplog):
     record = json.loads((out / "estimator.json").read_text())
     assert record["estimator"] == "bodypix" and "Apache-2.0" in record["licence"] and record["origin"]
     assert (out / "contact_sheet.png").exists()
+    with Image.open(out / "deep/4_INDS.png") as image:
+        assert np.array_equal(np.array(image) > 0, read_iuv(out / "deep/4.png")[..., 0] > 0)
 
 
 def test_a_data_set_and_one_picture(tiny_data, tiny_bodypix, tmp_path):
@@ -246,11 +248,11 @@ def test_others_are_left_out_of_crops_and_told(folder, unmapped, tiny_bodypix, t
     """Also by a call that resumes, which did not see them; a data set's pictures are of one person each."""
 
     def half(body, toward):
-        kept = body.clone()
-        kept[:, : kept.shape[1] // 2] = False
-        return kept
+        whose = body.long()
+        whose[:, : whose.shape[1] // 2] *= 2
+        return whose
 
-    monkeypatch.setattr("dsareid.densepose.estimators.bodypix.main_person", half)
+    monkeypatch.setattr("dsareid.densepose.estimators.bodypix.tell_apart", half)
     options = ["--weights", str(tiny_bodypix), "--device", "cpu"]
     assert main(["densepose", "estimate", str(folder), str(tmp_path / "maps"), *options]) == 0
     assert "left out" not in capsys.readouterr().out

@@ -21,7 +21,7 @@ from dsareid.data.map_notes import note_digest
 from dsareid.densepose.estimators.base import EstimatedMap
 from dsareid.densepose.estimators.body_parts import PARTS, mirror_heads
 from dsareid.densepose.estimators.calibration import GAIN, SHIFT
-from dsareid.densepose.estimators.main_person import main_person, mirror_toward, toward_middle
+from dsareid.densepose.estimators.people_apart import mirror_toward, tell_apart, toward_middle
 from dsareid.densepose.estimators.weights import LICENCE, NAME, ORIGIN, SHARD_SHA256, load_network
 from dsareid.ground.distributed import choose_device
 
@@ -44,8 +44,8 @@ SETTINGS: dict[Quality, BodyPixSettings] = {
 LONGEST = 640  # of a picture's sides; a longer one is made smaller, and its map larger again
 NOBODY = 0.5  # if no pixel has this probability of a person, nobody is in the picture
 _BOUNDS = 0.25, 0.75  # of the threshold
-_OUTPUTS = ("float_segments", "float_part_heatmaps", "float_part_offsets")
-_LONG, _LONG_SIDE = "float_long_offsets", 385  # the head for main_person, and the side at which it is read
+_OUTPUTS = ("float_segments", "float_part_heatmaps", "float_part_offsets", "float_long_offsets")
+_LONG_SIDE = 385  # of what the network sees when the last of them is read, which tells people apart
 _STRIDE = 16
 
 
@@ -56,7 +56,7 @@ class BodyPix:
         weights: a folder; None: see estimators.weights.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         quality: default, for thirty crops of 64x128 a second on two cores, or best.
-        people: "all" of a picture, or "one": the largest and most central (see main_person).
+        people: "all" of a picture, or "one": the largest and most central (see tell_apart).
 
     Raises:
         DSAError: no weights, or those of another network; a device that does not exist.
@@ -75,8 +75,7 @@ class BodyPix:
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {value!r}")
         self.quality, self.people, self.settings = quality, people, SETTINGS[quality]
         self.device = choose_device(device)
-        outputs = _OUTPUTS if people == "all" else (*_OUTPUTS, _LONG)
-        self.network = load_network(weights, outputs).to(self.device)
+        self.network = load_network(weights, _OUTPUTS).to(self.device)
 
     def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
         """The map of a picture, uint8 [H, W, 3] RGB, with U and V as floats or without.
@@ -99,7 +98,8 @@ class BodyPix:
         rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), small.iuv.shape))
         large = np.ix_(rows, columns)
         floats = np.stack([plane[large] for plane in small.uv]) if uv and small.uv is not None else None
-        return small._replace(iuv=small.iuv[large], uv=floats)
+        instances = None if small.instances is None else small.instances[large]
+        return small._replace(iuv=small.iuv[large], uv=floats, instances=instances)
 
     def record(self) -> dict[str, Any]:
         """What made the maps."""
@@ -120,12 +120,12 @@ class BodyPix:
         pixels = torch.from_numpy(np.array(image)).to(self.device)
         scaled = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, 3, H, W)
         both = torch.cat([scaled, scaled.flip(3)]) if self.settings.mirrored else scaled
-        heads, toward = torch.zeros((), device=self.device), None
+        heads = toward = torch.zeros((), device=self.device)
         for side in self.settings.sides:
             outputs = self._look(both, side)
             heads = heads + self._heads(outputs, both.shape[2:])
-            if self.people == "one" and side == min(self.settings.sides, key=lambda x: abs(x - _LONG_SIDE)):
-                toward = self._toward(outputs[_LONG], both.shape[2:])
+            if side == min(self.settings.sides, key=lambda x: abs(x - _LONG_SIDE)):
+                toward = self._toward(outputs[_OUTPUTS[3]], both.shape[2:])
         return self._map(heads / len(self.settings.sides), toward)
 
     def _look(self, both: Tensor, side: int) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ class BodyPix:
 
     def _heads(self, outputs: dict[str, Tensor], size: Sequence[int]) -> Tensor:
         """The heads, (73, H, W), the mean of the picture and its mirror image."""
-        segments, parts, offsets = (outputs[name] for name in _OUTPUTS)
+        segments, parts, offsets = (outputs[name] for name in _OUTPUTS[:3])
         heads = torch.cat([segments.sigmoid(), parts, offsets[:, 0::2], offsets[:, 1::2]], 1)
         full = F.interpolate(heads, size, mode="bilinear", align_corners=True)
         return (full[0] + mirror_heads(full[1])) / 2 if len(full) > 1 else full[0]
@@ -159,16 +159,19 @@ class BodyPix:
         least, most = _BOUNDS
         return min(max(self.settings.threshold * float(surer), least), most)
 
-    def _map(self, heads: Tensor, toward: Tensor | None) -> EstimatedMap:
-        """The map from averaged heads: of everybody or, if `toward` is given, of the main person."""
+    def _map(self, heads: Tensor, toward: Tensor) -> EstimatedMap:
+        """The map of everybody or of the main person, from averaged heads."""
         segments, parts, u, v = heads.split([1, 24, 24, 24])
         part = parts.argmax(0, keepdim=True)  # [1, H, W]
         everybody = segments > self._threshold(segments)
-        body = everybody if toward is None else main_person(everybody[0], toward)[None]
+        whose = tell_apart(everybody[0], toward)
+        one = self.people == "one"
+        body = (whose == 1)[None] if one else everybody
         others = 1 - float(body.sum()) / max(float(everybody.sum()), 1) if everybody.any() else 0.0
         labels = torch.tensor(PARTS, device=self.device)[part] * body
         uv = torch.cat([u.gather(0, part), v.gather(0, part)])  # [2, H, W]
         gain, shift = (torch.from_numpy(table).to(self.device)[:, part[0]] for table in (GAIN, SHIFT))
         uv = (0.5 + gain * (uv - 0.5) + shift).clamp(0, 1) * body
         iuv = torch.cat([labels, (255 * uv).floor().long()]).byte().permute(1, 2, 0)
-        return EstimatedMap(iuv.cpu().numpy(), uv.cpu().numpy(), float(segments.max()), others)
+        instances = None if one else whose.byte().cpu().numpy()
+        return EstimatedMap(iuv.cpu().numpy(), uv.cpu().numpy(), float(segments.max()), others, instances)

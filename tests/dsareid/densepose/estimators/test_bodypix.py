@@ -88,14 +88,17 @@ def test_one_of_several_people(tiny_bodypix, monkeypatch):
 
     def left(body, toward):
         asked["ways"] = toward
-        kept = body.clone()
-        kept[:, 100:] = False
-        return kept
+        whose = body.long()
+        whose[:, 100:] *= 2
+        return whose
 
-    monkeypatch.setattr(bodypix, "main_person", left)
+    monkeypatch.setattr(bodypix, "tell_apart", left)
     found = BodyPix(tiny_bodypix, "cpu", people="one")(image)
     assert asked["ways"].shape == (2, 300, 200) and asked["ways"].isfinite().all()
     assert np.array_equal(found.iuv[:, :100], every.iuv[:, :100]) and not found.iuv[:, 100:].any()
+    again = BodyPix(tiny_bodypix, "cpu")(image)
+    assert np.array_equal(again.iuv, every.iuv) and found.instances is None
+    assert np.array_equal(again.instances, (every.iuv[..., 0] > 0) * np.where(np.arange(200) < 100, 1, 2))
     share = (every.iuv[:, 100:, 0] > 0).sum() / (every.iuv[..., 0] > 0).sum()
     assert found.others == pytest.approx(share) and every.others == 0
     with pytest.raises(ValueError, match="people must be one of all, one, not 'two'"):

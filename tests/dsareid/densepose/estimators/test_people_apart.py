@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dsareid.densepose.estimators.main_person import main_person, mirror_toward, toward_middle
+from dsareid.densepose.estimators.people_apart import mirror_toward, tell_apart, toward_middle
 
 
 def scene(*people, size=(64, 48), shortfall=0.5):
@@ -20,6 +20,10 @@ def scene(*people, size=(64, 48), shortfall=0.5):
     return masks, toward
 
 
+def main_person(body, toward):
+    return tell_apart(body, toward) == 1
+
+
 @pytest.mark.parametrize("shortfall", [0.35, 0.5, 0.7])
 def test_the_central_person_is_kept(shortfall):
     (main, other), toward = scene((4, 14, 56, 16), (10, 34, 50, 12), shortfall=shortfall)
@@ -29,6 +33,12 @@ def test_the_central_person_is_kept(shortfall):
 def test_the_larger_person_is_kept_of_two_at_the_sides():
     (large, small), toward = scene((2, 2, 60, 20), (30, 30, 30, 14))
     assert torch.equal(main_person(large | small, toward), large)
+
+
+def test_everybody_has_a_number():
+    (one, two, three), toward = scene((4, 22, 56, 16), (30, 40, 30, 8), (6, 2, 40, 12))
+    found = tell_apart(one | two | three, toward)
+    assert torch.equal(found, one + 2 * three.long() + 3 * two.long())
 
 
 def test_one_person_stays_whole():

@@ -36,15 +36,16 @@ def mirror_toward(toward: Tensor) -> Tensor:
     return toward.flip(2) * toward.new_tensor([1, -1])[:, None, None]
 
 
-def main_person(body: Tensor, toward: Tensor) -> Tensor:
-    """The part of a mask that belongs to one person: the largest and most central.
+def tell_apart(body: Tensor, toward: Tensor) -> Tensor:
+    """Whose a pixel of a mask is.
 
     Args:
         body: bool [H, W], the mask of everybody.
         toward: (2, H, W), as toward_middle gives it.
 
     Returns:
-        bool [H, W].
+        int64 [H, W]: 0 outside of the mask, 1 for the main person, who is the largest and most central, and
+        2, 3, ... for others, the larger first.
     """
     pixels = body.nonzero()  # [N, 2]
     reach = REACH * len(pixels) ** 0.5
@@ -56,16 +57,19 @@ def main_person(body: Tensor, toward: Tensor) -> Tensor:
     places = cells * reach / 4  # [C, 2], where pixels end
     middles, sizes = _find_people(places, counts.float(), reach, FEWEST * len(pixels))
     if len(middles) < 2:
-        return body
+        return body.long()
     width = max(body.shape[1] - 1, 1)
     central = 1 - (2 * middles[:, 1] / width - 1).abs()
-    main = (sizes * central).argmax()
+    main = int((sizes * central).argmax())
     down, right = (middles - middles[main]).abs().unbind(1)
     beside = right >= BESIDE * down  # the main person too
     nearest = _distances(places, middles).masked_fill(~beside, torch.inf).argmin(1)
-    kept = body.clone()
-    kept[body] = (nearest == main)[cell_of]
-    return kept
+    largest = [k for k in sizes.argsort(descending=True, stable=True).tolist() if beside[k] and k != main]
+    numbers = torch.zeros(len(middles), dtype=torch.int64, device=body.device)
+    numbers[[main, *largest]] = torch.arange(1, len(largest) + 2, device=body.device)
+    found = body.long()
+    found[body] = numbers[nearest][cell_of]
+    return found
 
 
 def _follow(pixels: Tensor, toward: Tensor) -> Tensor:
