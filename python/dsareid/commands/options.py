@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from dsareid.ground.errors import DSAError
+
 if TYPE_CHECKING:
     from dsareid.data.layouts.base import MakeMaps
 
@@ -15,8 +17,20 @@ OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 RootPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
 DataOption = Annotated[Path | None, tyro.conf.arg(metavar="ROOT")]
 FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+BoxOption = Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """An option without a value: there is --name, and no --no-name."""
+
+
+def parse_box(text: str | None) -> tuple[int, int, int, int] | None:
+    """The four numbers of a BoxOption; DSAError if they are none."""
+    if text is None:
+        return None
+    try:
+        x0, y0, x1, y1 = map(int, text.split(","))
+    except ValueError as error:
+        raise DSAError(f"--box must be x0,y0,x1,y1 in whole pixels, not {text!r}") from error
+    return x0, y0, x1, y1
 
 
 def maps_maker(estimate: bool, device: str = "auto") -> "MakeMaps | None":

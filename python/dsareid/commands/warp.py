@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from dsareid.commands.options import BoxOption, parse_box
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, check_writable
 
@@ -16,7 +17,7 @@ def command(
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IUV] ... OUT", help_behavior_hint="(required)"),
     ],
-    box: Annotated[str | None, tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = None,
+    box: BoxOption = None,
     size: int = 32,
     erode: int = 0,
     scale: int = 0,
@@ -41,7 +42,7 @@ def command(
     given, out = _checked(files, size, scale, erode)
     images, maps = _with_maps(given)
     if len(images) == 1:
-        colours, filled = part_images(images[0], maps[0], size, box=_parse_box(box), erode=erode)
+        colours, filled = part_images(images[0], maps[0], size, box=parse_box(box), erode=erode)
     elif box is not None:
         raise DSAError(f"--box picks a person in one photograph, but there are {len(images)}")
     else:
@@ -108,13 +109,3 @@ def _source(maps: list[Path | None]) -> str:
         estimated, f"{estimated} maps estimated"
     )
     return f", joined from {len(maps)} photographs, {which}"
-
-
-def _parse_box(text: str | None) -> tuple[int, int, int, int] | None:
-    if text is None:
-        return None
-    try:
-        x0, y0, x1, y1 = map(int, text.split(","))
-    except ValueError as error:
-        raise DSAError(f"--box must be x0,y0,x1,y1 in whole pixels, not {text!r}") from error
-    return x0, y0, x1, y1

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dsareid.densepose.estimate import EstimationReport, estimate_maps, estimate_missing
     from dsareid.densepose.estimators import EstimatedMap, MapEstimator, load_estimator
     from dsareid.densepose.render import Rendering, drawer, render_maps
+    from dsareid.densepose.video_maps import VideoReport, estimate_video
 
 __all__ = [
     "Comparison",
@@ -24,11 +25,13 @@ __all__ = [
     "MapEstimator",
     "Person",
     "Rendering",
+    "VideoReport",
     "compare_maps",
     "convert",
     "drawer",
     "estimate_maps",
     "estimate_missing",
+    "estimate_video",
     "load_estimator",
     "read_source",
     "render_maps",
@@ -39,6 +42,7 @@ __getattr__, _ = lazy_names(
     {
         ".compare": ["Comparison", "compare_maps"],
         ".estimate": ["EstimationReport", "estimate_maps", "estimate_missing"],
+        ".video_maps": ["VideoReport", "estimate_video"],
         ".estimators": ["EstimatedMap", "MapEstimator", "load_estimator"],
         ".render": ["Rendering", "drawer", "render_maps"],
     },

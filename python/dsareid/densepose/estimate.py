@@ -15,10 +15,9 @@ Processes that torchrun started share the work.
 """
 
 import contextlib
-import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +31,15 @@ from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import ALL_SPLITS
 from dsareid.data.map_notes import MapNote, picture_digest, read_note
 from dsareid.data.store.format import HEADER
-from dsareid.densepose.estimate_tasks import RECORD, MapState, MapTask, find_source, find_states, made_by
+from dsareid.densepose.estimate_tasks import (
+    RECORD,
+    MapState,
+    MapTask,
+    find_source,
+    find_states,
+    made_by,
+    write_record,
+)
 from dsareid.densepose.estimators import MapEstimator, People, Quality, load_estimator
 from dsareid.densepose.estimators.base import LEAST_OTHERS
 from dsareid.densepose.given_boxes import find_boxes
@@ -42,8 +49,8 @@ from dsareid.densepose.people import MIN_SCORE
 from dsareid.densepose.pictures import SHEET, write_contact_sheet
 from dsareid.ground.distributed import ProcessGroup, choose_device, gather_rows, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import atomic_path, make_folder, place_for, read_json
-from dsareid.ground.machine import cores, on_threads
+from dsareid.ground.files import make_folder, place_for, read_json
+from dsareid.ground.machine import cores, on_threads, one_thread_an_operation
 
 _LARGE = 1 << 22  # pixels; larger pictures are estimated one at a time, so that memory is bounded
 
@@ -157,7 +164,7 @@ def estimate_maps(
         group.barrier()  # until all ranks have looked
         todo = _choose(tasks, states, place, overwrite)
         if folder is not None and group.is_rank_0:
-            _write_record(make_folder(folder) / RECORD, estimator)
+            write_record(make_folder(folder) / RECORD, estimator.record())
         for parent in {task.out.parent for task in todo}:
             make_folder(parent)
         broken = _estimate(todo[group.share(len(todo))], tasks, estimator, group)
@@ -248,11 +255,6 @@ def _choose(
     return [task for task, state in zip(tasks, states) if state not in kept]
 
 
-def _write_record(path: Path, estimator: MapEstimator) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(estimator.record(), indent=1) + "\n")
-
-
 def _estimate(
     tasks: list[MapTask], every: list[MapTask], estimator: MapEstimator, group: ProcessGroup
 ) -> dict[str, str]:
@@ -283,7 +285,7 @@ def _estimate(
         note = MapNote(made_by(record, task), digest, person, round(found.others, 4), found.unsure)
         write_iuv(task.out, found.iuv, note)
 
-    with _one_thread_an_operation():
+    with one_thread_an_operation():  # so that a map has the same bits however many run side by side
         results = on_threads(run, tasks, threads)
         try:
             for _ in tqdm(results, "IUV maps", len(tasks), unit="picture", leave=False, disable=hidden):
@@ -294,17 +296,6 @@ def _estimate(
                 f"interrupted: {there:,} of {len(every):,} maps are there; the same command resumes"
             ) from interrupt
     return broken
-
-
-@contextlib.contextmanager
-def _one_thread_an_operation() -> Iterator[None]:
-    """One thread for each picture, so that a map has the same bits however many run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _unreadable_of_all(broken: dict[str, str], todo: list[MapTask], device: torch.device) -> dict[str, str]:

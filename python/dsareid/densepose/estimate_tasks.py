@@ -14,9 +14,15 @@ from dsareid.data.map_notes import note_digest, picture_digest, read_note
 from dsareid.densepose.given_boxes import GivenBox
 from dsareid.densepose.pictures import SHEET
 from dsareid.ground.errors import DSAError, logger
-from dsareid.ground.files import place_for
+from dsareid.ground.files import atomic_path, place_for
 
 RECORD = "estimator.json"
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write what makes the maps, normally to RECORD beside them."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
 
 
 class MapTask(NamedTuple):

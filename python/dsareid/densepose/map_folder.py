@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import BaseModel
 
 from dsareid.data.folders import nfc, walk
 from dsareid.data.iuv import INSTANCES_END, MAP_END, read_iuv
@@ -14,12 +16,32 @@ from dsareid.densepose.pictures import SHEET
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import place_for
 
+MAPS, SMOOTHED, VIDEO = "maps", "smoothed", "video.json"  # in the folder of a video's maps
+
 
 class WholeMap(NamedTuple):
     """The map of a whole image."""
 
     name: str  # its path below the folder, without .png and _IUV
     chart: Callable[[], np.ndarray]  # reads it: uint8 [3, H, W], I, U, V; DSAError
+
+
+class VideoRecord(BaseModel):
+    """The video whose maps a folder holds, in VIDEO."""
+
+    video: str  # the file's name
+    rate: str  # frames a second, as a fraction
+    frames: int
+
+    def frame_rate(self) -> Fraction:
+        """Frames a second; DSAError if it is none."""
+        try:
+            rate = Fraction(self.rate)
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= 1000:
+            raise DSAError(f"{VIDEO}: the rate must be 0..1000 frames a second, not {self.rate!r}")
+        return rate
 
 
 class MapFolder(NamedTuple):
@@ -30,14 +52,18 @@ class MapFolder(NamedTuple):
 
 
 def find_maps(root: Path) -> MapFolder:
-    """The maps in a folder; of a data set those in its iuv, or in the user's cache.
+    """The maps in a folder; of a data set those in its iuv, or in the user's cache; of a video the smoothed
+    ones, if there are any.
 
     Raises:
         DSAError: no such folder, or no map in it; as list_maps.
     """
     if not root.is_dir():
         raise DSAError(f"{root}: {'not a folder' if root.exists() else 'no such folder'} of maps")
-    inside = [place for place in (root / "iuv", place_for(root) / "iuv") if place.is_dir()]
+    places = [root / "iuv", place_for(root) / "iuv"]
+    if (root / VIDEO).exists():
+        places = [root / SMOOTHED, root / MAPS]
+    inside = [place for place in places if place.is_dir()]
     place = inside[0] if inside else root
     found = {nfc(each.name): each for each in list_maps(place)[0]}
     if not found:

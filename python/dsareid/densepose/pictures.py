@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dsareid.data.iuv import read_pair
+from dsareid.data.iuv import read_iuv, read_pair
 from dsareid.ground.files import atomic_path
 
 ROWS, COLUMNS = 4, 6  # of every sheet: part I at row (I-1) // 6, column (I-1) % 6
@@ -77,12 +77,12 @@ def draw_part_images(colours: np.ndarray, filled: np.ndarray, scale: int) -> Ima
     return sheet
 
 
-def write_contact_sheet(path: Path, shown: Sequence[tuple[str, Path, Path]]) -> None:
+def write_contact_sheet(path: Path, shown: Sequence[tuple[str, Path | np.ndarray, Path]]) -> None:
     """Draw a sample of images, evenly through the list, each with its parts and its DSAP-images.
 
     Args:
         path: the picture to write, .png.
-        shown: of each image its name, its file and the file of its map.
+        shown: of each image its name, its file or pixels, and the file of its map.
 
     Raises:
         DSAError: an image or a map that cannot be read, or the picture cannot be written.
@@ -102,9 +102,10 @@ def write_contact_sheet(path: Path, shown: Sequence[tuple[str, Path, Path]]) -> 
         sheet.save(temporary)
 
 
-def _row(name: str, image_path: Path, map_path: Path) -> Image.Image:
+def _row(name: str, image: Path | np.ndarray, map_path: Path) -> Image.Image:
     """An image, its parts and its part images side by side, under the image's name."""
-    image, iuv = _reduced(*read_pair(image_path, map_path))
+    pair = (image, read_iuv(map_path)) if isinstance(image, np.ndarray) else read_pair(image, map_path)
+    image, iuv = _reduced(*pair)
     panels = (_photograph(image), _parts(image, iuv), _part_images(image, iuv))
     title = 26
     row = Image.new("RGB", (sum(p.width + GAP for p in panels) + GAP, HEIGHT + title + GAP), BACK)

@@ -20,9 +20,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from dsa_ext.parts import GROUPS
-from dsareid.densepose.map_folder import find_maps
+from dsareid.data.video import is_video, write_video
+from dsareid.densepose.map_folder import VIDEO, VideoRecord, find_maps
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import atomic_path, make_folder
+from dsareid.ground.files import atomic_path, make_folder, read_json
 from dsareid.ground.machine import on_threads
 
 if TYPE_CHECKING:
@@ -52,18 +53,22 @@ def render_maps(
 
     Args:
         source: a folder of maps, a data set that has maps, or one map.
-        out: the folder to write to; it is created.
+        out: the folder to write to, which is created; or a video (.mp4), for maps of a video and a style of
+            one picture a map.
         style: see the module.
         jpeg: write pictures as NAME.jpg, with the losses of a JPEG, because some programs ask for that name.
         overwrite: replace files that are there already.
 
     Raises:
         DSAError: no map, one that cannot be read, OpenCV is missing, a folder in which the pictures would be
-            taken for maps, files that are there already, a folder that is not writable.
+            taken for maps, files that are there already, a folder that is not writable; for a video also maps
+            of no video or of several sizes, and PyAV is missing.
         ValueError: a style that does not exist.
     """
     source, out = Path(source), Path(out)
     draw = drawer(style)
+    if is_video(out):
+        return _draw_video(source, out, style, draw, overwrite)
     if jpeg and style == "parts":
         raise DSAError("`jpeg` is for pictures, and `style=parts` writes masks")
     place, maps = find_maps(source)
@@ -88,6 +93,34 @@ def render_maps(
     for _ in _with_progress(on_threads(run, list(maps)), len(maps)):
         pass
     return Rendering(len(maps), len(maps) * len(ends))
+
+
+def _draw_video(
+    source: Path, out: Path, style: Style, draw: Callable[[np.ndarray], list[np.ndarray]], overwrite: bool
+) -> Rendering:
+    if style not in ("viton", "magicanimate"):
+        raise DSAError(f"{out}: `style={style}` is not one picture a map; choose a folder")
+    if out.exists() and not overwrite:
+        raise DSAError(f"{out}: is there already; `overwrite` replaces it")
+    place, maps = find_maps(source)
+    try:
+        rate = read_json(place.parent / VIDEO, VideoRecord).frame_rate()
+    except OSError as error:
+        raise DSAError(f"{source}: holds no maps of a video: {place.parent / VIDEO} is missing") from error
+    drawn = on_threads(lambda name: draw(maps[name].chart().transpose(1, 2, 0))[0], sorted(maps))
+    write_video(out, _of_one_size(_with_progress(drawn, len(maps)), source), rate)
+    return Rendering(len(maps), 1)
+
+
+def _of_one_size(pictures: Iterator[np.ndarray], source: Path) -> Iterator[np.ndarray]:
+    first: tuple[int, ...] = ()
+    for picture in pictures:
+        first = first or picture.shape
+        if picture.shape != first:
+            raise DSAError(
+                f"{source}: maps of several sizes, {list(first[:2])} and {list(picture.shape[:2])}"
+            )
+        yield picture
 
 
 def drawer(style: Style) -> Callable[[np.ndarray], list[np.ndarray]]:

@@ -1,5 +1,6 @@
 """The processor: its name, its usable cores, work on threads, and processes that end with their parent."""
 
+import contextlib
 import ctypes
 import functools
 import multiprocessing
@@ -8,8 +9,9 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from dsareid.ground.errors import logger
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_AHEAD = 4  # items a thread that on_threads takes before the first of them is asked for
 _LAUNCHER_POLL = 0.5  # seconds between two checks that the launcher is still there
 
 
@@ -99,18 +102,39 @@ def processor() -> str:
 
 
 def on_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> Iterator[Result]:
     """Yield work(item) for all items, in order, computed on `threads` threads; default: one a core.
 
-    An exception is raised in place of its item's result. Then, or if the caller stops iterating, items that
-    have not begun are dropped, and running ones are waited for.
+    Only a few items are taken ahead of what the caller has asked for. An exception is raised in place of its
+    item's result. Then, or if the caller stops iterating, items that have not begun are dropped, and running
+    ones are waited for.
     """
-    with ThreadPoolExecutor(threads or cores()) as pool:
+    threads = threads or cores()
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            yield from pool.map(work, items)
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= _AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def one_thread_an_operation() -> Iterator[None]:
+    """Compute torch's operations on one thread each, for work that runs on several threads itself."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def end_with_parent() -> None:

@@ -1,0 +1,122 @@
+"""Videos: whole, upright, and nothing but the file."""
+
+import struct
+import wave
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from dsareid.data import video
+from dsareid.data.video import is_video, read_frames, video_header, write_video
+from dsareid.ground.errors import DSAError
+
+av = pytest.importorskip("av")
+
+
+def drawn(count, height=48, width=64):
+    """Red on the left; the upper half becomes greener from frame to frame."""
+    for k in range(count):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[:, : width // 2, 0], pixels[: height // 2, :, 1] = 200, 5 * k
+        yield pixels
+
+
+def written(path, pixel_format="yuv420p", codec="libx264", size=(48, 64), count=5):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = size
+        stream.pix_fmt = pixel_format
+        for pixels in drawn(count, *size):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format=pixel_format)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "v.mp4"
+    write_video(path, drawn(12, 47, 63), Fraction(30000, 1001))
+    assert video_header(path) == (Fraction(30000, 1001), 12)
+    found = list(read_frames(path))
+    assert len(found) == 12 and all(each.shape == (48, 64, 3) and each.dtype == np.uint8 for each in found)
+    assert abs(found[9][:47, :63].astype(int) - list(drawn(10, 47, 63))[9]).mean() < 3
+    assert np.abs(found[3][46].astype(int) - found[3][47]).max() < 30  # the odd row is continued
+
+
+def test_a_phone_held_upright(tmp_path):
+    """A matrix in the file turns the picture by a quarter, clockwise."""
+    path = tmp_path / "v.mp4"
+    write_video(path, drawn(5), Fraction(25))
+    content = path.read_bytes()
+    start = content.index(b"tkhd") + 44
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(content[:start] + matrix + content[start + 36 :])
+    plain, turned = (list(read_frames(each)) for each in (path, tmp_path / "turned.mp4"))
+    assert turned[3].flags.c_contiguous and np.array_equal(turned[3], np.rot90(plain[3], -1))
+
+
+@pytest.mark.parametrize(
+    "pixel_format, codec",
+    [
+        ("yuv420p10le", "libx265"),
+        ("yuv444p", "libx264"),
+        ("gray", "libx264"),
+        ("yuvj420p", "mjpeg"),
+        ("rgba", "png"),
+    ],
+)
+def test_odd_pixel_formats(tmp_path, pixel_format, codec):
+    found = list(read_frames(written(tmp_path / "v.mov", pixel_format, codec)))
+    assert len(found) == 5 and all(each.shape == (48, 64, 3) for each in found)
+    middle = found[4][10, 40] if pixel_format != "gray" else found[4][10, 10]
+    assert abs(int(middle[1]) - (20 if pixel_format != "gray" else 72)) < 14
+
+
+def test_damaged_and_other_files(tmp_path):
+    whole = written(tmp_path / "v.mp4", count=20).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {tmp_path}/v.mp4\n")
+    (tmp_path / "play.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/v.mp4\n")
+    for name in ("cut", "empty", "text", "list", "play"):
+        with pytest.raises(DSAError, match=rf"{name}.mp4: not readable as a video, or damaged: "):
+            list(read_frames(tmp_path / f"{name}.mp4"))
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(800))
+    (tmp_path / "sound.wav").rename(tmp_path / "sound.mp4")
+    with pytest.raises(DSAError, match=r"sound.mp4: no video in it"):
+        video_header(tmp_path / "sound.mp4")
+    with pytest.raises(DSAError, match=r"none.mp4: cannot be read: No such file"):
+        list(read_frames(tmp_path / "none.mp4"))
+
+
+def test_claims_of_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "MOST_PIXELS", 1000)
+    with pytest.raises(DSAError, match="claims 64 x 48 pixels, too many"):
+        list(read_frames(written(tmp_path / "v.mp4")))
+
+
+def test_nothing_half_written(tmp_path):
+    def broken():
+        yield from drawn(2)
+        raise DSAError("a map cannot be read")
+
+    with pytest.raises(DSAError, match="a map cannot be read"):
+        write_video(tmp_path / "v.mp4", broken(), Fraction(25))
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_names(tmp_path):
+    (tmp_path / "folder.mp4").mkdir()
+    assert is_video("a/B.MOV") and not is_video("a.jpg") and not is_video(tmp_path / "folder.mp4")
+
+
+def test_without_pyav(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(DSAError, match="reading and writing videos needs PyAV: pip install av"):
+        video_header(tmp_path / "v.mp4")
