@@ -39,6 +39,20 @@ def test_what_changes_its_colour_stays():
     assert (found[:, :9] == 5).all() and (found[:, 9:] == (2, 100, 50)).all()  # the blur takes a pixel
 
 
+def test_who_walks_is_met_where_they_are():
+    """A striped person, 10 columns further right in each frame, with one wrong map."""
+    frames = []
+    for k in range(5):
+        pixels, iuv = np.full((20, 80, 3), 90, np.uint8), np.zeros((20, 80, 3), np.uint8)
+        left = 10 * k
+        pixels[4:16, left : left + 16] = np.arange(0, 240, 15, dtype=np.uint8)[:, None]
+        iuv[4:16, left : left + 16] = (2, 100, 50) if k != 2 else (3, 9, 9)
+        frames.append(mapped_frame(pixels, iuv))
+    found = smooth(frames[2], frames[:2] + frames[3:])
+    assert (found[6:14, 22:34] == (2, 100, 50)).all() and not found[:, :20].any() and not found[:, 36:].any()
+    assert (smooth(frames[2], [frames[2]._replace(middle=None)])[6:14, 22:34] == (3, 9, 9)).all()
+
+
 def test_inputs_are_not_changed():
     own, other = frame(2, 100, 50), frame(3, 1, 1)
     smooth(own, [other, other])
