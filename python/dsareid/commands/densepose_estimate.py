@@ -18,6 +18,7 @@ def command(
     rows: int | None = None,
     detect: Flag = False,
     boxes: FileOption = None,
+    bfloat16: Flag = False,
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
     box: BoxOption = None,
     smooth: Flag = False,
@@ -38,11 +39,14 @@ def command(
             writable. For one picture the file of its map; default: NAME_IUV.png. For a video the folder in
             which maps/000000.png and so on go; default: NAME_IUV.
         model: Use DensePose R-CNN instead of BodyPix, with the weights in FILE: a chart model of detectron2's
-            zoo (.pkl), or of a training with detectron2 (.pth). Each picture is a crop of one person then.
+            zoo (.pkl), of a training with detectron2 (.pth), or inside its TorchScript (.pt), which is not
+            run. Each picture is a crop of one person then.
         rows: With --model: how many rows a crop has when the network sees it; default: 320.
         detect: With --model: pictures are photographs, in which the model finds people.
         boxes: With --model: pictures are photographs, whose people FILE tells: a table (.csv) with columns
             image,x0,y0,x1,y1 and perhaps score, in pixels; or COCO's annotations (.json).
+        bfloat16: With --model: compute in bfloat16, for a GPU or a processor that has it: faster, and maps
+            differ a little.
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, to which they are downloaded once.
         quality: Of BodyPix: best looks at each picture in five sizes instead of two, which takes three to
@@ -67,6 +71,7 @@ def command(
         "model": model,
         "rows": rows,
         "detect": detect,
+        "bfloat16": bfloat16,
         "weights": weights,
         "device": device,
         "quality": quality,

@@ -109,6 +109,7 @@ def estimate_maps(
     rows: int | None = None,
     detect: bool = False,
     boxes: str | os.PathLike | None = None,
+    bfloat16: bool = False,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality | None = None,
@@ -125,7 +126,7 @@ def estimate_maps(
         source: a data set's root, another folder of pictures, or one picture.
         out: the folder of the maps; for one picture its map, .png. None: iuv in the source, or a folder in
             the user's cache if the source is not writable; for one picture NAME_IUV.png beside it.
-        model, rows, detect, weights, device, quality: as for load_estimator.
+        model, rows, detect, bfloat16, weights, device, quality: as for load_estimator.
         boxes: a file with the boxes of the people in photographs, see given_boxes.read_boxes; they take the
             place of the detector of `model`. A picture that it does not name has nobody.
         people: "one": the largest and most central person of each picture, or "all"; None: one in a data set
@@ -155,6 +156,7 @@ def estimate_maps(
                 model=model,
                 rows=rows,
                 detect=detect,
+                bfloat16=bfloat16,
                 weights=weights,
                 device=device if group.alone else str(chosen),
                 quality=quality,

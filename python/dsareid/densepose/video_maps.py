@@ -106,6 +106,7 @@ def estimate_video(
     model: str | os.PathLike | None = None,
     rows: int | None = None,
     detect: bool = False,
+    bfloat16: bool = False,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality | None = None,
@@ -119,7 +120,7 @@ def estimate_video(
     Args:
         source: a video that FFmpeg reads.
         out: the folder to write to; None: NAME_IUV beside the video.
-        model, rows, detect, weights, device, quality: as for load_estimator.
+        model, rows, detect, bfloat16, weights, device, quality: as for load_estimator.
         people: "one": a person who is followed, see densepose.follow; or "all".
         box: of the person in the first frame, who need not be the largest: x0, y0, x1, y1 in pixels.
         smooth: also write steadier maps of the person.
@@ -145,6 +146,7 @@ def estimate_video(
         model=model,
         rows=rows,
         detect=detect,
+        bfloat16=bfloat16,
         weights=weights,
         device=device,
         quality=quality,

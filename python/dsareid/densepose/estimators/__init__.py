@@ -83,6 +83,7 @@ def load_estimator(
     model: str | os.PathLike | None = None,
     rows: int | None = None,
     detect: bool = False,
+    bfloat16: bool = False,
     weights: str | os.PathLike | None = None,
     device: str = "auto",
     quality: Quality | None = None,
@@ -95,10 +96,12 @@ def load_estimator(
     people in photographs, and `people` is.
 
     Args:
-        model: a file of weights of a chart model of DensePose R-CNN: detectron2's zoo (.pkl), or a training
-            with detectron2 (.pth).
+        model: a file of weights of a chart model of DensePose R-CNN: detectron2's zoo (.pkl), a training with
+            detectron2 (.pth), or TorchScript of one (.pt).
         rows: of a crop, as DensePose R-CNN sees it; None: 320.
         detect: whether DensePose R-CNN finds people in photographs, by its own detector.
+        bfloat16: whether DensePose R-CNN computes in bfloat16, on processors that have it: faster, and maps
+            differ a little.
         weights: the folder of BodyPix's weights; None: that of the environment variable DSAREID_BODYPIX, or
             the user's cache, into which they are fetched once.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
@@ -112,7 +115,7 @@ def load_estimator(
         ValueError: a quality or people that do not exist.
     """
     if model is None:
-        for name, given in (("rows", rows is not None), ("detect", detect)):
+        for name, given in (("rows", rows is not None), ("detect", detect), ("bfloat16", bfloat16)):
             if given:
                 raise DSAError(f"`{name}` is a setting of DensePose R-CNN; it needs `model`")
         return MapEstimator(BodyPix(weights, device, quality or "default", people or "all"))
@@ -127,6 +130,7 @@ def load_estimator(
     if detect and rows is not None:
         raise DSAError("`rows` is for crops, and `detect` for photographs; give one of them")
     try:
-        return MapEstimator(RCNN(model, device, ROWS if rows is None else rows, detect, people or "all"))
+        rcnn = RCNN(model, device, ROWS if rows is None else rows, detect, people or "all", bfloat16)
+        return MapEstimator(rcnn)
     except OSError as error:
         raise DSAError(f"{model}: cannot be read: {error.strerror or error}") from error

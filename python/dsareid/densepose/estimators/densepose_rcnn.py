@@ -23,7 +23,7 @@ from dsareid.densepose.estimators.rcnn import BGR_MEAN, STRIDE, Heads, build
 from dsareid.densepose.estimators.rcnn_file import read_weights
 from dsareid.densepose.people import MIN_SCORE, best_person
 from dsareid.ground.distributed import choose_device
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 
 ROWS = 320  # of a crop, as the network sees it
 BORDER = 0.125  # of a crop's sides, continued on each side
@@ -40,6 +40,7 @@ class RCNN:
         rows: of a crop, as the network sees it; more find finer detail, and take longer.
         detect: take pictures as photographs, and find people in them.
         people: with `detect`: everybody, or "one", by choose_person's rule.
+        bfloat16: compute most of the network in bfloat16, see DensePoseRCNN.use_bfloat16.
 
     Raises:
         DSAError: a file that holds no chart model of DensePose R-CNN; a device that does not exist; `rows`
@@ -55,6 +56,7 @@ class RCNN:
         rows: int = ROWS,
         detect: bool = False,
         people: People = "all",
+        bfloat16: bool = False,
     ):
         if people not in get_args(People):
             raise ValueError(f"people must be one of {', '.join(get_args(People))}, not {people!r}")
@@ -68,6 +70,10 @@ class RCNN:
             network = build(weights)
         except DSAError as error:
             raise error if isinstance(model, dict) else DSAError(f"{model}: {error}") from error
+        if bfloat16:
+            network.use_bfloat16()
+            if self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+                logger.warning("this processor has no instructions for bfloat16: `bfloat16` makes it slower")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.digest = _digest(weights)
 
@@ -100,6 +106,7 @@ class RCNN:
             "weights_sha256": self.digest,
             **self.network.variant._asdict(),
             **seen,
+            **({"bfloat16": True} if self.network.kind == torch.bfloat16 else {}),
         }
 
     def _crop_map(self, image: np.ndarray) -> EstimatedMap:

@@ -63,10 +63,23 @@ class DensePoseRCNN(nn.Module):
         self.head = Head(variant.deeplab)
         self.predictor = Predictor(variant)
         self.detector = Detector()
+        self.kind = torch.float32  # of the convolutions but the last
+
+    def use_bfloat16(self) -> None:
+        """Compute all but boxes, scores and the last layer in bfloat16; normalisation keeps its numbers."""
+        self.kind = torch.bfloat16
+        for module in (self.trunk, self.pyramid, self.decoder, self.head):
+            if module is None:
+                continue
+            module.to(self.kind)
+            for norm in module.modules():
+                if isinstance(norm, (nn.BatchNorm2d, nn.GroupNorm)):
+                    norm.float()
 
     def levels(self, pictures: Tensor) -> list[Tensor]:
         """Features of pictures (B, 3, H, W), float32 B, G, R minus BGR_MEAN, sides multiples of STRIDE."""
-        x = self.trunk.maxpool(self.trunk.relu(self.trunk.bn1(self.trunk.conv1(pictures))))
+        x = self.trunk.conv1(pictures.to(self.kind))
+        x = self.trunk.maxpool(self.trunk.relu(self.trunk.bn1(x)))
         found = {}
         for level, stage in zip(
             LEVELS, (self.trunk.layer1, self.trunk.layer2, self.trunk.layer3, self.trunk.layer4)
@@ -84,7 +97,7 @@ class DensePoseRCNN(nn.Module):
             pooled = pool(self.decoder(levels), list(boxes), 28, 4)
         else:
             pooled = pool_levels(levels, boxes, 14)
-        return self.predictor(self.head(pooled))
+        return self.predictor(self.head(pooled.to(self.kind)).float())
 
 
 class Decoder(nn.Module):

@@ -53,7 +53,7 @@ class Detector(nn.Module):
         """Where people might be, [n, 4], the best first."""
         found, scores, level_of = [], [], []
         for number, level in enumerate([*levels, F.max_pool2d(levels[-1], 1, 2)]):
-            x = self.conv(level).relu()
+            x = self.conv(level.float()).relu()
             objectness = self.objectness(x)[0].permute(1, 2, 0).flatten()  # [H * W * 3]
             deltas = self.deltas(x)[0].unflatten(0, (3, 4)).permute(2, 3, 0, 1).flatten(0, 2)
             best, which = objectness.topk(min(MOST_PROPOSALS, len(objectness)))

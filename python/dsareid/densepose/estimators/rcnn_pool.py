@@ -11,7 +11,7 @@ WIDTH = 256  # channels of a level
 
 def pool(features: Tensor, boxes: list[Tensor], size: int, stride: int) -> Tensor:
     """Places of features at one stride, size x size of each box [n, 4] of each picture."""
-    return roi_align(features, boxes, size, spatial_scale=1 / stride, sampling_ratio=2, aligned=False)
+    return roi_align(features.float(), boxes, size, spatial_scale=1 / stride, sampling_ratio=2, aligned=False)
 
 
 def pool_levels(levels: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
@@ -24,5 +24,7 @@ def pool_levels(levels: Sequence[Tensor], boxes: Sequence[Tensor], size: int) ->
     for number, features in enumerate(levels, 2):
         (chosen,) = (level == number).nonzero(as_tuple=True)
         rows = torch.cat([picture, every], 1)[chosen]
-        pooled[chosen] = roi_align(features, rows, size, 1 / 2**number, sampling_ratio=2, aligned=False)
+        pooled[chosen] = roi_align(
+            features.float(), rows, size, 1 / 2**number, sampling_ratio=2, aligned=False
+        )
     return pooled

@@ -103,6 +103,28 @@ def test_weights_of_half_precision(zoo):
     assert estimator.digest != RCNN(zoo, "cpu").digest
 
 
+@pytest.mark.parametrize("detect", [False, True])
+def test_bfloat16_gives_nearly_the_same_map(zoo, monkeypatch, detect):
+    small_photographs(monkeypatch)
+    image = np.random.default_rng(0).integers(0, 256, (60, 30, 3), dtype=np.uint8)
+    exact, fast = (load_estimator(model=zoo, device="cpu", detect=detect, bfloat16=x) for x in (False, True))
+    network = fast.network.network
+    assert network.trunk.conv1.weight.dtype == network.head.convs[7].weight.dtype == torch.bfloat16
+    assert network.trunk.bn1.weight.dtype == network.predictor.u.weight.dtype == torch.float32
+    boxes = [(0, 0, 30, 60)] if detect else None
+    one, other = (estimator(image, boxes=boxes) for estimator in (exact, fast))
+    same = one.iuv[..., 0] == other.iuv[..., 0]
+    assert not np.array_equal(one.uv, other.uv)
+    assert same.mean() > 0.9 and np.abs(one.uv - other.uv)[:, same].mean() < 0.01
+    assert fast.record() == exact.record() | {"bfloat16": True} and "bfloat16" not in exact.record()
+
+
+def test_a_processor_without_bfloat16_is_told(zoo, monkeypatch, caplog):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    load_estimator(model=zoo, device="cpu", bfloat16=True)
+    assert "has no instructions for bfloat16: `bfloat16` makes it slower" in caplog.text
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 def test_weights_inside_torchscript(zoo, tmp_path):
     """The names that DensePose-TorchScript adds beside detectron2's do not matter."""
@@ -270,6 +292,7 @@ def test_maps_of_a_model_are_not_completed_by_bodypix(zoo, own_data):
         (["--boxes", "b.csv"], "--boxes are for a model of DensePose R-CNN; give it by --model"),
         (["--model", "MODEL", "--boxes", "b.csv", "--detect"], "--boxes take the place of the detector"),
         (["--model", "MODEL", "--boxes", "b.csv"], "b.csv: cannot be read: No such file"),
+        (["--bfloat16"], "--bfloat16 is a setting of DensePose R-CNN; it needs --model"),
         (["--detect"], "--detect is a setting of DensePose R-CNN; it needs --model"),
         (["--model", "none.pkl"], "none.pkl: cannot be read: No such file or directory"),
         (["--model", "0.png"], "0.png: not readable as a pickle of arrays"),
