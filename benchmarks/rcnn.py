@@ -24,7 +24,8 @@ from torch import Tensor
 from zoo_files import VARIANTS, zoo_weights
 
 from dsareid.densepose.estimators.densepose_rcnn import RCNN, network_input, photograph_size
-from dsareid.densepose.estimators.rcnn import BGR_MEAN, build
+from dsareid.densepose.estimators.rcnn import BYTES
+from dsareid.densepose.estimators.rcnn_names import build
 from dsareid.ground.machine import cores, keep_freed_memory, on_threads, one_thread_an_operation
 
 MODEL = "R_50_FPN_s1x"
@@ -90,7 +91,7 @@ class Theirs:
         return found
 
     def _bytes(self, pixels: Tensor, height: int, width: int) -> Tensor:
-        return pixels[:, :height, :width] + torch.tensor(BGR_MEAN)[:, None, None]
+        return pixels[:, :height, :width] + torch.tensor(BYTES.mean)[:, None, None]
 
 
 def verify(theirs: Theirs, crops: RCNN, images: list[np.ndarray], photograph: np.ndarray) -> tuple[int, int]:

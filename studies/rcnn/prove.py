@@ -4,9 +4,10 @@
     pip install fvcore iopath yacs omegaconf hydra-core pycocotools cloudpickle tabulate termcolor
     PYTHONPATH=detectron2:detectron2/projects/DensePose python studies/rcnn/prove.py detectron2 PHOTO...
 
-detectron2 needs no compilation for this. For each model of the zoo both get the same weights, drawn from a
-seed, the same pixels and the same boxes. The biases of the heads are set such that all parts occur and about
-half of a box is a person. The table that it prints stands in README.md.
+detectron2 needs no compilation for this. With DensePoseFnL's source, github.com/zetyquickly/DensePoseFnL, by
+`--mobile FOLDER`, and timm, its two light models are compared too. For each model both get the same weights,
+drawn from a seed, the same pixels and the same boxes. The biases of the heads are set such that all parts
+occur and about half of a box is a person. The table that it prints stands in README.md.
 """
 
 import argparse
@@ -23,11 +24,12 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/helpers"))
 
-from zoo_files import VARIANTS, zoo_shapes, zoo_weights  # noqa: E402
+from zoo_files import MOBILE, VARIANTS, zoo_shapes, zoo_weights  # noqa: E402
 
 from dsareid.data.images import read_image  # noqa: E402
 from dsareid.densepose.estimators.densepose_rcnn import network_input, read_heads  # noqa: E402
-from dsareid.densepose.estimators.rcnn import BGR_MEAN, DensePoseRCNN, Heads, build  # noqa: E402
+from dsareid.densepose.estimators.rcnn import BYTES, UNIT, DensePoseRCNN, Heads, Look  # noqa: E402
+from dsareid.densepose.estimators.rcnn_names import build  # noqa: E402
 
 SHORTEST = 480  # rows or columns of a photograph, as both networks see it
 HEADS = "roi_heads.densepose_predictor"
@@ -50,20 +52,55 @@ class Row(NamedTuple):
     seconds: tuple[float, float]  # theirs, ours
 
 
-def their_model(name: str, source: Path, weights: dict[str, Tensor]):
+class Sources(NamedTuple):
+    """The folders of the other projects."""
+
+    detectron2: Path
+    mobile: Path | None
+
+
+def their_model(name: str, sources: Sources, weights: dict[str, Tensor]):
     from densepose import add_densepose_config
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
     config = get_cfg()
     add_densepose_config(config)
-    config.merge_from_file(str(source / f"projects/DensePose/configs/densepose_rcnn_{name}.yaml"))
+    if name in MOBILE:
+        assert sources.mobile is not None
+        add_mobile(sources.mobile, config)
+        config.merge_from_file(str(sources.mobile / f"configs/{name}.yaml"))
+        config.MODEL.TIMMNETS.PRETRAINED = False
+    else:
+        configs = sources.detectron2 / "projects/DensePose/configs"
+        config.merge_from_file(str(configs / f"densepose_rcnn_{name}.yaml"))
     config.MODEL.DEVICE = "cpu"
     model = build_model(config).eval()
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    assert shapes == dict(zoo_shapes(**VARIANTS[name])), f"{name}: the zoo's names or shapes are others"
-    model.load_state_dict(weights)
+    if name in MOBILE:  # counters that timm 0.4.12 does not have there
+        counters = [x for x in shapes if "bottom_up" in x and x.endswith("num_batches_tracked")]
+        shapes = {key: value for key, value in shapes.items() if key not in counters}
+    assert shapes == dict(zoo_shapes(**(MOBILE | VARIANTS)[name])), f"{name}: names or shapes are others"
+    model.load_state_dict(weights, strict=name not in MOBILE)
     return model
+
+
+def add_mobile(source: Path, config) -> None:
+    """Let detectron2 know the parts of DensePoseFnL."""
+    import timm.models
+    from detectron2.layers import FrozenBatchNorm2d
+
+    # Its code was written for timm 0.4.12. Now a module has another name, and normalisation holds the
+    # activation, which freezing it would drop.
+    sys.modules.setdefault("timm.models.efficientnet_builder", timm.models._efficientnet_builder)
+    FrozenBatchNorm2d.convert_frozen_batchnorm = classmethod(lambda cls, module: module)
+    if str(source) not in sys.path:
+        sys.path.insert(0, str(source))
+    import backbone  # noqa: F401
+    import roi_heads  # noqa: F401
+    from config import add_timmnets_config
+
+    add_timmnets_config(config)
 
 
 def balanced(weights: dict[str, Tensor], picture: Tensor, boxes: Tensor) -> dict[str, Tensor]:
@@ -112,10 +149,11 @@ def compare(theirs, ours: DensePoseRCNN, image: np.ndarray) -> Row:
     from detectron2.structures import Boxes, Instances
 
     height, width = size_of(image)
-    boxes, picture = boxes_of(height, width), network_input(image, height, width)
+    look = ours.plan.look
+    boxes, picture = boxes_of(height, width), network_input(image, height, width, look)
     given = Instances((height, width))
     given.pred_boxes, given.pred_classes = Boxes(boxes.clone()), torch.zeros(len(boxes), dtype=torch.int64)
-    pixels = picture[:, :height, :width] + torch.tensor(BGR_MEAN)[:, None, None]
+    pixels = network_input(image, height, width, Look(look.bgr, (0.0,) * 3, (1.0,) * 3))[:, :height, :width]
     began = time.perf_counter()
     found = theirs.inference([{"image": pixels}], detected_instances=[given], do_postprocess=False)[0]
     between = time.perf_counter()
@@ -148,12 +186,13 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
     return round(scale * image.shape[0]), round(scale * image.shape[1])
 
 
-def compare_model(name: str, source: Path, images: Sequence[np.ndarray]) -> list[Row]:
+def compare_model(name: str, sources: Sources, images: Sequence[np.ndarray]) -> list[Row]:
     """Give both the same weights, balanced on the first photograph."""
-    weights = {key: torch.from_numpy(value) for key, value in zoo_weights(**VARIANTS[name]).items()}
-    size = size_of(images[0])
-    weights = balanced(weights, network_input(images[0], *size), boxes_of(*size))
-    theirs, ours = their_model(name, source, weights), build(weights)
+    drawn = zoo_weights(**(MOBILE | VARIANTS)[name])
+    weights = {key: torch.from_numpy(value) for key, value in drawn.items()}
+    size, look = size_of(images[0]), UNIT if name in MOBILE else BYTES
+    weights = balanced(weights, network_input(images[0], *size, look), boxes_of(*size))
+    theirs, ours = their_model(name, sources, weights), build(weights)
     return [compare(theirs, ours, image) for image in images]
 
 
@@ -172,13 +211,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("detectron2", type=Path, help="its source")
     parser.add_argument("photographs", type=Path, nargs="+")
-    parser.add_argument("--models", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--mobile", type=Path, help="DensePoseFnL's source")
+    parser.add_argument("--models", nargs="+", choices=[*VARIANTS, *MOBILE])
     arguments = parser.parse_args()
+    models = arguments.models or [*VARIANTS, *(MOBILE if arguments.mobile else ())]
+    sources = Sources(arguments.detectron2, arguments.mobile)
     images = [read_image(path) for path in arguments.photographs]
     print("| model | heads | U, V | another part (clear) | parts | person | boxes, scores | seconds |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
-    for name in arguments.models:
-        rows = compare_model(name, arguments.detectron2, images)
+    for name in models:
+        rows = compare_model(name, sources, images)
         wrong = f"{sum(x.differ for x in rows)} of {sum(x.pixels for x in rows):,}"
         people = f"{min(x.person for x in rows):.0%} to {max(x.person for x in rows):.0%}"
         found = f"{max(x.boxes for x in rows):.1e}, {max(x.scores for x in rows):.1e} of"

@@ -19,8 +19,9 @@ from torchvision.ops import box_area, clip_boxes_to_image
 
 from dsareid.densepose.estimators.base import EstimatedMap
 from dsareid.densepose.estimators.bodypix import People
-from dsareid.densepose.estimators.rcnn import BGR_MEAN, STRIDE, Heads, build
+from dsareid.densepose.estimators.rcnn import BYTES, STRIDE, Heads, Look
 from dsareid.densepose.estimators.rcnn_file import read_weights
+from dsareid.densepose.estimators.rcnn_names import build
 from dsareid.densepose.people import MIN_SCORE, best_person
 from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError, logger
@@ -118,7 +119,7 @@ class RCNN:
         """The map of the people in a photograph; where they overlap, of the one with the better score."""
         size = image.shape[:2]
         seen = photograph_size(*size)
-        pixels = network_input(image, *seen).to(self.device)[None]
+        pixels = network_input(image, *seen, self.network.plan.look).to(self.device)[None]
         levels = self.network.levels(pixels.contiguous(memory_format=torch.channels_last))
         scale = pixels.new_tensor([size[1] / seen[1], size[0] / seen[0]] * 2)
         if given is None:
@@ -155,7 +156,7 @@ class RCNN:
         size = [max(1, round(length * scale)) for length in whole.shape[:2]]
         y, x = (n / m for n, m in zip(size, whole.shape))
         box = [x * right, y * down, x * (right + width), y * (down + height)]
-        pixels = network_input(whole, size[0], size[1]).to(self.device)[None]
+        pixels = network_input(whole, size[0], size[1], self.network.plan.look).to(self.device)[None]
         return pixels.contiguous(memory_format=torch.channels_last), torch.tensor([box], device=self.device)
 
 
@@ -210,15 +211,16 @@ def photograph_size(height: int, width: int) -> tuple[int, int]:
     return int(size[0] + 0.5), int(size[1] + 0.5)
 
 
-def network_input(image: np.ndarray, height: int, width: int) -> Tensor:
+def network_input(image: np.ndarray, height: int, width: int, look: Look = BYTES) -> Tensor:
     """uint8 [h, w, 3] RGB, scaled to height x width as detectron2 does -> float32 (3, H, W) for the network.
 
     H and W are the next multiples of STRIDE; what is added is 0, the mean of all pictures.
     """
     scaled = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    bgr = torch.from_numpy(np.ascontiguousarray(scaled[..., ::-1])).permute(2, 0, 1).float()
-    bgr -= torch.tensor(BGR_MEAN)[:, None, None]
-    return F.pad(bgr, (0, -width % STRIDE, 0, -height % STRIDE))
+    ordered = np.array(scaled[..., ::-1] if look.bgr else scaled, order="C")
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (look.mean, look.std))
+    pixels = (torch.from_numpy(ordered).permute(2, 0, 1).float() - mean) / std
+    return F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE))
 
 
 def read_heads(heads: Heads, height: int, width: int) -> tuple[Tensor, Tensor, float]:

@@ -1,41 +1,78 @@
-"""DensePose R-CNN's chart models, by the names of detectron2's zoo (projects/DensePose): from boxes to heads.
+"""DensePose R-CNN's chart models, from boxes to heads: detectron2's zoo, and DensePoseFnL's light models.
 
-A ResNet with a feature pyramid sees the picture. A decoder sums the levels at a quarter of the picture's
-size; for each box 28 x 28 places of it go through eight convolutions, and four transposed ones give 112 x 112
-scores of the mask, scores of parts, and U and V of each part. What a file holds tells the variant.
+A trunk with a feature pyramid sees the picture. Of each box some places of its features go through the
+convolutions of a head, and transposed ones give scores of the mask, scores of parts, U and V of each part.
+
+In the zoo the trunk is a ResNet, and a decoder first sums the levels at a quarter of the picture's size: 28 x
+28 places of it, eight convolutions, 112 x 112 scores. DensePoseFnL takes 32 x 32 places of the finest level
+of a mobile trunk, four narrow convolutions, and gives 64 x 64 scores.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet50, resnet101
+from torchvision.models import ResNet, resnet50, resnet101
 from torchvision.ops import FeaturePyramidNetwork
 
+from dsareid.densepose.estimators import rcnn_mobile
 from dsareid.densepose.estimators.rcnn_detector import Detector
-from dsareid.densepose.estimators.rcnn_pool import WIDTH, pool, pool_levels
-from dsareid.ground.errors import DSAError
+from dsareid.densepose.estimators.rcnn_mobile import BiFPN, MobileTrunk
+from dsareid.densepose.estimators.rcnn_pool import Pooling, pool, pool_levels
 
 LEVELS = "p2", "p3", "p4", "p5"  # at strides 4 to 32
-BGR_MEAN = 103.53, 116.28, 123.675  # subtracted from the picture's bytes
 STRIDE = 32  # of the last level: the sides of what the network sees are multiples of it
-HIDDEN = 512  # channels of the head
 LEAST_CONFIDENCE = 0.01
 PARTS = 24
+MOBILE = "spnasnet_100"
+
+
+class Look(NamedTuple):
+    """How a network wants the bytes of a picture: (x - mean) / std, each of three channels."""
+
+    bgr: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+BYTES = Look(True, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))  # the zoo's
+UNIT = Look(False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # DensePoseFnL's
 
 
 class Variant(NamedTuple):
-    """What tells the models of the zoo apart, as far as maps depend on it."""
+    """What tells the models apart, as far as maps depend on it."""
 
-    depth: int = 50  # of the ResNet
-    decoder: bool = True  # not in the legacy models, which pool 14 x 14 places of the level that fits a box
+    trunk: str = "R_50"  # or R_101, or MOBILE: DensePoseFnL's
+    decoder: bool = True  # not in the legacy models, which pool places of the level that fits a box
     deeplab: bool = False  # DL: atrous pooling before the convolutions of the head
-    coarse: int = 2  # scores of the mask; 15 in the legacy models: the background and 14 body parts
+    coarse: int = 2  # scores of the mask; or 15: the background and 14 body parts
     weighted: bool = False  # WC1M, WC2M: scores are multiplied by a confidence of their own
+
+
+class _Plan(NamedTuple):
+    """The sizes of a variant."""
+
+    width: int  # channels of a level
+    hidden: int  # of the head
+    convs: int  # of the head
+    dilations: tuple[int, ...]  # of the atrous pooling; none: there is no such pooling
+    normalised: bool  # whether the head has GroupNorm, in place of biases
+    places: int  # of a box, on each side
+    pooling: Pooling
+    twice: bool  # whether the scores are made twice as large again
+    look: Look
+
+
+def _plan(variant: Variant) -> _Plan:
+    if variant.trunk == MOBILE:
+        width = rcnn_mobile.WIDTH
+        return _Plan(width, width, 4, (6, 12, 18), False, 32, Pooling(True, 0), False, UNIT)
+    dilations = (6, 12, 56) if variant.deeplab else ()
+    places = 28 if variant.decoder else 14
+    return _Plan(256, 512, 8, dilations, variant.deeplab, places, Pooling(), True, BYTES)
 
 
 class Heads(NamedTuple):
@@ -52,17 +89,16 @@ class DensePoseRCNN(nn.Module):
 
     def __init__(self, variant: Variant):
         super().__init__()
-        self.variant = variant
-        self.trunk = {50: resnet50, 101: resnet101}[variant.depth]()
-        del self.trunk.fc
-        for stage in (self.trunk.layer2, self.trunk.layer3, self.trunk.layer4):
-            first = stage[0]  # detectron2 has the stride in the first convolution, torchvision in the second
-            first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
-        self.pyramid = FeaturePyramidNetwork([256, 512, 1024, 2048], WIDTH)
-        self.decoder = Decoder() if variant.decoder else None
-        self.head = Head(variant.deeplab)
-        self.predictor = Predictor(variant)
-        self.detector = Detector()
+        self.variant, self.plan = variant, _plan(variant)
+        width, hidden = self.plan.width, self.plan.hidden
+        self.mobile = variant.trunk == MOBILE
+        self.trunk: nn.Module = MobileTrunk() if self.mobile else _resnet(variant.trunk)
+        widths = [256, 512, 1024, 2048]
+        self.pyramid: nn.Module = BiFPN() if self.mobile else FeaturePyramidNetwork(widths, width)
+        self.decoder = Decoder(width) if variant.decoder else None
+        self.head = Head(self.plan)
+        self.predictor = Predictor(variant, hidden, self.plan.twice)
+        self.detector = Detector(width, self.plan.pooling, convolutions=self.mobile)
         self.kind = torch.float32  # of the convolutions but the last
 
     def use_bfloat16(self) -> None:
@@ -77,15 +113,10 @@ class DensePoseRCNN(nn.Module):
                     norm.float()
 
     def levels(self, pictures: Tensor) -> list[Tensor]:
-        """Features of pictures (B, 3, H, W), float32 B, G, R minus BGR_MEAN, sides multiples of STRIDE."""
-        x = self.trunk.conv1(pictures.to(self.kind))
-        x = self.trunk.maxpool(self.trunk.relu(self.trunk.bn1(x)))
-        found = {}
-        for level, stage in zip(
-            LEVELS, (self.trunk.layer1, self.trunk.layer2, self.trunk.layer3, self.trunk.layer4)
-        ):
-            x = found[level] = stage(x)
-        return list(self.pyramid(found).values())
+        """Features of pictures (B, 3, H, W), float32 as plan.look says, sides multiples of STRIDE."""
+        x = pictures.to(self.kind)
+        found = _resnet_levels(self.trunk, x) if isinstance(self.trunk, ResNet) else self.trunk(x)
+        return list(self.pyramid(dict(zip(LEVELS, found))).values())
 
     def forward(self, pictures: Tensor, boxes: Sequence[Tensor]) -> Heads:
         """The heads of each picture's boxes, float32 [n, 4]: left, top, right, bottom in pixels."""
@@ -93,30 +124,52 @@ class DensePoseRCNN(nn.Module):
 
     def heads(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Heads:
         """The heads of boxes, from the features of their pictures."""
+        places, pooling = self.plan.places, self.plan.pooling
         if self.decoder is not None:
-            pooled = pool(self.decoder(levels), list(boxes), 28, 4)
+            pooled = pool(self.decoder(levels), list(boxes), places, 4, pooling)
+        elif self.mobile:
+            pooled = pool(levels[0], list(boxes), places, 4, pooling)
         else:
-            pooled = pool_levels(levels, boxes, 14)
+            pooled = pool_levels(levels, boxes, places, pooling)
         return self.predictor(self.head(pooled.to(self.kind)).float())
+
+
+def _resnet(name: str) -> ResNet:
+    """torchvision's, with the stride of a stage where detectron2 has it: in its first convolution."""
+    trunk = {"R_50": resnet50, "R_101": resnet101}[name]()
+    del trunk.fc
+    for stage in (trunk.layer2, trunk.layer3, trunk.layer4):
+        first = stage[0]
+        first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+    return trunk
+
+
+def _resnet_levels(trunk: ResNet, x: Tensor) -> list[Tensor]:
+    x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(x))))
+    found = []
+    for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
+        x = stage(x)
+        found.append(x)
+    return found
 
 
 class Decoder(nn.Module):
     """The sum of the levels at stride 4 (semantic head of panoptic feature pyramids, arXiv:1901.02446)."""
 
-    def __init__(self):
+    def __init__(self, width: int):
         super().__init__()
         self.levels = nn.ModuleDict(
             {
-                level: nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(max(1, steps)))
+                level: nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(max(1, steps)))
                 for steps, level in enumerate(LEVELS)
             }
         )
-        self.predictor = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.predictor = nn.Conv2d(width, width, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         total = None
         for level, x in zip(LEVELS, levels):
-            for conv in self.levels[level]:
+            for conv in cast(nn.ModuleList, self.levels[level]):
                 x = conv(x).relu()
                 if level != LEVELS[0]:
                     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -125,15 +178,17 @@ class Decoder(nn.Module):
 
 
 class Atrous(nn.Module):
-    """DeepLab's pooling with GroupNorm (arXiv:1706.05587): 1 x 1, three dilated convolutions, the mean."""
+    """DeepLab's pooling (arXiv:1706.05587): 1 x 1, three dilated convolutions, the mean."""
 
-    def __init__(self):
+    def __init__(self, width: int, dilations: Sequence[int], normalised: bool):
         super().__init__()
-        convs = [nn.Conv2d(WIDTH, WIDTH, 1, bias=False)]
-        convs += [nn.Conv2d(WIDTH, WIDTH, 3, padding=n, dilation=n, bias=False) for n in (6, 12, 56)]
-        convs.append(nn.Conv2d(WIDTH, WIDTH, 1, bias=False))
-        self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(nn.GroupNorm(32, WIDTH) for _ in convs)
-        self.project = nn.Conv2d(5 * WIDTH, WIDTH, 1, bias=False)
+        bias = not normalised
+        convs = [nn.Conv2d(width, width, 1, bias=bias)]
+        convs += [nn.Conv2d(width, width, 3, padding=n, dilation=n, bias=bias) for n in dilations]
+        convs.append(nn.Conv2d(width, width, 1, bias=bias))
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(nn.GroupNorm(32, width) if normalised else nn.Identity() for _ in convs)
+        self.project = nn.Conv2d(5 * width, width, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         *local, pooled = zip(self.convs, self.norms)
@@ -144,16 +199,19 @@ class Atrous(nn.Module):
 
 
 class Head(nn.Module):
-    """Eight convolutions; with `deeplab` after the atrous pooling, and normalised."""
+    """Convolutions, in some models after the atrous pooling."""
 
-    def __init__(self, deeplab: bool):
+    def __init__(self, plan: _Plan):
         super().__init__()
-        self.atrous = Atrous() if deeplab else nn.Identity()
-        widths = [WIDTH, *[HIDDEN] * 8]
+        atrous = Atrous(plan.width, plan.dilations, plan.normalised) if plan.dilations else nn.Identity()
+        self.atrous: nn.Module = atrous
+        widths = [plan.width, *[plan.hidden] * plan.convs]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=not deeplab) for a, b in pairwise(widths)
+            nn.Conv2d(a, b, 3, padding=1, bias=not plan.normalised) for a, b in pairwise(widths)
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(32, HIDDEN) if deeplab else nn.Identity() for _ in self.convs)
+        self.norms = nn.ModuleList(
+            nn.GroupNorm(32, plan.hidden) if plan.normalised else nn.Identity() for _ in self.convs
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.atrous(x)
@@ -163,146 +221,26 @@ class Head(nn.Module):
 
 
 class Predictor(nn.Module):
-    """A transposed convolution for each head, twice as large, and then twice as large again."""
+    """A transposed convolution for each head, twice as large, and in the zoo twice as large again."""
 
-    def __init__(self, variant: Variant):
+    def __init__(self, variant: Variant, hidden: int, twice: bool):
         super().__init__()
         self.coarse, self.fine, self.u, self.v = (
-            nn.ConvTranspose2d(HIDDEN, count, 4, stride=2, padding=1)
+            nn.ConvTranspose2d(hidden, count, 4, stride=2, padding=1)
             for count in (variant.coarse, PARTS + 1, PARTS + 1, PARTS + 1)
         )
         if variant.weighted:
             self.coarse_confidence, self.fine_confidence = (
-                nn.ConvTranspose2d(HIDDEN, 1, 4, stride=2, padding=1) for _ in range(2)
+                nn.ConvTranspose2d(hidden, 1, 4, stride=2, padding=1) for _ in range(2)
             )
-        self.weighted = variant.weighted
+        self.weighted, self.twice = variant.weighted, twice
 
     def forward(self, x: Tensor) -> Heads:
-        coarse, fine, u, v = (_twice(head(x)) for head in (self.coarse, self.fine, self.u, self.v))
+        coarse, fine, u, v = (self._larger(head(x)) for head in (self.coarse, self.fine, self.u, self.v))
         if self.weighted:
-            coarse = coarse * (F.softplus(_twice(self.coarse_confidence(x))) + LEAST_CONFIDENCE)
-            fine = fine * (F.softplus(_twice(self.fine_confidence(x))) + LEAST_CONFIDENCE)
+            coarse = coarse * (F.softplus(self._larger(self.coarse_confidence(x))) + LEAST_CONFIDENCE)
+            fine = fine * (F.softplus(self._larger(self.fine_confidence(x))) + LEAST_CONFIDENCE)
         return Heads(coarse, fine, u, v)
 
-
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-# ---- the zoo's names ----
-
-_NAMES = (  # of the zoo, and of the modules above
-    (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "trunk.bn1."),
-    (r"backbone\.bottom_up\.stem\.conv1\.", "trunk.conv1."),
-    (r"backbone\.bottom_up\.res([2-5])\.(\d+)\.shortcut\.norm\.", "trunk.layer{0}.{1}.downsample.1."),
-    (r"backbone\.bottom_up\.res([2-5])\.(\d+)\.shortcut\.", "trunk.layer{0}.{1}.downsample.0."),
-    (r"backbone\.bottom_up\.res([2-5])\.(\d+)\.conv([1-3])\.norm\.", "trunk.layer{0}.{1}.bn{2}."),
-    (r"backbone\.bottom_up\.res([2-5])\.(\d+)\.conv([1-3])\.", "trunk.layer{0}.{1}.conv{2}."),
-    (r"backbone\.fpn_lateral([2-5])\.", "pyramid.inner_blocks.{0}.0."),
-    (r"backbone\.fpn_output([2-5])\.", "pyramid.layer_blocks.{0}.0."),
-    (r"proposal_generator\.rpn_head\.conv\.", "detector.conv."),
-    (r"proposal_generator\.rpn_head\.objectness_logits\.", "detector.objectness."),
-    (r"proposal_generator\.rpn_head\.anchor_deltas\.", "detector.deltas."),
-    (r"roi_heads\.box_head\.(fc[12])\.", "detector.{0}."),
-    (r"roi_heads\.box_predictor\.cls_score\.", "detector.scores."),
-    (r"roi_heads\.box_predictor\.bbox_pred\.", "detector.boxes."),
-    (r"roi_heads\.decoder\.(p[2-5])\.(\d)\.", "decoder.levels.{0}.{1}."),
-    (r"roi_heads\.decoder\.predictor\.", "decoder.predictor."),
-    (r"roi_heads\.densepose_head\.ASPP\.convs\.([0-3])\.0\.", "head.atrous.convs.{0}."),
-    (r"roi_heads\.densepose_head\.ASPP\.convs\.([0-3])\.1\.", "head.atrous.norms.{0}."),
-    (r"roi_heads\.densepose_head\.ASPP\.convs\.(4)\.1\.", "head.atrous.convs.{0}."),
-    (r"roi_heads\.densepose_head\.ASPP\.convs\.(4)\.2\.", "head.atrous.norms.{0}."),
-    (r"roi_heads\.densepose_head\.ASPP\.project\.0\.", "head.atrous.project."),
-    (r"roi_heads\.densepose_head\.body_conv_fcn([1-8])\.norm\.", "head.norms.{0}."),
-    (r"roi_heads\.densepose_head\.body_conv_fcn([1-8])\.", "head.convs.{0}."),
-    (r"roi_heads\.densepose_predictor\.ann_index_lowres\.", "predictor.coarse."),
-    (r"roi_heads\.densepose_predictor\.index_uv_lowres\.", "predictor.fine."),
-    (r"roi_heads\.densepose_predictor\.([uv])_lowres\.", "predictor.{0}."),
-    (r"roi_heads\.densepose_predictor\.coarse_segm_confidence_lowres\.", "predictor.coarse_confidence."),
-    (r"roi_heads\.densepose_predictor\.fine_segm_confidence_lowres\.", "predictor.fine_confidence."),
-)
-# What a map does not depend on: how sure U and V are, the numbers that detectron2 derives, and what has a
-# second name in dajes/DensePose-TorchScript.
-_UNUSED = re.compile(
-    r"proposal_generator\.anchor_generator\.|roi_heads\.densepose_predictor\.(sigma_2|kappa_[uv])_"
-    r"|pixel_(mean|std)$|.*\.num_batches_tracked$|roi_heads\.densepose_losses\."
-    r"|backbone\.(bottom_up\.stages|lateral_convs|output_convs)\."
-    r"|roi_heads\.(decoder\.scale_heads|densepose_head\.stacked_convs)\."
-)
-_LESS = {"trunk.layer": 1, "pyramid.": 2, "head.convs": 1, "head.norms": 1}  # than the zoo's first number
-
-
-def own_name(name: str) -> str | None:
-    """The parameter of DensePoseRCNN that a weight of the zoo is; None: it is not needed.
-
-    Raises:
-        DSAError: no chart model has a weight of that name.
-    """
-    if _UNUSED.match(name):
-        return None
-    for pattern, own in _NAMES:
-        if found := re.match(pattern, name):
-            less = next((n for start, n in _LESS.items() if own.startswith(start)), 0)
-            groups = [
-                str(int(x) - less) if k == 0 and x.isdecimal() else x for k, x in enumerate(found.groups())
-            ]
-            if own.startswith("decoder.levels"):  # every second one is an upsampling
-                groups[1] = str(int(groups[1]) // 2)
-            return own.format(*groups) + name[found.end() :]
-    raise DSAError(f"it has {name}, which no chart model of DensePose R-CNN has{_kind_of(name)}")
-
-
-def _kind_of(name: str) -> str:
-    """What a foreign weight tells of its model."""
-    if "embed" in name:
-        return ": a model of continuous surface embeddings (CSE), which have no U and V"
-    if "keypoint" in name or "mask_head" in name:
-        return ": a model of key points or masks"
-    if "NLBlock" in name:
-        return ": a head with non-local blocks, which no model of the zoo has"
-    return ""
-
-
-def variant_of(names: Mapping[str, Sequence[int]]) -> Variant:
-    """The variant by the shapes of its parameters, named as own_name does.
-
-    Raises:
-        DSAError: parts of a chart model are missing.
-    """
-    if "predictor.fine.weight" not in names or "trunk.conv1.weight" not in names:
-        raise DSAError("it is no chart model of DensePose R-CNN: a ResNet with the heads of parts, U and V")
-    return Variant(
-        depth=101 if "trunk.layer3.22.conv1.weight" in names else 50,
-        decoder="decoder.predictor.weight" in names,
-        deeplab="head.atrous.project.weight" in names,
-        coarse=names.get("predictor.coarse.weight", (0, 2))[1],
-        weighted="predictor.fine_confidence.weight" in names,
-    )
-
-
-def build(weights: Mapping[str, Tensor]) -> DensePoseRCNN:
-    """The network of a file's weights, by the zoo's names.
-
-    Raises:
-        DSAError: they are not those of a chart model, some are missing, or have other shapes.
-    """
-    named = {own: value.float() for name, value in weights.items() if (own := own_name(name)) is not None}
-    variant = variant_of({name: value.shape for name, value in named.items()})
-    with torch.device("meta"):
-        network = DensePoseRCNN(variant).eval().requires_grad_(False)
-    expected = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-    wrong = [
-        f"{name} is {_shape(named.get(name))}, not {_shape(value)}"
-        for name, value in expected.items()
-        if name not in named or named[name].shape != value.shape
-    ]
-    wrong += [f"{name} is one too many" for name in named if name not in expected]
-    if wrong:
-        raise DSAError(f"{len(wrong):,} weights do not fit a model {variant}: {wrong[0]}")
-    counted = {k: torch.zeros((), dtype=torch.int64) for k in network.state_dict() if k not in expected}
-    network.load_state_dict(named | counted, assign=True)
-    return network
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else str(list(tensor.shape))
+    def _larger(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False) if self.twice else x

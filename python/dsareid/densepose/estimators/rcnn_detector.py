@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
-from dsareid.densepose.estimators.rcnn_pool import WIDTH, pool_levels
+from dsareid.densepose.estimators.rcnn_pool import Pooling, pool_levels
 
+PLACES, HIDDEN = 7, 1024  # of a box on each side; channels of the linear layers
 RATIOS = 0.5, 1.0, 2.0  # of an anchor's height to its width
 ANCHOR = 8  # an anchor's side, in strides of its level
 MOST_PROPOSALS = 1000  # of a level, and of all
@@ -24,14 +25,24 @@ _LARGEST_STEP = math.log(1000 / 16)  # of a side's logarithm
 
 
 class Detector(nn.Module):
-    """From the pyramid's levels p2..p5 to people."""
+    """From the pyramid's levels p2..p5 of `width` channels to people.
 
-    def __init__(self):
+    Args:
+        convolutions: whether a box goes through convolutions, in place of linear layers.
+    """
+
+    def __init__(self, width: int, pooling: Pooling, convolutions: bool = False):
         super().__init__()
-        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
-        self.objectness, self.deltas = nn.Conv2d(WIDTH, 3, 1), nn.Conv2d(WIDTH, 12, 1)
-        self.fc1, self.fc2 = nn.Linear(WIDTH * 49, 1024), nn.Linear(1024, 1024)
-        self.scores, self.boxes = nn.Linear(1024, 2), nn.Linear(1024, 4)
+        self.pooling = pooling
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.objectness, self.deltas = nn.Conv2d(width, 3, 1), nn.Conv2d(width, 12, 1)
+        self.convolutions, features = convolutions, width * PLACES**2
+        if convolutions:
+            self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        else:
+            self.fc1, self.fc2 = nn.Linear(features, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+            features = HIDDEN
+        self.scores, self.boxes = nn.Linear(features, 2), nn.Linear(features, 4)
 
     def forward(self, levels: Sequence[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
         """The people in one picture of height x width pixels.
@@ -40,8 +51,11 @@ class Detector(nn.Module):
             Boxes, float32 [n, 4], left, top, right, bottom, and scores [n], the best first.
         """
         proposals = self.propose(levels, height, width)
-        x = self.fc1(pool_levels(levels, [proposals], 7).flatten(1)).relu()
-        x = self.fc2(x).relu()
+        x = pool_levels(levels, [proposals], PLACES, self.pooling)
+        if self.convolutions:
+            x = self.conv2(self.conv1(x).relu()).relu().flatten(1)
+        else:
+            x = self.fc2(self.fc1(x.flatten(1)).relu()).relu()
         scores = self.scores(x).softmax(1)[:, 0]  # 1 is the background
         boxes = clip_boxes_to_image(moved(proposals, self.boxes(x), (10, 10, 5, 5)), (height, width))
         sure = scores > LEAST_SCORE

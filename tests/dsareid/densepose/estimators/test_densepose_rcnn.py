@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from zoo_files import VARIANTS, script_of, write_zoo_file
+from zoo_files import MOBILE, VARIANTS, script_of, write_zoo_file, zoo_weights
 
 from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv
@@ -67,7 +67,7 @@ def test_a_picture_gives_a_map_of_its_size(zoo):
     assert estimator.record() == {
         "estimator": "densepose-rcnn",
         "weights_sha256": estimator.network.digest,
-        "depth": 50,
+        "trunk": "R_50",
         "decoder": True,
         "deeplab": False,
         "coarse": 2,
@@ -94,6 +94,21 @@ def test_a_folder_is_estimated_once_and_resumed(zoo, crops, capsys):
     assert (report.written, report.kept) == (1, 2) and maps(crops / "iuv") == first
     with pytest.raises(DSAError, match=r"iuv: 3 of the maps were made by other settings"):
         estimate_maps(crops, model=zoo, rows=128, device="cpu")
+
+
+def test_a_light_model(crops, tmp_path_factory):
+    """One of DensePoseFnL, as torch.save leaves it."""
+    weights = {
+        name: torch.from_numpy(x) for name, x in zoo_weights(**MOBILE["mobile_parsing_rcnn_b_s3x"]).items()
+    }
+    path = tmp_path_factory.mktemp("mobile") / "model.pth"
+    torch.save({"model": weights, "iteration": 9}, path)
+    for options in ([], ["--detect"], ["--bfloat16"]):
+        command = ["densepose", "estimate", str(crops), "--model", str(path), "--overwrite", *options]
+        assert main([*command, "--device", "cpu"]) == 0
+        assert json.loads((crops / "iuv/estimator.json").read_text())["trunk"] == "spnasnet_100"
+        assert len(maps(crops / "iuv")) == 3
+    assert len(np.unique(read_iuv(crops / "iuv/0.png")[..., 0])) > 4
 
 
 def test_weights_of_half_precision(zoo):

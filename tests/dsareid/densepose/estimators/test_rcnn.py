@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from zoo_files import VARIANTS, zoo_shapes, zoo_weights
+from zoo_files import MOBILE, VARIANTS, zoo_shapes, zoo_weights
 
 from dsareid.densepose.estimators.densepose_rcnn import network_input, read_heads
-from dsareid.densepose.estimators.rcnn import Heads, Variant, build, own_name, pool_levels
+from dsareid.densepose.estimators.rcnn import UNIT, Heads, Variant
+from dsareid.densepose.estimators.rcnn_names import build, own_name
+from dsareid.densepose.estimators.rcnn_pool import Pooling, pool_levels
 from dsareid.ground.errors import DSAError
 
 # Of detectron2's own models, buffers of frozen BatchNorm included: built there, and compared name by name.
@@ -33,32 +35,35 @@ TOTALS = {
     "R_101_FPN_DL_WC1M_s1x": (620, 85_427_773),
     "R_101_FPN_DL_WC2_s1x": (620, 85_821_037),
     "R_101_FPN_DL_WC2M_s1x": (624, 85_837_423),
+    "mobile_parsing_rcnn_b_s3x": (440, 3_424_676),
+    "mobile_parsing_rcnn_b_wc2m_s3x": (450, 3_490_276),
 }
+MODELS = VARIANTS | MOBILE
 
 
 def weights_of(name, seed=0):
-    return {key: torch.from_numpy(value) for key, value in zoo_weights(seed, **VARIANTS[name]).items()}
+    return {key: torch.from_numpy(value) for key, value in zoo_weights(seed, **MODELS[name]).items()}
 
 
 def empty_weights(name):
     """The shapes alone, for what does not compute."""
-    return {key: torch.empty(shape, device="meta") for key, shape in zoo_shapes(**VARIANTS[name])}
+    return {key: torch.empty(shape, device="meta") for key, shape in zoo_shapes(**MODELS[name])}
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_model_of_the_zoo_is_recognised_by_names_and_shapes(name):
-    shapes = dict(zoo_shapes(**VARIANTS[name]))
+def expected(depth=0, legacy=False, deeplab=False, weighted=False, mobile=False, uv=0):
+    """The variant of a model by its configuration."""
+    if mobile:
+        return Variant("spnasnet_100", False, True, 2 if weighted else 15, weighted)
+    return Variant(f"R_{depth}", not legacy, deeplab, 15 if legacy else 2, weighted)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_recognised_by_names_and_shapes(name):
+    shapes = dict(zoo_shapes(**MODELS[name]))
     assert (len(shapes), sum(map(np.prod, shapes.values()))) == TOTALS[name]
     weights = empty_weights(name)
     network = build(weights)
-    asked = VARIANTS[name]
-    assert network.variant == Variant(
-        depth=asked["depth"],
-        decoder=not asked["legacy"],
-        deeplab=asked["deeplab"],
-        coarse=15 if asked["legacy"] else 2,
-        weighted=asked["weighted"],
-    )
+    assert network.variant == expected(**MODELS[name])
     used = {own_name(key) for key in weights} - {None}
     assert used == {key for key in network.state_dict() if not key.endswith("num_batches_tracked")}
 
@@ -77,6 +82,17 @@ def picture():
 THEIRS = {
     "R_50_FPN_s1x": [84378.9, 86416.7, 220213.0, 221586.8, 214857.2, 215978.2, 220234.3, 223439.2],
     "R_50_FPN_DL_WC2M_s1x": [44411.6, 42431.6, 274747.6, 266398.4, 160464.5, 160056.8, 143961.7, 144587.3],
+    "mobile_parsing_rcnn_b_s3x": [430047.0, 417886.4, 79017.1, 77337.5, 82555.5, 80767.3, 78684.0, 76775.5],
+    "mobile_parsing_rcnn_b_wc2m_s3x": [
+        59563.2,
+        66509.3,
+        114306.7,
+        108106.0,
+        79490.0,
+        77675.3,
+        86077.7,
+        84590.6,
+    ],
     "R_50_FPN_s1x_legacy": [194959.8, 209652.0, 49378.3, 50986.3, 43955.1, 45451.2, 44256.1, 46107.0],
 }
 BOXES = torch.tensor([[4.0, 6.0, 50.0, 84.0], [20.5, 10.25, 60.0, 90.0]])
@@ -87,11 +103,10 @@ BOXES = torch.tensor([[4.0, 6.0, 50.0, 84.0], [20.5, 10.25, 60.0, 90.0]])
 def test_heads_are_those_of_detectron2(name, picture):
     network = build(weights_of(name))
     with torch.inference_mode():
-        heads = network(network_input(picture, 90, 60)[None], [BOXES])
-    assert [tuple(head.shape[1:]) for head in heads] == [
-        (count, *[56 if name.endswith("legacy") else 112] * 2)
-        for count in (network.variant.coarse, 25, 25, 25)
-    ]
+        heads = network(network_input(picture, 90, 60, network.plan.look)[None], [BOXES])
+    side = 64 if name in MOBILE else 56 if name.endswith("legacy") else 112
+    counts = network.variant.coarse, 25, 25, 25
+    assert [tuple(head.shape[1:]) for head in heads] == [(count, side, side) for count in counts]
     found = [float(head[k].double().abs().sum()) for head in heads for k in range(2)]
     assert found == pytest.approx(THEIRS[name], rel=1e-5)
 
@@ -120,7 +135,7 @@ def test_boxes_choose_their_level():
         torch.tensor([[0.0, 0.0, side, side] for side in sides]),
         torch.tensor([[0.0, 0.0, 224.0, 56.0]]),
     ]
-    pooled = pool_levels(levels, boxes, 2)
+    pooled = pool_levels(levels, boxes, 2, Pooling())
     assert pooled.shape == (9, 256, 2, 2)
     assert pooled.amax((1, 2, 3)).tolist() == [2, 2, 3, 3, 4, 4, 5, 5, 3]  # 0 beyond the level's border
 
@@ -131,6 +146,8 @@ def test_what_the_network_sees(picture):
     assert not seen[:, 90:].any() and not seen[:, :, 60:].any()
     blue = torch.from_numpy(picture[..., 2].astype(np.float32)) - 103.53
     torch.testing.assert_close(seen[0, :90, :60], blue)
+    red = (torch.from_numpy(picture[..., 0].astype(np.float32)) - 123.675) / 58.395
+    torch.testing.assert_close(network_input(picture, 90, 60, UNIT)[0, :90, :60], red)
 
 
 def test_a_map_is_read_from_the_heads():

@@ -6,8 +6,8 @@ import torch
 from zoo_files import VARIANTS, zoo_weights
 
 from dsareid.densepose.estimators.densepose_rcnn import network_input, photograph_size
-from dsareid.densepose.estimators.rcnn import build
 from dsareid.densepose.estimators.rcnn_detector import anchors_of, moved
+from dsareid.densepose.estimators.rcnn_names import build
 
 
 @pytest.mark.slow
