@@ -7,8 +7,9 @@ Without `--config`, or where detectron2 is missing, its rows are left out. A cro
 it with its border at 320 rows, in 416x224, and takes the crop as the box, two crops side by side, each on a
 thread. detectron2 sees a crop as its apply_net.py does, at 1333x667 with its own detector; and, for the same
 work as ours, the same 416x224 pixels and the same box, one crop after the other on all threads, without the
-maps. A photograph has 480x640 pixels and is seen at 800x1067 by both, with the detector; the weights are such
-that it finds a few people. Before anything is timed, heads and boxes are compared.
+maps. The light model, DensePoseFnL's, sees what ours sees. A photograph has 480x640 pixels and is seen at
+800x1067 by both, with the detector; the weights are such that it finds a few people. Before anything is
+timed, heads and boxes are compared. With --device cuda crops that wait go through the network together.
 """
 
 import argparse
@@ -21,14 +22,14 @@ import numpy as np
 import torch
 from result import Result, parser
 from torch import Tensor
-from zoo_files import VARIANTS, zoo_weights
+from zoo_files import MOBILE, VARIANTS, zoo_weights
 
 from dsareid.densepose.estimators.densepose_rcnn import RCNN, network_input, photograph_size
 from dsareid.densepose.estimators.rcnn import BYTES
 from dsareid.densepose.estimators.rcnn_names import build
 from dsareid.ground.machine import cores, keep_freed_memory, on_threads, one_thread_an_operation
 
-MODEL = "R_50_FPN_s1x"
+MODEL, LIGHT = "R_50_FPN_s1x", "mobile_parsing_rcnn_b_wc2m_s3x"
 
 
 @torch.inference_mode()
@@ -132,11 +133,15 @@ def measure(result: Result, arguments: argparse.Namespace) -> None:
     images = [random.integers(0, 256, (128, 64, 3), dtype=np.uint8) for _ in range(arguments.crops)]
     photographs = [random.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
     weights = drawn_weights(photographs[0])
-    crops, people = RCNN(weights, "cpu"), RCNN(weights, "cpu", detect=True)
-    faster = [RCNN(weights, "cpu", detect=detect, bfloat16=True) for detect in (False, True)]
+    device = arguments.device
+    crops, people = RCNN(weights, device), RCNN(weights, device, detect=True)
+    light = {key: torch.from_numpy(value) for key, value in zoo_weights(**MOBILE[LIGHT]).items()}
+    mobile = RCNN(light, device)
+    faster = [RCNN(weights, device, detect=detect, bfloat16=True) for detect in (False, True)]
     of_crops: dict[str, Callable[[], object]] = {
         "dsareid": lambda: side_by_side(crops, images),
         "dsareid, --bfloat16": lambda: side_by_side(faster[0], images),
+        f"dsareid, {LIGHT}": lambda: side_by_side(mobile, images),
     }
     of_photographs: dict[str, Callable[[], object]] = {
         "dsareid": lambda: side_by_side(people, photographs),
@@ -145,8 +150,8 @@ def measure(result: Result, arguments: argparse.Namespace) -> None:
     differing = [np.mean(crops(x).iuv[..., 0] != faster[0](x).iuv[..., 0]) for x in images]
     result.note(f"In bfloat16 {np.mean(differing):.1%} of the pixels of a crop have another part.")
     try:
-        if arguments.config is None:
-            raise ImportError("no --config")
+        if arguments.config is None or device != "cpu":
+            raise ImportError("no --config, or not on the processor")
         theirs = Theirs(arguments.config, weights)
     except ImportError as error:
         result.note(f"detectron2: not run, {error}")
@@ -168,6 +173,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--config", type=Path, help="of detectron2's model")
     options.add_argument("--crops", type=int, default=4)
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options.add_argument("--rounds", type=int, default=5)
     arguments = options.parse_args()
     keep_freed_memory()  # as the command does; detectron2 gains as well

@@ -3,7 +3,7 @@
 #
 #   scripts/gpu.sh              every step, one after the other; a failed step does not stop the others
 #   scripts/gpu.sh STEP...      only these: build selftest memcheck racecheck synccheck ncu bench training card export
-#                               roofline
+#                               roofline maps
 #   scripts/gpu.sh visit        for a card that is lent for minutes: the most valuable steps first, each with its
 #                               own limit, at most 580 seconds in all; libraries that were built elsewhere
 #                               (make visit-kit) are used if they load
@@ -21,10 +21,10 @@ cd "$root" || exit 2
 python=${PYTHON:-python3}
 limit=${LIMIT:-470}
 built=$root/build/gpu/lib
-steps="build selftest memcheck racecheck synccheck ncu bench training card export roofline"
+steps="build selftest memcheck racecheck synccheck ncu bench training card export roofline maps"
 # The steps of a visit with their limits in seconds, in the order of their value.
 visit="libraries:240 selftest:130 bench:130 training:70 card:150 memcheck:80 ncu:60"
-visit_rest="racecheck:45 synccheck:30 roofline:20 export:75"
+visit_rest="racecheck:45 synccheck:30 roofline:20 export:75 maps:60"
 
 stop() {
   echo "gpu.sh: $*" >&2
@@ -206,12 +206,23 @@ profile() {
 package() {
   name=$1
   shift
-  if ! reason=$(cd "$built" && "$python" -c 'import pydantic, dsareid.ground._core' 2>&1); then
-    say "$name" "skipped: $(echo "$reason" | tail -n 1)"
-    return
-  fi
+  imports 'pydantic, dsareid.ground._core' "$name" || return
   run "$name" "$built" "$python" "$root/benchmarks/$name.py" --preset paper --device cuda "$@" \
     --json "$results/$name.json"
+}
+
+# imports MODULES STEP: whether they are there; if not, skip the step.
+imports() {
+  reason=$(cd "$built" && "$python" -c "import $1" 2>&1) && return
+  say "$2" "skipped: $(echo "$reason" | tail -n 1)"
+  return 1
+}
+
+# maps: DensePose R-CNN on random weights, crops together and photographs.
+maps() {
+  imports 'pydantic, torchvision, PIL' maps || return
+  run maps "$built" env "PYTHONPATH=$root/tests/helpers:$PYTHONPATH" "$python" "$root/benchmarks/rcnn.py" \
+    --device cuda --crops 256 --json "$results/rcnn.json"
 }
 
 machine >"$results/machine.txt" 2>&1
@@ -242,6 +253,7 @@ for step in $plan; do
     training) package training --rounds 4 ;;
     card) package card ;;
     export) package export --batch 64 ;;
+    maps) maps ;;
     roofline) run roofline "$built" "$python" "$root/benchmarks/roofline.py" ;;
   esac
   [ -z "$deadline" ] || archive

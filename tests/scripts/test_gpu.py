@@ -161,7 +161,7 @@ def test_the_rest_of_a_visit(pretended, tmp_path):
     brought(tmp_path)
     assert pretended("visit-rest").returncode == 0
     summary = [line.split()[0] for line in (tmp_path / "results/summary.txt").read_text().splitlines()]
-    assert summary == ["racecheck", "synccheck", "roofline", "export"]
+    assert summary == ["racecheck", "synccheck", "roofline", "export", "maps"]
     assert "roofline.log" in packed(tmp_path)
 
 

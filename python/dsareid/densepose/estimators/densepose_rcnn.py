@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.ops import box_area, clip_boxes_to_image
 
 from dsareid.densepose.estimators.base import EstimatedMap
+from dsareid.densepose.estimators.batcher import Batcher
 from dsareid.densepose.estimators.bodypix import People
 from dsareid.densepose.estimators.rcnn import BYTES, STRIDE, Heads, Look
 from dsareid.densepose.estimators.rcnn_file import read_weights
@@ -29,6 +30,7 @@ from dsareid.ground.errors import DSAError, logger
 ROWS = 320  # of a crop, as the network sees it
 BORDER = 0.125  # of a crop's sides, continued on each side
 SHORTEST, LONGEST = 800, 1333  # sides of a photograph as the network sees it, as in detectron2
+MOST_TOGETHER = 32  # crops that go through the network at once, on CUDA
 _ROWS = 64, 1024  # what may be asked for
 
 
@@ -76,13 +78,14 @@ class RCNN:
             if self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
                 logger.warning("this processor has no instructions for bfloat16: `bfloat16` makes it slower")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.crops = Batcher(self._crop_heads, MOST_TOGETHER if self.device.type == "cuda" else 1)
         self.digest = _digest(weights)
 
     def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
         """The map of a picture, uint8 [H, W, 3] RGB, with U and V as floats or without.
 
-        Every picture goes through the network alone: its map has the same bits whatever is estimated beside
-        it.
+        On a processor every picture goes through the network alone: its map has the same bits whatever is
+        estimated beside it. On CUDA crops of several threads go together, and the last bits depend on that.
 
         Args:
             boxes: of the people in a photograph, in place of the detector's: see Estimator. What lies outside
@@ -111,9 +114,17 @@ class RCNN:
         }
 
     def _crop_map(self, image: np.ndarray) -> EstimatedMap:
-        pixels, box = self._crop(image)
-        labels, floats, sure = read_heads(self.network(pixels, [box]), *image.shape[:2])
+        crop = self._crop(image)
+        labels, floats, sure = read_heads(self.crops(crop[0].shape, crop), *image.shape[:2])
         return _map_of(labels, floats, sure)
+
+    def _crop_heads(self, crops: list[tuple[Tensor, Tensor]]) -> list[Heads]:
+        """The heads of crops of one size, (1, C, h, w) of each."""
+        pictures, boxes = zip(*crops)
+        with torch.inference_mode():  # which a thread has for itself
+            pixels = torch.cat(pictures).contiguous(memory_format=torch.channels_last)
+            heads = self.network(pixels, boxes)
+        return [Heads(*(head[k : k + 1] for head in heads)) for k in range(len(crops))]
 
     def _photograph_map(self, image: np.ndarray, given: np.ndarray | None) -> EstimatedMap:
         """The map of the people in a photograph; where they overlap, of the one with the better score."""
@@ -157,7 +168,7 @@ class RCNN:
         y, x = (n / m for n, m in zip(size, whole.shape))
         box = [x * right, y * down, x * (right + width), y * (down + height)]
         pixels = network_input(whole, size[0], size[1], self.network.plan.look).to(self.device)[None]
-        return pixels.contiguous(memory_format=torch.channels_last), torch.tensor([box], device=self.device)
+        return pixels, torch.tensor([box], device=self.device)
 
 
 class _Canvas:

@@ -14,9 +14,11 @@ from zoo_files import MOBILE, VARIANTS, script_of, write_zoo_file, zoo_weights
 from dsareid.commands.main import main
 from dsareid.data.iuv import read_iuv
 from dsareid.densepose import estimate_maps, estimate_missing, load_estimator
+from dsareid.densepose.estimators.batcher import Batcher
 from dsareid.densepose.estimators.densepose_rcnn import RCNN, _chosen, network_input
 from dsareid.densepose.estimators.rcnn_file import read_weights
 from dsareid.ground.errors import DSAError
+from dsareid.ground.machine import on_threads
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +111,27 @@ def test_a_light_model(crops, tmp_path_factory):
         assert json.loads((crops / "iuv/estimator.json").read_text())["trunk"] == "spnasnet_100"
         assert len(maps(crops / "iuv")) == 3
     assert len(np.unique(read_iuv(crops / "iuv/0.png")[..., 0])) > 4
+
+
+def test_crops_that_go_together_have_nearly_the_same_maps(crops, monkeypatch):
+    """As on CUDA; here with the light model, and whatever the threads make of it."""
+    weights = {
+        name: torch.from_numpy(x) for name, x in zoo_weights(**MOBILE["mobile_parsing_rcnn_b_s3x"]).items()
+    }
+    images = [
+        np.random.default_rng(k).integers(0, 256, (48, 24 + k // 6, 3), dtype=np.uint8) for k in range(12)
+    ]
+    alone, together = RCNN(weights, "cpu"), RCNN(weights, "cpu")
+    sizes = []
+
+    def heads(given):
+        sizes.append(len(given))
+        return together._crop_heads(given)
+
+    together.crops = Batcher(heads, 32)
+    for one, other in zip(map(alone, images), on_threads(together, images, 6), strict=True):
+        assert one.iuv.shape == other.iuv.shape and (one.iuv[..., 0] == other.iuv[..., 0]).mean() > 0.99
+    assert sum(sizes) == 12 and max(sizes) > 1
 
 
 def test_weights_of_half_precision(zoo):
