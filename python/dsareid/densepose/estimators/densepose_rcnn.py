@@ -78,7 +78,8 @@ class RCNN:
             if self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
                 logger.warning("this processor has no instructions for bfloat16: `bfloat16` makes it slower")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.crops = Batcher(self._crop_heads, MOST_TOGETHER if self.device.type == "cuda" else 1)
+        # On a processor each thread computes a crop of its own: a batch gains nothing, and they would wait.
+        self.together = Batcher(self._crop_heads, MOST_TOGETHER) if self.device.type == "cuda" else None
         self.digest = _digest(weights)
 
     def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
@@ -115,7 +116,8 @@ class RCNN:
 
     def _crop_map(self, image: np.ndarray) -> EstimatedMap:
         crop = self._crop(image)
-        labels, floats, sure = read_heads(self.crops(crop[0].shape, crop), *image.shape[:2])
+        heads = self.together(crop[0].shape, crop) if self.together else self._crop_heads([crop])[0]
+        labels, floats, sure = read_heads(heads, *image.shape[:2])
         return _map_of(labels, floats, sure)
 
     def _crop_heads(self, crops: list[tuple[Tensor, Tensor]]) -> list[Heads]:

@@ -128,7 +128,8 @@ def test_crops_that_go_together_have_nearly_the_same_maps(crops, monkeypatch):
         sizes.append(len(given))
         return together._crop_heads(given)
 
-    together.crops = Batcher(heads, 32)
+    assert together.together is None  # on a processor threads must not wait for each other
+    together.together = Batcher(heads, 32)
     for one, other in zip(map(alone, images), on_threads(together, images, 6), strict=True):
         assert one.iuv.shape == other.iuv.shape and (one.iuv[..., 0] == other.iuv[..., 0]).mean() > 0.99
     assert sum(sizes) == 12 and max(sizes) > 1
