@@ -49,15 +49,15 @@ def command(
             differ a little.
         weights: The folder of BodyPix's weights (model-stride16.json, group1-shard1of1.bin); default: that of
             the environment variable DSAREID_BODYPIX, or the user's cache, to which they are downloaded once.
-        quality: Of BodyPix: best looks at each picture in five sizes instead of two, which takes three to
+        quality: With BodyPix: best looks at each picture in five sizes instead of two, which takes three to
             four times as long.
-        box: Of a video: where the person to follow is in the first frame, in pixels; default: whoever has
+        box: With a video: where the person to follow is in the first frame, in pixels; default: whoever has
             most pixels.
-        smooth: Of a video: also write steadier maps, smoothed/000000.png and so on, and say how much maps
+        smooth: With a video: also write steadier maps, smoothed/000000.png and so on, and say how much maps
             flicker where the picture does not change.
         people: one: only the largest and most central person of each picture; all: everybody, and
             NAME_INDS.png beside a map says whose pixel it is. Default: one in a data set and of crops, all
-            elsewhere. Of a video: one, who is followed from frame to frame, or all.
+            elsewhere. With a video: one, who is followed from frame to frame, or all.
         protocol: Protocol by which a data set's images are listed, such as multi-query; default: the data
             set's.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.

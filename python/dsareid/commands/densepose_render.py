@@ -23,7 +23,8 @@ def command(
 
     Args:
         source: A folder of maps, NAME.png or NAME_IUV.png; a data set that has maps; the maps of a video.
-        out: The folder to write to, NAME.png for each map; it is created. Of a video also a video (.mp4).
+        out: The folder to write to, NAME.png for each map; it is created. With the maps of a
+            video it may be a video (.mp4).
         style: What to draw.
         jpeg: Write NAME.jpg, for programs that ask for this name; a JPEG is not exact.
         overwrite: Also replace files that are there already.

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dsareid.data.images import decode_image, read_image, turned
-from dsareid.data.map_notes import MapNote, note_in, picture_digest
+from dsareid.data.map_notes import MapNote, is_of, note_in
 from dsareid.data.matlab import read_matlab
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
@@ -103,7 +103,7 @@ def read_pair(image_path: str | os.PathLike, iuv_path: str | os.PathLike) -> tup
     """
     image = read_image(image_path)
     iuv, note = _read_noted(iuv_path)
-    if note and note.of != picture_digest(image_path):
+    if note and not is_of(note, image_path):
         raise DSAError(
             f"{iuv_path}: estimated before {image_path} was changed; run dsareid densepose estimate again"
         )

@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
+
+_FRAME = "frame:"
 
 
 class MapNote(NamedTuple):
     """The comment of an estimated map, as JSON."""
 
     by: str  # note_digest of what made it: estimator, weights and settings
-    of: str  # picture_digest of the picture
+    of: str  # picture_digest of the picture, or frame_digest
     person: bool  # whether somebody was seen
     others: float  # share of the people's pixels that belong to other people and were left out
     unsure: bool = False  # the person was the best of those below the least score
@@ -22,6 +25,20 @@ class MapNote(NamedTuple):
 def note_digest(data: bytes) -> str:
     """16 hex digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def frame_digest(pixels: np.ndarray) -> str:
+    """The digest of a video's frame, which no file of a picture has."""
+    return _FRAME + note_digest(pixels.tobytes())
+
+
+def is_of(note: MapNote, image_path: str | os.PathLike) -> bool:
+    """Whether a map may be of a picture: it is of the file, or of a frame, which may lie in any file.
+
+    Raises:
+        OSError: the picture cannot be read.
+    """
+    return note.of.startswith(_FRAME) or note.of == picture_digest(image_path)
 
 
 def picture_digest(path: str | os.PathLike) -> str:

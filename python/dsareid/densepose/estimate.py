@@ -26,10 +26,10 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from dsareid.data.images import image_size, read_image
-from dsareid.data.iuv import instances_path, read_iuv, write_instances, write_iuv
+from dsareid.data.iuv import read_iuv
 from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import ALL_SPLITS
-from dsareid.data.map_notes import MapNote, picture_digest, read_note
+from dsareid.data.map_notes import picture_digest, read_note
 from dsareid.data.store.format import HEADER
 from dsareid.densepose.estimate_tasks import (
     RECORD,
@@ -38,6 +38,7 @@ from dsareid.densepose.estimate_tasks import (
     find_source,
     find_states,
     made_by,
+    write_map,
     write_record,
 )
 from dsareid.densepose.estimators import MapEstimator, People, Quality, load_estimator
@@ -52,7 +53,7 @@ from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import make_folder, place_for, read_json
 from dsareid.ground.machine import cores, on_threads, one_thread_an_operation
 
-_LARGE = 1 << 22  # pixels; larger pictures are estimated one at a time, so that memory is bounded
+LARGE = 1 << 22  # pixels; larger pictures are estimated one at a time, so that memory is bounded
 
 
 @dataclass
@@ -70,6 +71,7 @@ class EstimationReport:
     unsure: list[str] = field(default_factory=list)  # nobody has the least score: the best was taken
     no_box: list[str] = field(default_factory=list)  # boxes were given, but none for this picture
     outside: list[str] = field(default_factory=list)  # a box reaches beyond the picture
+    left_boxes: int = 0  # that were given with a lower score, and are not used
     unreadable: dict[str, str] = field(default_factory=dict)  # pictures, and what is wrong with them
     sheet: Path | None = None
 
@@ -85,6 +87,8 @@ class EstimationReport:
             found.append(
                 f"kept, though not estimated: {self.foreign:,} (`overwrite=True` estimates them too)"
             )
+        if self.left_boxes:
+            found.append(f"boxes left out for a score below {MIN_SCORE:g}: {self.left_boxes:,}")
         lists = {
             "nobody seen, all background": self.nobody,
             "several people seen, all but one left out": self.others,
@@ -120,7 +124,8 @@ def estimate_maps(
     """Estimate the IUV map of every picture of a source, with a progress bar.
 
     Each picture is estimated by itself, on one thread: its map has the same bytes with any number of threads
-    and processes, and after a resume. A picture that cannot be read is skipped and listed.
+    and processes, and after a resume; on CUDA nearly so with `model`, as crops go together there. A picture
+    that cannot be read is skipped and listed.
 
     Args:
         source: a data set's root, another folder of pictures, or one picture.
@@ -180,8 +185,11 @@ def estimate_maps(
             raise DSAError(next(iter(report.unreadable.values())))
         if group.is_rank_0:
             _finish(report, tasks, source, folder)
-            if model is not None:
+            if crops or boxes is not None:
                 _compare_sizes(report, tasks, crops)
+            report.left_boxes = sum(
+                box.score < MIN_SCORE for task in tasks for box in task.boxes or ()
+            ) - len(report.unsure)
         return report
 
 
@@ -274,18 +282,12 @@ def _estimate(
     def run(task: MapTask) -> None:
         try:
             width, height = image_size(task.image)
-            with alone if width * height > _LARGE else contextlib.nullcontext():
+            with alone if width * height > LARGE else contextlib.nullcontext():
                 digest, found = picture_digest(task.image), estimator(task.image, uv=False, boxes=task.boxes)
         except (DSAError, OSError) as error:
             broken[task.name] = str(error)
             return
-        person = bool(found.iuv[..., 0].any())
-        if found.instances is not None:
-            write_instances(task.out, found.instances)
-        elif task.out.exists():  # what lies beside it is of the map that is replaced
-            instances_path(task.out).unlink(missing_ok=True)
-        note = MapNote(made_by(record, task), digest, person, round(found.others, 4), found.unsure)
-        write_iuv(task.out, found.iuv, note)
+        write_map(task.out, found, made_by(record, task), digest)
 
     with one_thread_an_operation():  # so that a map has the same bits however many run side by side
         results = on_threads(run, tasks, threads)
@@ -318,9 +320,10 @@ def _reason(image: Path) -> str:
 def _compare_sizes(report: EstimationReport, tasks: list[MapTask], crops: bool) -> None:
     """Name the pictures whose size does not fit what is said of them: crops, or boxes."""
     for task in tasks:
-        if task.name in report.unreadable:
+        try:
+            width, height = image_size(task.image)
+        except DSAError:  # it is in the report, or its map is of another program and stays
             continue
-        width, height = image_size(task.image)
         if crops and width > height:
             report.wide.append(task.name)
         if any(box.leaves(width, height) for box in task.boxes or ()):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsareid.data.folders import find_images, left_out
-from dsareid.data.iuv import INSTANCES_END, MAP_END
+from dsareid.data.iuv import INSTANCES_END, MAP_END, instances_path, write_instances, write_iuv
 from dsareid.data.layouts import is_data_set, list_data
-from dsareid.data.map_notes import note_digest, picture_digest, read_note
+from dsareid.data.map_notes import MapNote, note_digest, picture_digest, read_note
+from dsareid.densepose.estimators.base import EstimatedMap
 from dsareid.densepose.given_boxes import GivenBox
 from dsareid.densepose.pictures import SHEET
 from dsareid.ground.errors import DSAError, logger
@@ -23,6 +24,22 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write what makes the maps, normally to RECORD beside them."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def write_map(path: Path, found: EstimatedMap, by: str, of: str) -> MapNote:
+    """Write an estimated map with its note, and whose pixel it is, or nothing of an earlier map.
+
+    Args:
+        by, of: of the note.
+    """
+    if found.instances is not None:
+        write_instances(path, found.instances)
+    else:
+        instances_path(path).unlink(missing_ok=True)
+    person = bool(found.iuv[..., 0].any())
+    note = MapNote(by, of, person, round(found.others, 4), found.unsure)
+    write_iuv(path, found.iuv, note)
+    return note
 
 
 class MapTask(NamedTuple):
@@ -129,15 +146,24 @@ def _list_folder(source: Path, protocol: str) -> dict[str, str | None]:
     if protocol:
         raise DSAError(f"{source}: not a data set, so it has no `protocol`")
     images, others = find_images(source)
-    kept = [name for name in images if not _is_map_name(name)]
+    of_maps = {name for name in {os.path.dirname(x) for x in images} if _is_of_maps(source, name)}
+    if of_maps:
+        logger.warning(f"{source}: skipped because they hold estimated maps: {', '.join(sorted(of_maps))}")
+    kept = [name for name in images if os.path.dirname(name) not in of_maps and not _is_map_name(name)]
     if others:
         logger.warning(f"{source}: {left_out(others)}")
-    if len(kept) < len(images):
-        maps = len(images) - len(kept)
+    maps = sum(_is_map_name(name) and os.path.dirname(name) not in of_maps for name in images)
+    if maps:
         logger.warning(f"{source}: skipped because they are named like maps: {maps:,} files")
     if not kept:
         raise DSAError(f"{source}: no pictures in it, only maps")
     return dict.fromkeys(kept)
+
+
+def _is_of_maps(source: Path, folder: str) -> bool:
+    """Whether a folder below a source, or one around it there, holds what estimating wrote."""
+    below = Path(folder)
+    return any((source / place / RECORD).exists() for place in (below, *below.parents) if place != Path())
 
 
 def _is_map_name(name: str) -> bool:

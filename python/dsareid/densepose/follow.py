@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dsareid.densepose.estimators.base import EstimatedMap
+from dsareid.ground.errors import DSAError
 
 LEAST_OVERLAP = 0.3  # IoU of the boxes; who has less is somebody else
-PATIENCE = 25  # frames without the person, after which somebody is chosen anew
+PATIENCE = 25  # frames in a row without the person, after which somebody is chosen anew
 
 
 class Extent(NamedTuple):
@@ -46,6 +47,9 @@ class Follower:
 
     Args:
         start: where the person is in the first frame, if it is somebody else.
+
+    Raises:
+        DSAError: by pick, if nobody is there in the first frame.
     """
 
     def __init__(self, start: Extent | None = None) -> None:
@@ -60,6 +64,12 @@ class Follower:
             self.see(found.iuv[..., 0])
             return found
         number = self._number(found.instances)
+        if not number and not self._frame and self.box is not None:
+            where = self.box
+            raise DSAError(
+                f"`box={where.left},{where.top},{where.right},{where.bottom}`: in the first frame nobody "
+                f"overlaps with it by {LEAST_OVERLAP} (IoU)"
+            )
         mine = (found.instances == number) & (number > 0)
         everybody = np.count_nonzero(found.instances)
         others = 1 - float(np.count_nonzero(mine)) / everybody if everybody else 0.0
@@ -72,7 +82,7 @@ class Follower:
         box = extent_of(mask)
         if box is None:
             self._missed += 1
-            if self._missed > PATIENCE:
+            if self._missed >= PATIENCE:
                 self.box = None
         else:
             if self.box is None or not self.begins:

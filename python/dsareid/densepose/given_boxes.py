@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, Field
 
 from dsareid.data.folders import nfc
+from dsareid.densepose.people import MIN_SCORE
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import read_json
 
@@ -51,6 +52,7 @@ class _Annotation(BaseModel):
     bbox: tuple[_Length, _Length, _Length, _Length]  # x, y, width, height
     category_id: int = _PERSON
     score: float = 1.0
+    iscrowd: int = 0
 
 
 class _File(BaseModel):
@@ -76,8 +78,9 @@ def read_boxes(path: Path) -> dict[str, list[GivenBox]]:
                 raise DSAError(f"{path}: {name}: a box must have x0 < x1 and y0 < y1, not {_corners(box)}")
             if not 0 <= box.score <= 1:
                 raise DSAError(f"{path}: {name}: a score must be 0..1, not {box.score:g}")
-        if len(boxes) > MOST_BOXES:
-            raise DSAError(f"{path}: {name} has {len(boxes):,} boxes, more than {MOST_BOXES}")
+        people = sum(box.score >= MIN_SCORE for box in boxes)
+        if people > MOST_BOXES:
+            raise DSAError(f"{path}: {name} has {people:,} boxes of people, more than {MOST_BOXES}")
     if not any(found.values()):
         raise DSAError(f"{path}: it has no box of a person")
     return found
@@ -86,7 +89,8 @@ def read_boxes(path: Path) -> dict[str, list[GivenBox]]:
 def find_boxes(path: Path, source: Path, names: Sequence[str]) -> dict[str, list[GivenBox]]:
     """The boxes in a file for the pictures of a source; a picture that the file does not name has none.
 
-    A file name means the picture with this path below the source, or the only one that is called so.
+    A file name means the picture whose path ends so: a file name alone, or with folders, also those above the
+    source.
 
     Args:
         path: of read_boxes.
@@ -94,25 +98,30 @@ def find_boxes(path: Path, source: Path, names: Sequence[str]) -> dict[str, list
         names: of the pictures, relative to the source.
 
     Raises:
-        DSAError: as read_boxes; no file name is that of a picture, or one may mean several.
+        DSAError: as read_boxes; no file name is that of a picture, or one may mean several, or several one.
     """
-    below = {_key(name): name for name in names}
+    root = source if source.is_dir() else source.parent
+    paths = {name: "/" + _key(str(root.absolute() / name)).strip("/") for name in names}
     called: dict[str, list[str]] = {}
-    for name in names:
-        called.setdefault(PurePosixPath(_key(name)).name, []).append(name)
-    root = nfc(str((source if source.is_dir() else source.parent).absolute())) + "/"
+    for name, whole in paths.items():
+        called.setdefault(PurePosixPath(whole).name, []).append(name)
     found: dict[str, list[GivenBox]] = {}
+    named: dict[str, str] = {}
     unknown: list[str] = []
     for file_name, boxes in read_boxes(path).items():
         key = _key(file_name)
-        same = called.get(PurePosixPath(key).name, [])
-        own = below.get(key.removeprefix(root)) or (same[0] if len(same) == 1 else None)
-        if own is not None:
-            found.setdefault(own, []).extend(boxes)
-        elif same:
-            raise DSAError(f"{path}: {file_name} may mean {same[0]} or {same[1]} of {source}")
-        else:
+        same = [
+            x for x in called.get(PurePosixPath(key).name, []) if paths[x].endswith("/" + key.lstrip("/"))
+        ]
+        exact = [name for name in same if _key(name) == key] or same
+        if len(exact) > 1:
+            raise DSAError(f"{path}: {file_name} may mean {exact[0]} or {exact[1]} of {source}")
+        if not exact:
             unknown.append(file_name)
+            continue
+        if other := named.get(exact[0]):
+            raise DSAError(f"{path}: {other} and {file_name} both mean {exact[0]} of {source}")
+        named[exact[0]], found[exact[0]] = file_name, boxes
     if not found:
         raise DSAError(
             f"{path}: it names no picture of {source}: the first are {unknown[0]} there and {names[0]} here"
@@ -140,6 +149,8 @@ def _read_table(path: Path) -> dict[str, list[GivenBox]]:
                 box = GivenBox(*(_number(path, table.line_num, row[column]) for column in _COLUMNS[1:]))
                 if row.get("score") not in (None, ""):
                     box = box._replace(score=_number(path, table.line_num, row["score"]))
+                if not row["image"]:
+                    raise DSAError(f"{path}: line {table.line_num}: the name of the image is missing")
                 found.setdefault(row["image"], []).append(box)
         except csv.Error as error:
             raise DSAError(f"{path}: not readable as a table: {error}") from error
@@ -171,16 +182,18 @@ def _read_coco(path: Path) -> dict[str, list[GivenBox]]:
     if not content.categories:
         people = {_PERSON}
     names = {image.id: image.file_name for image in content.images}
+    if len(names) < len(content.images):
+        raise DSAError(f"{path}: two of `images` have the same id")
     found: dict[str, list[GivenBox]] = {image.file_name: [] for image in content.images}
     others = 0
     for each in content.annotations:
         if each.image_id not in names:
             raise DSAError(f"{path}: a box is of image_id {each.image_id}, which `images` does not have")
-        if each.category_id not in people:
+        if each.category_id not in people or each.iscrowd:
             others += 1
             continue
         x, y, width, height = each.bbox
         found[names[each.image_id]].append(GivenBox(x, y, x + width, y + height, each.score))
     if others:
-        logger.warning(f"{path}: boxes of something else than people, left out: {others:,}")
+        logger.warning(f"{path}: boxes of crowds and of something else than people, left out: {others:,}")
     return found

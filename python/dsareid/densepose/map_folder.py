@@ -39,9 +39,9 @@ class VideoRecord(BaseModel):
             rate = Fraction(self.rate)
         except (ValueError, ZeroDivisionError):
             rate = Fraction(0)
-        if not 0 < rate <= 1000:
-            raise DSAError(f"{VIDEO}: the rate must be 0..1000 frames a second, not {self.rate!r}")
-        return rate
+        if not Fraction(1, 1000) <= rate <= 1000:
+            raise DSAError(f"{VIDEO}: the rate must be 0.001..1000 frames a second, not {self.rate!r}")
+        return rate.limit_denominator(10_000)
 
 
 class MapFolder(NamedTuple):
@@ -69,6 +69,12 @@ def find_maps(root: Path) -> MapFolder:
     if not found:
         raise DSAError(f"{place}: no NAME_IUV.png or NAME.png in this folder or below")
     return MapFolder(place, found)
+
+
+def one_map(path: Path) -> MapFolder:
+    """One map, NAME_IUV.png or NAME.png, and its folder. It is read later."""
+    name = path.stem.removesuffix(MAP_END)
+    return MapFolder(path.parent, {name: WholeMap(name, partial(_read, path, None))})
 
 
 def list_maps(root: Path) -> tuple[list[WholeMap], list[str]]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dsa_ext.parts import GROUPS
 from dsareid.data.video import is_video, write_video
-from dsareid.densepose.map_folder import VIDEO, VideoRecord, find_maps
+from dsareid.densepose.map_folder import VIDEO, VideoRecord, find_maps, one_map
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, make_folder, read_json
 from dsareid.ground.machine import on_threads
@@ -71,10 +71,9 @@ def render_maps(
         return _draw_video(source, out, style, draw, overwrite)
     if jpeg and style == "parts":
         raise DSAError("`jpeg` is for pictures, and `style=parts` writes masks")
-    place, maps = find_maps(source)
-    base, folder = Path(os.path.realpath(place)), Path(os.path.realpath(out))
-    if folder.is_relative_to(base):
-        raise DSAError(f"{out}: lies in {place}, where pictures would be taken for maps; choose another")
+    place, maps = one_map(source) if source.is_file() else find_maps(source)
+    if source.is_dir():
+        _check_place(source, place, out)
     suffix = ".npy" if style == "parts" else ".jpg" if jpeg else ".png"
     ends = ("_U", "_V") if style == "uv" else ("",)
     there = [path for name in maps for path in _targets(out, name, ends, suffix) if os.path.lexists(path)]
@@ -95,6 +94,14 @@ def render_maps(
     return Rendering(len(maps), len(maps) * len(ends))
 
 
+def _check_place(source: Path, place: Path, out: Path) -> None:
+    folder, base = Path(os.path.realpath(out)), Path(os.path.realpath(place))
+    if folder.is_relative_to(base):
+        raise DSAError(f"{out}: lies in {place}, where pictures would be taken for maps; choose another")
+    if folder == Path(os.path.realpath(source)):
+        raise DSAError(f"{out}: pictures would lie among those that the maps are of; choose another folder")
+
+
 def _draw_video(
     source: Path, out: Path, style: Style, draw: Callable[[np.ndarray], list[np.ndarray]], overwrite: bool
 ) -> Rendering:
@@ -104,9 +111,15 @@ def _draw_video(
         raise DSAError(f"{out}: is there already; `overwrite` replaces it")
     place, maps = find_maps(source)
     try:
-        rate = read_json(place.parent / VIDEO, VideoRecord).frame_rate()
+        record = read_json(place.parent / VIDEO, VideoRecord)
     except OSError as error:
         raise DSAError(f"{source}: holds no maps of a video: {place.parent / VIDEO} is missing") from error
+    if len(maps) != record.frames:
+        raise DSAError(
+            f"{place}: {len(maps):,} maps of a video of {record.frames:,} frames; dsareid densepose estimate "
+            "makes the others"
+        )
+    rate = record.frame_rate()
     drawn = on_threads(lambda name: draw(maps[name].chart().transpose(1, 2, 0))[0], sorted(maps))
     write_video(out, _of_one_size(_with_progress(drawn, len(maps)), source), rate)
     return Rendering(len(maps), 1)

@@ -6,13 +6,16 @@
     OUT/video.json              name, frames a second and number of frames
     OUT/estimator.json, OUT/no_detection.txt, OUT/others_left_out.txt, OUT/contact_sheet.png
 
-Frames are estimated on all cores and followed in order. An interrupted call resumes: a map that is of its
-frame, by the same settings, stays.
+Frames are estimated on all cores and followed in order. An interrupted call resumes: maps stay up to the
+first frame that has none of its own by the same settings; what follows may depend on it.
 """
 
+import contextlib
 import itertools
 import json
 import os
+import shutil
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,22 +25,24 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dsareid.data.iuv import read_iuv, write_instances, write_iuv
-from dsareid.data.map_notes import MapNote, note_digest, read_note
+from dsareid.data.iuv import instances_path, read_iuv, write_iuv
+from dsareid.data.map_notes import MapNote, frame_digest, note_digest, read_note
 from dsareid.data.video import read_frames, video_header
 from dsareid.densepose import smoothing
-from dsareid.densepose.estimate_tasks import RECORD, write_record
+from dsareid.densepose.estimate import LARGE
+from dsareid.densepose.estimate_tasks import RECORD, write_map, write_record
 from dsareid.densepose.estimators import EstimatedMap, MapEstimator, People, Quality, load_estimator
 from dsareid.densepose.estimators.base import LEAST_OTHERS
 from dsareid.densepose.follow import LEAST_OVERLAP, PATIENCE, Extent, Follower
 from dsareid.densepose.lists import NO_DETECTION, OTHERS, write_names
 from dsareid.densepose.map_folder import MAPS, SMOOTHED, VIDEO, VideoRecord
+from dsareid.densepose.people import MIN_SCORE
 from dsareid.densepose.pictures import SAMPLE, SHEET, write_contact_sheet
 from dsareid.densepose.smoothing import Flicker, MappedFrame, mapped_frame, smooth
 from dsareid.densepose.textures import PixelBox
 from dsareid.ground.distributed import rank_and_world
 from dsareid.ground.errors import DSAError
-from dsareid.ground.files import atomic_path, make_folder
+from dsareid.ground.files import atomic_path, check_is_text, make_folder, read_json, unfinished_folder
 from dsareid.ground.machine import on_threads, one_thread_an_operation
 
 
@@ -50,9 +55,11 @@ class VideoReport:
     foretold: int | None = None  # how many frames the file says it has
     written: int = 0
     kept: int = 0  # maps that were there already
-    left_over: int = 0  # maps in the folder of frames that the video does not have
+    removed: int = 0  # maps of frames that the video does not have
+    wide: bool = False  # wider than tall, though its frames were taken as crops of one person
     nobody: list[str] = field(default_factory=list)  # frames whose map is all background
     others: list[str] = field(default_factory=list)  # frames with other people, who are not in the map
+    unsure: list[str] = field(default_factory=list)  # nobody has the least score: the best was taken
     begins: list[int] = field(default_factory=list)  # frames in which the person was chosen
     flicker: tuple[Flicker, Flicker] | None = None  # before and after smoothing
     sheet: Path | None = None  # None: nobody was seen in any frame
@@ -63,19 +70,24 @@ class VideoReport:
         found = [f"{self.out / MAPS}: {self.written:,} map{'s' * (self.written != 1)} written{kept}"]
         if self.foretold not in (None, self.frames):
             found.append(f"the file says that it has {self.foretold:,} frames; {self.frames:,} could be read")
-        if self.left_over:
-            found.append(f"maps of frames that this video does not have: {self.left_over:,}; remove them")
+        if self.removed:
+            found.append(f"maps of frames that the video no longer has, removed: {self.removed:,}")
+        if self.wide:
+            found.append(
+                "wider than tall, yet each frame taken as a crop of one person (`detect` finds people)"
+            )
         if len(self.nobody) == self.frames:
             found.append("nobody seen in any frame")
         elif self.nobody:
             found.append(f"the person is not seen in {len(self.nobody):,} frames: {_listed(self.nobody)}")
         if self.others:
             found.append(f"several people seen, all but one left out: {len(self.others):,} frames")
+        if self.unsure:
+            frames = f"{len(self.unsure):,} frames: {_listed(self.unsure)}"
+            found.append(f"nobody with a score of {MIN_SCORE:g} or more, the best taken: {frames}")
         if len(self.begins) > 1:
-            anew = _listed([str(frame) for frame in self.begins[1:]])
-            found.append(
-                f"lost for more than {PATIENCE} frames, then the largest person followed: from {anew}"
-            )
+            anew = _listed([_name(frame) for frame in self.begins[1:]])
+            found.append(f"lost for {PATIENCE} frames or more, then the largest person followed: from {anew}")
         if self.flicker:
             found += self._steadiness(*self.flicker)
         return found
@@ -127,21 +139,20 @@ def estimate_video(
         overwrite: replace maps that were made by other settings.
 
     Raises:
-        DSAError: PyAV is missing, no video that can be read to its end, maps by other settings (without
-            `overwrite`), `smooth` or `box` of everybody, several processes, a folder that is not writable; as
-            load_estimator.
+        DSAError: PyAV is missing, no video that can be read to its end, maps of another video or by other
+            settings (without `overwrite`), `smooth` or `box` of everybody, nobody in the box, several
+            processes, a folder that is not writable; as load_estimator.
     """
     source = Path(source)
     out = Path(out) if out is not None else source.with_name(f"{source.stem}_IUV")
     if rank_and_world()[1] > 1:
         raise DSAError(f"{source}: a video is estimated by one process; start it without torchrun")
-    for name, given in (("smooth", smooth), ("box", box is not None)):
-        if given and people == "all":
-            raise DSAError(f"`{name}` is for the one person who is followed, not for `people=all`")
+    check_is_text(source)
     crops = model is not None and not detect
-    if crops and box is not None:
-        raise DSAError("`box` picks a person, and without `detect` each frame is taken as a crop of one")
+    _check_choice(people, box, smooth, crops)
     header = video_header(source)
+    with contextlib.closing(read_frames(source)) as frames:
+        height, width = next(frames).shape[:2]  # before anything is written
     estimator = load_estimator(
         model=model,
         rows=rows,
@@ -156,19 +167,21 @@ def estimate_video(
     if people == "one" and not crops:
         record |= {"least_overlap": LEAST_OVERLAP, "patience": PATIENCE, "box": box}
     start = None if box is None else Extent(box[1], box[0], box[3], box[2])
-    work = _Work(source, out, estimator, note_digest(json.dumps(record).encode()), people, start)
-    report = VideoReport(out, foretold=header.frames)
+    by = note_digest(json.dumps(record).encode())
+    work = _Work(source, out, estimator, by, people, Follower(start))
+    report = VideoReport(out, foretold=header.frames, wide=crops and width > height)
     if not overwrite:
-        _check_maps(out, work.by)
+        _check_maps(work)
     make_folder(out / MAPS)
     write_record(out / RECORD, record)
+    _write_video_record(work, str(header.rate), header.frames or 0)
     _write_maps(work, report)
-    info = VideoRecord(video=source.name, rate=str(header.rate), frames=report.frames)
-    with atomic_path(out / VIDEO) as temporary:
-        temporary.write_text(info.model_dump_json(indent=1) + "\n")
+    _write_video_record(work, str(header.rate), report.frames)
     write_names(out / NO_DETECTION, report.nobody)
     write_names(out / OTHERS, report.others)
-    _finish(work, report, smooth)
+    if smooth:
+        report.flicker = _smooth(work, report.frames)
+    _draw_sheet(work, report, SMOOTHED if smooth else MAPS)
     return report
 
 
@@ -180,15 +193,16 @@ class _Work(NamedTuple):
     estimator: MapEstimator
     by: str
     people: People
-    start: Extent | None  # of the person who is followed
+    follower: Follower
 
-    def path(self, number: int, folder: str = MAPS) -> Path:
-        return self.out / folder / f"{_name(number)}.png"
+    def path(self, number: int) -> Path:
+        return self.out / MAPS / f"{_name(number)}.png"
 
 
-class _Found(NamedTuple):
-    """The digest of a frame, and its map; None: the file that is there is right."""
+class _Frame(NamedTuple):
+    """A frame, and its map; None: the file that is there is right."""
 
+    pixels: np.ndarray
     of: str
     estimated: EstimatedMap | None
 
@@ -201,109 +215,151 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _check_maps(out: Path, by: str) -> None:
-    """Refuse to mix maps of several settings."""
-    notes = ((path, read_note(path)) for path in sorted((out / MAPS).glob("[0-9]*[0-9].png")))
-    other = [path for path, note in notes if note is None or note.by != by]
+def _check_choice(people: People, box: PixelBox | None, smooth: bool, crops: bool) -> None:
+    """Refuse what contradicts itself."""
+    if crops and people == "all":
+        raise DSAError(
+            '`people="all"`: with `model` each frame is taken as a crop of one person; `detect` finds people'
+        )
+    for name, given in (("smooth", smooth), ("box", box is not None)):
+        if given and people == "all":
+            raise DSAError(f"`{name}` is for the one person who is followed, not for `people=all`")
+    if box is not None:
+        if crops:
+            raise DSAError("`box` picks a person, and without `detect` each frame is taken as a crop of one")
+        if not (box[0] < box[2] and box[1] < box[3]):
+            raise DSAError(f"`box` must be x0, y0, x1, y1 with x0 < x1 and y0 < y1, not {list(box)}")
+
+
+def _check_maps(work: _Work) -> None:
+    """Refuse to mix maps of several videos or settings."""
+    place, replace = work.out / MAPS, "dsareid densepose estimate with `overwrite=True` replaces them"
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        before = read_json(work.out / VIDEO, VideoRecord).video
+        if before != work.source.name:
+            raise DSAError(f"{place}: the maps of {before}, not of {work.source.name}; {replace}")
+    notes = ((path, read_note(path)) for path in _map_files(place))
+    other = [path for path, note in notes if note is None or note.by != work.by]
     if other:
         raise DSAError(
-            f"{out / MAPS}: {len(other):,} of the maps were made by other settings, the first {other[0]}; "
-            "dsareid densepose estimate with `overwrite=True` replaces them"
+            f"{place}: {len(other):,} of the maps were made by other settings, the first {other[0]}; "
+            f"{replace}"
         )
+
+
+def _map_files(place: Path) -> list[Path]:
+    return [path for path in sorted(place.glob("*.png")) if path.stem.isdecimal()]
+
+
+def _write_video_record(work: _Work, rate: str, frames: int) -> None:
+    info = VideoRecord(video=work.source.name, rate=rate, frames=frames)
+    with atomic_path(work.out / VIDEO) as temporary:
+        temporary.write_text(info.model_dump_json(indent=1) + "\n", "utf-8")
 
 
 def _write_maps(work: _Work, report: VideoReport) -> None:
     """Write the map of each frame, and the report."""
-    follower = Follower(work.start)
+    rewriting, alone = threading.Event(), threading.Lock()
 
-    def run(item: tuple[int, np.ndarray]) -> _Found:
+    def estimate(pixels: np.ndarray) -> EstimatedMap:
+        large = pixels.shape[0] * pixels.shape[1] > LARGE
+        with alone if large else contextlib.nullcontext():
+            return work.estimator(pixels, uv=False)
+
+    def run(item: tuple[int, np.ndarray]) -> _Frame:
         number, pixels = item
-        of = note_digest(pixels.tobytes())
-        note = read_note(work.path(number))
-        if note is not None and (note.by, note.of) == (work.by, of):
-            return _Found(of, None)
-        return _Found(of, work.estimator(pixels, uv=False))
+        of = frame_digest(pixels)
+        note = None if rewriting.is_set() else read_note(work.path(number))
+        right = note is not None and (note.by, note.of) == (work.by, of)
+        return _Frame(pixels, of, None if right else estimate(pixels))
 
     try:
         with one_thread_an_operation():
             frames = on_threads(run, enumerate(read_frames(work.source)))
             progress = tqdm(frames, "IUV maps", report.foretold, unit="frame", leave=False, disable=None)
-            for number, found in enumerate(progress):
-                _write_map(work, number, found, follower, report)
+            for number, frame in enumerate(progress):
+                if frame.estimated is not None and not rewriting.is_set():
+                    rewriting.set()
+                    shutil.rmtree(work.out / SMOOTHED, ignore_errors=True)  # of maps that change now
+                elif frame.estimated is None and rewriting.is_set():
+                    frame = frame._replace(estimated=estimate(frame.pixels))
+                _write_map(work, number, frame, report)
                 report.frames += 1
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
             f"interrupted: {report.frames:,} maps are in {work.out / MAPS}; the same command resumes"
         ) from interrupt
-    report.begins = follower.begins if work.people == "one" else []
-    numbers = [int(path.stem) for path in (work.out / MAPS).glob("*.png") if path.stem.isdecimal()]
-    report.left_over = sum(number >= report.frames for number in numbers)
+    report.begins = work.follower.begins if work.people == "one" else []
+    for path in _map_files(work.out / MAPS):
+        if int(path.stem) >= report.frames:
+            path.unlink()
+            instances_path(path).unlink(missing_ok=True)
+            report.removed += 1
 
 
-def _write_map(work: _Work, number: int, found: _Found, follower: Follower, report: VideoReport) -> None:
+def _write_map(work: _Work, number: int, frame: _Frame, report: VideoReport) -> None:
+    """Write the map of a frame, unless it is there, and take note of what it shows."""
     path = work.path(number)
-    if found.estimated is None:
-        follower.see(read_iuv(path)[..., 0])
+    if frame.estimated is None:
+        work.follower.see(read_iuv(path)[..., 0])
         report.kept += 1
         note = read_note(path)
     else:
-        each = follower.pick(found.estimated) if work.people == "one" else found.estimated
-        if each.instances is not None:
-            write_instances(path, each.instances)
-        note = MapNote(work.by, found.of, bool(each.iuv[..., 0].any()), round(each.others, 4), each.unsure)
-        write_iuv(path, each.iuv, note)
+        follows = work.people == "one"
+        found = work.follower.pick(frame.estimated) if follows else frame.estimated
+        note = write_map(path, found, work.by, frame.of)
         report.written += 1
-    if note is not None and not note.person:
-        report.nobody.append(_name(number))
-    elif note is not None and note.others > LEAST_OTHERS:
-        report.others.append(_name(number))
+    if note is None:
+        return
+    for chosen, names in (
+        (not note.person, report.nobody),
+        (note.person and note.others > LEAST_OTHERS, report.others),
+        (note.person and note.unsure, report.unsure),
+    ):
+        if chosen:
+            names.append(_name(number))
 
 
-def _finish(work: _Work, report: VideoReport, steady: bool) -> None:
-    """Look at the frames and their maps once more: smooth the maps, and draw some of them."""
-    empty = set(report.nobody)
-    shown = [number for number in range(report.frames) if _name(number) not in empty]
-    places = np.linspace(0, len(shown) - 1, min(SAMPLE, len(shown))).round().astype(int)
-    sample = {shown[place] for place in places}
-    drawn: list[tuple[str, np.ndarray, Path]] = []
-
-    def frames() -> Iterator[MappedFrame]:
-        for number, pixels in enumerate(read_frames(work.source)):
-            if number in sample:
-                folder = SMOOTHED if steady else MAPS
-                drawn.append((f"frame {number}", pixels, work.path(number, folder)))
-            if steady:
-                yield mapped_frame(pixels, read_iuv(work.path(number)))
-
-    if steady:
-        make_folder(work.out / SMOOTHED)
-        report.flicker = _smooth(work, frames(), report.frames)
-    else:
-        deque(frames(), maxlen=0)
-    if drawn:
-        report.sheet = work.out / SHEET
-        write_contact_sheet(report.sheet, drawn)
-
-
-def _smooth(work: _Work, frames: Iterator[MappedFrame], count: int) -> tuple[Flicker, Flicker]:
-    """Write the steadier maps; returns how much maps flicker before and after."""
+def _smooth(work: _Work, count: int) -> tuple[Flicker, Flicker]:
+    """Write the steadier maps, all or none; returns how much maps flicker before and after."""
     by = note_digest(f"{work.by} {smoothing.RADIUS} {smoothing.TOLERANCE}".encode())
     before, after = Flicker(), Flicker()
-    steadied: MappedFrame | None = None
-    last: MappedFrame | None = None
-    windows = tqdm(_windows(frames), "smoothing", count, unit="frame", leave=False, disable=None)
-    for number, (frame, others) in enumerate(windows):
-        iuv = smooth(frame, others)
-        own = read_note(work.path(number))
-        of, share = (own.of, own.others) if own else ("", 0.0)
-        note = MapNote(by, of, bool(iuv[..., 0].any()), share)
-        write_iuv(work.path(number, SMOOTHED), iuv, note)
-        steady = frame._replace(iuv=iuv)
-        if last is not None and steadied is not None:
-            before.add(last, frame)
-            after.add(steadied, steady)
-        last, steadied = frame, steady
+    last: tuple[MappedFrame, MappedFrame] | None = None
+    frames = (
+        mapped_frame(pixels, read_iuv(work.path(number)))
+        for number, pixels in enumerate(read_frames(work.source))
+    )
+    shutil.rmtree(work.out / SMOOTHED, ignore_errors=True)
+    with unfinished_folder(work.out / SMOOTHED) as folder:
+        windows = tqdm(_windows(frames), "smoothing", count, unit="frame", leave=False, disable=None)
+        for number, (frame, others) in enumerate(windows):
+            steady = frame._replace(iuv=smooth(frame, others))
+            own = read_note(work.path(number)) or MapNote(work.by, "", False, 0.0)
+            note = own._replace(by=by, person=bool(steady.iuv[..., 0].any()))
+            write_iuv(folder / f"{_name(number)}.png", steady.iuv, note)
+            if last is not None:
+                before.add(last[0], frame)
+                after.add(last[1], steady)
+            last = frame, steady
     return before, after
+
+
+def _draw_sheet(work: _Work, report: VideoReport, folder: str) -> None:
+    """Draw a sample of the frames that show the person, with their maps."""
+    empty = set(report.nobody)
+    shown = [number for number in range(report.frames) if _name(number) not in empty]
+    if not shown:
+        return
+    places = np.linspace(0, len(shown) - 1, min(SAMPLE, len(shown))).round().astype(int)
+    sample = {shown[place] for place in places}
+    with contextlib.closing(read_frames(work.source)) as frames:
+        drawn = [
+            (f"frame {number}", pixels, work.out / folder / f"{_name(number)}.png")
+            for number, pixels in enumerate(itertools.islice(frames, max(sample) + 1))
+            if number in sample
+        ]
+    report.sheet = work.out / SHEET
+    write_contact_sheet(report.sheet, drawn)
 
 
 def _windows(frames: Iterator[MappedFrame]) -> Iterator[tuple[MappedFrame, list[MappedFrame]]]:

@@ -16,7 +16,7 @@ from dsareid.data.iuv import read_iuv, read_pair, write_iuv
 from dsareid.data.layouts import list_data
 from dsareid.data.store.pack import pack
 from dsareid.densepose import estimate as module
-from dsareid.densepose import estimate_maps, estimate_missing, load_estimator
+from dsareid.densepose import estimate_maps, estimate_missing, estimate_tasks, load_estimator
 from dsareid.ground.errors import DSAError
 
 
@@ -149,7 +149,7 @@ def test_commands_say_what_is_missing_and_estimate(unmapped, tmp_path, capsys):
 
 def interrupt_fourth_map(patch):
     """Make writing the fourth map end as Ctrl-C does."""
-    write, written = module.write_iuv, []
+    write, written = estimate_tasks.write_iuv, []
 
     def interrupted(path, iuv, note):
         written.append(path)
@@ -157,7 +157,7 @@ def interrupt_fourth_map(patch):
             raise KeyboardInterrupt
         write(path, iuv, note)
 
-    patch.setattr(module, "write_iuv", interrupted)
+    patch.setattr(estimate_tasks, "write_iuv", interrupted)
 
 
 def test_an_interrupted_call_resumes_to_the_same_bytes(folder, tiny_bodypix, tmp_path, monkeypatch):

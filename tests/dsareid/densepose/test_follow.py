@@ -1,9 +1,11 @@
 """Following one of several people, who are drawn as boxes."""
 
 import numpy as np
+import pytest
 
 from dsareid.densepose.estimators.base import EstimatedMap
 from dsareid.densepose.follow import PATIENCE, Extent, Follower, extent_of
+from dsareid.ground.errors import DSAError
 
 SIZE = (60, 100)
 
@@ -42,19 +44,21 @@ def test_the_largest_is_followed_whatever_their_numbers():
 def test_who_is_lost_is_waited_for():
     follower = Follower()
     assert picked(follower, (10, 40, 50, 60)) == (10, 40, 50, 60)
-    for _ in range(PATIENCE):
+    for _ in range(PATIENCE - 1):
         assert picked(follower, (0, 0, 20, 10)) is None
     assert picked(follower, (0, 0, 20, 10), (10, 42, 50, 62)) == (10, 42, 50, 62)
-    for _ in range(PATIENCE + 1):
+    for _ in range(PATIENCE):
         assert picked(follower) is None
     assert picked(follower, (0, 0, 20, 10)) == (0, 0, 20, 10)
-    assert follower.begins == [0, 2 * PATIENCE + 3]
+    assert follower.begins == [0, 2 * PATIENCE + 1]
 
 
 def test_a_start_picks_somebody_smaller():
     follower = Follower(Extent(0, 0, 22, 12))
     assert picked(follower, (10, 40, 50, 60), (0, 0, 20, 10)) == (0, 0, 20, 10)
     assert follower.begins == [0]
+    with pytest.raises(DSAError, match="`box=0,0,9,9`: in the first frame nobody overlaps"):
+        Follower(Extent(0, 0, 9, 9)).pick(found((10, 40, 50, 60)))
 
 
 def test_a_resumed_call_goes_on_from_the_maps():

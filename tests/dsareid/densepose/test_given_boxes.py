@@ -35,30 +35,37 @@ def test_coco_has_widths_and_other_categories(tmp_path, caplog):
     found = read_boxes(coco(tmp_path, people, categories=categories))
     assert found == {"a.jpg": [GivenBox(1, 2, 11, 22, 0.5)], "b.jpg": []}
     assert "something else than people, left out: 1" in caplog.text
+    crowd = {"image_id": 8, "bbox": [0, 0, 99, 99], "category_id": 3, "iscrowd": 1}
+    assert read_boxes(coco(tmp_path, [*people, crowd], categories=categories))["b.jpg"] == []
     assert read_boxes(coco(tmp_path, people))["a.jpg"] == [GivenBox(1, 2, 11, 22, 1)]
 
 
-def test_names_are_paths_below_the_source_or_the_only_ones_of_their_kind(tmp_path, caplog):
-    source = tmp_path / "photographs"
-    (source / "deep").mkdir(parents=True)
-    names = ["a.jpg", "deep/a.jpg", "deep/b.jpg"]
-    lines = [
-        f"{name},0,0,{k + 1},9"
-        for k, name in enumerate((f"{source}/a.jpg", "deep\\a.jpg", "x/b.jpg", "c.jpg"))
-    ]
-    found = find_boxes(table(tmp_path, "image,x0,y0,x1,y1", *lines), source, names)
-    assert {name: boxes[0].right for name, boxes in found.items()} == {
-        "a.jpg": 1,
-        "deep/a.jpg": 2,
-        "deep/b.jpg": 3,
-    }
-    assert "names that no picture has, 1 in all, such as c.jpg" in caplog.text
-    with pytest.raises(DSAError, match=r"x/a.jpg may mean a.jpg or deep/a.jpg of"):
-        find_boxes(table(tmp_path, "image,x0,y0,x1,y1", "x/a.jpg,0,0,1,1"), source, names)
-    with pytest.raises(
-        DSAError, match=r"it names no picture of .*: the first are z.png there and a.jpg here"
-    ):
-        find_boxes(table(tmp_path, "image,x0,y0,x1,y1", "z.png,0,0,1,1"), source, names)
+HEADER = "image,x0,y0,x1,y1"
+
+
+def test_a_name_is_the_end_of_a_picture_s_path(tmp_path, caplog):
+    source = tmp_path / "seq1"
+    names = ["a.jpg", "deep/a.jpg", "deep/b.jpg", "c.jpg"]
+    given = ("a.jpg", "deep\\a.jpg", f"{source}/deep/b.jpg", "seq1/c.jpg", "seq2/c.jpg", "d.jpg")
+    source.mkdir()
+    lines = [f"{name},0,0,{k + 1},9" for k, name in enumerate(given)]
+    found = find_boxes(table(tmp_path, HEADER, *lines), source, names)
+    assert {name: boxes[0].right for name, boxes in found.items()} == dict(zip(names, (1, 2, 3, 4)))
+    assert "names that no picture has, 2 in all, such as seq2/c.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        (["a.jpg,0,0,1,1"], "a.jpg may mean x/a.jpg or y/a.jpg of"),
+        (["x/a.jpg,0,0,1,1", "seq1/x/a.jpg,0,0,1,1"], "x/a.jpg and seq1/x/a.jpg both mean x/a.jpg of"),
+        (["z.png,0,0,1,1"], "it names no picture of"),
+    ],
+)
+def test_names_that_mean_several_or_none(tmp_path, lines, words):
+    (tmp_path / "seq1").mkdir()
+    with pytest.raises(DSAError, match=words):
+        find_boxes(table(tmp_path, HEADER, *lines), tmp_path / "seq1", ["x/a.jpg", "y/a.jpg"])
 
 
 def test_what_leaves_a_picture():
@@ -77,7 +84,8 @@ def test_what_leaves_a_picture():
         (["image,x0,y0,x1,y1", "a.jpg,1,2"], "line 2: expected a number of pixels or a score, not None"),
         (["image,x0,y0,x1,y1", "a.jpg,1,2,nan,4"], "not 'nan'"),
         (["image,x0,y0,x1,y1,score", "a.jpg,1,2,3,4,87"], "a score must be 0..1, not 87"),
-        (["image,x0,y0,x1,y1", *["a.jpg,0,0,1,1"] * 256], "a.jpg has 256 boxes, more than 255"),
+        (["image,x0,y0,x1,y1", *["a.jpg,0,0,1,1"] * 256], "a.jpg has 256 boxes of people, more than 255"),
+        (["x0,y0,x1,y1,image", "1,2,3,4"], "line 2: the name of the image is missing"),
         (["image,x0,y0,x1,y1", '"a.jpg,1,2,3,4'], "not readable as a table"),
     ],
 )
@@ -101,6 +109,19 @@ def test_bad_annotations(tmp_path, annotations, words):
     with pytest.raises(DSAError, match=r"boxes\.json") as error:
         read_boxes(coco(tmp_path, annotations))
     assert words in str(error.value)
+
+
+def test_many_boxes_of_low_scores_are_no_people(tmp_path):
+    lines = ["image,x0,y0,x1,y1,score", *["a.jpg,0,0,1,1,.1"] * 300]
+    assert len(read_boxes(table(tmp_path, *lines))["a.jpg"]) == 300
+
+
+def test_two_images_of_one_id(tmp_path):
+    path = tmp_path / "boxes.json"
+    images = [{"id": 1, "file_name": name} for name in ("a.jpg", "b.jpg")]
+    path.write_text(json.dumps({"images": images, "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}))
+    with pytest.raises(DSAError, match="two of `images` have the same id"):
+        read_boxes(path)
 
 
 def test_no_such_file(tmp_path):

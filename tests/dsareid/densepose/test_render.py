@@ -85,6 +85,13 @@ def test_jpegs_and_masks(maps, tmp_path):
     assert np.array_equal(np.load(tmp_path / "masks/a.npy", allow_pickle=False), part_masks(every_part()))
 
 
+def test_one_map(maps, tmp_path):
+    (maps / "a.png").rename(maps / "a_IUV.png")
+    assert render_maps(maps / "a_IUV.png", maps, "viton") == (1, 1)
+    with Image.open(maps / "a.png") as image:
+        assert np.array_equal(np.array(image), drawer("viton")(every_part())[0])
+
+
 def test_a_data_set_by_its_maps(tiny_data, tmp_path):
     found = render_maps(tiny_data, tmp_path / "out", "parts")
     assert found.maps == len(list((tmp_path / "out").rglob("*.npy"))) > 0
@@ -94,6 +101,9 @@ def test_a_data_set_by_its_maps(tiny_data, tmp_path):
 def test_what_is_refused(maps, tmp_path, monkeypatch):
     with pytest.raises(DSAError, match="pictures would be taken for maps"):
         render_maps(maps, maps / "deep", "viton")
+    with pytest.raises(DSAError, match="pictures would lie among those that the maps are of"):
+        (maps.parent / "iuv").symlink_to(maps)
+        render_maps(maps.parent, maps.parent, "viton")
     with pytest.raises(DSAError, match="`jpeg` is for pictures"):
         render_maps(maps, tmp_path / "out", "parts", jpeg=True)
     with pytest.raises(DSAError, match="no such folder of maps"):

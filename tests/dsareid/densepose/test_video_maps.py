@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from dsareid.commands.main import main
-from dsareid.data.iuv import read_iuv
+from dsareid.data.iuv import read_iuv, read_pair
 from dsareid.data.video import read_frames, write_video
 from dsareid.densepose import estimate_video, load_estimator
+from dsareid.densepose.estimators.bodypix import BodyPix
 from dsareid.densepose.smoothing import RADIUS
 from dsareid.densepose.video_maps import _windows
 from dsareid.ground.errors import DSAError
@@ -88,11 +89,11 @@ def test_a_call_that_resumes_gives_the_same_bytes(video, tiny_bodypix, monkeypat
     before = maps(out), maps(out, "smoothed")
     for number in (2, 3, 6):
         (out / f"maps/{number:06}.png").unlink()
-    report = estimate_video(video, out, **options)
-    assert (report.written, report.kept) == (3, 4) and (maps(out), maps(out, "smoothed")) == before
+    report = estimate_video(video, out, **options)  # who is followed depends on the frames before
+    assert (report.written, report.kept) == (5, 2) and (maps(out), maps(out, "smoothed")) == before
     other = video.with_name("interrupted")
     with monkeypatch.context() as patched:
-        patched.setattr("dsareid.densepose.video_maps.write_iuv", interrupting(3))
+        patched.setattr("dsareid.densepose.estimate_tasks.write_iuv", interrupting(3))
         with pytest.raises(
             KeyboardInterrupt, match=r"interrupted: 2 maps are in .*interrupted/maps; the same"
         ):
@@ -107,7 +108,8 @@ def test_smoothed_maps_flicker_less(video, tiny_bodypix, capsys):
     out = video.with_name("walk_IUV")
     assert len(maps(out, "smoothed")) == 7
     before, after = report.flicker
-    assert 0 < before.pixels and after.share() <= before.share()
+    assert 0 < before.pixels and sum(after.mean_steps()) < sum(before.mean_steps())
+    assert maps(out, "smoothed") != maps(out)
     words = "\n".join(report.lines())
     assert f"{out}/smoothed: 7 maps" in words and "before smoothing, where the picture" in words
 
@@ -119,6 +121,8 @@ def test_everybody(video, tiny_bodypix):
     assert np.array_equal(people > 0, read_iuv(report.out / "maps/000003.png")[..., 0] > 0)
     assert set(np.unique(people)) == {0, 1, 2} or set(np.unique(people)) == {1, 2}
     assert report.others == [] and report.begins == []
+    one = estimate_video(video, weights=tiny_bodypix, device="cpu", people="one", overwrite=True)
+    assert one.written == 7 and not list((report.out / "maps").glob("*_INDS.png"))
 
 
 def test_maps_are_drawn_as_a_video(video, tiny_bodypix, tmp_path, capsys):
@@ -133,9 +137,15 @@ def test_maps_are_drawn_as_a_video(video, tiny_bodypix, tmp_path, capsys):
     )
     assert main([*command, "uv", "--overwrite"]) == 1
     assert "--style uv is not one picture a map; choose a folder" in capsys.readouterr().err
-    (report.out / "video.json").write_text('{"video": "a", "rate": "0/0", "frames": 7}')
+    assert main([*command[:3], str(tmp_path / "dense.webm"), *command[4:], "viton"]) == 1
+    assert "must end in .mkv, .mov, .mp4" in capsys.readouterr().err
+    for rate in ("0/0", "1/" + "9" * 30, "x"):
+        (report.out / "video.json").write_text(json.dumps({"video": "a", "rate": rate, "frames": 7}))
+        assert main([*command, "viton", "--overwrite"]) == 1
+        assert "the rate must be 0.001..1000 frames a second, not" in capsys.readouterr().err
+    (report.out / "smoothed/000006.png").unlink()
     assert main([*command, "viton", "--overwrite"]) == 1
-    assert "the rate must be 0..1000 frames a second, not '0/0'" in capsys.readouterr().err
+    assert "6 maps of a video of 7 frames" in capsys.readouterr().err
     (report.out / "video.json").unlink()
     assert main([*command[:2], str(report.out / "maps"), *command[3:], "viton", "--overwrite"]) == 1
     assert "holds no maps of a video" in capsys.readouterr().err
@@ -148,15 +158,59 @@ def test_nobody_in_a_video(video, tiny_bodypix, monkeypatch):
     assert len((report.out / "no_detection.txt").read_text().splitlines()) == 7
 
 
-def test_another_video_under_the_same_name(video, tiny_bodypix):
+def test_a_video_that_was_cut_shorter(video, tiny_bodypix):
+    options = {"weights": tiny_bodypix, "device": "cpu"}
+    estimate_video(video, **options, people="all")
+    write_video(video, list(read_frames(video))[:4], Fraction(10))
+    report = estimate_video(video, **options, people="all")
+    assert report.written == 4 and "maps of frames that the video no longer has, removed: 3" in report.lines()
+    assert len(list((report.out / "maps").glob("*.png"))) == 8  # with those that say whose a pixel is
+
+
+def test_two_videos_of_one_name(video, tiny_bodypix):
     options = {"weights": tiny_bodypix, "device": "cpu"}
     estimate_video(video, **options)
-    write_video(video, list(read_frames(video))[:4], Fraction(10))
-    report = estimate_video(video, **options)
-    assert (
-        report.written == 4
-        and "maps of frames that this video does not have: 3; remove them" in report.lines()
-    )
+    other = video.rename(video.with_suffix(".mov"))
+    with pytest.raises(
+        DSAError, match=r"the maps of walk.mp4, not of walk.mov; dsareid densepose estimate with"
+    ):
+        estimate_video(other, **options)
+    assert estimate_video(other, **options, overwrite=True).written == 0  # the same frames
+
+
+def test_smoothed_maps_go_when_maps_change(video, tiny_bodypix):
+    options = {"weights": tiny_bodypix, "device": "cpu"}
+    out = estimate_video(video, **options, smooth=True).out
+    estimate_video(video, **options)
+    assert len(maps(out, "smoothed")) == 7
+    estimate_video(video, **options, quality="best", overwrite=True)
+    assert not (out / "smoothed").exists()
+
+
+def test_a_box_with_nobody_in_it(video, tiny_bodypix, monkeypatch):
+    monkeypatch.setattr("dsareid.densepose.estimators.bodypix.BodyPix._threshold", lambda *_: 2.0)
+    with pytest.raises(DSAError, match=r"`box=0,0,8,40`: in the first frame nobody overlaps with it by 0.3"):
+        estimate_video(video, weights=tiny_bodypix, device="cpu", box=(0, 0, 8, 40))
+
+
+def test_unsure_frames_are_named(video, tiny_bodypix, monkeypatch):
+    real = BodyPix.__call__
+    monkeypatch.setattr(BodyPix, "__call__", lambda *given: real(*given)._replace(unsure=True))
+    report = estimate_video(video, weights=tiny_bodypix, device="cpu")
+    said = "nobody with a score of 0.5 or more, the best taken: 7 frames: 000000, 000001, 000002, ..."
+    assert said in report.lines()
+
+
+def test_maps_of_frames_fit_other_commands(video, tiny_bodypix, capsys):
+    """They are read beside a picture of the frame, and are not taken for pictures."""
+    out = estimate_video(video, weights=tiny_bodypix, device="cpu").out
+    Image.fromarray(next(read_frames(video))).save(video.with_name("frame.png"))
+    image, iuv = read_pair(video.with_name("frame.png"), out / "maps/000000.png")
+    assert image.shape == iuv.shape
+    command = ["densepose", "estimate", str(video.parent), str(video.parent / "iuv"), "--device", "cpu"]
+    assert main([*command, "--weights", str(tiny_bodypix)]) == 0
+    said = capsys.readouterr()
+    assert "1 map written" in said.out and "skipped because they hold estimated maps: walk_IUV" in said.err
 
 
 def test_what_is_refused(video, tiny_bodypix, capsys, monkeypatch, tmp_path):
@@ -168,6 +222,7 @@ def test_what_is_refused(video, tiny_bodypix, capsys, monkeypatch, tmp_path):
         ),
         (["--box", "0,0,8,8", "--people", "all"], "--box is for the one person who is followed"),
         (["--box", "0,0,8"], "--box must be x0,y0,x1,y1 in whole pixels"),
+        (["--box", "9,0,8,8"], "--box must be x0, y0, x1, y1 with x0 < x1 and y0 < y1, not [9, 0, 8, 8]"),
         (["--boxes", "a.csv"], "--boxes is for pictures, not for a video"),
         (["--protocol", "x"], "--protocol is for pictures, not for a video"),
     ):
@@ -180,7 +235,9 @@ def test_what_is_refused(video, tiny_bodypix, capsys, monkeypatch, tmp_path):
         assert main([*command[:2], str(picture), *option]) == 1
         assert f"{option[0]} is for a video" in capsys.readouterr().err
     (tmp_path / "bad.mp4").write_bytes(video.read_bytes()[:-99])
-    assert main(command) == 0
+    assert main([*command[:2], str(tmp_path / "bad.mp4"), *command[3:]]) == 1
+    assert "bad.mp4: no frame in it can be decoded" in capsys.readouterr().err
+    assert not (tmp_path / "bad_IUV").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(DSAError, match="a video is estimated by one process"):
         estimate_video(video)

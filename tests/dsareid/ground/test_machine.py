@@ -46,6 +46,10 @@ def test_on_threads_is_in_order_and_drops_what_has_not_begun():
     with pytest.raises(ZeroDivisionError):
         list(on_threads(work, items, 2))
     assert len(begun) < len(items)
+    taken = []
+    results = on_threads(lambda item: item, (taken.append(item) or item for item in items), 2)
+    assert next(results) == 0 and len(taken) <= 8  # not all of what may be a video
+    results.close()
     begun.clear()
     results = on_threads(work, items, 1)
     assert next(results) == 0

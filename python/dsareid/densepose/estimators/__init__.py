@@ -17,6 +17,7 @@ from dsareid.densepose.estimators.base import EstimatedMap, Estimator
 from dsareid.densepose.estimators.bodypix import BodyPix, People, Quality
 from dsareid.densepose.estimators.densepose_rcnn import RCNN, ROWS
 from dsareid.densepose.given_boxes import MOST_BOXES
+from dsareid.densepose.people import MIN_SCORE
 from dsareid.ground.errors import DSAError
 
 Boxes = Sequence[Sequence[float]] | np.ndarray
@@ -44,7 +45,8 @@ class MapEstimator:
             pictures: one of ImageLike, several of them, or a batch, uint8 (B, H, W, 3).
             uv: whether to give U and V as floats too.
             boxes: of the people in one picture, in place of those that the estimator finds (DensePose R-CNN
-                with `detect`): left, top, right, bottom in pixels, and a score if there is one.
+                with `detect`): left, top, right, bottom in pixels, and a score if there is one. Who has less
+                than .5 is left out, unless nobody has more.
 
         Raises:
             DSAError: a file that cannot be read.
@@ -71,8 +73,12 @@ def _checked_boxes(boxes: Boxes) -> np.ndarray:
         return np.empty((0, 5))
     if given.ndim != 2 or given.shape[1] not in (4, 5) or not np.isfinite(given).all():
         raise ValueError(f"boxes must be numbers [n, 4] or [n, 5], not {list(given.shape)}")
-    if len(given) > MOST_BOXES:
-        raise ValueError(f"boxes must be at most {MOST_BOXES}, not {len(given):,}")
+    if given.shape[1] == 5 and not ((given[:, 4] >= 0) & (given[:, 4] <= 1)).all():
+        raise ValueError("boxes must have scores of 0..1")
+    if (
+        people := np.count_nonzero(given[:, 4:] >= MIN_SCORE) if given.shape[1] == 5 else len(given)
+    ) > MOST_BOXES:
+        raise ValueError(f"boxes must be at most {MOST_BOXES}, not {people:,}")
     if (given[:, :2] >= given[:, 2:4]).any():
         raise ValueError("boxes must have left < right and top < bottom")
     return given if given.shape[1] == 5 else np.column_stack([given, np.ones(len(given))])

@@ -22,8 +22,8 @@ class Estimator(Protocol):
     """A network that estimates maps. A new one is such a class and a way to it in load_estimator."""
 
     def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
-        """The map of uint8 [H, W, 3] RGB, with U and V as floats or without. The same bits whatever else is
-        estimated beside it.
+        """The map of uint8 [H, W, 3] RGB, with U and V as floats or without. On a processor it has the same
+        bits whatever else is estimated beside it.
 
         Args:
             boxes: float64 [n, 5] of the people: left, top, right, bottom in pixels, and score; None: whom the

@@ -22,7 +22,7 @@ from dsareid.densepose.estimators.batcher import Batcher
 from dsareid.densepose.estimators.bodypix import People
 from dsareid.densepose.estimators.rcnn import BYTES, STRIDE, Heads, Look
 from dsareid.densepose.estimators.rcnn_file import read_weights
-from dsareid.densepose.estimators.rcnn_names import build
+from dsareid.densepose.estimators.rcnn_names import build, own_name
 from dsareid.densepose.people import MIN_SCORE, best_person
 from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError, logger
@@ -75,12 +75,12 @@ class RCNN:
             raise error if isinstance(model, dict) else DSAError(f"{model}: {error}") from error
         if bfloat16:
             network.use_bfloat16()
-            if self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            if self.device.type == "cpu" and not _has_bfloat16():
                 logger.warning("this processor has no instructions for bfloat16: `bfloat16` makes it slower")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         # On a processor each thread computes a crop of its own: a batch gains nothing, and they would wait.
         self.together = Batcher(self._crop_heads, MOST_TOGETHER) if self.device.type == "cuda" else None
-        self.digest = _digest(weights)
+        self.digest = _digest({name: x for name, x in weights.items() if own_name(name) is not None})
 
     def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
         """The map of a picture, uint8 [H, W, 3] RGB, with U and V as floats or without.
@@ -253,6 +253,10 @@ def read_heads(heads: Heads, height: int, width: int) -> tuple[Tensor, Tensor, f
     uv = torch.cat([head.gather(0, labels[None]) for head in (u, v)]) * (labels > 0)
     chance = 1 - coarse.softmax(0)[0]
     return labels, uv, float(chance[labels > 0].mean()) if labels.any() else 0.0
+
+
+def _has_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _digest(weights: dict[str, Tensor]) -> str:

@@ -1,6 +1,6 @@
 """DensePose R-CNN's chart models, from boxes to heads: detectron2's zoo, and DensePoseFnL's light models.
 
-A trunk with a feature pyramid sees the picture. Of each box some places of its features go through the
+A trunk with a feature pyramid sees the picture. Some places of its features in each box go through the
 convolutions of a head, and transposed ones give scores of the mask, scores of parts, U and V of each part.
 
 In the zoo the trunk is a ResNet, and a decoder first sums the levels at a quarter of the picture's size: 28 x
@@ -102,14 +102,14 @@ class DensePoseRCNN(nn.Module):
         self.kind = torch.float32  # of the convolutions but the last
 
     def use_bfloat16(self) -> None:
-        """Compute all but boxes, scores and the last layer in bfloat16; normalisation keeps its numbers."""
+        """Compute all but boxes, scores and the last layer in bfloat16; BatchNorm keeps its numbers."""
         self.kind = torch.bfloat16
         for module in (self.trunk, self.pyramid, self.decoder, self.head):
             if module is None:
                 continue
             module.to(self.kind)
             for norm in module.modules():
-                if isinstance(norm, (nn.BatchNorm2d, nn.GroupNorm)):
+                if isinstance(norm, nn.BatchNorm2d):  # GroupNorm of two types is not there on CUDA
                     norm.float()
 
     def levels(self, pictures: Tensor) -> list[Tensor]:

@@ -107,7 +107,7 @@ def variant_of(names: Mapping[str, Sequence[int]]) -> Variant:
         trunk=MOBILE if mobile else resnet,
         decoder="decoder.predictor.weight" in names,
         deeplab="head.atrous.project.weight" in names,
-        coarse=names.get("predictor.coarse.weight", (0, 2))[1],
+        coarse=(*names.get("predictor.coarse.weight", ()), 0, 2)[1],
         weighted="predictor.fine_confidence.weight" in names,
     )
 

@@ -4,6 +4,7 @@ The archive's data.pkl is a pickle of a module and the modules in it. It names t
 program; each gets a stand-in here that only keeps its attributes. The numbers lie in members of their own.
 """
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from dsareid.ground.errors import DSAError
 
-STEM = "backbone.bottom_up.stem.conv1.weight"  # what a detectron2 model has: names are relative to it
+STEMS = "backbone.bottom_up.stem.conv1.weight", "backbone.bottom_up.conv_stem.weight"
+"""What a model of detectron2 or of DensePoseFnL begins with: names are relative to it."""
 MOST_NAMES = 1 << 16
 _KINDS = {
     "FloatStorage": torch.float32,
@@ -81,17 +83,20 @@ def read_script_weights(path: Path, archive: zipfile.ZipFile) -> dict[str, Tenso
     except DSAError as error:
         raise DSAError(f"{path}: {error}") from error
     named = dict(_tensors_in(found))
-    start = next((name.removesuffix(STEM) for name in sorted(named) if f".{name}".endswith(f".{STEM}")), None)
-    if start is None:
+    starts = [name.removesuffix(stem) for name in named for stem in STEMS if f".{name}".endswith(f".{stem}")]
+    if not starts:
         raise DSAError(
-            f"{path}: a TorchScript archive without {STEM}: it is no model of detectron2, or was frozen, "
+            f"{path}: a TorchScript archive without {STEMS[0]}: it is no model of detectron2, or was frozen, "
             "which takes the names away; give the weights that it was made of (.pkl or .pth)"
         )
+    start = min(starts)
 
     def tensor(each: _Stored) -> Tensor:
         _, kind, key, *_ = each.storage
         with stored(f"{root}/data/{key}") as file:
             numbers = torch.frombuffer(bytearray(file.read()), dtype=_KINDS[kind])
+        if math.prod(each.shape) > len(numbers):  # strides of 0 claim any size
+            raise ValueError(f"a tensor of {list(each.shape)} on {len(numbers):,} numbers")
         return numbers.as_strided(each.shape, each.strides, each.offset).clone()
 
     return {name.removeprefix(start): tensor(each) for name, each in named.items() if name.startswith(start)}
@@ -101,15 +106,16 @@ def _members(archive: zipfile.ZipFile) -> tuple[str, Any]:
     """The folder of the archive, and a function that opens a member of it that is stored as it is."""
     names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     root = names[0].partition("/")[0]
-    order = f"{root}/byteorder"
-    if order in archive.namelist() and archive.read(order).strip() != b"little":
-        raise ValueError("its numbers are not little-endian")
 
     def stored(name: str) -> Any:
         if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{name} is compressed, which torch.jit.save never does")
         return archive.open(name)
 
+    if f"{root}/byteorder" in archive.namelist():
+        with stored(f"{root}/byteorder") as file:
+            if file.read().strip() != b"little":
+                raise ValueError("its numbers are not little-endian")
     return root, stored
 
 

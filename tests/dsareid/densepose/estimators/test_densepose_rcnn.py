@@ -159,7 +159,7 @@ def test_bfloat16_gives_nearly_the_same_map(zoo, monkeypatch, detect):
 
 
 def test_a_processor_without_bfloat16_is_told(zoo, monkeypatch, caplog):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr("dsareid.densepose.estimators.densepose_rcnn._has_bfloat16", lambda: False)
     load_estimator(model=zoo, device="cpu", bfloat16=True)
     assert "has no instructions for bfloat16: `bfloat16` makes it slower" in caplog.text
 
@@ -252,7 +252,7 @@ def test_given_boxes_take_the_place_of_the_detector(zoo, monkeypatch):
     assert estimator(image, boxes=[(0, 0, 40, 60, 0.3)]).unsure
     assert not estimator(image, boxes=[]).iuv.any()
     assert not estimator(image, boxes=[(100, 0, 120, 60)]).iuv.any()
-    for wrong in ([(1, 2, 3)], [(5, 0, 5, 9)], [(0, 0, np.nan, 9)], [(0, 0, 1, 1)] * 256):
+    for wrong in ([(1, 2, 3)], [(5, 0, 5, 9)], [(0, 0, np.nan, 9)], [(0, 0, 1, 1)] * 256, [(0, 0, 9, 9, 87)]):
         with pytest.raises(ValueError, match="boxes must"):
             estimator(image, boxes=wrong)
     with pytest.raises(ValueError, match="boxes are for one picture"):
@@ -264,7 +264,9 @@ def test_given_boxes_take_the_place_of_the_detector(zoo, monkeypatch):
 def test_a_folder_with_given_boxes(zoo, crops, monkeypatch, capsys, tmp_path_factory):
     small_photographs(monkeypatch)
     file = tmp_path_factory.mktemp("boxes") / "boxes.csv"
-    file.write_text("image,x0,y0,x1,y1,score\n0.png,0,0,12,48,.9\n0.png,12,0,30,48,.8\n1.png,0,0,24,48,.2\n")
+    file.write_text(
+        "image,x0,y0,x1,y1,score\n0.png,0,0,12,48,.9\n0.png,12,0,30,48,.8\n0.png,2,0,9,48,.1\n1.png,0,0,24,48,.2\n"
+    )
     command = [
         "densepose",
         "estimate",
@@ -279,6 +281,7 @@ def test_a_folder_with_given_boxes(zoo, crops, monkeypatch, capsys, tmp_path_fac
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "no box given, all background: 1 (2.png)" in said
+    assert "boxes left out for a score below 0.5: 1\n" in said
     assert "nobody with a score of 0.5 or more, the best taken: 1 (1.png)" in said
     assert "boxes reach beyond the picture and were cut off; are they of another size?: 1 (0.png)" in said
     with Image.open(crops / "iuv/0_INDS.png") as image:

@@ -178,6 +178,7 @@ def test_a_map_is_read_from_the_heads():
             {"backbone.bottom_up.res2.0.conv1.weight": (64, 64, 3, 3)},
             r"conv1.weight is \[64, 64, 3, 3\], not \[64",
         ),
+        ({"roi_heads.densepose_predictor.ann_index_lowres.weight": (2,)}, r"coarse.weight is \[2\], not"),
         ({"roi_heads.decoder.p5.4.bias": None}, "decoder.levels.p5.2.bias is missing, not"),
         ({"roi_heads.densepose_predictor.index_uv_lowres.weight": None}, "it is no chart model"),
         ({"backbone.bottom_up.res2.3.conv1.weight": (64, 256, 1, 1)}, "is one too many"),

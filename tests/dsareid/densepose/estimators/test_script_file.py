@@ -10,8 +10,10 @@ from torch import nn
 from zoo_files import script_of
 
 from dsareid.densepose.estimators.rcnn_file import read_weights
-from dsareid.densepose.estimators.script_file import STEM
+from dsareid.densepose.estimators.script_file import STEMS
 from dsareid.ground.errors import DSAError
+
+STEM = STEMS[0]
 
 WEIGHTS = {
     STEM: torch.arange(12.0).reshape(2, 3, 2, 1),
@@ -112,6 +114,17 @@ def test_damaged_archives(tmp_path):
     for name in ("short", "cut", "few", "none", "big"):
         with pytest.raises(DSAError, match=rf"{name}.pt: not readable as a file of torch"):
             read_weights(tmp_path / f"{name}.pt")
+
+
+def test_light_models_begin_with_another_name(tmp_path):
+    weights = {STEMS[1]: torch.zeros(2, 3, 3, 3)}
+    assert sorted(read_weights(saved(tmp_path / "m.pt", Around(script_of(weights))))) == [STEMS[1]]
+
+
+def test_a_tensor_larger_than_its_numbers(tmp_path):
+    path = saved(tmp_path / "m.pt", script_of({STEM: torch.zeros(1).expand(1000, 1000)}))
+    with pytest.raises(DSAError, match=r"a tensor of \[1000, 1000\] on 1 numbers"):
+        read_weights(path)
 
 
 def test_modules_inside_themselves_come_to_an_end(tmp_path):
