@@ -102,12 +102,13 @@ def variant_of(names: Mapping[str, Sequence[int]]) -> Variant:
     mobile = "trunk.conv_stem.weight" in names
     if "predictor.fine.weight" not in names or not (mobile or "trunk.conv1.weight" in names):
         raise DSAError("it is no chart model of DensePose R-CNN: a trunk with the heads of parts, U and V")
+    coarse = names.get("predictor.coarse.weight", ())
     resnet = "R_101" if "trunk.layer3.22.conv1.weight" in names else "R_50"
     return Variant(
         trunk=MOBILE if mobile else resnet,
         decoder="decoder.predictor.weight" in names,
         deeplab="head.atrous.project.weight" in names,
-        coarse=(*names.get("predictor.coarse.weight", ()), 0, 2)[1],
+        coarse=coarse[1] if len(coarse) == 4 else 2,
         weighted="predictor.fine_confidence.weight" in names,
     )
 
