@@ -1,7 +1,7 @@
 """dsareid densepose estimate"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -9,6 +9,7 @@ from dsareid.commands.options import BoxOption, FileOption, Flag, parse_box
 
 if TYPE_CHECKING:
     from dsareid.densepose import EstimationReport, VideoReport
+    from dsareid.densepose.estimators import EstimatorSettings
 
 
 def command(
@@ -67,7 +68,7 @@ def command(
     from dsareid.ground.distributed import rank_and_world
     from dsareid.ground.errors import DSAError
 
-    settings: dict[str, Any] = {
+    settings: EstimatorSettings = {
         "model": model,
         "rows": rows,
         "detect": detect,
@@ -75,7 +76,6 @@ def command(
         "weights": weights,
         "device": device,
         "quality": quality,
-        "overwrite": overwrite,
     }
     if is_video(source):
         from dsareid.densepose.video_maps import estimate_video
@@ -85,13 +85,19 @@ def command(
                 f"{source}: {'--boxes' if boxes else '--protocol'} is for pictures, not for a video"
             )
         whom = people or "one"
-        _print(estimate_video(source, out, people=whom, box=parse_box(box), smooth=smooth, **settings))
+        _print(
+            estimate_video(
+                source, out, people=whom, box=parse_box(box), smooth=smooth, overwrite=overwrite, **settings
+            )
+        )
         return
     from dsareid.densepose.estimate import estimate_maps
 
     if smooth or box:
         raise DSAError(f"{source}: {'--smooth' if smooth else '--box'} is for a video")
-    report = estimate_maps(source, out, boxes=boxes, people=people, protocol=protocol, **settings)
+    report = estimate_maps(
+        source, out, boxes=boxes, people=people, protocol=protocol, overwrite=overwrite, **settings
+    )
     if rank_and_world()[0]:
         return
     _print(report)

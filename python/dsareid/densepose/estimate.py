@@ -20,6 +20,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from pydantic import BaseModel
@@ -41,7 +42,7 @@ from dsareid.densepose.estimate_tasks import (
     write_map,
     write_record,
 )
-from dsareid.densepose.estimators import MapEstimator, People, Quality, load_estimator
+from dsareid.densepose.estimators import EstimatorSettings, MapEstimator, People, Quality, load_estimator
 from dsareid.densepose.estimators.base import LEAST_OTHERS
 from dsareid.densepose.given_boxes import find_boxes
 from dsareid.densepose.lists import NO_DETECTION, NOT_READABLE, OTHERS, read_names, write_names
@@ -109,17 +110,11 @@ def estimate_maps(
     source: str | os.PathLike,
     out: str | os.PathLike | None = None,
     *,
-    model: str | os.PathLike | None = None,
-    rows: int | None = None,
-    detect: bool = False,
     boxes: str | os.PathLike | None = None,
-    bfloat16: bool = False,
-    weights: str | os.PathLike | None = None,
-    device: str = "auto",
-    quality: Quality | None = None,
     people: People | None = None,
     protocol: str = "",
     overwrite: bool = False,
+    **settings: Unpack[EstimatorSettings],
 ) -> EstimationReport:
     """Estimate the IUV map of every picture of a source, with a progress bar.
 
@@ -131,13 +126,13 @@ def estimate_maps(
         source: a data set's root, another folder of pictures, or one picture.
         out: the folder of the maps; for one picture its map, .png. None: iuv in the source, or a folder in
             the user's cache if the source is not writable; for one picture NAME_IUV.png beside it.
-        model, rows, detect, bfloat16, weights, device, quality: as for load_estimator.
         boxes: a file with the boxes of the people in photographs, see given_boxes.read_boxes; they take the
             place of the detector of `model`. A picture that it does not name has nobody.
         people: "one": the largest and most central person of each picture, or "all"; None: one in a data set
             and of crops (`model` without `detect` and `boxes`), all elsewhere.
         protocol: the protocol by which a data set's images are listed, as for list_data.
         overwrite: replace maps that were made by other settings, or not estimated at all.
+        settings: arguments of load_estimator.
 
     Raises:
         DSAError: no picture, a single picture that cannot be read, two pictures that would have one map, maps
@@ -145,10 +140,11 @@ def estimate_maps(
             find_boxes.
     """
     source = Path(source)
-    chosen = own_device(choose_device(device))
-    _check_boxes(boxes, model, detect)
-    detect = detect or boxes is not None
-    crops = model is not None and not detect
+    chosen = own_device(choose_device(settings.get("device", "auto")))
+    if boxes is not None:
+        _check_boxes(settings)
+        settings["detect"] = True
+    crops = settings.get("model") is not None and not settings.get("detect")
     people = people or ("one" if crops or (source.is_dir() and is_data_set(source)) else "all")
     with join_group(chosen) as group:
         tasks, folder = find_source(source, None if out is None else Path(out), protocol)
@@ -157,16 +153,9 @@ def estimate_maps(
             tasks = [task._replace(boxes=tuple(found.get(task.name, ()))) for task in tasks]
         place = folder or tasks[0].out
         with group.rank_0_first():  # rank 0 may have to fetch the weights
-            estimator = load_estimator(
-                model=model,
-                rows=rows,
-                detect=detect,
-                bfloat16=bfloat16,
-                weights=weights,
-                device=device if group.alone else str(chosen),
-                quality=quality,
-                people=people,
-            )
+            if not group.alone:
+                settings["device"] = str(chosen)
+            estimator = load_estimator(**settings, people=people)
         states = find_states(tasks, estimator.record())
         group.barrier()  # until all ranks have looked
         todo = _choose(tasks, states, place, overwrite)
@@ -187,9 +176,9 @@ def estimate_maps(
             _finish(report, tasks, source, folder)
             if crops or boxes is not None:
                 _compare_sizes(report, tasks, crops)
-            report.left_boxes = sum(
-                box.score < MIN_SCORE for task in tasks for box in task.boxes or ()
-            ) - len(report.unsure)
+            given = [box for task in tasks for box in task.boxes or ()]
+            used = len(report.unsure) if given else 0
+            report.left_boxes = sum(box.score < MIN_SCORE for box in given) - used
         return report
 
 
@@ -228,10 +217,10 @@ def estimate_missing(root: str | os.PathLike, protocol: str = "", *, device: str
                 )
 
 
-def _check_boxes(boxes: str | os.PathLike | None, model: str | os.PathLike | None, detect: bool) -> None:
-    if boxes is not None and model is None:
+def _check_boxes(settings: EstimatorSettings) -> None:
+    if settings.get("model") is None:
         raise DSAError("`boxes` are for a model of DensePose R-CNN; give it by `model`")
-    if boxes is not None and detect:
+    if settings.get("detect"):
         raise DSAError("`boxes` take the place of the detector; give them or `detect`")
 
 

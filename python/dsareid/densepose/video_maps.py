@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 from tqdm import tqdm
@@ -31,7 +31,13 @@ from dsareid.data.video import read_frames, video_header
 from dsareid.densepose import smoothing
 from dsareid.densepose.estimate import LARGE
 from dsareid.densepose.estimate_tasks import RECORD, write_map, write_record
-from dsareid.densepose.estimators import EstimatedMap, MapEstimator, People, Quality, load_estimator
+from dsareid.densepose.estimators import (
+    EstimatedMap,
+    EstimatorSettings,
+    MapEstimator,
+    People,
+    load_estimator,
+)
 from dsareid.densepose.estimators.base import LEAST_OTHERS
 from dsareid.densepose.follow import LEAST_OVERLAP, PATIENCE, Extent, Follower
 from dsareid.densepose.lists import NO_DETECTION, OTHERS, write_names
@@ -115,28 +121,22 @@ def estimate_video(
     source: str | os.PathLike,
     out: str | os.PathLike | None = None,
     *,
-    model: str | os.PathLike | None = None,
-    rows: int | None = None,
-    detect: bool = False,
-    bfloat16: bool = False,
-    weights: str | os.PathLike | None = None,
-    device: str = "auto",
-    quality: Quality | None = None,
     people: People = "one",
     box: PixelBox | None = None,
     smooth: bool = False,
     overwrite: bool = False,
+    **settings: Unpack[EstimatorSettings],
 ) -> VideoReport:
     """Estimate the IUV maps of a video's frames, with a progress bar.
 
     Args:
         source: a video that FFmpeg reads.
         out: the folder to write to; None: NAME_IUV beside the video.
-        model, rows, detect, bfloat16, weights, device, quality: as for load_estimator.
         people: "one": a person who is followed, see densepose.follow; or "all".
         box: of the person in the first frame, who need not be the largest: x0, y0, x1, y1 in pixels.
         smooth: also write steadier maps of the person.
         overwrite: replace maps that were made by other settings.
+        settings: arguments of load_estimator.
 
     Raises:
         DSAError: PyAV is missing, no video that can be read to its end, maps of another video or by other
@@ -148,21 +148,12 @@ def estimate_video(
     if rank_and_world()[1] > 1:
         raise DSAError(f"{source}: a video is estimated by one process; start it without torchrun")
     check_is_text(source)
-    crops = model is not None and not detect
+    crops = settings.get("model") is not None and not settings.get("detect")
     _check_choice(people, box, smooth, crops)
     header = video_header(source)
     with contextlib.closing(read_frames(source)) as frames:
         height, width = next(frames).shape[:2]  # before anything is written
-    estimator = load_estimator(
-        model=model,
-        rows=rows,
-        detect=detect,
-        bfloat16=bfloat16,
-        weights=weights,
-        device=device,
-        quality=quality,
-        people="one" if crops else "all",
-    )
+    estimator = load_estimator(**settings, people="one" if crops else "all")
     record = estimator.record() | {"people": people}
     if people == "one" and not crops:
         record |= {"least_overlap": LEAST_OVERLAP, "patience": PATIENCE, "box": box}

@@ -7,7 +7,7 @@ several = estimator(["a.jpg", image, array])  # a list of them
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import Any, TypedDict, overload
 
 import numpy as np
 from PIL import Image
@@ -82,6 +82,18 @@ def _checked_boxes(boxes: Boxes) -> np.ndarray:
     if (given[:, :2] >= given[:, 2:4]).any():
         raise ValueError("boxes must have left < right and top < bottom")
     return given if given.shape[1] == 5 else np.column_stack([given, np.ones(len(given))])
+
+
+class EstimatorSettings(TypedDict, total=False):
+    """The arguments of load_estimator but `people`, for functions that load an estimator."""
+
+    model: str | os.PathLike | None
+    rows: int | None
+    detect: bool
+    bfloat16: bool
+    weights: str | os.PathLike | None
+    device: str
+    quality: Quality | None
 
 
 def load_estimator(

@@ -261,6 +261,14 @@ def test_given_boxes_take_the_place_of_the_detector(zoo, monkeypatch):
         load_estimator(model=zoo, device="cpu")(image, boxes=[(0, 0, 9, 9)])
 
 
+def test_a_person_below_the_least_score_is_named(zoo, crops, monkeypatch):
+    small_photographs(monkeypatch)
+    monkeypatch.setattr("dsareid.densepose.estimators.densepose_rcnn.MIN_SCORE", 2.0)
+    report = estimate_maps(crops, model=zoo, device="cpu", detect=True)
+    assert report.unsure == ["0.png", "1.png", "2.png"] and report.left_boxes == 0
+    assert "nobody with a score of 0.5 or more, the best taken: 3 (0.png, 1.png, 2.png)" in report.lines()
+
+
 def test_a_folder_with_given_boxes(zoo, crops, monkeypatch, capsys, tmp_path_factory):
     small_photographs(monkeypatch)
     file = tmp_path_factory.mktemp("boxes") / "boxes.csv"
