@@ -93,6 +93,8 @@ def _run_logged(name: str, arguments: list[str]) -> int:
         # Loaded now, so that no command pays for another's imports.
         module = importlib.import_module(f"dsareid.commands.{name.replace(' ', '_')}")
         command = module.build(arguments) if hasattr(module, "build") else module.command
+        # tyro would break the help of an argument where its lines end here, and again where a terminal's do.
+        command.__doc__ = re.sub(r"\n {12}(?=\S)", " ", command.__doc__ or "")
         tyro.cli(command, prog=f"dsareid {name}", args=arguments)
     except DSAError as error:
         # If all processes fail, rank 0 prints alone: torchrun then ends the others. A process that only lost

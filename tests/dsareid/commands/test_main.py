@@ -368,3 +368,12 @@ def test_no_input_is_written_over(capsys, tmp_path, tiny_data):
     assert main(["search", *arguments]) == 1
     assert "would be overwritten" in capsys.readouterr().err
     assert (image.read_bytes(), iuv.read_bytes()) == before
+
+
+def test_help_breaks_lines_where_the_terminal_does(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main(["densepose", "estimate", "--help"])
+    said = capsys.readouterr().out
+    assert "For a video the folder in which maps/000000.png and so on go; default: NAME_IUV." in said
+    assert "best looks at each picture in five sizes instead of two, which takes three to four times" in said
