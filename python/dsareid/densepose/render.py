@@ -67,10 +67,10 @@ def render_maps(
     """
     source, out = Path(source), Path(out)
     draw = drawer(style)
+    if jpeg and (style == "parts" or is_video(out)):
+        raise DSAError(f"`jpeg` is for pictures, not for {'masks' if style == 'parts' else 'a video'}")
     if is_video(out):
         return _draw_video(source, out, style, draw, overwrite)
-    if jpeg and style == "parts":
-        raise DSAError("`jpeg` is for pictures, and `style=parts` writes masks")
     place, maps = one_map(source) if source.is_file() else find_maps(source)
     if source.is_dir():
         _check_place(source, place, out)

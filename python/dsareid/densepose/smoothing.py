@@ -23,9 +23,7 @@ class MappedFrame(NamedTuple):
 
     blurred: np.ndarray  # int16 [H, W, 3], the mean of 3 x 3 pixels
     iuv: np.ndarray  # uint8 [H, W, 3]
-    middle: (
-        tuple[int, int] | None
-    )  # row and column, the medians of the person's pixels; None: nobody is there
+    middle: tuple[int, int] | None  # medians of the rows and columns of the person's pixels; None: nobody
 
 
 def mapped_frame(pixels: np.ndarray, iuv: np.ndarray) -> MappedFrame:
