@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def command(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
-    out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DST")] = None,
+    out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DST]")] = None,
     model: FileOption = None,
     rows: int | None = None,
     detect: Flag = False,
