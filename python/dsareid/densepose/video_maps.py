@@ -17,7 +17,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -163,10 +163,13 @@ def estimate_video(
     report = VideoReport(out, foretold=header.frames, wide=crops and width > height)
     if not overwrite:
         _check_maps(work)
-    make_folder(out / MAPS)
-    write_record(out / RECORD, record)
-    _write_video_record(work, str(header.rate), header.frames or 0)
-    _write_maps(work, report)
+
+    def begin() -> None:
+        make_folder(out / MAPS)
+        write_record(out / RECORD, record)
+        _write_video_record(work, str(header.rate), header.frames or 0)
+
+    _write_maps(work, report, begin)
     _write_video_record(work, str(header.rate), report.frames)
     write_names(out / NO_DETECTION, report.nobody)
     write_names(out / OTHERS, report.others)
@@ -248,8 +251,8 @@ def _write_video_record(work: _Work, rate: str, frames: int) -> None:
         temporary.write_text(info.model_dump_json(indent=1) + "\n", "utf-8")
 
 
-def _write_maps(work: _Work, report: VideoReport) -> None:
-    """Write the map of each frame, and the report."""
+def _write_maps(work: _Work, report: VideoReport, begin: Callable[[], None]) -> None:
+    """Write the map of each frame, and the report; `begin` is called before the first one."""
     rewriting, alone = threading.Event(), threading.Lock()
 
     def estimate(pixels: np.ndarray) -> EstimatedMap:
@@ -274,6 +277,10 @@ def _write_maps(work: _Work, report: VideoReport) -> None:
                     shutil.rmtree(work.out / SMOOTHED, ignore_errors=True)  # of maps that change now
                 elif frame.estimated is None and rewriting.is_set():
                     frame = frame._replace(estimated=estimate(frame.pixels))
+                if frame.estimated is not None and work.people == "one":
+                    frame = frame._replace(estimated=work.follower.pick(frame.estimated))
+                if number == 0:
+                    begin()
                 _write_map(work, number, frame, report)
                 report.frames += 1
     except KeyboardInterrupt as interrupt:
@@ -289,16 +296,14 @@ def _write_maps(work: _Work, report: VideoReport) -> None:
 
 
 def _write_map(work: _Work, number: int, frame: _Frame, report: VideoReport) -> None:
-    """Write the map of a frame, unless it is there, and take note of what it shows."""
+    """Write the map of a frame, unless it is there, and report what it shows."""
     path = work.path(number)
     if frame.estimated is None:
         work.follower.see(read_iuv(path)[..., 0])
         report.kept += 1
         note = read_note(path)
     else:
-        follows = work.people == "one"
-        found = work.follower.pick(frame.estimated) if follows else frame.estimated
-        note = write_map(path, found, work.by, frame.of)
+        note = write_map(path, frame.estimated, work.by, frame.of)
         report.written += 1
     if note is None:
         return

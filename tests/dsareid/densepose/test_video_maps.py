@@ -191,6 +191,7 @@ def test_a_box_with_nobody_in_it(video, tiny_bodypix, monkeypatch):
     monkeypatch.setattr("dsareid.densepose.estimators.bodypix.BodyPix._threshold", lambda *_: 2.0)
     with pytest.raises(DSAError, match=r"`box=0,0,8,40`: in the first frame nobody overlaps with it by 0.3"):
         estimate_video(video, weights=tiny_bodypix, device="cpu", box=(0, 0, 8, 40))
+    assert not video.with_name("walk_IUV").exists()
 
 
 def test_unsure_frames_are_named(video, tiny_bodypix, monkeypatch):
