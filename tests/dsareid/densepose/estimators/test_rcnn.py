@@ -6,7 +6,7 @@ import torch
 from zoo_files import MOBILE, VARIANTS, zoo_shapes, zoo_weights
 
 from dsareid.densepose.estimators.densepose_rcnn import network_input, read_heads
-from dsareid.densepose.estimators.rcnn import UNIT, Heads, Variant
+from dsareid.densepose.estimators.rcnn import UNIT, DensePoseRCNN, Heads, Variant
 from dsareid.densepose.estimators.rcnn_names import build, own_name
 from dsareid.densepose.estimators.rcnn_pool import Pooling, pool_levels
 from dsareid.ground.errors import DSAError
@@ -125,6 +125,18 @@ def test_it_can_be_built_where_nothing_is_recorded():
     with torch.inference_mode():
         network = build(weights_of("R_50_FPN_s1x"))
     assert not network.training and not any(x.requires_grad for x in network.parameters())
+
+
+def test_a_normalised_head_in_bfloat16():
+    torch.manual_seed(0)
+    network = DensePoseRCNN(Variant(deeplab=True))
+    pooled = torch.randn(1, 256, 28, 28)
+    with torch.inference_mode():
+        exact = network.head(pooled)
+        network.use_bfloat16()
+        found = network.head(pooled.to(network.kind))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=0.1, atol=0.1)
 
 
 def test_boxes_choose_their_level():
