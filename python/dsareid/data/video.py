@@ -53,11 +53,12 @@ def read_frames(path: str | os.PathLike) -> Generator[np.ndarray, None, None]:
             damaged, or ends before its duration; frames of several sizes.
     """
     with _opened(path) as (container, stream):
-        size, first, last = None, None, 0.0
+        size, first, end = None, None, 0.0
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise DSAError(f"{path}: damaged: the frame at {frame.time or 0:.2f} s cannot be decoded")
-            first, last = frame.time if first is None else first, frame.time or 0.0
+            first = frame.time if first is None else first
+            end = (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0))
             pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
             size = size or pixels.shape
             if pixels.shape != size:
@@ -67,7 +68,7 @@ def read_frames(path: str | os.PathLike) -> Generator[np.ndarray, None, None]:
             yield np.ascontiguousarray(pixels)
         if size is None:
             raise DSAError(f"{path}: no frame in it can be decoded")
-        shown, duration = last - (first or 0.0), _duration(container, stream)
+        shown, duration = end - (first or 0.0), _duration(container, stream)
         if duration is not None and duration - shown > _SHORT[0] + _SHORT[1] * duration:
             raise DSAError(
                 f"{path}: its frames end after {shown:.2f} of {duration:.2f} s; was it downloaded to the end?"
@@ -104,8 +105,11 @@ def _duration(container: Any, stream: Any) -> float | None:
     """Seconds of a video, as its file says; None: it does not."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1  # what else is in the file may be longer
-    return container.duration / 1e6 if alone and container.duration else None
+    if len(container.streams) > 1 or not container.duration:  # what else is in the file may be longer
+        return None
+    # Matroska counts from 0, also where the first frame comes later.
+    late = max(container.start_time or 0, 0) if "matroska" in container.format.name else 0
+    return (container.duration - late) / 1e6
 
 
 @contextlib.contextmanager

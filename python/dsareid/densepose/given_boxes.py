@@ -6,6 +6,8 @@ score where a detector wrote them. Coordinates are pixels; x1 and y1 are where t
 """
 
 import csv
+import os
+import posixpath
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NamedTuple
@@ -101,7 +103,7 @@ def find_boxes(path: Path, source: Path, names: Sequence[str]) -> dict[str, list
         DSAError: as read_boxes; no file name is that of a picture, or one may mean several, or several one.
     """
     root = source if source.is_dir() else source.parent
-    paths = {name: "/" + _key(str(root.absolute() / name)).strip("/") for name in names}
+    paths = {name: _key(os.path.abspath(root / name)) for name in names}
     called: dict[str, list[str]] = {}
     for name, whole in paths.items():
         called.setdefault(PurePosixPath(whole).name, []).append(name)
@@ -132,7 +134,10 @@ def find_boxes(path: Path, source: Path, names: Sequence[str]) -> dict[str, list
 
 
 def _key(file_name: str) -> str:
-    return nfc(file_name).replace("\\", "/").removeprefix("./")
+    path = posixpath.normpath(nfc(file_name).replace("\\", "/"))
+    while path.startswith("../"):  # from a folder that is not known
+        path = path[3:]
+    return path
 
 
 def _corners(box: GivenBox) -> str:

@@ -72,8 +72,7 @@ def render_maps(
     if is_video(out):
         return _draw_video(source, out, style, draw, overwrite)
     place, maps = one_map(source) if source.is_file() else find_maps(source)
-    if source.is_dir():
-        _check_place(source, place, out)
+    _check_place(source, place, out)
     suffix = ".npy" if style == "parts" else ".jpg" if jpeg else ".png"
     ends = ("_U", "_V") if style == "uv" else ("",)
     there = [path for name in maps for path in _targets(out, name, ends, suffix) if os.path.lexists(path)]
@@ -96,9 +95,9 @@ def render_maps(
 
 def _check_place(source: Path, place: Path, out: Path) -> None:
     folder, base = Path(os.path.realpath(out)), Path(os.path.realpath(place))
-    if folder.is_relative_to(base):
+    if folder == base or (source.is_dir() and folder.is_relative_to(base)):
         raise DSAError(f"{out}: lies in {place}, where pictures would be taken for maps; choose another")
-    if folder == Path(os.path.realpath(source)):
+    if folder == Path(os.path.realpath(source)) or (base.name == "iuv" and folder == base.parent):
         raise DSAError(f"{out}: pictures would lie among those that the maps are of; choose another folder")
 
 

@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -272,15 +271,15 @@ def _write_maps(work: _Work, report: VideoReport, begin: Callable[[], None]) -> 
             frames = on_threads(run, enumerate(read_frames(work.source)))
             progress = tqdm(frames, "IUV maps", report.foretold, unit="frame", leave=False, disable=None)
             for number, frame in enumerate(progress):
-                if frame.estimated is not None and not rewriting.is_set():
-                    rewriting.set()
-                    shutil.rmtree(work.out / SMOOTHED, ignore_errors=True)  # of maps that change now
-                elif frame.estimated is None and rewriting.is_set():
+                if frame.estimated is None and rewriting.is_set():
                     frame = frame._replace(estimated=estimate(frame.pixels))
                 if frame.estimated is not None and work.people == "one":
                     frame = frame._replace(estimated=work.follower.pick(frame.estimated))
                 if number == 0:
                     begin()
+                if frame.estimated is not None and not rewriting.is_set():
+                    rewriting.set()
+                    _remove_smoothed(work.out)
                 _write_map(work, number, frame, report)
                 report.frames += 1
     except KeyboardInterrupt as interrupt:
@@ -289,10 +288,21 @@ def _write_maps(work: _Work, report: VideoReport, begin: Callable[[], None]) -> 
         ) from interrupt
     report.begins = work.follower.begins if work.people == "one" else []
     for path in _map_files(work.out / MAPS):
-        if int(path.stem) >= report.frames:
+        if int(path.stem) >= report.frames and read_note(path) is not None:
             path.unlink()
             instances_path(path).unlink(missing_ok=True)
             report.removed += 1
+    if report.removed:
+        _remove_smoothed(work.out)
+
+
+def _remove_smoothed(out: Path) -> None:
+    """Remove the smoothed maps of maps that change; their folder stays if it holds something else."""
+    for path in _map_files(out / SMOOTHED):
+        if read_note(path) is not None:
+            path.unlink()
+    with contextlib.suppress(OSError):
+        (out / SMOOTHED).rmdir()
 
 
 def _write_map(work: _Work, number: int, frame: _Frame, report: VideoReport) -> None:
@@ -325,7 +335,7 @@ def _smooth(work: _Work, count: int) -> tuple[Flicker, Flicker]:
         mapped_frame(pixels, read_iuv(work.path(number)))
         for number, pixels in enumerate(read_frames(work.source))
     )
-    shutil.rmtree(work.out / SMOOTHED, ignore_errors=True)
+    _remove_smoothed(work.out)
     with unfinished_folder(work.out / SMOOTHED) as folder:
         windows = tqdm(_windows(frames), "smoothing", count, unit="frame", leave=False, disable=None)
         for number, (frame, others) in enumerate(windows):

@@ -22,14 +22,25 @@ def drawn(count, height=48, width=64):
         yield pixels
 
 
-def written(path, pixel_format="yuv420p", codec="libx264", size=(48, 64), count=5, options=(), metadata=()):
+def written(
+    path,
+    pixel_format="yuv420p",
+    codec="libx264",
+    size=(48, 64),
+    count=5,
+    rate=25,
+    first=0,
+    options=(),
+    metadata=(),
+):
     with av.open(str(path), "w", options=dict(options)) as container:
         container.metadata.update(metadata)
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = size
         stream.pix_fmt = pixel_format
-        for pixels in drawn(count, *size):
+        for number, pixels in enumerate(drawn(count, *size), first):
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format=pixel_format)
+            frame.pts, frame.time_base = number, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -110,6 +121,20 @@ def test_videos_whose_end_or_middle_is_missing(tmp_path):
         ):
             list(read_frames(tmp_path / name))
     assert len(list(read_frames(tmp_path / "v.mkv"))) == len(list(read_frames(tmp_path / "v.mp4"))) == 60
+
+
+@pytest.mark.parametrize("name, codec", [("v.mp4", "libx264"), ("v.mkv", "libx264"), ("v.avi", "mjpeg")])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_frames_a_second(tmp_path, name, codec, count):
+    """The last frame is shown for a while, too."""
+    path = written(tmp_path / name, "yuvj420p" if codec == "mjpeg" else "yuv420p", codec, count=count, rate=1)
+    assert len(list(read_frames(path))) == count
+
+
+def test_a_video_that_begins_late(tmp_path):
+    for name in ("v.mkv", "v.mp4"):
+        path = written(tmp_path / name, count=30, first=250)
+        assert len(list(read_frames(path))) == 30
 
 
 def test_names_of_other_alphabets_and_titles(tmp_path):

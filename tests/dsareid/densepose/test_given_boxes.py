@@ -51,6 +51,9 @@ def test_a_name_is_the_end_of_a_picture_s_path(tmp_path, caplog):
     lines = [f"{name},0,0,{k + 1},9" for k, name in enumerate(given)]
     found = find_boxes(table(tmp_path, HEADER, *lines), source, names)
     assert {name: boxes[0].right for name, boxes in found.items()} == dict(zip(names, (1, 2, 3, 4)))
+    (source / "x").mkdir()
+    up = find_boxes(table(tmp_path, HEADER, f"{source}/./a.jpg,0,0,9,9"), source / "x/..", ["a.jpg"])
+    assert list(up) == ["a.jpg"]
     assert "names that no picture has, 2 in all, such as seq2/c.jpg" in caplog.text
 
 

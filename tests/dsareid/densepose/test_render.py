@@ -87,9 +87,11 @@ def test_jpegs_and_masks(maps, tmp_path):
 
 def test_one_map(maps, tmp_path):
     (maps / "a.png").rename(maps / "a_IUV.png")
-    assert render_maps(maps / "a_IUV.png", maps, "viton") == (1, 1)
-    with Image.open(maps / "a.png") as image:
+    assert render_maps(maps / "a_IUV.png", maps / "drawn", "viton") == (1, 1)
+    with Image.open(maps / "drawn/a.png") as image:
         assert np.array_equal(np.array(image), drawer("viton")(every_part())[0])
+    with pytest.raises(DSAError, match="pictures would be taken for maps"):
+        render_maps(maps / "a_IUV.png", maps, "viton", jpeg=True, overwrite=True)
 
 
 def test_a_data_set_by_its_maps(tiny_data, tmp_path):
@@ -104,6 +106,11 @@ def test_what_is_refused(maps, tmp_path, monkeypatch):
     with pytest.raises(DSAError, match="pictures would lie among those that the maps are of"):
         (maps.parent / "iuv").symlink_to(maps)
         render_maps(maps.parent, maps.parent, "viton")
+    with pytest.raises(DSAError, match="pictures would lie among those that the maps are of"):
+        (maps.parent / "set").mkdir()
+        maps.rename(maps.parent / "set/iuv")
+        render_maps(maps.parent / "set/iuv", maps.parent / "set", "viton")
+    (maps.parent / "set/iuv").rename(maps)
     with pytest.raises(DSAError, match="`jpeg` is for pictures"):
         render_maps(maps, tmp_path / "out", "parts", jpeg=True)
     with pytest.raises(DSAError, match="no such folder of maps"):

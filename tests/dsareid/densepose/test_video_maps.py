@@ -178,12 +178,25 @@ def test_two_videos_of_one_name(video, tiny_bodypix):
     assert estimate_video(other, **options, overwrite=True).written == 0  # the same frames
 
 
-def test_smoothed_maps_go_when_maps_change(video, tiny_bodypix):
+def test_smoothed_maps_go_when_maps_change(video, tiny_bodypix, monkeypatch):
     options = {"weights": tiny_bodypix, "device": "cpu"}
     out = estimate_video(video, **options, smooth=True).out
     estimate_video(video, **options)
     assert len(maps(out, "smoothed")) == 7
+    with pytest.raises(DSAError, match="nobody overlaps"):
+        estimate_video(video, **options, box=(0, 0, 1, 1), overwrite=True)
+    assert len(maps(out, "smoothed")) == 7  # nothing was written
+    (out / "smoothed/mine.txt").touch()
     estimate_video(video, **options, quality="best", overwrite=True)
+    assert [path.name for path in (out / "smoothed").iterdir()] == ["mine.txt"]
+    with pytest.raises(DSAError, match="smoothed"):
+        estimate_video(video, **options, quality="best", smooth=True)
+    (out / "smoothed/mine.txt").unlink()
+    (out / "smoothed").rmdir()
+    estimate_video(video, **options, quality="best", smooth=True)
+    whole = list(read_frames(video))
+    monkeypatch.setattr("dsareid.densepose.video_maps.read_frames", lambda _: (frame for frame in whole[:4]))
+    assert estimate_video(video, **options, quality="best").removed == 3
     assert not (out / "smoothed").exists()
 
 
