@@ -27,7 +27,6 @@ from tqdm import tqdm
 from dsareid.data.iuv import instances_path, read_iuv, write_iuv
 from dsareid.data.map_notes import MapNote, frame_digest, note_digest, read_note
 from dsareid.data.video import read_frames, video_header
-from dsareid.densepose import smoothing
 from dsareid.densepose.estimate import LARGE
 from dsareid.densepose.estimate_tasks import RECORD, write_map, write_record
 from dsareid.densepose.estimators import (
@@ -43,7 +42,7 @@ from dsareid.densepose.lists import NO_DETECTION, OTHERS, write_names
 from dsareid.densepose.map_folder import MAPS, SMOOTHED, VIDEO, VideoRecord
 from dsareid.densepose.people import MIN_SCORE
 from dsareid.densepose.pictures import SAMPLE, SHEET, write_contact_sheet
-from dsareid.densepose.smoothing import Flicker, MappedFrame, mapped_frame, smooth
+from dsareid.densepose.smoothing import RADIUS, TOLERANCE, Flicker, MappedFrame, mapped_frame, smooth
 from dsareid.densepose.textures import PixelBox
 from dsareid.ground.distributed import rank_and_world
 from dsareid.ground.errors import DSAError
@@ -193,11 +192,11 @@ class _Work(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """A frame, and its map; None: the file that is there is right."""
+    """A frame with its digest, and its map: the note of the file that is there, or what was estimated."""
 
     pixels: np.ndarray
     of: str
-    estimated: EstimatedMap | None
+    found: MapNote | EstimatedMap
 
 
 def _name(number: int) -> str:
@@ -263,24 +262,26 @@ def _write_maps(work: _Work, report: VideoReport, begin: Callable[[], None]) -> 
         number, pixels = item
         of = frame_digest(pixels)
         note = None if rewriting.is_set() else read_note(work.path(number))
-        right = note is not None and (note.by, note.of) == (work.by, of)
-        return _Frame(pixels, of, None if right else estimate(pixels))
+        if note is not None and (note.by, note.of) == (work.by, of):
+            return _Frame(pixels, of, note)
+        return _Frame(pixels, of, estimate(pixels))
 
     try:
         with one_thread_an_operation():
             frames = on_threads(run, enumerate(read_frames(work.source)))
             progress = tqdm(frames, "IUV maps", report.foretold, unit="frame", leave=False, disable=None)
             for number, frame in enumerate(progress):
-                if frame.estimated is None and rewriting.is_set():
-                    frame = frame._replace(estimated=estimate(frame.pixels))
-                if frame.estimated is not None and work.people == "one":
-                    frame = frame._replace(estimated=work.follower.pick(frame.estimated))
+                found = frame.found
+                if isinstance(found, MapNote) and rewriting.is_set():
+                    found = estimate(frame.pixels)
+                if isinstance(found, EstimatedMap) and work.people == "one":
+                    found = work.follower.pick(found)
                 if number == 0:
                     begin()
-                if frame.estimated is not None and not rewriting.is_set():
+                if isinstance(found, EstimatedMap) and not rewriting.is_set():
                     rewriting.set()
                     _remove_smoothed(work.out)
-                _write_map(work, number, frame, report)
+                _write_map(work, number, frame._replace(found=found), report)
                 report.frames += 1
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
@@ -308,15 +309,13 @@ def _remove_smoothed(out: Path) -> None:
 def _write_map(work: _Work, number: int, frame: _Frame, report: VideoReport) -> None:
     """Write the map of a frame, unless it is there, and report what it shows."""
     path = work.path(number)
-    if frame.estimated is None:
+    if isinstance(frame.found, EstimatedMap):
+        note = write_map(path, frame.found, work.by, frame.of)
+        report.written += 1
+    else:
+        note = frame.found
         work.follower.see(read_iuv(path)[..., 0])
         report.kept += 1
-        note = read_note(path)
-    else:
-        note = write_map(path, frame.estimated, work.by, frame.of)
-        report.written += 1
-    if note is None:
-        return
     for chosen, names in (
         (not note.person, report.nobody),
         (note.person and note.others > LEAST_OTHERS, report.others),
@@ -328,7 +327,7 @@ def _write_map(work: _Work, number: int, frame: _Frame, report: VideoReport) -> 
 
 def _smooth(work: _Work, count: int) -> tuple[Flicker, Flicker]:
     """Write the steadier maps, all or none; returns how much maps flicker before and after."""
-    by = note_digest(f"{work.by} {smoothing.RADIUS} {smoothing.TOLERANCE}".encode())
+    by = note_digest(f"{work.by} {RADIUS} {TOLERANCE}".encode())
     before, after = Flicker(), Flicker()
     last: tuple[MappedFrame, MappedFrame] | None = None
     frames = (
@@ -370,8 +369,8 @@ def _draw_sheet(work: _Work, report: VideoReport, folder: str) -> None:
 
 def _windows(frames: Iterator[MappedFrame]) -> Iterator[tuple[MappedFrame, list[MappedFrame]]]:
     """Each frame with those around it."""
-    before: deque[MappedFrame] = deque(maxlen=smoothing.RADIUS)
-    after = deque(itertools.islice(frames, smoothing.RADIUS + 1))
+    before: deque[MappedFrame] = deque(maxlen=RADIUS)
+    after = deque(itertools.islice(frames, RADIUS + 1))
     while after:
         frame = after.popleft()
         yield frame, [*before, *after]

@@ -73,15 +73,17 @@ def _checked_boxes(boxes: Boxes) -> np.ndarray:
         return np.empty((0, 5))
     if given.ndim != 2 or given.shape[1] not in (4, 5) or not np.isfinite(given).all():
         raise ValueError(f"boxes must be numbers [n, 4] or [n, 5], not {list(given.shape)}")
-    if given.shape[1] == 5 and not ((given[:, 4] >= 0) & (given[:, 4] <= 1)).all():
+    if given.shape[1] == 4:
+        given = np.column_stack([given, np.ones(len(given))])
+    scores = given[:, 4]
+    if ((scores < 0) | (scores > 1)).any():
         raise ValueError("boxes must have scores of 0..1")
-    if (
-        people := np.count_nonzero(given[:, 4:] >= MIN_SCORE) if given.shape[1] == 5 else len(given)
-    ) > MOST_BOXES:
+    people = np.count_nonzero(scores >= MIN_SCORE)
+    if people > MOST_BOXES:
         raise ValueError(f"boxes must be at most {MOST_BOXES}, not {people:,}")
     if (given[:, :2] >= given[:, 2:4]).any():
         raise ValueError("boxes must have left < right and top < bottom")
-    return given if given.shape[1] == 5 else np.column_stack([given, np.ones(len(given))])
+    return given
 
 
 class EstimatorSettings(TypedDict, total=False):

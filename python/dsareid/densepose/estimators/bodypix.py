@@ -44,8 +44,8 @@ SETTINGS: dict[Quality, BodyPixSettings] = {
 LONGEST = 640  # of a picture's sides; a longer one is made smaller, and its map larger again
 NOBODY = 0.5  # if no pixel has this probability of a person, nobody is in the picture
 _BOUNDS = 0.25, 0.75  # of the threshold
-_OUTPUTS = ("float_segments", "float_part_heatmaps", "float_part_offsets", "float_long_offsets")
-_LONG_SIDE = 385  # of what the network sees when the last of them is read, which tells people apart
+_OUTPUTS = ("float_segments", "float_part_heatmaps", "float_part_offsets")
+_LONG, _LONG_SIDE = "float_long_offsets", 385  # the head for tell_apart, and the side at which it is read
 _STRIDE = 16
 
 
@@ -75,7 +75,7 @@ class BodyPix:
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {value!r}")
         self.quality, self.people, self.settings = quality, people, SETTINGS[quality]
         self.device = choose_device(device)
-        self.network = load_network(weights, _OUTPUTS).to(self.device)
+        self.network = load_network(weights, (*_OUTPUTS, _LONG)).to(self.device)
 
     def __call__(self, image: np.ndarray, uv: bool = True, boxes: np.ndarray | None = None) -> EstimatedMap:
         """The map of a picture, uint8 [H, W, 3] RGB, with U and V as floats or without.
@@ -125,7 +125,7 @@ class BodyPix:
             outputs = self._look(both, side)
             heads = heads + self._heads(outputs, both.shape[2:])
             if side == min(self.settings.sides, key=lambda x: abs(x - _LONG_SIDE)):
-                toward = self._toward(outputs[_OUTPUTS[3]], both.shape[2:])
+                toward = self._toward(outputs[_LONG], both.shape[2:])
         return self._map(heads / len(self.settings.sides), toward)
 
     def _look(self, both: Tensor, side: int) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ class BodyPix:
 
     def _heads(self, outputs: dict[str, Tensor], size: Sequence[int]) -> Tensor:
         """The heads, (73, H, W), the mean of the picture and its mirror image."""
-        segments, parts, offsets = (outputs[name] for name in _OUTPUTS[:3])
+        segments, parts, offsets = (outputs[name] for name in _OUTPUTS)
         heads = torch.cat([segments.sigmoid(), parts, offsets[:, 0::2], offsets[:, 1::2]], 1)
         full = F.interpolate(heads, size, mode="bilinear", align_corners=True)
         return (full[0] + mirror_heads(full[1])) / 2 if len(full) > 1 else full[0]

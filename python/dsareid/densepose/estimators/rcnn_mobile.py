@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 WIDTH = 64  # channels of a level
 EXPANDED = 72, 120, 288, 1152  # channels of what the trunk gives, at strides 4 to 32
-_STAGES = (  # of the blocks: widths inside, kernels; stride of the first; channels that come out
+_STAGES = (  # of the blocks: widths inside, kernels; stride of the first; channels that come out, if they do
     ((48, 72, 72), (3, 3, 3), 2, 24),
     ((144, 120, 120, 120), (5, 3, 3, 3), 2, 40),
     ((240, 240, 240, 240), (5, 3, 3, 3), 2, 80),
     ((480, 288, 288, 288), (5, 5, 5, 5), 1, 96),
     ((576, 1152, 1152, 1152), (5, 5, 5, 5), 2, 192),
-    ((1152,), (3,), 1, 320),
+    ((1152,), (3,), 1, None),
 )
 _GIVING = 0, 1, 3, 5  # the stages whose last block gives a level
 
@@ -31,13 +31,10 @@ class MobileTrunk(nn.Module):
         self.conv_stem, self.bn1 = _conv(3, 32, 3, stride=2), nn.BatchNorm2d(32)
         stages = [nn.ModuleList([_Separable(32, 16)])]
         before = 16
-        for number, (widths, kernels, stride, after) in enumerate(_STAGES):
+        for widths, kernels, stride, after in _STAGES:
             blocks = []
             for k, (width, kernel) in enumerate(zip(widths, kernels)):
-                last = number == len(_STAGES) - 1
-                blocks.append(
-                    _Inverted(before, width, None if last else after, kernel, stride if k == 0 else 1)
-                )
+                blocks.append(_Inverted(before, width, after, kernel, stride if k == 0 else 1))
                 before = after
             stages.append(nn.ModuleList(blocks))
         self.blocks = nn.ModuleList(stages)
