@@ -296,6 +296,33 @@ def seen_pixels(
     )
 
 
+def view_maps(iuv: Tensor, params: Tensor | None, height: int, width: int) -> Tensor:
+    """Stored IUV maps as the view of height x width pixels shows them: of each pixel the nearest stored one.
+
+    It lies on the images of assemble_batch, pixel by pixel. Plain torch.
+
+    Args:
+        iuv: uint8 (B, h, w, 3).
+        params: int32 (B, 8) of `draw_augmentation`, or None.
+        height, width: of the view.
+
+    Returns:
+        uint8 (B, height, width, 3). Padding, the erased box and dropped parts are background.
+    """
+    device, (stored_height, stored_width) = iuv.device, iuv.shape[1:3]
+    params = _params_or_identity(params, iuv).to(device)
+    y, x, shown = _view(
+        params, torch.arange(height, device=device), torch.arange(width, device=device), height, width
+    )
+    y = ((2 * y + 1) * stored_height // (2 * height)).clamp(0, stored_height - 1)
+    x = ((2 * x + 1) * stored_width // (2 * width)).clamp(0, stored_width - 1)
+    charts = iuv[torch.arange(len(iuv), device=device)[:, None, None], y[:, :, None], x[:, None]]
+    part = torch.where(charts[..., 0] > 24, 0, charts[..., 0].long())
+    shown = shown & (part > 0) & ((params[:, 7, None, None] >> part) & 1 != 0)
+    charts = torch.where(params[:, 2, None, None, None] != 0, _swap_sides(charts), charts)
+    return torch.where(shown[..., None], charts, 0)
+
+
 def _params_or_identity(params: Tensor | None, samples: Tensor) -> Tensor:
     """`params`; if None, params that change nothing."""
     if params is not None:

@@ -3,7 +3,6 @@
 import argparse
 
 from dsareid.engine.presets import PRESETS, PresetName
-from dsareid.models.options import RESNET
 
 
 def peek(arguments: list[str]) -> argparse.Namespace:
@@ -12,7 +11,7 @@ def peek(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--preset", nargs="?", default="paper")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--out", nargs="?")
-    parser.add_argument("--network.trunk", nargs="?", dest="trunk", default=RESNET, const=RESNET)
+    parser.add_argument("--network.trunk", nargs="?", dest="trunk")
     return parser.parse_known_args(arguments)[0]
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dsareid.ground.errors import DSAError
 from dsareid.models.reid import DSAReID
 from dsareid.runs.config import TrainConfig
-from dsareid.runs.network import build_model
+from dsareid.runs.network import build_model, input_config
 
 MF, DSAG, FUSION, CLASSIFIERS = "MF-Stream", "DSAG-Stream", "fusion", "classifiers (training only)"
 
@@ -65,9 +65,9 @@ def _trace(model: DSAReID, config: TrainConfig) -> dict[str, _Call]:
     for name, module in model.named_modules():
         if not list(module.children()):
             module.register_forward_hook(partial(note, name))
-    batch, size = 2, config.dsap_size  # the smallest batch that BatchNorm takes
+    batch = 2  # the smallest that BatchNorm takes
     image = torch.empty(batch, 3, config.height, config.width, device="meta")
-    dsap = torch.empty(batch, 24, 3, size, size, device="meta")
+    dsap = torch.empty(input_config(config, torch.device("cpu")).guide_shape(batch), device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.train()(image, dsap)
     counts = counter.get_flop_counts()
@@ -155,3 +155,5 @@ def _classifiers(model: DSAReID, calls: dict[str, _Call]) -> Iterator[Layer]:
     for vector in ("z", "d"):
         yield from _layer(model, calls, f"{vector}_G", f"classify_{vector}_global")
         yield from _layer(model, calls, f"{vector}_L", f"classify_{vector}_local")
+    yield from _layer(model, calls, "pooled parts", "pooling", branches=8)
+    yield from _layer(model, calls, "texture", "texture")

@@ -12,7 +12,9 @@ from dsareid.engine.learner import Learner
 from dsareid.ground.errors import DSAError
 from dsareid.ground.machine import end_with_parent
 from dsareid.models.options import NetworkConfig
+from dsareid.models.texture_head import PersonTargets
 from dsareid.runs.config import TrainConfig
+from dsareid.runs.network import input_config
 
 _STATUS = Path("/proc/self/status")
 
@@ -59,12 +61,13 @@ def _resident(field: str) -> int:
 
 def _train(config: TrainConfig, num_classes: int, batch_size: int, device: torch.device) -> None:
     """Take two steps, because Adam's moments exist only from the end of the first one."""
-    learner = Learner(config, num_classes, device)
+    targets = PersonTargets(*(torch.ones(num_classes, config.target_length) for _ in range(2)))
+    learner = Learner(config, num_classes, device, targets)
     image = torch.randn(
         batch_size, config.height, config.width, 3, dtype=learner.dtype, device=device
     ).permute(0, 3, 1, 2)
-    size = config.dsap_size
-    dsap = torch.randn(batch_size, 24, 3, size, size, dtype=learner.dtype, device=device)
+    shape = input_config(config, device).guide_shape(batch_size)
+    dsap = torch.rand(shape, dtype=learner.dtype, device=device)  # as a map: all background
     label = torch.arange(batch_size, device=device) // config.images % num_classes
     batch = Batch(image, dsap if config.guide else None, label)
     for _ in range(2):

@@ -64,8 +64,11 @@ def format_anatomy(
     config: TrainConfig, parts: dict[str, list[Layer]], seconds: dict[str, list[float]] | None = None
 ) -> str:
     """A table for each part: its layers, their share of the part's multiply-adds, their time if given."""
-    guide = f", 24 part images of {config.dsap_size}x{config.dsap_size}"
-    lines = [f"{_name(config)}: images of {config.height}x{config.width}{guide if config.guide else ''}"]
+    guide = ""
+    if config.guide:
+        shape = input_config(config, torch.device("cpu")).guide_shape(1)
+        guide = " and maps" if len(shape) == 4 else f", 24 part images of {shape[3]}x{shape[4]}"
+    lines = [f"{_name(config)}: images of {config.height}x{config.width}{guide}"]
     for title, layers in parts.items():
         times = (seconds or {}).get(title, [])
         head = _row(title, "output an image", "parameters", "multiply-adds", "share", "ms" if times else "")

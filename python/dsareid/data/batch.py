@@ -12,7 +12,7 @@ from torch import Tensor
 from dsa_ext import assemble_batch, draw_augmentation
 from dsareid.data.augment import AugmentConfig
 from dsareid.data.guide_input import GUIDE_INPUTS, Samples
-from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MEAN, STD, GuideInputName
+from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MEAN, POOLED_INPUTS, STD, GuideInputName
 
 
 class Batch(NamedTuple):
@@ -20,6 +20,7 @@ class Batch(NamedTuple):
 
     image: Tensor  # (B, 3, H, W), normalised, channels_last
     dsap: Tensor | None  # (B, 24, 3, S, S), the guide input; DSAP-images have 0 in empty cells (section 3.1)
+    # with guidance pool (B, 3, H, W): I, U, V of each pixel
     label: Tensor  # int64 (B,), 0..identities - 1
 
 
@@ -41,6 +42,12 @@ class InputConfig:
     @property
     def needs_iuv(self) -> bool:
         return self.guide is not None and GUIDE_INPUT_NEEDS_IUV[self.guide]
+
+    def guide_shape(self, count: int) -> tuple[int, ...]:
+        """The shape of the guide input of `count` samples."""
+        if self.guide in POOLED_INPUTS:
+            return count, 3, self.height, self.width
+        return count, 24, 3, self.dsap_size, self.dsap_size
 
     def guide_input(self, samples: Samples, image: Tensor, dsap: Tensor | None) -> Tensor | None:
         """The guide input of a batch: its DSAP-images, or what GUIDE_INPUTS makes instead."""
@@ -100,5 +107,4 @@ def empty_batch(
         return torch.empty(shape, dtype=config.dtype, device=device, pin_memory=pinned)
 
     image = empty(count, config.height, config.width, 3).permute(0, 3, 1, 2)
-    size = config.dsap_size
-    return image, empty(count, 24, 3, size, size) if config.warped else None
+    return image, empty(*config.guide_shape(count)) if config.warped else None

@@ -1,11 +1,12 @@
-"""The guide input: DSAP-images, or one of two that show what their alignment is worth.
+"""The guide input: DSAP-images, or one of three that show what their alignment is worth.
 
     part-images     the 24 DSAP-images, densely aligned (the method)
     part-crops      the 24 parts cut out, not aligned inside (CSA, Table 4)
+    masked-patches  24 patches of a grid over the image without its background (a control, not in the paper)
     image-patches   24 patches of a grid, without any DensePose (a control, not in the paper)
 
-All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last two are plain torch: they serve an
-ablation and a control.
+All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last three are plain torch: they serve an
+ablation and two controls.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsa_ext.batch import seen_pixels
+from dsa_ext.batch import seen_pixels, view_maps
+from dsa_ext.parts import GROUPS
 from dsareid.models.options import MEAN, STD, GuideInputName
 
 PATCH_ROWS, PATCH_COLUMNS = 6, 4
@@ -43,8 +45,36 @@ def _crops(samples: Samples, image: Tensor, size: int) -> Tensor:
     return part_crops(pixels, charts[..., 0], size, MEAN, STD).to(image.device, image.dtype)
 
 
+def _masked_patches(samples: Samples, image: Tensor, size: int) -> Tensor:
+    _, iuv = samples.stored()
+    part = view_maps(iuv, samples.drawn, *image.shape[2:])[..., 0]
+    person = ((part >= 1) & (part <= 24))[:, None]
+    return image_patches(image * person.to(image.device, image.dtype), size, None)
+
+
 def _patches(samples: Samples, image: Tensor, size: int) -> Tensor:
     return image_patches(image, size, samples.drawn)
+
+
+def _maps(samples: Samples, image: Tensor, size: int) -> Tensor:
+    """(B, 3, H, W): I, U and V of each pixel, whole numbers."""
+    _, iuv = samples.stored()
+    maps = view_maps(iuv, samples.drawn, *image.shape[2:]).permute(0, 3, 1, 2)
+    return maps.to(image.device, image.dtype)
+
+
+def _others_maps(samples: Samples, image: Tensor, size: int) -> Tensor:
+    """The maps of the batch, each given to the image half a batch away: as a batch has K images of each of P
+    people, that is another person's."""
+    return _maps(samples, image, size).roll(len(image) // 2, 0)
+
+
+def _stripes(samples: Samples, image: Tensor, size: int) -> Tensor:
+    """Eight stripes from the top down, as if each were a body part."""
+    height, width = image.shape[2:]
+    first = torch.tensor([GROUPS[8].index(group) + 1 for group in range(8)], device=image.device)
+    rows = first[torch.arange(height, device=image.device) * 8 // height].to(image.dtype)
+    return rows[None, None, :, None].expand(len(image), 3, height, width)
 
 
 FromBatch = Callable[[Samples, Tensor, int], Tensor]
@@ -54,7 +84,11 @@ input, (B, 24, 3, S, S), of image's type and on its device."""
 GUIDE_INPUTS: Mapping[GuideInputName, FromBatch | None] = {
     "part-images": None,
     "part-crops": _crops,
+    "masked-patches": _masked_patches,
     "image-patches": _patches,
+    "maps": _maps,
+    "others": _others_maps,
+    "stripes": _stripes,
 }
 """How each is made from the augmented view; None: by assemble_batch, in the pass that makes the images."""
 

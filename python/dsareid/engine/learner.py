@@ -15,6 +15,7 @@ from dsareid.ground.distributed import current_group
 from dsareid.models.branch import BranchConv2d
 from dsareid.models.heads import Output
 from dsareid.models.losses import losses
+from dsareid.models.texture_head import PersonTargets
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.network import build_model, input_config
 
@@ -37,14 +38,22 @@ class Learner:
         config: the settings; `data` and `out` are not used.
         identities: number of identities in the training set.
         device: where it computes.
+        targets: what each identity looks like, for guidance texture.
 
     Attributes:
         model: the network, for its weights.
         dtype: the type that it computes in.
     """
 
-    def __init__(self, config: TrainConfig, identities: int, device: torch.device):
+    def __init__(
+        self,
+        config: TrainConfig,
+        identities: int,
+        device: torch.device,
+        targets: PersonTargets | None = None,
+    ):
         self.config, self.device = config, device
+        self.targets = None if targets is None else PersonTargets(*(x.to(device) for x in targets))
         self.dtype = input_config(config, device).dtype
         self.model = build_model(config, identities).to(device)
         if config.layout == "channels_last" or (config.layout == "auto" and device.type == "cuda"):
@@ -120,7 +129,7 @@ class Learner:
         """Add a batch's part to the gradient of a step of `count` batches; returns the values to log."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = network(batch.image, batch.dsap)
-        terms = losses(output, batch.label, self.config.loss, teaching)
+        terms = losses(output, batch.label, self.config.loss, teaching, self.targets)
         total = sum(terms.values(), torch.zeros((), device=self.device))
         self.scaler.scale(total / count).backward()
         logged = {"loss": total.detach()} | {f"loss/{name}": x.detach() for name, x in terms.items()}
@@ -177,6 +186,9 @@ def _diagnostics(output: Output, label: Tensor) -> dict[str, Tensor]:
     values["accuracy/fused"] = accuracy(fused)
     if d is not None:
         values["norm/d"] = norm(d.vectors()[0])
+    if output.parts is not None:
+        right = (output.parts.logits.argmax(2) == label[:, None]) & output.parts.seen
+        values["accuracy/parts"] = right.sum() / output.parts.seen.sum().clamp(min=1)
     if logits.d_global is not None:
         values["accuracy/guide"] = accuracy(logits.d_global)
     return values

@@ -19,6 +19,7 @@ from dsareid.data.batch import BatchConfig
 from dsareid.data.layouts import is_data_set, list_data
 from dsareid.data.layouts.base import TRAIN, MakeMaps
 from dsareid.data.loader import Planned, TrainData
+from dsareid.data.person_targets import person_targets
 from dsareid.data.sampler import PKSampler, check_identities
 from dsareid.data.store.cache import ensure_store, log_maps
 from dsareid.engine.epoch import INTERRUPTED, EpochLog, Taken
@@ -103,7 +104,10 @@ def _prepare(
         log_maps(store, [TRAIN])
     sampler = PKSampler(split.ids, config.identities, config.images, config.seed, group.rank, group.world)
     data = TrainData(split, batch_config(config, device), device)
-    learner = Learner(config, data.identities, device)
+    targets = None
+    if config.guidance == "texture":
+        targets = person_targets(split, config.guide_input, config.dsap_size, config.picture)
+    learner = Learner(config, data.identities, device, targets)
     if resume:
         return _Training(run, learner, data, sampler, group, _restore(run, learner, data))
     with group.rank_0_first():  # rank 0 downloads

@@ -20,6 +20,14 @@ class Features(NamedTuple):
         """Fusion by addition: z = f + d (section 3.3)."""
         return Features(*(None if x is None or y is None else x + y for x, y in zip(self, other)))
 
+    def every_other(self) -> "Features":
+        """The same, but 0 for the first sample of the batch, the third, the fifth, and so on."""
+
+        def gated(x: Tensor) -> Tensor:
+            return x * (torch.arange(len(x), device=x.device) % 2).view(-1, *[1] * (x.dim() - 1))
+
+        return Features(*(None if x is None else gated(x) for x in self))
+
     def vectors(self) -> list[Tensor]:
         """The global and local features that exist, as (B, D) and (B, 8 * L)."""
         return [x.flatten(1) for x in self if x is not None]

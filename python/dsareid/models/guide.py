@@ -37,7 +37,8 @@ class Guide(Heads):
         global_size: length of the backbone's global feature; None if it has none.
         local_size: length of each of its eight part features, in the order of dsa_ext.parts.BODY_NAMES; None
             if it has none.
-        guidance: "add": z = f + d (the paper's); "concat": per branch, [f, d] through one fully connected
+        guidance: "add": z = f + d (the paper's); "gate": the same for every other sample of a training batch,
+            z = f for the rest (not in the paper); "concat": per branch, [f, d] through one fully connected
             layer (Table 5); "distill": the guide has its own losses, and its logits teach f when losses()
             gets teaching=True (not in the paper).
         width: scales the DSAG-Stream's inner channels, at least 1/32; 1 is the paper's.

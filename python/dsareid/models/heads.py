@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dsareid.models.branch import linear
 from dsareid.models.features import Features
 from dsareid.models.options import ClassifierKind, Guidance
+from dsareid.models.part_pooling import PartScores
 
 
 class Logits(NamedTuple):
@@ -28,6 +29,8 @@ class Output(NamedTuple):
     d: Features | None  # None with a single stream
     z: Features  # f itself with a single stream or guidance "distill"
     logits: Logits
+    parts: PartScores | None = None  # with guidance "pool" only
+    texture: Tensor | None = None  # (B, D), with guidance "texture" only
 
 
 def classifier(kind: ClassifierKind, inputs: int, identities: int, branches: int = 1) -> nn.Sequential:
@@ -95,6 +98,8 @@ class Heads(nn.Module):
         """z: f and d fused as `guidance` says, or f itself."""
         if d is None or self.guidance == "distill":
             return f
+        if self.guidance == "gate" and self.training:
+            d = d.every_other()
         return f.plus(d) if self.fusion is None else self.fusion(f, d)
 
     def embedding(self, vector: Literal["f", "z", "d"], features: Features) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor
 from dsareid.ground.distributed import current_group, gather_batch, gather_rows
 from dsareid.models.heads import Output
 from dsareid.models.options import LossConfig
+from dsareid.models.part_pooling import PartScores
+from dsareid.models.texture_head import PersonTargets
 
 
 def batch_hard_triplet(
@@ -45,11 +47,18 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     return F.kl_div(ours, soft, reduction="batchmean", log_target=True) * temperature**2
 
 
-def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = False) -> dict[str, Tensor]:
+def losses(
+    output: Output,
+    label: Tensor,
+    config: LossConfig,
+    teaching: bool = False,
+    targets: PersonTargets | None = None,
+) -> dict[str, Tensor]:
     """The weighted terms of the training loss, by name; their sum is what training minimises.
 
     Args:
         teaching: with guidance "distill", whether the guide teaches yet (after the warm-up).
+        targets: with guidance "texture", what each identity looks like.
     """
 
     def identity(logits: Tensor) -> Tensor:
@@ -64,7 +73,13 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
         return config.triplet_z * batch_hard_triplet(features, label, config.margin, others)
 
     logits = output.logits
-    terms = {}
+    terms: dict[str, Tensor] = {}
+    if output.parts is not None:
+        terms["id_parts"] = config.pool * _of_parts(output.parts, label, config.smoothing)
+    if output.texture is not None and targets is not None:
+        known = targets.known[label]
+        off = F.smooth_l1_loss(output.texture.float(), targets.values[label], reduction="none")
+        terms["texture"] = config.texture * (off * known).sum() / known.sum().clamp(min=1)
     for branch, f_scores, z_scores, d_scores, z, d in zip(
         ("global", "local"),
         (logits.f_global, logits.f_local),
@@ -86,3 +101,11 @@ def losses(output: Output, label: Tensor, config: LossConfig, teaching: bool = F
             taught = distillation(z_scores, d_scores, config.temperature)
             terms[f"distill_{branch}"] = config.distill * taught
     return terms
+
+
+def _of_parts(parts: PartScores, label: Tensor, smoothing: float) -> Tensor:
+    """The mean ID loss of the parts that are seen."""
+    scores = parts.logits.float().flatten(0, 1)
+    labels = label.repeat_interleave(parts.seen.shape[1])
+    each = F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction="none")
+    return (each * parts.seen.flatten()).sum() / parts.seen.sum().clamp(min=1)

@@ -74,5 +74,8 @@ class MFStream(nn.Module):
 
     def forward(self, image: Tensor) -> Features:
         """image: floating (B, 3, H, W), normalised. Returns f_G (B, D) and f_L (B, 8, D / 8)."""
-        x = self.trunk(image)  # [B, 1024, H/16, W/16]
+        return self.features(self.trunk(image))
+
+    def features(self, x: Tensor) -> Features:
+        """The same from the trunk's output, (B, 1024, H/16, W/16)."""
         return pooled(x, self.head_g, self.head_l)

@@ -11,17 +11,45 @@ from annotated_types import Ge, Le, MultipleOf
 
 from dsareid.ground.errors import DSAError
 
-Guidance = Literal["add", "concat", "distill"]
+Guidance = Literal["add", "gate", "concat", "distill", "pool", "texture"]
+STREAM_GUIDANCE: tuple[Guidance, ...] = ("add", "gate", "concat", "distill")
+"""Those with a second stream, the DSAG-Stream; the others have a head of their own."""
 RESNET = "resnet50"  # our own trunk; all other names are timm's
-TrunkStage = Literal["sixteenth", "last"]
+TrunkStage = Literal["sixteenth", "whole"]
 ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
-GuideInputName = Literal["part-images", "part-crops", "image-patches"]
+GuideInputName = Literal[
+    "part-images",
+    "part-crops",
+    "masked-patches",
+    "image-patches",
+    "maps",
+    "others",
+    "stripes",
+    "pictures",
+]
 GUIDE_INPUT_NEEDS_IUV: Mapping[GuideInputName, bool] = {
     "part-images": True,
     "part-crops": True,
+    "masked-patches": True,
     "image-patches": False,
+    "maps": True,
+    "others": True,
+    "stripes": False,
+    "pictures": False,
 }
 """Whether each guide input needs IUV maps."""
+POOLED_INPUTS: tuple[GuideInputName, ...] = ("maps", "others", "stripes")
+"""Those of guidance "pool", in which each pixel of the image has a part."""
+_FED: tuple[GuideInputName, ...] = ("part-images", "part-crops", "masked-patches", "image-patches")
+GUIDE_INPUTS_OF: Mapping[Guidance, tuple[GuideInputName, ...]] = {
+    "add": _FED,
+    "gate": _FED,
+    "concat": _FED,
+    "distill": _FED,
+    "pool": ("part-images", "others", "stripes"),
+    "texture": ("part-images", "others", "pictures"),
+}
+"""What each guidance may go by; the first is its own, all others are controls."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation per channel, which normalise every image."""
@@ -58,7 +86,7 @@ class NetworkConfig:
     """The MF-Stream's backbone: resnet50 (the paper's conv1..conv4_x), or the name of a timm model."""
     trunk_stage: TrunkStage = "sixteenth"
     """Where a timm trunk ends. sixteenth: at its last stage of stride 16, or of the nearest stride.
-    last: at its last stage, with the stride of that stage removed."""
+    whole: at its last stage, with the stride of that stage removed."""
 
     def __post_init__(self) -> None:
         if self.trunk == RESNET and self.trunk_stage != "sixteenth":
@@ -84,6 +112,10 @@ class LossConfig:
     """Margin of the triplet loss."""
     smoothing: Annotated[float, Ge(0), Le(1)] = 0.1
     """Label smoothing of every ID loss."""
+    pool: Weight = 1.0
+    """For guidance pool: ID loss on the pooled parts that are seen, their mean (not in the paper)."""
+    texture: Weight = 1.0
+    """For guidance texture: smooth L1 loss of the predicted texture, its mean (not in the paper)."""
     distill: Weight = 1.0
     """For guidance distill: weight of the distillation loss after the warm-up (not in the paper)."""
     temperature: Annotated[float, Ge(1e-3)] = 4.0

@@ -9,8 +9,17 @@ from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Features
 from dsareid.models.heads import Heads, Output
 from dsareid.models.mf import MFStream
-from dsareid.models.options import PAPER_DEPTHS, RESNET, ClassifierKind, Guidance, TrunkStage
+from dsareid.models.options import (
+    PAPER_DEPTHS,
+    RESNET,
+    STREAM_GUIDANCE,
+    ClassifierKind,
+    Guidance,
+    TrunkStage,
+)
+from dsareid.models.part_pooling import PartPooling
 from dsareid.models.table import Branches, Streams
+from dsareid.models.texture_head import TextureHead
 from dsareid.models.trunks import TimmTrunk, build_trunk
 
 
@@ -32,9 +41,12 @@ class DSAReID(Heads):
         streams: "both"; "mf": the MF-Stream alone, so the losses on z act on f; "dsag": the DSAG-Stream
             alone, whose features of the DSAP-images are then f.
         branches: "global" or "local" keeps only those branches (Table 3).
-        guidance: "add": z = f + d (the paper's); "concat": per branch, [f, d] through one fully connected
+        guidance: "add": z = f + d (the paper's); "gate": the same for every other sample of a training batch,
+            z = f for the rest (not in the paper); "concat": per branch, [f, d] through one fully connected
             layer (Table 5); "distill": z = f; the guide has its own losses, and its logits teach f (not in
-            the paper).
+            the paper). "pool", "texture": there is no DSAG-Stream, but a PartPooling of the trunk's features,
+            or a TextureHead on f (not in the paper).
+        texture_size: length of what the TextureHead predicts.
     """
 
     def __init__(
@@ -51,6 +63,7 @@ class DSAReID(Heads):
         streams: Streams = "both",
         branches: Branches = "both",
         guidance: Guidance = "add",
+        texture_size: int = 0,
     ):
         super().__init__(num_classes, guidance if streams == "both" else None, classifier_kind)
         self.mf: MFStream | None = None
@@ -60,10 +73,17 @@ class DSAReID(Heads):
             if isinstance(built, TimmTrunk):
                 head_width = built.head_width(head_width)
             self.mf = MFStream(built, head_width, depths[3], branches)
-        if streams != "mf":
+        if streams == "dsag" or self.guidance in STREAM_GUIDANCE:
             self.dsag = DSAGStream(head_width, branches)
         size = 4 * int(512 * head_width)
-        self.add_heads(size if branches != "local" else None, size // 8 if branches != "global" else None)
+        sizes = (size if branches != "local" else None), (size // 8 if branches != "global" else None)
+        self.add_heads(*sizes)
+        self.pooling: PartPooling | None = None
+        self.texture: TextureHead | None = None
+        if self.mf and self.guidance == "pool":
+            self.pooling = PartPooling(self.mf.trunk.channels, num_classes)
+        if self.guidance == "texture":
+            self.texture = TextureHead((sizes[0] or 0) + 8 * (sizes[1] or 0), texture_size)
         if zero_init:
             zero_last_scales(self)
 
@@ -75,9 +95,20 @@ class DSAReID(Heads):
         Raises:
             ValueError: dsap is needed but missing.
         """
-        if self.training:
-            return self.output(*self.streams(image, dsap))
-        return self.embedding("f", self._stream(self._first, image, dsap))
+        if not self.training:
+            return self.embedding("f", self._stream(self._first, image, dsap))
+        if self.pooling is not None:
+            return self._pooled(image, dsap)
+        output = self.output(*self.streams(image, dsap))
+        return output if self.texture is None else output._replace(texture=self.texture(output.f))
+
+    def _pooled(self, image: Tensor | None, maps: Tensor | None) -> Output:
+        """The output with aligned pooling, whose input beside the image is its map."""
+        if maps is None:
+            raise ValueError("dsap is missing: this model takes (image, maps)")
+        assert self.mf is not None and self.pooling is not None
+        x = self.mf.trunk(image)
+        return self.output(self.mf.features(x), None)._replace(parts=self.pooling(x, maps))
 
     def streams(self, image: Tensor | None, dsap: Tensor | None) -> tuple[Features, Features | None]:
         """f and d; with a single stream, its features and None."""
@@ -97,7 +128,7 @@ class DSAReID(Heads):
         Raises:
             ValueError: the model has a single stream, or guidance "distill".
         """
-        if self.guidance not in ("add", "concat"):
+        if self.guidance not in ("add", "gate", "concat"):
             raise ValueError("fused features need an MF-Stream and a DSAG-Stream that are fused")
         return self.embedding("z", self.fuse(*self.streams(image, dsap)))
 

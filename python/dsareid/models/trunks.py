@@ -1,7 +1,7 @@
 """The MF-Stream's trunk: ResNet-50's conv1..conv4_x, or any network of timm.
 
-A timm trunk ends at its last stage of stride 16, or of the stride nearest to 16. With stage "last" it ends at
-its last stage, and the stride of that stage is removed. Heads and guide scale with the trunk's channels,
+A timm trunk ends at its last stage of stride 16, or of the stride nearest to 16. With stage "whole" it ends
+at its last stage, and the stride of that stage is removed. Heads and guide scale with the trunk's channels,
 relative to ResNet-50's 1024.
 """
 
@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from dsareid.ground.errors import DSAError
 from dsareid.models.mf import ResNetTrunk, Trunk
@@ -57,6 +59,9 @@ class TimmTrunk(Trunk):
         super().__init__()
         self.name, self.stage = name, stage
         self.body, self.channels = _stages(name, stage, state)
+        for layer in self.body.modules():
+            if type(layer) is nn.Conv2d and layer.groups == layer.in_channels > 1 and max(layer.stride) > 1:
+                layer.__class__ = _StridedDepthwise  # the same parameters under the same names
         pretrained: Any = (
             getattr(self.body, "pretrained_cfg", None) or import_timm().get_pretrained_cfg(name).to_dict()
         )
@@ -88,6 +93,17 @@ class TimmTrunk(Trunk):
         return max(_NARROWEST, round(width * self.channels / _CHANNELS / _NARROWEST) * _NARROWEST)
 
 
+class _StridedDepthwise(nn.Conv2d):
+    """A depthwise convolution with a stride. In training on CPUs it takes every stride-th output of the one
+    without: oneDNN computes the gradient of its input without a stride many times as fast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        whole = F.conv2d(x, self.weight, self.bias, 1, self.padding, self.dilation, self.groups)
+        return F.avg_pool2d(whole, 1, self.stride)
+
+
 def import_timm() -> Any:
     """Import timm.
 
@@ -112,9 +128,11 @@ def _stages(name: str, stage: TrunkStage, state: Mapping[str, Any] | None) -> tu
         reductions = _info(_create(timm, name, None)).reduction()
     index = _last_stage(reductions, stage)
     options: dict[str, Any] = {"out_indices": (index,)}
-    if stage == "last" and reductions[-1] > _STRIDE:
+    if stage == "whole" and reductions[-1] > _STRIDE:
         options["output_stride"] = _STRIDE
     body = _create(timm, name, state, **options)
+    if "output_stride" in options and not __import__("os").environ.get("DILATED"):
+        _undilate(body)
     _cut(body, _info(body).module_name()[-1])
     return body, _info(body).channels()[-1]
 
@@ -126,10 +144,19 @@ def _info(body: nn.Module) -> Any:
 
 def _last_stage(reductions: Sequence[int], stage: TrunkStage) -> int:
     """The index of the trunk's last stage among stages with these strides."""
-    if stage == "last":
+    if stage == "whole":
         return len(reductions) - 1
     off = [abs(math.log2(stride / _STRIDE)) for stride in reductions]
     return max(k for k, value in enumerate(off) if value == min(off))
+
+
+def _undilate(body: nn.Module) -> None:
+    """Make dilated convolutions plain ones: timm puts a dilation where it takes a stride out. Networks for
+    re-identification do without (Luo et al., 2019): a dilated kernel is wider than a crop's feature map."""
+    for layer in body.modules():
+        if isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1):
+            layer.padding = tuple(p // d for p, d in zip(_pair(layer.padding), layer.dilation))
+            layer.dilation = (1, 1)
 
 
 def _cut(body: nn.Module, last: str) -> None:

@@ -1,5 +1,6 @@
 """All settings of a training run, as typed dataclasses, without torch."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,9 @@ from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, check_is_text
 from dsareid.models.options import (
     GUIDE_INPUT_NEEDS_IUV,
+    GUIDE_INPUTS_OF,
     RESNET,
+    STREAM_GUIDANCE,
     Guidance,
     GuideInputName,
     InputSide,
@@ -73,12 +76,21 @@ class TrainConfig:
     dsap: the guiding stream alone, on DSAP-images."""
     guidance: Guidance = "add"
     """How the guide's features d steer f. add: z = f + d (the paper's).
+    gate: z = f + d for every other image of a batch, z = f for the rest, so that f learns to stand alone
+    while the guide sees every map (not in the paper).
     concat: [f, d] through one fully connected layer for each branch (Table 5).
-    distill: nothing is fused, the guide's logits teach those of f (not in the paper)."""
+    distill: nothing is fused, the guide's logits teach those of f (not in the paper).
+    pool: no second stream: the trunk's features are pooled through the map into eight parts, each with an ID
+    loss of its own (not in the paper).
+    texture: no second stream: a head on f predicts the person's texture, merged from all training views (not
+    in the paper)."""
     guide_input: GuideInputName = "part-images"
     """part-images: the 24 DSAP-images, densely aligned (the paper's).
     part-crops: the 24 parts cut out, not aligned inside (CSA, Table 4).
-    image-patches: 24 patches of a grid, without DensePose (a control, not in the paper)."""
+    masked-patches: 24 patches of a grid, without the background (a control, not in the paper).
+    image-patches: 24 patches of a grid, without DensePose (a control, not in the paper).
+    With guidance pool and texture part-images stands for the image's map and the person's texture. Controls:
+    others (another person's), for pool stripes, for texture pictures (the person's mean picture)."""
     epochs: AtLeastOne = 320
     """Passes over the training set."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
@@ -125,13 +137,18 @@ class TrainConfig:
         for path in (self.data, self.out):
             if isinstance(path, Path):  # the command line leaves them open at first
                 check_is_text(path)
-        if self.guidance != "add" and self.streams != "both":
+        if self.guidance != "add" and MODELS[self.model].streams != "both":
             raise DSAError(f"`guidance={self.guidance}` needs two streams, but `model={self.model}` has one")
+        allowed = GUIDE_INPUTS_OF[self.guidance]
+        if self.guide_input not in allowed:
+            raise DSAError(
+                f"`guidance={self.guidance}` takes `guide_input` {', '.join(allowed)}, not {self.guide_input}"
+            )
 
     @property
     def streams(self) -> Streams:
         """Which streams the model has."""
-        return MODELS[self.model].streams
+        return MODELS[self.model].streams if self.guidance in STREAM_GUIDANCE else "mf"
 
     @property
     def branches(self) -> Branches:
@@ -141,12 +158,29 @@ class TrainConfig:
     @property
     def guide(self) -> GuideInputName | None:
         """The guide's input; None without a guide."""
+        if self.guidance == "pool":
+            return "maps" if self.guide_input == "part-images" else self.guide_input
         return None if self.streams == "mf" else self.guide_input
 
     @property
     def needs_iuv(self) -> bool:
         """Whether training needs an IUV map for each image."""
-        return self.guide is not None and GUIDE_INPUT_NEEDS_IUV[self.guide]
+        seen = self.guide_input if self.guidance == "texture" else self.guide
+        return seen is not None and GUIDE_INPUT_NEEDS_IUV[seen]
+
+    @property
+    def target_length(self) -> int:
+        """How many values guidance texture predicts of a person; 0 for any other guidance."""
+        if self.guidance != "texture":
+            return 0
+        if self.guide_input == "pictures":
+            return 3 * math.prod(self.picture)
+        return 3 * 13 * self.dsap_size**2
+
+    @property
+    def picture(self) -> tuple[int, int]:
+        """Rows and columns of a person's mean picture, a control of guidance texture."""
+        return self.height // 2, self.width // 2
 
     @property
     def title(self) -> str:

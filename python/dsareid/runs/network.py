@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dsareid.data.batch import InputConfig
 from dsareid.ground.errors import DSAError
 from dsareid.models.reid import DSAReID
+from dsareid.models.table import MODELS
 from dsareid.models.trunks import TimmTrunk, import_timm
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.weights import is_plain, read_timm_weights, read_weights
@@ -23,9 +24,10 @@ def build_model(config: TrainConfig, identities: int) -> DSAReID:
         torch.manual_seed(config.seed)
         model = DSAReID(
             identities,
-            streams=config.streams,
+            streams=MODELS[config.model].streams,
             branches=config.branches,
             guidance=config.guidance,
+            texture_size=config.target_length,
             trunk=network.trunk,
             trunk_stage=network.trunk_stage,
             width=network.width,

@@ -17,7 +17,7 @@ from dsareid.engine.presets import preset as preset_of
 from dsareid.ground.errors import DSAError
 from dsareid.models.branch import BranchConv2d, BranchLinear
 from dsareid.models.options import NetworkConfig
-from dsareid.runs.network import build_model
+from dsareid.runs.network import build_model, input_config
 
 CPU = torch.device("cpu")
 SMALL = NetworkConfig(width=1 / 16, head_width=1 / 16, depths=(1, 1, 1, 1))
@@ -30,6 +30,9 @@ KINDS = {
     "dsap": {"model": "dsap"},
     "concat": {"guidance": "concat"},
     "distill": {"guidance": "distill"},
+    "gate": {"guidance": "gate"},
+    "pool": {"guidance": "pool"},
+    "texture": {"guidance": "texture"},
     "crops": {"guide_input": "part-crops"},
     "patches": {"guide_input": "image-patches"},
 }
@@ -114,7 +117,7 @@ def test_nothing_is_left_out(kind):
             )
         if isinstance(layer, BranchLinear):
             work.append(layer.weight.numel())
-    model.train()(torch.randn(2, 3, 64, 32), torch.randn(2, 24, 3, 8, 8))
+    model.train()(torch.randn(2, 3, 64, 32), torch.zeros(input_config(config, CPU).guide_shape(2)))
     assert sum(multiply_adds for _, multiply_adds in counts) == sum(work)
 
 

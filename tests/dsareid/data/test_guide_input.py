@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dsa_ext import draw_augmentation
-from dsareid.data.guide_input import PATCH_COLUMNS, PATCH_ROWS, image_patches, part_crops
+from dsa_ext import assemble_batch, draw_augmentation
+from dsa_ext.batch import seen_pixels
+from dsa_ext.parts import GROUPS
+from dsareid.data.batch import InputConfig, assemble
+from dsareid.data.guide_input import PATCH_COLUMNS, PATCH_ROWS, Samples, image_patches, part_crops
 from dsareid.models.options import MEAN, STD
 
 
@@ -66,9 +69,69 @@ def test_patches_are_the_cells_of_a_grid():
         assert torch.equal(patches[:, k], image[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4])
 
 
+def samples(flip, sizes=(24, 16), view=(24, 16)):
+    """Forty stored images and maps, and how a batch of them is augmented."""
+    draw = np.random.default_rng(0)
+    images, iuv = (draw.integers(0, 256, (40, *sizes, 3), dtype=np.uint8) for _ in range(2))
+    iuv[..., 0] %= 30  # what is above 24 is background
+    rows = torch.arange(40)
+    drawn = draw_augmentation(
+        0, 0, rows, height=view[0], width=view[1], pad=3, flip=flip, erase=0.5, drop_person=0.1, drop_part=0.3
+    )
+    return Samples(images, iuv, rows, drawn)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("sizes", [(24, 16), (48, 32), (13, 30)])
+def test_masked_patches_show_the_person_alone(flip, sizes):
+    """A mask that takes the way of an image, through assemble_batch, says the same."""
+    given = samples(flip, sizes)
+    config = InputConfig(24, 16, "masked-patches", 4)
+    image, found = assemble(given, config)
+    part = given.iuv[..., 0]
+    kept = np.take_along_axis((given.drawn[:, 7:].numpy() >> np.arange(30)) & 1, part.reshape(40, -1), 1)
+    person = np.where((part > 0) & (part < 25), kept.reshape(part.shape), 0).astype(np.uint8)
+    nearest = np.ix_(np.arange(40), *((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip((24, 16), sizes)))
+    mask = np.repeat(person[nearest][..., None] * np.uint8(255), 3, 3)
+    seen, _ = assemble_batch(
+        np.ascontiguousarray(mask), None, given.index, given.drawn, mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+    assert 0 < seen.mean() < 1
+    assert torch.equal(found, image_patches(image * seen, 4, None))
+
+
 def test_patches_are_dropped_as_parts_are():
     drawn = draw_augmentation(0, 0, torch.arange(40), height=24, width=16, drop_person=0.3, drop_part=0.3)
     patches = image_patches(torch.ones(40, 3, 24, 16), 4, drawn)
     for sample in range(40):
         for k in range(24):
             assert patches[sample, k].any() == bool(int(drawn[sample, 7]) >> (k + 1) & 1)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_maps_of_the_view(flip):
+    """They are what the warp of the same batch goes by, shifted; another image's are half a batch away."""
+    given = samples(flip)
+    _, found = assemble(given, InputConfig(24, 16, "maps", 4))
+    _, charts = seen_pixels(*(torch.from_numpy(x) for x in (given.images, given.iuv)), given.drawn, 24, 16)
+    for view, chart, (down, across, *_) in zip(found, charts, given.drawn.tolist()):
+        across = -across if flip else across
+        expected = torch.zeros(24, 16, 3)
+        rows, columns = (
+            slice(max(0, -shift), min(size, size - shift)) for shift, size in ((down, 24), (across, 16))
+        )
+        of_rows, of_columns = (
+            slice(max(0, shift), min(size, size + shift)) for shift, size in ((down, 24), (across, 16))
+        )
+        expected[rows, columns] = chart[of_rows, of_columns].float()
+        expected[(expected[..., 0] == 0) | (expected[..., 0] > 24)] = 0
+        assert torch.equal(view.permute(1, 2, 0), expected)
+    _, others = assemble(given, InputConfig(24, 16, "others", 4))
+    assert torch.equal(others[20:], found[:20]) and torch.equal(others[:20], found[20:])
+
+
+def test_stripes_are_the_eight_parts_from_the_top():
+    _, found = assemble(samples(0.0), InputConfig(24, 16, "stripes", 4))
+    parts = [int(found[0, 0, 3 * k, 0]) for k in range(8)]
+    assert [GROUPS[8][part - 1] for part in parts] == list(range(8))
+    assert torch.equal(found[:, 0], found[:1, 0, ::3].repeat_interleave(3, 1)[:, :24].expand(40, 24, 16))

@@ -32,7 +32,7 @@ def new(branches="both", **options):
     return Guide(2, **{"global_size": whole, "local_size": local, "width": 1 / 16} | options)
 
 
-GUIDANCE, KINDS = ("add", "concat", "distill"), ("two-layer", "batchnorm", "bnneck")
+GUIDANCE, KINDS = ("add", "gate", "concat", "distill"), ("two-layer", "batchnorm", "bnneck")
 CASES = [
     *({"branches": b, "guidance": g} for b, g in itertools.product(SIZES, GUIDANCE)),
     *({"guidance": g, "classifier_kind": k} for g, k in itertools.product(GUIDANCE, KINDS[1:])),
@@ -69,6 +69,10 @@ def test_what_each_guidance_makes(guidance):
     if guidance == "add":
         assert torch.equal(output.z.global_, f[0] + output.d.global_)
         assert torch.equal(output.z.local, f[1] + output.d.local)
+    if guidance == "gate":  # f alone for every other sample, wherever it is matched f + d for all
+        for x, y, z in zip(f, output.d, output.z):
+            assert torch.equal(z[::2], x[::2]) and torch.equal(z[1::2], x[1::2] + y[1::2])
+        assert torch.equal(guide.eval().fuse(Features(*f), output.d).local, f[1] + output.d.local)
     assert (output.z is output.f) == (guidance == "distill") == (output.logits.d_local is not None)
     assert output.logits.f_local.shape == (4, 8, 2) and output.logits.z_global.shape == (4, 2)
 
@@ -210,7 +214,7 @@ def test_wrong_inputs(branches, given, message):
         ({"global_size": None, "local_size": None}, "nothing to guide"),
         ({"global_size": 0}, "global_size must be at least 1, or None, not 0"),
         ({"local_size": -4}, "local_size must be at least 1, or None, not -4"),
-        ({"guidance": "sum"}, "guidance must be one of add, concat, distill, not 'sum'"),
+        ({"guidance": "sum"}, "guidance must be one of add, gate, concat, distill, not 'sum'"),
         ({"classifier_kind": "linear"}, "classifier_kind must be one of two-layer, batchnorm, bnneck"),
         ({"width": 1 / 33}, "width must be at least 1/32"),
         ({"width": float("nan")}, "width must be"),

@@ -107,6 +107,7 @@ def test_a_guiding_stream_alone_is_matched_behind_the_necks_of_f():
         ({"streams": "mf"}, 512),
         ({"streams": "mf", "branches": "global"}, 256),
         ({"branches": "local"}, 256),
+        ({"guidance": "gate"}, 512),
         ({"guidance": "concat"}, 512),
         ({"guidance": "distill"}, 512),
         ({"streams": "dsag", "branches": "local"}, 256),

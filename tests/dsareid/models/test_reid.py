@@ -147,6 +147,7 @@ def test_every_parameter_gets_a_gradient():
         {"streams": "mf", "branches": "local"},
         {"streams": "dsag"},
         {"streams": "dsag", "branches": "global"},
+        {"guidance": "gate"},
         {"guidance": "concat"},
         {"guidance": "concat", "branches": "local"},
         {"guidance": "distill"},

@@ -23,7 +23,7 @@ NAMES = ("test_convnext", "test_vit", "test_resnet", "mobilenetv2_100")
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("stage", ["sixteenth", "last"])
+@pytest.mark.parametrize("stage", ["sixteenth", "whole"])
 def test_a_map_of_a_sixteenth(name, stage):
     trunk = build_trunk(name, 1.0, (3, 4, 6), stage).eval()
     assert trunk(torch.zeros(2, 3, 128, 64)).shape == (2, trunk.channels, 8, 4)
@@ -65,8 +65,8 @@ def test_what_is_refused():
     for changes in ({"width": 0.5}, {"depths": (1, 1, 1, 1)}):
         with pytest.raises(DSAError, match="`network.trunk=test_vit` has its own sizes"):
             NetworkConfig(trunk="test_vit", **changes)
-    with pytest.raises(DSAError, match="`network.trunk_stage=last` is only for timm trunks"):
-        NetworkConfig(trunk_stage="last")
+    with pytest.raises(DSAError, match="`network.trunk_stage=whole` is only for timm trunks"):
+        NetworkConfig(trunk_stage="whole")
 
 
 def test_timm_is_missing(monkeypatch):
@@ -196,7 +196,7 @@ def test_trunks_that_cannot_be_used():
             3,
         )
     with pytest.raises(DSAError, match="the stride of its last stage cannot be removed; use"):
-        build_trunk("swin_tiny_patch4_window7_224", 1.0, (3, 4, 6), "last")
+        build_trunk("swin_tiny_patch4_window7_224", 1.0, (3, 4, 6), "whole")
 
 
 def test_a_download_that_fails(monkeypatch):

@@ -1,0 +1,153 @@
+"""The study on real people: what a guide is worth on CUHK03 and CUHK01, with the plan written down first.
+
+    python -m studies.real.run data --cuhk03 ROOT       # lay out the tuning split
+    python -m studies.real.run recipe                   # how --preset small was found
+    python -m studies.real.run one recipe NAME SEED     # a single run
+
+Run from the repository's root. PLAN.md says what is compared and how. Each stage has a folder here with a
+JSON file for each finished run; what has one is not run again. Data sets and networks go to --work.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsareid.engine.presets import preset
+from dsareid.models.table import MatchedBy
+from dsareid.runs.config import TrainConfig
+from studies.jobs import run_here, work_through
+from studies.real.people import masked, tuning_split
+
+RESULTS = Path(__file__).parent
+TUNING = "tuning"  # CUHK03's training people without those held out
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing that is compared: a network, the data it is trained on, what it changes in the preset."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """By dotted name, as in --optim.rate."""
+    features: tuple[MatchedBy, ...] = ("mf",)
+    data: str = TUNING
+
+    def config(self, work: Path, out: Path, weights: Path, seed: int) -> TrainConfig:
+        config = preset("small", work / "data" / self.data, out, seed=seed, weights=str(weights))
+        return changed(config, {"model": "two-branch", **self.changes})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that belong together, in the order in which they are run: all arms of a seed, then of the next."""
+
+    arms: Mapping[str, Arm]
+    seeds: tuple[int, ...]
+
+
+def changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of nested dataclasses with other values, by dotted name."""
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        config = dataclasses.replace(
+            config, **{first: changed(getattr(config, first), {rest: value}) if rest else value}
+        )
+    return config
+
+
+def rate(value: float) -> dict[str, float]:
+    return {"optim.rate": value, "optim.warm_up_from": value / 100}
+
+
+# --preset small had 10 epochs and erased half of the images when these were run.
+_FIRST = {"epochs": 10, "augment.erase": 0.5}
+RECIPE = {
+    "rate-0.001": Arm(_FIRST | rate(1e-3)),
+    "rate-0.003": Arm(_FIRST),
+    "rate-0.006": Arm(_FIRST | rate(6e-3)),
+    "erase-0.25": Arm(_FIRST | {"augment.erase": 0.25}),
+    "batch-32": Arm(_FIRST | {"augment.erase": 0.25, "identities": 8}),
+    "erase-0": Arm(_FIRST | {"augment.erase": 0.0}),
+}
+INPUTS = {
+    "dsap": "part-images",
+    "csa": "part-crops",
+    "masked-patches": "masked-patches",
+    "patches": "image-patches",
+}
+"""The ladder, by the names of its arms: what the guide is fed."""
+
+
+def guided(guidance: str, guide_input: str) -> Arm:
+    changes = {"model": "dsa", "guidance": guidance, "guide_input": guide_input}
+    return Arm(changes, ("mf", "fused", "guide"))
+
+
+CEILING = {
+    "two-branch": Arm(),
+    **{f"{form}-{name}": guided(form, fed) for name, fed in INPUTS.items() for form in ("gate", "add")},
+    "two-branch-masked": Arm(data=f"{TUNING}-masked"),
+}
+STAGES: dict[str, Stage] = {"recipe": Stage(RECIPE, (0,)), "ceiling": Stage(CEILING, (0, 1, 2))}
+
+
+def result_of(stage: str, name: str, seed: int) -> Path:
+    return RESULTS / stage / f"{name}-{seed}.json"
+
+
+def main() -> None:
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=how)
+    parser.add_argument("what", choices=["data", "one", *STAGES])
+    parser.add_argument("stage", nargs="?", choices=list(STAGES), help="for one")
+    parser.add_argument("name", nargs="?", help="for one: which of the stage's arms")
+    parser.add_argument("seed", nargs="?", type=int, help="for one")
+    parser.add_argument("--only", nargs="+", default=[], help="of a stage: these arms alone")
+    parser.add_argument(
+        "--cuhk03", type=Path, help="for data: CUHK03 detected, in CUHK03-NP's layout, with maps"
+    )
+    parser.add_argument(
+        "--weights", type=Path, default=Path("mobilenetv2.pt"), help="torchvision's MobileNetV2"
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/real"))
+    parser.add_argument("--processes", type=int, default=2, help="each takes one core")
+    options = parser.parse_args()
+    work = options.work.absolute()
+    if options.what == "data":
+        tuning_split(options.cuhk03, work / "data" / TUNING)
+        masked(work / "data" / TUNING, work / "data" / f"{TUNING}-masked")
+    elif options.what == "one":
+        arm = STAGES[options.stage].arms[options.name]
+        out = work / "runs" / options.stage / f"{options.name}-{options.seed}"
+        config = arm.config(work, out, options.weights.absolute(), options.seed)
+        run_here(
+            config,
+            result_of(options.stage, options.name, options.seed),
+            {"arm": options.name, "seed": options.seed, "changes": dict(arm.changes)},
+            arm.features,
+            data=arm.data,
+            every=True,
+        )
+    else:
+        settings = ["--weights", str(options.weights.absolute()), "--work", str(work)]
+        commands = {
+            result_of(options.what, name, seed): [
+                "-m",
+                "studies.real.run",
+                "one",
+                options.what,
+                name,
+                str(seed),
+                *settings,
+            ]
+            for seed in STAGES[options.what].seeds
+            for name in STAGES[options.what].arms
+            if not options.only or name in options.only
+        }
+        work_through(commands, work / "logs" / options.what, options.processes)
+
+
+if __name__ == "__main__":
+    main()
