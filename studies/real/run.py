@@ -2,6 +2,9 @@
 
     python -m studies.real.run data --cuhk03 ROOT       # lay out the tuning split
     python -m studies.real.run recipe                   # how --preset small was found
+    python -m studies.real.run guides                   # which guides know people they never saw
+    python -m studies.real.run ceiling                  # what a guide knows, and hands over
+    python -m studies.real.run report                   # the tables of README.md
     python -m studies.real.run one recipe NAME SEED     # a single run
 
 Run from the repository's root. PLAN.md says what is compared and how. Each stage has a folder here with a
@@ -19,7 +22,9 @@ from dsareid.engine.presets import preset
 from dsareid.models.table import MatchedBy
 from dsareid.runs.config import TrainConfig
 from studies.jobs import run_here, work_through
+from studies.real.guides import GUIDES, use
 from studies.real.people import masked, tuning_split
+from studies.real.report import write
 
 RESULTS = Path(__file__).parent
 TUNING = "tuning"  # CUHK03's training people without those held out
@@ -33,6 +38,8 @@ class Arm:
     """By dotted name, as in --optim.rate."""
     features: tuple[MatchedBy, ...] = ("mf",)
     data: str = TUNING
+    guide: str = ""
+    """Which of studies.real.guides takes the DSAG-Stream's place; none: the paper's."""
 
     def config(self, work: Path, out: Path, weights: Path, seed: int) -> TrainConfig:
         config = preset("small", work / "data" / self.data, out, seed=seed, weights=str(weights))
@@ -90,7 +97,18 @@ CEILING = {
     **{f"{form}-{name}": guided(form, fed) for name, fed in INPUTS.items() for form in ("gate", "add")},
     "two-branch-masked": Arm(data=f"{TUNING}-masked"),
 }
-STAGES: dict[str, Stage] = {"recipe": Stage(RECIPE, (0,)), "ceiling": Stage(CEILING, (0, 1, 2))}
+ALONE: Mapping[str, Any] = {"model": "dsap"}
+GUIDE_ARMS = {
+    "paper": Arm(ALONE, ("guide",)),
+    **{name: Arm(ALONE, ("guide",), guide=name) for name in GUIDES},
+    "part-crops": Arm({**ALONE, "guide_input": "part-crops"}, ("guide",)),
+    "masked-patches": Arm({**ALONE, "guide_input": "masked-patches"}, ("guide",)),
+}
+STAGES: dict[str, Stage] = {
+    "recipe": Stage(RECIPE, (0,)),
+    "ceiling": Stage(CEILING, (0, 1, 2)),
+    "guides": Stage(GUIDE_ARMS, (0,)),
+}
 
 
 def result_of(stage: str, name: str, seed: int) -> Path:
@@ -100,7 +118,7 @@ def result_of(stage: str, name: str, seed: int) -> Path:
 def main() -> None:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=how)
-    parser.add_argument("what", choices=["data", "one", *STAGES])
+    parser.add_argument("what", choices=["data", "one", "report", *STAGES])
     parser.add_argument("stage", nargs="?", choices=list(STAGES), help="for one")
     parser.add_argument("name", nargs="?", help="for one: which of the stage's arms")
     parser.add_argument("seed", nargs="?", type=int, help="for one")
@@ -118,8 +136,12 @@ def main() -> None:
     if options.what == "data":
         tuning_split(options.cuhk03, work / "data" / TUNING)
         masked(work / "data" / TUNING, work / "data" / f"{TUNING}-masked")
+    elif options.what == "report":
+        write(RESULTS, {name: stage.arms for name, stage in STAGES.items()})
     elif options.what == "one":
         arm = STAGES[options.stage].arms[options.name]
+        if arm.guide:
+            use(arm.guide)
         out = work / "runs" / options.stage / f"{options.name}-{options.seed}"
         config = arm.config(work, out, options.weights.absolute(), options.seed)
         run_here(

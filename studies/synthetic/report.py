@@ -1,6 +1,5 @@
 """Tables and curves of the study, from the runs that are finished, into its page."""
 
-import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,12 +10,10 @@ from matplotlib.figure import Figure
 
 from dsareid.ground.files import atomic_path
 from dsareid.report.plots import COLOURS
+from studies.tables import Runs, arms_table, figures, read_runs, summary, write_into
 
-BEGIN, END = "<!-- made by run.py report -->", "<!-- end -->"
 PAGE, CURVES = "README.md", "curves.png"
 T_OF_TWO = 4.303  # 95 % of Student's t with two degrees of freedom, three seeds
-
-Runs = dict[str, dict[int, dict]]  # arm -> seed -> what the run wrote
 
 
 @dataclass(frozen=True)
@@ -61,28 +58,10 @@ DIFFERENCES = (
 
 def write(results: Path, arms: Iterable[str]) -> None:
     """Put tables into results/README.md, between its two marks, and draw results/curves.png."""
-    runs = _read(results / "runs", arms)
-    page = results / PAGE
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    made = "\n\n".join([_summary(runs), _arms(runs), _differences(runs), f"![Curves]({CURVES})"])
-    with atomic_path(page) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}")
+    runs = read_runs(results / "runs", arms)
+    parts = [summary(runs), arms_table(runs), _differences(runs), f"![Curves]({CURVES})"]
+    write_into(results / PAGE, parts)
     _draw(runs, results / CURVES)
-    print(made)
-
-
-def _read(folder: Path, arms: Iterable[str]) -> Runs:
-    """The finished runs of each arm, by seed."""
-    records = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    runs = {arm: {r["seed"]: r for r in records.values() if r["arm"] == arm} for arm in arms}
-    return {arm: seeds for arm, seeds in runs.items() if seeds}
-
-
-def figures(runs: Runs, arm: str, features: str, measure: str = "mAP") -> dict[int, float]:
-    """Per cent, by seed."""
-    found = ((seed, run["features"].get(features)) for seed, run in sorted(runs.get(arm, {}).items()))
-    return {seed: 100 * figure[measure] for seed, figure in found if figure}
 
 
 def difference(runs: Runs, asked: Difference) -> dict[int, float]:
@@ -98,42 +77,6 @@ def interval(values: list[float]) -> tuple[float, float] | None:
         return None
     half = T_OF_TWO * statistics.stdev(values) / len(values) ** 0.5
     return statistics.mean(values) - half, statistics.mean(values) + half
-
-
-def _summary(runs: Runs) -> str:
-    every = [run for seeds in runs.values() for run in seeds.values()]
-    dates = sorted({run["date"] for run in every})
-    machines = sorted({f"{run['machine']['cpu']}, torch {run['machine']['torch']}" for run in every})
-    longest = max(run["cpu_seconds"] for run in every)
-    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"{len(every)} runs, {when}, {'; '.join(machines)}; the longest took {longest:.0f} s of a core."
-
-
-def _arms(runs: Runs) -> str:
-    lines = [
-        "| arm | data | mAP of f, each seed | f | z | d | rank-1 of f | norms of f, d | accuracy by f, z |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for arm, seeds in runs.items():
-        last = [run["last_epoch"] for run in seeds.values()]
-        norms = [_mean_of(last, name) for name in ("norm/f", "norm/d")]
-        accuracy = [_mean_of(last, name, 2) for name in ("accuracy/f", "accuracy/fused")]
-        lines.append(
-            "| "
-            + " | ".join(
-                [
-                    arm,
-                    next(iter(seeds.values()))["data"],
-                    ", ".join(f"{x:.1f}" for x in figures(runs, arm, "mf").values()),
-                    *(_spread(list(figures(runs, arm, x).values())) for x in ("mf", "fused", "guide")),
-                    _spread(list(figures(runs, arm, "mf", "rank1").values())),
-                    ", ".join(filter(None, norms)),
-                    ", ".join(filter(None, accuracy)),
-                ]
-            )
-            + " |"
-        )
-    return "\n".join(lines)
 
 
 def _differences(runs: Runs) -> str:
@@ -152,18 +95,6 @@ def _differences(runs: Runs) -> str:
         mean = f"{statistics.mean(values):+.1f}"
         lines.append(f"| {asked.question} | {each} | {mean} | {spread} | {words} | {verdict} |")
     return "\n".join([*lines, "", f"{len(lines) - 2} intervals, without correction for their number."])
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ±{statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
-
-
-def _mean_of(records: list[dict], name: str, digits: int = 1) -> str:
-    values = [record[name] for record in records if name in record]
-    return f"{statistics.mean(values):.{digits}f}" if values else ""
 
 
 def _draw(runs: Runs, path: Path) -> None:

@@ -27,7 +27,13 @@ SMALLER = {
     "images": 2,
     "weights": "none",
 }
-SMALLER_NETWORK = {"width": 1 / 16, "head_width": 1 / 32, "depths": (1, 1, 1, 1)}
+SMALLER_NETWORK = {
+    "trunk": "resnet50",
+    "trunk_stage": "sixteenth",
+    "width": 1 / 16,
+    "head_width": 1 / 32,
+    "depths": (1, 1, 1, 1),
+}
 
 # Options that are put behind those of the page, and win.
 APPENDED = {

@@ -51,12 +51,12 @@ class DSAGStream(nn.Module):
         # contiguous for the wide convolutions of conv5_x.
         x = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [B, 24*3, S, S]
         x = self.conv2(self.conv1(x))  # [B, 24*64, S, S]
-        x = _merge_after(self.conv3, x, 24, "mirror")  # [B, 13*64, S/2, S/2]
-        x = _merge_after(self.conv4, x, 13, "front_back")  # [B, 8*128, S/4, S/4]
+        x = merge_after(self.conv3, x, 24, "mirror")  # [B, 13*64, S/2, S/2]
+        x = merge_after(self.conv4, x, 13, "front_back")  # [B, 8*128, S/4, S/4]
         return pooled(x.contiguous(), self.conv5_g, self.conv5_l)
 
 
-def _merge_after(blocks: nn.Sequential, x: Tensor, parts: int, level: str) -> Tensor:
+def merge_after(blocks: nn.Sequential, x: Tensor, parts: int, level: str) -> Tensor:
     """Residual blocks, then a merge; the last block's sum and ReLU and the merge are one pass."""
     *first, last = blocks
     for block in first:

@@ -15,7 +15,7 @@ from dsareid.models.dsag import DSAGStream
 from dsareid.models.features import Features
 from dsareid.models.heads import Heads, Logits, Output
 from dsareid.models.losses import losses
-from dsareid.models.options import ClassifierKind, Guidance, LossConfig
+from dsareid.models.options import STREAM_GUIDANCE, ClassifierKind, Guidance, LossConfig
 from dsareid.models.table import Branches
 
 _Shape = tuple[int | str, ...]
@@ -59,6 +59,8 @@ class Guide(Heads):
         width: float = 1.0,
         classifier_kind: ClassifierKind = "two-layer",
     ):
+        if guidance not in STREAM_GUIDANCE:
+            raise ValueError(f"guidance must be one of {', '.join(STREAM_GUIDANCE)}, not {guidance!r}")
         super().__init__(num_classes, guidance, classifier_kind)
         for name, size in (("global_size", global_size), ("local_size", local_size)):
             if size is not None and size < 1:

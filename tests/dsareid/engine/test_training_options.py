@@ -1,5 +1,6 @@
 """Precision, layout, accumulation, compilation and kinds of BatchNorm, against plain training."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dsareid.engine.learner import Learner
 from dsareid.engine.loop import train
 from dsareid.ground.errors import DSAError
 from dsareid.runs.config import OptimConfig, TrainConfig
+from dsareid.runs.folder import load_run
 
 
 def config_for(data: Path, out: Path, **changes) -> TrainConfig:
@@ -43,6 +45,42 @@ def test_options_compose(tiny_data, tmp_path, changes):
     assert len(found) == -(-len(first) // accumulate)
     mean = sum(line["loss"] for line in first[:accumulate]) / accumulate
     assert found[0]["loss"] == pytest.approx(mean, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "guidance, guide_input",
+    [
+        ("gate", "masked-patches"),
+        ("pool", "part-images"),
+        ("pool", "others"),
+        ("pool", "stripes"),
+        ("texture", "part-images"),
+        ("texture", "pictures"),
+    ],
+)
+def test_guidance_beyond_the_paper(tiny_data, tmp_path, guidance, guide_input):
+    """Each trains, resumes to the same numbers, and leaves a network that needs images alone."""
+    changes = {"guidance": guidance, "guide_input": guide_input, "batchnorm": "batch"}
+    whole, halves = (config_for(tiny_data, tmp_path / x, epochs=2, **changes) for x in ("whole", "halves"))
+    assert whole.needs_iuv == (guide_input not in ("stripes", "pictures"))
+    train(whole)
+    train(dataclasses.replace(halves, epochs=1))
+    saved = json.loads((tmp_path / "halves" / "config.json").read_text())
+    (tmp_path / "halves" / "config.json").write_text(json.dumps(saved | {"epochs": 2}))
+    train(halves, resume=True)
+    first, found = (log_of(tmp_path / x) for x in ("whole", "halves"))
+    assert [line["loss"] for line in first] == [line["loss"] for line in found]
+    assert {"pool": "loss/id_parts", "texture": "loss/texture"}.get(guidance, "norm/d") in first[0]
+    run = load_run(tmp_path / "whole", "cpu")
+    assert run.model.eval()(torch.zeros(1, 3, whole.height, whole.width)).shape[0] == 1
+
+
+def test_a_guidance_goes_by_its_own_inputs(tmp_path):
+    for guidance, wrong in (("add", "others"), ("pool", "part-crops"), ("texture", "stripes")):
+        with pytest.raises(DSAError, match=f"`guidance={guidance}` takes `guide_input` part-images"):
+            TrainConfig(tmp_path, tmp_path, guidance=guidance, guide_input=wrong)
+    with pytest.raises(DSAError, match="`guidance=pool` needs two streams"):
+        TrainConfig(tmp_path, tmp_path, model="two-branch", guidance="pool")
 
 
 @pytest.mark.compiles

@@ -214,6 +214,7 @@ def test_wrong_inputs(branches, given, message):
         ({"global_size": None, "local_size": None}, "nothing to guide"),
         ({"global_size": 0}, "global_size must be at least 1, or None, not 0"),
         ({"local_size": -4}, "local_size must be at least 1, or None, not -4"),
+        ({"guidance": "pool"}, "guidance must be one of add, gate, concat, distill, not 'pool'"),
         ({"guidance": "sum"}, "guidance must be one of add, gate, concat, distill, not 'sum'"),
         ({"classifier_kind": "linear"}, "classifier_kind must be one of two-layer, batchnorm, bnneck"),
         ({"width": 1 / 33}, "width must be at least 1/32"),

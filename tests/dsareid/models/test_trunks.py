@@ -44,6 +44,58 @@ def test_it_is_timms_own_with_its_own_normalisation():
     assert torch.allclose(vit(ours), vit.body(2 * image - 1)[-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(64, 32), (65, 31)])
+def test_a_strided_depthwise_convolution_is_the_same_in_training(size):
+    """On CPUs it is computed in another way, which gives the same numbers and gradients."""
+    torch.manual_seed(0)
+    trunk = TimmTrunk("mobilenetv2_100", "whole")
+    layers = [x for x in trunk.modules() if type(x).__name__ == "_StridedDepthwise"]
+    assert [layer.in_channels for layer in layers] == [96, 144, 192]  # the last stage's stride is gone
+    for layer in layers[:2]:
+        plain = torch.nn.Conv2d(
+            layer.in_channels, layer.in_channels, 3, 2, 1, groups=layer.in_channels, bias=False
+        )
+        plain.load_state_dict(layer.state_dict())
+        found = []
+        for one in (layer.train(), layer, plain):
+            x = torch.randn(2, layer.in_channels, *size, generator=torch.manual_seed(1)).requires_grad_()
+            layer.train(not found)
+            out = one(x)
+            out.square().sum().backward()
+            found.append((out, x.grad, one.weight.grad.clone()))
+            one.weight.grad = None
+        for ours, same, theirs in zip(*found):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+            assert torch.equal(same, theirs)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "test_resnet"])
+def test_no_convolution_is_dilated(name):
+    """Where timm takes the last stride out, it dilates; without that the weights are the same."""
+    trunk = TimmTrunk(name, "whole")
+    theirs = timm.create_model(name, features_only=True, output_stride=16)
+    dilated = [x for x in theirs.modules() if isinstance(x, torch.nn.Conv2d) and x.dilation != (1, 1)]
+    ours = [x for x in trunk.modules() if isinstance(x, torch.nn.Conv2d)]
+    assert dilated and all(x.dilation == (1, 1) and x.padding[0] == x.kernel_size[0] // 2 for x in ours)
+    assert trunk.body.state_dict().keys() <= theirs.state_dict().keys()
+
+
+def test_the_small_preset():
+    config = preset("small", "data", "out")
+    assert config.network.trunk == "mobilenetv2_100" and config.title == "DSA-reID (mobilenetv2_100)"
+    model = DSAReID(5, trunk="mobilenetv2_100", trunk_stage="whole", head_width=config.network.head_width)
+    assert model.dsag.conv3[0].conv1.weight.shape == (24 * 16, 16, 3, 3)  # a full register for each part
+    assert model.eval()(torch.zeros(1, 3, 128, 64)).shape == (1, 1024)
+    other = preset("small", "data", "out", trunk="resnet50").network
+    assert (other.trunk, other.trunk_stage, other.width, other.depths) == (
+        "resnet50",
+        "sixteenth",
+        1,
+        (3, 4, 6, 1),
+    )
+    assert preset("small", "data", "out", trunk="test_vit").network.trunk_stage == "whole"
+
+
 def test_heads_and_guide_are_scaled_to_the_trunk():
     model = DSAReID(5, trunk="mobilenetv2_100").eval()  # 96 channels: 3/32 of ResNet-50's
     assert model(torch.zeros(1, 3, 64, 32)).shape == (1, 2 * 192)

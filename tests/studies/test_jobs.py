@@ -1,0 +1,44 @@
+"""Runs of a study: resumed, skipped when finished, and one that fails stops no other."""
+
+import json
+
+from runs import tiny_config
+
+from studies import jobs
+
+
+def test_a_finished_run_is_not_run_again_and_a_failing_one_stops_no_other(tmp_path, capfd):
+    done, failing, good = (tmp_path / f"{name}.json" for name in ("done", "failing", "good"))
+    done.write_text("as it was")
+    record = json.dumps({"features": {"mf": {"mAP": 0.5}}, "cpu_seconds": 3.0})
+    write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+    commands = {
+        done: ["-c", "raise SystemExit('must not run')"],
+        failing: ["-c", "raise SystemExit('a reason')"],
+        good: ["-c", write, str(good), record],
+    }
+    jobs.work_through(commands, tmp_path / "logs", 1)
+    assert done.read_text() == "as it was" and not failing.exists()
+    assert "a reason" in (tmp_path / "logs/failing.txt").read_text()
+    said = "".join(capfd.readouterr())
+    assert f"failing: failed; see {tmp_path / 'logs/failing.txt'}" in said
+    assert "good: mAP mf 50.0; 3 s" in said
+
+
+def test_a_run_writes_its_record_once(tiny_data, tmp_path, monkeypatch):
+    """With what was asked, without folders of the machine; names with a dot keep their own CPU time."""
+    monkeypatch.setattr(jobs.torch, "set_num_threads", lambda count: None)
+    config = tiny_config(
+        tiny_data, tmp_path / "runs" / "rate-0.5-0", epochs=1, model="two-branch", guidance="add"
+    )
+    other = tmp_path / "runs" / "rate-0.25-0"
+    result = tmp_path / "results" / "rate-0.5-0.json"
+    jobs.run_here(config, result, {"arm": "rate-0.5", "seed": 0}, ["mf"], data="tiny", every=True)
+    record = json.loads(result.read_text())
+    assert (record["arm"], record["seed"], record["data"]) == ("rate-0.5", 0, "tiny")
+    assert record["settings"]["data"] == "tiny" and str(tmp_path) not in result.read_text()
+    assert 0 <= record["features"]["mf"]["mAP"] <= 1 and record["features"]["mf"]["queries"] > 0
+    assert record["last_epoch"].keys() >= {"loss", "norm/f", "accuracy/f"}
+    assert record["cpu_seconds"] > 0
+    assert jobs.cpu_seconds(config.out) > record["cpu_seconds"] > 0
+    assert jobs.cpu_seconds(other) < jobs.cpu_seconds(config.out)

@@ -1,0 +1,142 @@
+"""The study on real people, on people who are not real: its splits, its arms, its page."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsareid.data.layouts import list_data
+from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
+from studies.real import colours, people, report, run
+
+FOLDER = Path(__file__).parents[2] / "studies/real"
+
+
+def test_the_held_out_people_are_the_same_everywhere():
+    found = people.held_out(set(range(1, 768)))
+    assert len(found) == people.HELD_OUT == 100
+    assert found == people.held_out(set(range(767, 0, -1)))
+    assert sorted(found)[:5] == sorted(people.held_out(set(range(1, 768))))[:5]
+
+
+def test_the_tuning_split_holds_out_people_not_images(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(people, "HELD_OUT", 2)
+    people.tuning_split(tiny_data, tmp_path / "tuning")
+    before = [entry for entry in list_data(tiny_data).entries if entry.split == TRAIN]
+    found = list_data(tmp_path / "tuning")
+    assert len(found.entries) == len(before) and not found.without_map([TRAIN, QUERY, GALLERY])
+    with (tmp_path / "tuning/data.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    train, test = ({row["identity"] for row in rows if (row["split"] == "train") == x} for x in (True, False))
+    assert len(test) == 2 and not train & test
+    asked = [(row["identity"], row["camera"]) for row in rows if row["split"] == "query"]
+    assert (
+        len(asked)
+        == len(set(asked))
+        == len({(r["identity"], r["camera"]) for r in rows if r["split"] != "train"})
+    )
+
+
+def test_masked_pictures_show_the_person_alone(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(people, "HELD_OUT", 2)
+    people.tuning_split(tiny_data, tmp_path / "tuning")
+    people.masked(tmp_path / "tuning", tmp_path / "masked")
+    entries = {entry.name: entry for entry in list_data(tmp_path / "masked").entries}
+    for entry in list_data(tmp_path / "tuning").entries:
+        found = np.asarray(Image.open(tmp_path / "masked" / Path(entry.name).with_suffix(".png")))
+        before = np.asarray(Image.open(tmp_path / "tuning" / entry.name).convert("RGB"))
+        seen = people.read_iuv(tmp_path / "tuning" / entry.iuv)[..., 0] > 0
+        assert np.array_equal(found[seen], before[seen]) and len(np.unique(found[~seen], axis=0)) == 1
+        assert str(Path(entry.name).with_suffix(".png")) in entries
+
+
+def test_sides_of_pku(tmp_path):
+    for name in ("001/01_1.png", "001/02_5.png", "003/01_8.png"):
+        (tmp_path / "pku" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16)).save(tmp_path / "pku" / name)
+    people.pku_sides(tmp_path / "pku", tmp_path / "out")
+    rows = list(csv.reader((tmp_path / "out/data.csv").open()))[1:]
+    assert rows == [
+        ["001/01_1.png", "001", "query", "1"],
+        ["001/02_5.png", "001", "gallery", "2"],
+        ["003/01_8.png", "003", "query", "1"],
+    ]
+
+
+def test_the_stages_are_those_of_the_plan():
+    plan = (FOLDER / "PLAN.md").read_text()
+    for name in run.STAGES:
+        assert f"| {name} |" in plan
+    for fed in report.LADDER:
+        assert {f"{form}-{fed}" for form in report.FORMS} <= run.CEILING.keys()
+
+
+@pytest.mark.parametrize("stage", run.STAGES)
+def test_every_arm_has_settings_that_go_together(stage, tmp_path):
+    for name, arm in run.STAGES[stage].arms.items():
+        config = arm.config(tmp_path, tmp_path / name, tmp_path / "weights.pt", 3)
+        assert (config.seed, config.network.trunk) == (3, "mobilenetv2_100")
+        assert (config.height, config.width, config.dsap_size) == (128, 64, 16)
+        assert config.augment.drop_person == config.augment.drop_part == 0
+
+
+def test_dotted_changes_reach_inside():
+    arm = run.Arm(run.rate(0.5) | {"augment.erase": 0.125})
+    config = arm.config(Path("a"), Path("b"), Path("c"), 0)
+    assert (config.optim.rate, config.optim.warm_up_from, config.augment.erase) == (0.5, 0.005, 0.125)
+    assert config.optim.schedule == "cosine"
+
+
+def test_mean_colours_by_hand():
+    pixels = colours.torch.zeros(1, 8, 4, 3, dtype=colours.torch.uint8)
+    pixels[0, 0], pixels[0, 1] = 51, 102
+    iuv = colours.torch.zeros_like(pixels)
+    iuv[0, 0, :2, 0], iuv[0, 1, 0, 0] = 3, 4  # both hands
+    found, seen = colours.stripes(pixels, iuv)
+    assert seen.all() and found[0, 0, 0] == pytest.approx(0.2) and found[0, 2, 0] == 0
+    found, seen = colours.masked_stripes(pixels, iuv)
+    assert seen[0].tolist() == [True, True] + [False] * 6
+    found, seen = colours.body_parts(pixels, iuv)
+    assert seen[0].tolist() == [False, True] + [False] * 6 and found[0, 1, 0] == pytest.approx(0.8 / 3)
+    found, seen = colours.parts(pixels, iuv)
+    assert found[0, 2, 0] == pytest.approx(0.2) and found[0, 3, 0] == pytest.approx(0.4) and seen.sum() == 2
+
+
+def test_the_distance_is_over_common_regions():
+    values = colours.torch.tensor([[[1.0] * 3, [9.0] * 3], [[3.0] * 3, [0.0] * 3], [[5.0] * 3, [5.0] * 3]])
+    seen = colours.torch.tensor([[True, False], [True, True], [False, True]])
+    found = colours.distances(values, seen)
+    assert found[0, 1] == pytest.approx(12) and found[1, 2] == pytest.approx(75)
+    assert found[0, 2] == found.max()  # nothing in common
+
+
+def test_the_page_holds_the_tables_of_its_runs(tmp_path, capsys):
+    """What is in the repository is what the runs in it give."""
+    shutil.copytree(FOLDER, tmp_path / "real")
+    report.write(tmp_path / "real", {name: stage.arms for name, stage in run.STAGES.items()})
+    assert (tmp_path / "real/README.md").read_text() == (FOLDER / "README.md").read_text()
+
+
+def test_the_ladder_takes_differences_within_a_seed(tmp_path):
+    def record(arm, seed, f, z):
+        return {"arm": arm, "seed": seed, "features": {"mf": {"mAP": f}, "fused": {"mAP": z}}}
+
+    runs = {
+        "two-branch": {0: {"features": {"mf": {"mAP": 0.5}}}, 1: {"features": {"mf": {"mAP": 0.6}}}},
+        "add-dsap": {0: record("add-dsap", 0, 0.52, 0.58), 1: record("add-dsap", 1, 0.61, 0.66)},
+        "add-csa": {0: record("add-csa", 0, 0.5, 0.55)},
+    }
+    table = report._ladder(runs)
+    assert "| what the alignment inside them is worth | add | +3.0 | +3.0 | +2.0 | +2.0 |" in table
+    assert "| add-dsap | 1.5 ±0.7 | 7.0 ±1.4 | 0.21 |" in table
+
+
+def test_no_record_has_a_folder_of_a_machine():
+    for path in FOLDER.rglob("*.json"):
+        text = path.read_text()
+        assert "/home" not in text and "/work" not in text and "/tmp" not in text
+        json.loads(text)
