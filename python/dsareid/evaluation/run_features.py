@@ -37,19 +37,34 @@ def check_features(config: TrainConfig, features: MatchedBy) -> None:
     if features not in get_args(MatchedBy):
         raise ValueError(f"features must be one of {', '.join(get_args(MatchedBy))}, not {features!r}")
     stream, _, branch = features.partition("-")
-    streams = {"mf": ("mf", "both"), "guide": ("dsag", "both"), "fused": ("both",)}[stream]
-    kind = f"{config.model} with guidance {config.guidance}"
-    if config.streams not in streams or (stream == "fused" and config.guidance == "distill"):
-        needs = {"mf": "an MF-Stream", "guide": "a DSAG-Stream", "fused": "two streams that are fused"}
-        needed = needs[stream]
-        raise DSAError(f"{features} features need {needed}, but the model is {kind}")
+    if stream not in _streams(config):
+        needs = {
+            "mf": "an MF-Stream",
+            "guide": "a DSAG-Stream, or guidance pool",
+            "fused": "two streams that are fused, or guidance pool",
+        }
+        kind = f"{config.model} with guidance {config.guidance}"
+        raise DSAError(f"{features} features need {needs[stream]}, but the model is {kind}")
     if branch and config.branches not in ("both", branch):
         raise DSAError(f"{features} features need {branch} branches, which {config.model} does not have")
+    if branch and stream != "mf" and config.guidance == "pool":
+        raise DSAError(
+            f"{features} features need a DSAG-Stream, but {config.model} with guidance pool has none"
+        )
+
+
+def _streams(config: TrainConfig) -> tuple[MatchedBy, ...]:
+    """What the network gives to match by, with all branches."""
+    if config.guidance == "pool":
+        return "mf", "guide", "fused"
+    if config.streams == "both":
+        return ("mf", "guide") if config.guidance == "distill" else ("mf", "guide", "fused")
+    return ("mf",) if config.streams == "mf" else ("guide",)
 
 
 def needs_iuv(config: TrainConfig, features: MatchedBy) -> bool:
     """Whether these features need IUV maps too."""
-    return not features.startswith("mf") and GUIDE_INPUT_NEEDS_IUV[config.guide_input]
+    return not features.startswith("mf") and config.guide is not None and GUIDE_INPUT_NEEDS_IUV[config.guide]
 
 
 @torch.inference_mode()
@@ -101,7 +116,9 @@ def _embed(run: Run, stream: str, image: Tensor, dsap: Tensor | None) -> Tensor:
     if stream == "mf":
         return run.model(image)
     assert dsap is not None
-    return run.model.guide(dsap) if stream == "guide" else run.model.fused(image, dsap)
+    if stream == "fused":
+        return run.model.fused(image, dsap)
+    return run.model.parts(image, dsap) if run.model.pooling else run.model.guide(dsap)
 
 
 def query_features(run: Run, store: Store, features: MatchedBy, batch_size: int) -> Tensor:

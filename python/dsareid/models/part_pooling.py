@@ -44,16 +44,29 @@ class PartPooling(nn.Module):
 
     def forward(self, x: Tensor, maps: Tensor) -> PartScores:
         """x: floating (B, C, h, w). maps: (B, 3, H, W), I, U, V of the view as whole numbers."""
+        pooled, seen = self.pooled(x, maps)
+        return PartScores(self.classify(pooled.flatten(1)).unflatten(1, (PARTS, -1)), seen)
+
+    def embedding(self, x: Tensor, maps: Tensor) -> Tensor:
+        """(B, 8 * C) for matching: each part of norm 1, 0 if it is not seen; all of norm 1 together.
+
+        Args: as forward.
+        """
+        pooled, seen = self.pooled(x, maps)
+        parts = F.normalize(pooled.float(), dim=2) * seen[..., None]
+        return F.normalize(parts.flatten(1), dim=1)
+
+    def pooled(self, x: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of x over each part, normalised over the batch, (B, 8, C), and whether it is seen, bool
+        (B, 8). Arguments as forward."""
         part = self.groups[maps[:, 0].long()]  # [B, H, W], 0 the background
         groups = torch.arange(1, PARTS + 1, device=maps.device)[:, None, None]
         members = (part[:, None] == groups).float()  # [B, 8, H, W]
         cells = x.shape[2], x.shape[3]
         share = F.adaptive_avg_pool2d(members, cells).flatten(2)  # [B, 8, h*w], of each cell
-        total = share.sum(2)
-        seen = total >= SEEN
+        seen = share.sum(2) >= SEEN
         # A part that is not seen takes the mean of all: it does not count, but BatchNorm sees it.
         share = torch.where(seen[..., None], share, 1.0)
         weight = (share / share.sum(2, keepdim=True)).to(x.dtype)
-        pooled = weight @ x.flatten(2).transpose(1, 2)  # [B, 8, C]
-        logits = self.classify(self.norm(pooled.flatten(1)))
-        return PartScores(logits.unflatten(1, (PARTS, -1)), seen)
+        means = weight @ x.flatten(2).transpose(1, 2)  # [B, 8, C]
+        return self.norm(means.flatten(1)).unflatten(1, (PARTS, -1)), seen

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from dsareid.models.branch import zero_last_scales
@@ -123,11 +124,15 @@ class DSAReID(Heads):
         return first
 
     def fused(self, image: Tensor, dsap: Tensor) -> Tensor:
-        """The (B, 2 * D) embedding [z_G, z_L] of the fused streams.
+        """The (B, 2 * D) embedding [z_G, z_L] of the fused streams; with guidance "pool", whose dsap are the
+        maps, [f_G, f_L] and the parts.
 
         Raises:
             ValueError: the model has a single stream, or guidance "distill".
         """
+        if self.pooling is not None and self.mf is not None:
+            x = self.mf.trunk(image)
+            return torch.cat([self.embedding("f", self.mf.features(x)), self.pooling.embedding(x, dsap)], 1)
         if self.guidance not in ("add", "gate", "concat"):
             raise ValueError("fused features need an MF-Stream and a DSAG-Stream that are fused")
         return self.embedding("z", self.fuse(*self.streams(image, dsap)))
@@ -142,6 +147,16 @@ class DSAReID(Heads):
             raise ValueError("the guide's features need the DSAG-Stream, which this model does not have")
         # A DSAG-Stream alone takes the MF-Stream's place: its features are the classifiers' f.
         return self.embedding("d" if self.mf else "f", self.dsag(dsap))
+
+    def parts(self, image: Tensor, maps: Tensor) -> Tensor:
+        """The embedding of the parts that guidance "pool" pools, see PartPooling.embedding.
+
+        Raises:
+            ValueError: another guidance.
+        """
+        if self.pooling is None or self.mf is None:
+            raise ValueError('parts are pooled with guidance "pool" alone')
+        return self.pooling.embedding(self.mf.trunk(image), maps)
 
     def _stream(self, stream: nn.Module, image: Tensor | None, dsap: Tensor | None) -> Features:
         if stream is self.mf:

@@ -6,6 +6,7 @@ relative to ResNet-50's 1024.
 """
 
 import difflib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -114,6 +115,8 @@ def import_timm() -> Any:
         import timm
     except ImportError as error:
         raise DSAError(f"`network.trunk` needs timm: pip install timm ({error})") from error
+    # It warns of weights that a trunk leaves out; what is missing is an error of ours.
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     return timm
 
 

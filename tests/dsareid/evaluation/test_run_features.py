@@ -55,6 +55,9 @@ def test_which_features_each_network_has():
     branches = ("", "-global", "-local")
     whole = {stream: {stream + branch for branch in branches} for stream in ("mf", "fused", "guide")}
     assert possible() == possible(guidance="concat") == set(get_args(MatchedBy))
+    assert possible(guidance="gate") == set(get_args(MatchedBy))
+    assert possible(guidance="pool") == whole["mf"] | {"fused", "guide"}
+    assert possible(guidance="texture") == whole["mf"]
     assert possible(guidance="distill") == whole["mf"] | whole["guide"]
     assert possible(model="two-branch") == whole["mf"]
     assert possible(model="dsap") == whole["guide"]
@@ -72,6 +75,9 @@ def test_branches_are_halves_of_the_whole(tiny_store, tiny_data):
             compute_features(run, split, stream + x, 4) for x in ("", "-global", "-local")
         )
         assert torch.equal(torch.cat([first, second], 1), whole) and whole.shape == (len(split), 512)
+    pooled = untrained(tiny_data, guidance="pool")
+    f, parts, both = (compute_features(pooled, split, x, 4) for x in ("mf", "guide", "fused"))
+    assert parts.any() and torch.equal(torch.cat([f, parts], 1), both)
     alone = untrained(tiny_data, model="dsa-global")
     assert torch.equal(
         compute_features(alone, split, "mf-global", 4), compute_features(alone, split, "mf", 4)

@@ -68,3 +68,19 @@ def test_f_is_that_of_the_network_without_it():
     assert torch.equal(made[0](image), made[1](image))
     with pytest.raises(ValueError, match="maps"):
         made[1].train()(image)
+
+
+def test_images_are_matched_by_parts_too():
+    """Each seen part has norm 1 before all together have; a part that is not seen is 0."""
+    torch.manual_seed(0)
+    model, image, given = DSAReID(3, **SMALL, guidance="pool").eval(), torch.randn(6, 3, 32, 16), maps()
+    given[2, 0] = 0
+    given[2, 0, :16] = 2  # the torso alone
+    found = model.parts(image, given).unflatten(1, (8, -1))
+    seen = model.pooling(model.mf.trunk(image), given).seen
+    assert seen[2].tolist() == [True] + [False] * 7
+    expected = seen / seen.sum(1, keepdim=True).clamp(min=1).sqrt()
+    torch.testing.assert_close(found.norm(dim=2), expected)
+    assert torch.equal(model.fused(image, given), torch.cat([model(image), found.flatten(1)], 1))
+    with pytest.raises(ValueError, match='guidance "pool" alone'):
+        DSAReID(3, **SMALL).parts(image, given)
