@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from dsareid.data.layouts.base import QUERY
 from dsareid.data.store.cache import ensure_store
 from dsareid.engine.loop import train
 from dsareid.evaluation.ranking import RankResult
@@ -39,6 +40,7 @@ def run_here(
     *,
     data: str,
     every: bool,
+    keep: bool = False,
 ) -> None:
     """Train and match a network on one core, and write what came out; goes on where it was stopped.
 
@@ -48,7 +50,8 @@ def run_here(
         labels: what the record begins with: arm, seed.
         features: what the test images are matched by, each reported.
         data: the data set's name, which the record has in place of folders.
-        every: whether every test image is a query.
+        every: whether every test image is a query; otherwise the data set's own.
+        keep: whether the record has each of the data set's own queries, by person: its average precision.
     """
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -72,6 +75,13 @@ def run_here(
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"cpu": processor(), "torch": torch.__version__, "python": platform.python_version()},
     }
+    if keep:
+        people = store.select(QUERY, iuv=False).ids
+        first = next(iter(found.values()))
+        record["queries"] = {
+            "people": " ".join(str(person) for person in people[first.queries.numpy()].tolist()),
+            **{name: " ".join(f"{ap:.5f}" for ap in x.ap.tolist()) for name, x in found.items()},
+        }
     result.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(result) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")

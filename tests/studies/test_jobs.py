@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from runs import tiny_config
 
 from studies import jobs
@@ -42,3 +43,16 @@ def test_a_run_writes_its_record_once(tiny_data, tmp_path, monkeypatch):
     assert record["cpu_seconds"] > 0
     assert jobs.cpu_seconds(config.out) > record["cpu_seconds"] > 0
     assert jobs.cpu_seconds(other) < jobs.cpu_seconds(config.out)
+
+
+def test_each_query_is_kept_by_person(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs.torch, "set_num_threads", lambda count: None)
+    config = tiny_config(tiny_data, tmp_path / "run", epochs=1, model="two-branch")
+    result = tmp_path / "run.json"
+    jobs.run_here(config, result, {}, ["mf", "mf-local"], data="tiny", every=False, keep=True)
+    record = json.loads(result.read_text())
+    kept = record["queries"]
+    for name, figures in record["features"].items():
+        each = [float(ap) for ap in kept[name].split()]
+        assert len(each) == len(kept["people"].split()) == figures["queries"]
+        assert sum(each) / len(each) == pytest.approx(figures["mAP"], abs=1e-4)

@@ -22,6 +22,7 @@ def command(
         data: The data set or a store of it; default: the one the run was trained on.
         features: mf: f of the MF-Stream, from the images alone (the default).
             fused: z of both streams; guide: d of the DSAG-Stream.
+            With guidance pool, guide: the parts' features; fused: f and those.
             fused and guide need the IUV maps of query and gallery. -global, -local: one branch alone.
         protocol: Protocol of the data set, such as multi-query or distractors; default: the run's own.
         batch_size: Images at a time.
