@@ -23,6 +23,7 @@ SECTIONS = {
     "contention": "Training beside other work",
     "warp": "The warp",
     "merge": "Merging parts",
+    "trunk": "MobileNetV2 as a trunk",
     "dsag": "The DSAG-Stream",
     "rank": "mAP and CMC",
     "gallery": "Large galleries",

@@ -95,14 +95,20 @@ class TimmTrunk(Trunk):
 
 
 class _StridedDepthwise(nn.Conv2d):
-    """A depthwise convolution with a stride. In training on CPUs it takes every stride-th output of the one
-    without: oneDNN computes the gradient of its input without a stride many times as fast."""
+    """A depthwise convolution with a stride. Where training computes in bfloat16 on CPUs it takes every
+    stride-th output of the one without: oneDNN has no fast gradient with a stride for that type."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.device.type != "cpu":
+        if not self.training or x.device.type != "cpu" or _computed_in(x) != torch.bfloat16:
             return super().forward(x)
         whole = F.conv2d(x, self.weight, self.bias, 1, self.padding, self.dilation, self.groups)
         return F.avg_pool2d(whole, 1, self.stride)
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """The type in which a convolution of x is computed."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def import_timm() -> Any:
