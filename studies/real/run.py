@@ -99,6 +99,8 @@ CEILING = {
 }
 ALONE: Mapping[str, Any] = {"model": "dsap"}
 GUIDE_ARMS = {
+    # Not a guide of its own: the MF-Stream's trunk, pooled through the map; d are the parts, z is f with them.
+    "trunk-features": Arm({"model": "dsa", "guidance": "pool"}, ("mf", "fused", "guide")),
     "paper": Arm(ALONE, ("guide",)),
     **{name: Arm(ALONE, ("guide",), guide=name) for name in GUIDES},
     "part-crops": Arm({**ALONE, "guide_input": "part-crops"}, ("guide",)),
