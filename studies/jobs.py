@@ -11,7 +11,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from dsareid.ground.files import atomic_path
 from dsareid.ground.machine import processor
 from dsareid.models.table import MatchedBy
 from dsareid.runs.config import TrainConfig
-from dsareid.runs.folder import RunFolder, load_run
+from dsareid.runs.folder import Run, RunFolder, load_run
 
 
 def run_here(
@@ -41,6 +41,7 @@ def run_here(
     data: str,
     every: bool,
     keep: bool = False,
+    more: Callable[[Run], Mapping[str, Any]] | None = None,
 ) -> None:
     """Train and match a network on one core, and write what came out; goes on where it was stopped.
 
@@ -51,6 +52,7 @@ def run_here(
         features: what the test images are matched by, each reported.
         data: the data set's name, which the record has in place of folders.
         every: whether every test image is a query; otherwise the data set's own.
+        more: measures the trained network further, for the record.
         keep: whether the record has each of the data set's own queries, by person: its average precision.
     """
     torch.set_num_threads(1)
@@ -62,7 +64,8 @@ def run_here(
         if config.out.exists():
             _spent(config.out).write_text(str(seconds))
     store = ensure_store(config.data, config.height, config.width, protocol=config.protocol)
-    found = match(load_run(config.out, "cpu"), store, features, every=every)
+    run = load_run(config.out, "cpu")
+    found = match(run, store, features, every=every)
     folder = RunFolder(config.out)
     record = {
         **labels,
@@ -75,6 +78,7 @@ def run_here(
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"cpu": processor(), "torch": torch.__version__, "python": platform.python_version()},
     }
+    record |= more(run) if more else {}
     if keep:
         people = store.select(QUERY, iuv=False).ids
         first = next(iter(found.values()))

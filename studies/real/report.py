@@ -20,6 +20,12 @@ STEPS = {
     "what there is to hand over": ("dsap", "masked-patches"),
 }
 FORMS = ("add", "gate")
+TITLES = {
+    "guides": "The guide alone",
+    "ceiling": "The ceiling",
+    "tuning": "The trials of each form",
+    "recipe": "The recipe",
+}
 
 
 def write(results: Path, stages: Mapping[str, Iterable[str]]) -> None:
@@ -28,7 +34,7 @@ def write(results: Path, stages: Mapping[str, Iterable[str]]) -> None:
     parts = []
     if (colours := results / "colours.json").exists():
         parts += ["## Colours alone", _colours(json.loads(colours.read_text()))]
-    for stage, title in (("guides", "The guide alone"), ("ceiling", "The ceiling"), ("recipe", "The recipe")):
+    for stage, title in TITLES.items():
         if runs.get(stage):
             parts += [f"## {title}", HEAD, f"{TUNING_TEST} {summary(runs[stage])}", arms_table(runs[stage])]
         if stage == "ceiling" and runs.get(stage):

@@ -4,6 +4,7 @@
     python -m studies.real.run recipe                   # how --preset small was found
     python -m studies.real.run guides                   # which guides know people they never saw
     python -m studies.real.run ceiling                  # what a guide knows, and hands over
+    python -m studies.real.run tuning                   # four trials of each form and control
     python -m studies.real.run report                   # the tables of README.md
     python -m studies.real.run one recipe NAME SEED     # a single run
 
@@ -25,6 +26,7 @@ from studies.jobs import run_here, work_through
 from studies.real.guides import GUIDES, use
 from studies.real.people import masked, tuning_split
 from studies.real.report import write
+from studies.real.where import write_facts
 
 RESULTS = Path(__file__).parent
 TUNING = "tuning"  # CUHK03's training people without those held out
@@ -99,17 +101,40 @@ CEILING = {
 }
 ALONE: Mapping[str, Any] = {"model": "dsap"}
 GUIDE_ARMS = {
-    # Not a guide of its own: the MF-Stream's trunk, pooled through the map; d are the parts, z is f with them.
+    # No guide of its own: the MF-Stream's trunk, pooled through the map; d are the parts, z is f with them.
     "trunk-features": Arm({"model": "dsa", "guidance": "pool"}, ("mf", "fused", "guide")),
     "paper": Arm(ALONE, ("guide",)),
     **{name: Arm(ALONE, ("guide",), guide=name) for name in GUIDES},
     "part-crops": Arm({**ALONE, "guide_input": "part-crops"}, ("guide",)),
     "masked-patches": Arm({**ALONE, "guide_input": "masked-patches"}, ("guide",)),
 }
+
+
+def trials(arm: str, guidance: str, guide_input: str, weights: tuple[float, float]) -> dict[str, Arm]:
+    """Four trials of a form without a second stream: two rates, two weights of its loss."""
+    form = {"model": "dsa", "guidance": guidance, "guide_input": guide_input}
+    return {
+        f"{arm}-{each:g}-{weight:g}": Arm({**form, **rate(each), f"loss.{guidance}": weight})
+        for each in (2e-3, 3e-3)
+        for weight in weights
+    }
+
+
+# Every arm has four trials.
+TRIALS = {
+    **{f"two-branch-{each:g}": Arm(rate(each)) for each in (1.5e-3, 2e-3, 3e-3, 4.5e-3)},
+    **trials("pool", "pool", "part-images", (0.5, 1.5)),
+    **trials("texture", "texture", "part-images", (1.0, 4.0)),
+    **trials("pool-others", "pool", "others", (0.5, 1.5)),
+    **trials("pool-stripes", "pool", "stripes", (0.5, 1.5)),
+    **trials("texture-others", "texture", "others", (1.0, 4.0)),
+    **trials("texture-pictures", "texture", "pictures", (1.0, 4.0)),
+}
 STAGES: dict[str, Stage] = {
     "recipe": Stage(RECIPE, (0,)),
     "ceiling": Stage(CEILING, (0, 1, 2)),
     "guides": Stage(GUIDE_ARMS, (0,)),
+    "tuning": Stage(TRIALS, (0,)),
 }
 
 
@@ -120,13 +145,13 @@ def result_of(stage: str, name: str, seed: int) -> Path:
 def main() -> None:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=how)
-    parser.add_argument("what", choices=["data", "one", "report", *STAGES])
+    parser.add_argument("what", choices=["data", "where", "one", "report", *STAGES])
     parser.add_argument("stage", nargs="?", choices=list(STAGES), help="for one")
     parser.add_argument("name", nargs="?", help="for one: which of the stage's arms")
     parser.add_argument("seed", nargs="?", type=int, help="for one")
     parser.add_argument("--only", nargs="+", default=[], help="of a stage: these arms alone")
     parser.add_argument(
-        "--cuhk03", type=Path, help="for data: CUHK03 detected, in CUHK03-NP's layout, with maps"
+        "--cuhk03", type=Path, help="for data and where: CUHK03 detected, in CUHK03-NP's layout, with maps"
     )
     parser.add_argument(
         "--weights", type=Path, default=Path("mobilenetv2.pt"), help="torchvision's MobileNetV2"
@@ -138,6 +163,8 @@ def main() -> None:
     if options.what == "data":
         tuning_split(options.cuhk03, work / "data" / TUNING)
         masked(work / "data" / TUNING, work / "data" / f"{TUNING}-masked")
+    elif options.what == "where":
+        write_facts(options.cuhk03, RESULTS / "where.json")
     elif options.what == "report":
         write(RESULTS, {name: stage.arms for name, stage in STAGES.items()})
     elif options.what == "one":

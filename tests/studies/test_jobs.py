@@ -49,8 +49,18 @@ def test_each_query_is_kept_by_person(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs.torch, "set_num_threads", lambda count: None)
     config = tiny_config(tiny_data, tmp_path / "run", epochs=1, model="two-branch")
     result = tmp_path / "run.json"
-    jobs.run_here(config, result, {}, ["mf", "mf-local"], data="tiny", every=False, keep=True)
+    jobs.run_here(
+        config,
+        result,
+        {},
+        ["mf", "mf-local"],
+        data="tiny",
+        every=False,
+        keep=True,
+        more=lambda run: {"also": run.config.seed},
+    )
     record = json.loads(result.read_text())
+    assert record["also"] == config.seed
     kept = record["queries"]
     for name, figures in record["features"].items():
         each = [float(ap) for ap in kept[name].split()]
