@@ -12,7 +12,7 @@ from torch import Tensor
 from dsa_ext import assemble_batch, draw_augmentation
 from dsareid.data.augment import AugmentConfig
 from dsareid.data.guide_input import GUIDE_INPUTS, Samples
-from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MEAN, POOLED_INPUTS, STD, GuideInputName
+from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV, MEAN, POOLED_INPUTS, STD, InputName
 
 
 class Batch(NamedTuple):
@@ -30,7 +30,7 @@ class InputConfig:
 
     height: int  # pixels
     width: int
-    guide: GuideInputName | None  # None: the network, or this use of it, has no guide
+    guide: InputName | None  # None: the network, or this use of it, has no guide
     dsap_size: int  # S of a part image
     dtype: torch.dtype = torch.float32
 

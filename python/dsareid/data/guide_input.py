@@ -6,7 +6,12 @@
     image-patches   24 patches of a grid, without any DensePose (a control, not in the paper)
 
 All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last three are plain torch: they serve an
-ablation and two controls.
+ablation and two controls. Guidance "pool" needs to know where the parts are, not what they show; these are (B,
+3, H, W), I, U and V of each pixel of the image:
+
+    maps            the image's own
+    others          another person's (a control)
+    stripes         eight stripes from the top down, as if each were a part (a control)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +24,7 @@ from torch import Tensor
 
 from dsa_ext.batch import seen_pixels, view_maps
 from dsa_ext.parts import GROUPS
-from dsareid.models.options import MEAN, STD, GuideInputName
+from dsareid.models.options import MEAN, STD, InputName
 
 PATCH_ROWS, PATCH_COLUMNS = 6, 4
 
@@ -57,7 +62,6 @@ def _patches(samples: Samples, image: Tensor, size: int) -> Tensor:
 
 
 def _maps(samples: Samples, image: Tensor, size: int) -> Tensor:
-    """(B, 3, H, W): I, U and V of each pixel, whole numbers."""
     _, iuv = samples.stored()
     maps = view_maps(iuv, samples.drawn, *image.shape[2:]).permute(0, 3, 1, 2)
     return maps.to(image.device, image.dtype)
@@ -70,7 +74,7 @@ def _others_maps(samples: Samples, image: Tensor, size: int) -> Tensor:
 
 
 def _stripes(samples: Samples, image: Tensor, size: int) -> Tensor:
-    """Eight stripes from the top down, as if each were a body part."""
+    """Of each of the eight body parts the first of its parts; U and V are not used."""
     height, width = image.shape[2:]
     first = torch.tensor([GROUPS[8].index(group) + 1 for group in range(8)], device=image.device)
     rows = first[torch.arange(height, device=image.device) * 8 // height].to(image.dtype)
@@ -79,9 +83,9 @@ def _stripes(samples: Samples, image: Tensor, size: int) -> Tensor:
 
 FromBatch = Callable[[Samples, Tensor, int], Tensor]
 """A function of the samples, of image (B, 3, H, W) as assemble_batch made it, and of S. It returns the guide
-input, (B, 24, 3, S, S), of image's type and on its device."""
+input, of image's type and on its device."""
 
-GUIDE_INPUTS: Mapping[GuideInputName, FromBatch | None] = {
+GUIDE_INPUTS: Mapping[InputName, FromBatch | None] = {
     "part-images": None,
     "part-crops": _crops,
     "masked-patches": _masked_patches,

@@ -18,16 +18,10 @@ RESNET = "resnet50"  # our own trunk; all other names are timm's
 TrunkStage = Literal["sixteenth", "whole"]
 ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
 GuideInputName = Literal[
-    "part-images",
-    "part-crops",
-    "masked-patches",
-    "image-patches",
-    "maps",
-    "others",
-    "stripes",
-    "pictures",
+    "part-images", "part-crops", "masked-patches", "image-patches", "others", "stripes", "pictures"
 ]
-GUIDE_INPUT_NEEDS_IUV: Mapping[GuideInputName, bool] = {
+InputName = GuideInputName | Literal["maps"]  # what the network gets; for "pool" maps in place of part images
+GUIDE_INPUT_NEEDS_IUV: Mapping[InputName, bool] = {
     "part-images": True,
     "part-crops": True,
     "masked-patches": True,
@@ -38,7 +32,7 @@ GUIDE_INPUT_NEEDS_IUV: Mapping[GuideInputName, bool] = {
     "pictures": False,
 }
 """Whether each guide input needs IUV maps."""
-POOLED_INPUTS: tuple[GuideInputName, ...] = ("maps", "others", "stripes")
+POOLED_INPUTS: tuple[InputName, ...] = ("maps", "others", "stripes")
 """Those of guidance "pool", in which each pixel of the image has a part."""
 _FED: tuple[GuideInputName, ...] = ("part-images", "part-crops", "masked-patches", "image-patches")
 GUIDE_INPUTS_OF: Mapping[Guidance, tuple[GuideInputName, ...]] = {

@@ -140,7 +140,7 @@ def _stages(name: str, stage: TrunkStage, state: Mapping[str, Any] | None) -> tu
     if stage == "whole" and reductions[-1] > _STRIDE:
         options["output_stride"] = _STRIDE
     body = _create(timm, name, state, **options)
-    if "output_stride" in options and not __import__("os").environ.get("DILATED"):
+    if "output_stride" in options:
         _undilate(body)
     _cut(body, _info(body).module_name()[-1])
     return body, _info(body).channels()[-1]

@@ -20,6 +20,7 @@ from dsareid.models.options import (
     STREAM_GUIDANCE,
     Guidance,
     GuideInputName,
+    InputName,
     InputSide,
     LossConfig,
     NetworkConfig,
@@ -156,7 +157,7 @@ class TrainConfig:
         return MODELS[self.model].branches
 
     @property
-    def guide(self) -> GuideInputName | None:
+    def guide(self) -> InputName | None:
         """The guide's input; None without a guide."""
         if self.guidance == "pool":
             return "maps" if self.guide_input == "part-images" else self.guide_input
