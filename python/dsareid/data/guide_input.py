@@ -6,8 +6,8 @@
     image-patches   24 patches of a grid, without any DensePose (a control, not in the paper)
 
 All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last three are plain torch: they serve an
-ablation and two controls. Guidance "pool" needs to know where the parts are, not what they show; these are (B,
-3, H, W), I, U and V of each pixel of the image:
+ablation and two controls. Guidance "pool" needs to know where the parts are, not what they show; these are
+(B, 3, H, W), I, U and V of each pixel of the image:
 
     maps            the image's own
     others          another person's (a control)
