@@ -1,5 +1,6 @@
 """The network to train: DSA-reID, or one of its streams."""
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -69,10 +70,12 @@ class DSAReID(Heads):
         super().__init__(num_classes, guidance if streams == "both" else None, classifier_kind)
         self.mf: MFStream | None = None
         self.dsag: DSAGStream | None = None
-        if streams != "dsag":
+        # Without an MF-Stream its trunk still says how wide the DSAG-Stream is; nothing is allocated for it.
+        with contextlib.nullcontext() if streams != "dsag" else torch.device("meta"):
             built = build_trunk(trunk, width, depths[:3], trunk_stage)
-            if isinstance(built, TimmTrunk):
-                head_width = built.head_width(head_width)
+        if isinstance(built, TimmTrunk):
+            head_width = built.head_width(head_width)
+        if streams != "dsag":
             self.mf = MFStream(built, head_width, depths[3], branches)
         if streams == "dsag" or self.guidance in STREAM_GUIDANCE:
             self.dsag = DSAGStream(head_width, branches)

@@ -101,6 +101,8 @@ def test_heads_and_guide_are_scaled_to_the_trunk():
     assert model.guide(torch.zeros(1, 24, 3, 16, 16)).shape == (1, 2 * 192)
     assert DSAReID(5, trunk="mobilenetv2_100", head_width=2).eval()(torch.zeros(1, 3, 64, 32)).shape[1] == 768
     assert DSAReID(5, trunk="test_convnext", head_width=1 / 32).mf.trunk.head_width(1 / 32) == 1 / 32
+    alone = DSAReID(5, trunk="mobilenetv2_100", streams="dsag").eval()  # as wide as beside that trunk
+    assert alone(None, torch.zeros(1, 24, 3, 16, 16)).shape == (1, 2 * 192) and alone.mf is None
     config = preset("demo", "data", "out", trunk="test_vit")
     assert config.network == NetworkConfig(
         trunk="test_vit", head_width=0.5, depths=(3, 4, 6, 2), classifier="batchnorm", zero_init=True
