@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dsareid.data.layouts.base import QUERY
+from dsareid.data.layouts.base import QUERY, TRAIN
 from dsareid.data.store.cache import ensure_store
 from dsareid.engine.loop import train
 from dsareid.evaluation.ranking import RankResult
@@ -55,15 +55,21 @@ def run_here(
         more: measures the trained network further, for the record.
         keep: whether the record has each of the data set's own queries, by person: its average precision.
     """
+    if keep and every:
+        raise ValueError("keep is for the data set's own queries")
     torch.set_num_threads(1)
+    torch.manual_seed(config.seed)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    mapped = [TRAIN] if config.needs_iuv else []
+    store = ensure_store(  # before the clock starts
+        config.data, config.height, config.width, mapped=mapped, protocol=config.protocol
+    )
+    resume = RunFolder(config.out).checkpoint.exists()
+    clock = Clock(config.out, resume)
     try:
-        train(config, resume=RunFolder(config.out).checkpoint.exists())
+        train(config, resume=resume)
     finally:
-        seconds = cpu_seconds(config.out)
-        if config.out.exists():
-            _spent(config.out).write_text(str(seconds))
-    store = ensure_store(config.data, config.height, config.width, protocol=config.protocol)
+        seconds = clock.stop()
     run = load_run(config.out, "cpu")
     found = match(run, store, features, every=every)
     folder = RunFolder(config.out)
@@ -72,7 +78,7 @@ def run_here(
         "data": data,
         "settings": json.loads(folder.config.read_text())
         | {"data": data, "out": "", "weights": Path(config.weights).name},
-        "features": {name: figures(x) for name, x in found.items()},
+        "features": {name: kept_of(x) for name, x in found.items()},
         "last_epoch": last_epoch(folder.log),
         "cpu_seconds": seconds,  # of training
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -91,7 +97,7 @@ def run_here(
         temporary.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def figures(found: RankResult) -> dict[str, float]:
+def kept_of(found: RankResult) -> dict[str, float]:
     """What a record keeps of a ranking, as fractions of 1."""
     return {
         "mAP": found.mAP,
@@ -102,16 +108,46 @@ def figures(found: RankResult) -> dict[str, float]:
     }
 
 
-def cpu_seconds(run: Path) -> float:
-    """CPU time spent on training a run: this process's, and what those that were stopped noted beside it."""
-    usage, note = resource.getrusage(resource.RUSAGE_SELF), _spent(run)
-    before = float(note.read_text()) if note.exists() else 0.0
-    return round(before + usage.ru_utime + usage.ru_stime, 1)
+class Clock:
+    """The CPU time that training a run takes, in this process and in those that were stopped before.
+
+    Args:
+        run: the run's folder. Beside it lies a note of what was spent on how many steps.
+        resume: whether the run goes on.
+
+    Raises:
+        SystemExit: the run goes on from steps whose time nobody noted: a process was killed.
+    """
+
+    def __init__(self, run: Path, resume: bool):
+        self.run, self.note = run, run.parent / f"{run.name}.seconds"
+        self.before = 0.0
+        if resume:
+            seconds, steps = self.note.read_text().split() if self.note.exists() else ("0", "0")
+            if int(steps) != _steps(run):
+                raise SystemExit(
+                    f"{run}: how long it took is not known: a process was killed; remove the run"
+                )
+            self.before = float(seconds)
+        self.start = _cpu_seconds()
+
+    def stop(self) -> float:
+        """Note the seconds so far, and return them."""
+        seconds = round(self.before + _cpu_seconds() - self.start, 1)
+        if self.run.exists():
+            self.note.write_text(f"{seconds} {_steps(self.run)}")
+        return seconds
 
 
-def _spent(run: Path) -> Path:
-    """The note of the CPU time so far, beside the run's folder."""
-    return run.parent / f"{run.name}.seconds"
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _steps(run: Path) -> int:
+    """How many steps a run has taken."""
+    log = RunFolder(run).log
+    return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def last_epoch(log: Path) -> dict[str, float]:
@@ -137,9 +173,13 @@ def work_through(commands: Mapping[Path, Sequence[str]], logs: Path, processes: 
         tqdm(total=len(commands), initial=len(commands) - len(todo)) as bar,
     ):
         running = [pool.submit(_in_a_process, command, result, logs) for result, command in todo.items()]
-        for done in as_completed(running):
-            bar.update()
-            bar.write(done.result())
+        try:
+            for done in as_completed(running):
+                bar.update()
+                bar.write(done.result())
+        except BaseException:  # Ctrl-C: begin no more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _in_a_process(command: Sequence[str], result: Path, logs: Path) -> str:

@@ -57,8 +57,6 @@ def contrast(
         raise ValueError(f"{name}: all runs need the same {len(people)} queries")
     each = 100 * np.array([a - b for a, b in zip(more, less)])  # [seeds, Q]
     by_seed = each.mean(1)
-    test = stats.ttest_1samp(by_seed, 0.0)
-    inside = test.confidence_interval(1 - 2 * LEVEL)
     sums, counts = _by_person(each.mean(0), people)
     drawn = np.random.default_rng(seed).integers(0, len(sums), (SAMPLES, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
@@ -67,10 +65,20 @@ def contrast(
     return Contrast(
         name,
         tuple(by_seed.tolist()),
-        float(test.pvalue),
-        float(max(2 * tail, 1 / SAMPLES)),
-        (float(min(low, inside.low)), float(max(high, inside.high))),
+        *_by_seeds(by_seed, float(low), float(high), float(min(1.0, max(2 * tail, 2 / SAMPLES)))),
     )
+
+
+def _by_seeds(
+    by_seed: np.ndarray, low: float, high: float, people: float
+) -> tuple[float, float, tuple[float, float]]:
+    """p over the seeds, p over people, and the wider interval at each end."""
+    if np.ptp(by_seed) == 0:  # no chance in it: all seeds say the same
+        mean = float(by_seed[0])
+        return float(mean == 0), people, (min(low, mean), max(high, mean))
+    test = stats.ttest_1samp(by_seed, 0.0)
+    inside = test.confidence_interval(1 - 2 * LEVEL)
+    return float(test.pvalue), people, (float(min(low, inside.low)), float(max(high, inside.high)))
 
 
 def _by_person(values: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,11 +46,13 @@ def explained(
         rows, rows_test = seen[:, part], seen_test[:, part]
         if rows.sum() < 2 or rows_test.sum() < 2:
             continue
-        a, b = x[rows], colours[rows, part]
+        # f of the images that show the part has a mean of its own.
+        a, b = x[rows] - x[rows].mean(0), colours[rows, part]
         middle = b.mean(0)
         gram = a.T @ a + RIDGE * len(a) * torch.eye(a.shape[1], dtype=a.dtype)
         weights = torch.linalg.solve(gram, a.T @ (b - middle))
-        left = (test[rows_test, part] - middle - x_test[rows_test] @ weights).square().mean(0)
+        guess = middle + (x_test[rows_test] - x[rows].mean(0)) @ weights
+        left = (test[rows_test, part] - guess).square().mean(0)
         whole = (test[rows_test, part] - middle).square().mean(0)
         found.append((1 - left / whole).mean())
     return float(torch.stack(found).mean())

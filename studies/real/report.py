@@ -12,6 +12,11 @@ HEAD = (
     "Not comparable with the paper's tables.*"
 )
 TUNING_TEST = "The tuning test: 100 people held out of CUHK03's training set, every image a query."
+COLOURS = (
+    "No network: people are ranked by the mean colours of regions (`colours.py`). CUHK03's and CUHK01's "
+    "training people, and all of PKU-Reid's part; every image is a query against the other camera's. The "
+    "mask is what helps; every finer division of the body loses, as two views share less of it."
+)
 LADDER = ("patches", "masked-patches", "csa", "dsap")
 STEPS = {
     "what the mask is worth": ("masked-patches", "patches"),
@@ -33,7 +38,7 @@ def write(results: Path, stages: Mapping[str, Iterable[str]]) -> None:
     runs = {stage: read_runs(results / stage, arms) for stage, arms in stages.items()}
     parts = []
     if (colours := results / "colours.json").exists():
-        parts += ["## Colours alone", _colours(json.loads(colours.read_text()))]
+        parts += ["## Colours alone", HEAD, COLOURS, _colours(json.loads(colours.read_text()))]
     for stage, title in TITLES.items():
         if runs.get(stage):
             parts += [f"## {title}", HEAD, f"{TUNING_TEST} {summary(runs[stage])}", arms_table(runs[stage])]

@@ -2,8 +2,8 @@
 
     python -m studies.real.run where --cuhk03 ROOT     # writes where.json: a line for each query
 
-A query has, read off its map: the share of front among its torso's pixels (None without a torso), the number
-of parts that are seen, and how far the person's centre lies from the crop's, in crop heights.
+A query has, read off its map: the share of front among its torso's pixels (None with fewer than LEAST), the
+number of parts that are seen, and how far the person's centre lies from the crop's, in crop heights.
 """
 
 import json

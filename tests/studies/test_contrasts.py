@@ -58,3 +58,10 @@ def test_holms_rule_and_equivalence():
         "b": "no difference",
     }
     assert verdicts([one("a", 0.5, 0.1, (-0.5, 1.1))]) == {"a": "undecided"}
+
+
+def test_arms_that_are_equal_do_not_differ():
+    _, less, people = runs(0.0)
+    found = contrast("a", less, less, people)
+    assert (found.p, found.within, found.mean) == (1.0, (0.0, 0.0), 0.0)
+    assert verdicts([found]) == {"a": "no difference"}

@@ -32,7 +32,6 @@ def test_a_run_writes_its_record_once(tiny_data, tmp_path, monkeypatch):
     config = tiny_config(
         tiny_data, tmp_path / "runs" / "rate-0.5-0", epochs=1, model="two-branch", guidance="add"
     )
-    other = tmp_path / "runs" / "rate-0.25-0"
     result = tmp_path / "results" / "rate-0.5-0.json"
     jobs.run_here(config, result, {"arm": "rate-0.5", "seed": 0}, ["mf"], data="tiny", every=True)
     record = json.loads(result.read_text())
@@ -41,8 +40,36 @@ def test_a_run_writes_its_record_once(tiny_data, tmp_path, monkeypatch):
     assert 0 <= record["features"]["mf"]["mAP"] <= 1 and record["features"]["mf"]["queries"] > 0
     assert record["last_epoch"].keys() >= {"loss", "norm/f", "accuracy/f"}
     assert record["cpu_seconds"] > 0
-    assert jobs.cpu_seconds(config.out) > record["cpu_seconds"] > 0
-    assert jobs.cpu_seconds(other) < jobs.cpu_seconds(config.out)
+
+
+def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path):
+    """Names with a dot have notes of their own, and steps whose time nobody noted are refused."""
+    run, other = tmp_path / "rate-0.5-0", tmp_path / "rate-0.25-0"
+    run.mkdir()
+    assert jobs.Clock(run, False).stop() < 1
+    (tmp_path / "rate-0.5-0.seconds").write_text("70.0 2")
+    (run / "log.jsonl").write_text("{}\n{}\n")
+    assert 70 <= jobs.Clock(run, True).stop() < 71
+    assert jobs.Clock(run, False).stop() < 1
+    assert not (tmp_path / "rate-0.25-0.seconds").exists()
+    (run / "log.jsonl").write_text("{}\n{}\n{}\n")
+    with pytest.raises(SystemExit, match="how long it took is not known"):
+        jobs.Clock(run, True)
+    other.mkdir()
+    jobs.Clock(other, True)  # it has taken no step
+
+
+def test_an_interrupt_begins_no_further_run(tmp_path, monkeypatch):
+    def interrupted(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.tqdm, "write", interrupted)
+    write = "import pathlib, sys, time; time.sleep(0.2); pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+    record = json.dumps({"features": {}, "cpu_seconds": 0.0})
+    results = [tmp_path / f"{k}.json" for k in range(5)]
+    with pytest.raises(KeyboardInterrupt):
+        jobs.work_through({x: ["-c", write, str(x), record] for x in results}, tmp_path / "logs", 1)
+    assert sum(x.exists() for x in results) <= 2
 
 
 def test_each_query_is_kept_by_person(tiny_data, tmp_path, monkeypatch):

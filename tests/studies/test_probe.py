@@ -30,3 +30,12 @@ def test_images_that_do_not_show_a_part_do_not_count():
     for values, mask in ((colours, seen), (test, seen_test)):
         values[~mask] = 99.0
     assert explained(f[0], colours, seen, f[1], test, seen_test) == before
+
+
+def test_images_that_show_a_part_may_differ_from_the_rest():
+    """Colours that are a linear function of f are explained wherever a part is seen."""
+    generator = torch.manual_seed(0)
+    f = torch.randn(600, 4, generator=generator, dtype=torch.float64)
+    colours = (f @ torch.randn(4, 6, generator=generator, dtype=torch.float64)).unflatten(1, (2, 3))
+    seen = torch.stack([f[:, 0] > 1, f[:, 0] > -9], 1)
+    assert explained(f[:500], colours[:500], seen[:500], f[500:], colours[500:], seen[500:]) > 0.97

@@ -61,7 +61,8 @@ def _resident(field: str) -> int:
 
 def _train(config: TrainConfig, num_classes: int, batch_size: int, device: torch.device) -> None:
     """Take two steps, because Adam's moments exist only from the end of the first one."""
-    targets = PersonTargets(*(torch.ones(num_classes, config.target_length) for _ in range(2)))
+    size = num_classes, config.target_length
+    targets = PersonTargets(torch.zeros(size), torch.ones(size, dtype=torch.bool))
     learner = Learner(config, num_classes, device, targets)
     image = torch.randn(
         batch_size, config.height, config.width, 3, dtype=learner.dtype, device=device

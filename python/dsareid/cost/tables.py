@@ -104,9 +104,9 @@ def format_inference(
     lines += [
         f"  float32, {where}; medians of paired rounds",
         "  input: from stored pixels of the network's size to normalised images"
-        + (", and to the guide input" if config.guide else ""),
+        + (", and to the guide input" if config.guide and list(seconds) != ["f"] else ""),
     ]
-    if config.needs_iuv:
+    if config.needs_iuv and list(seconds) != ["f"]:
         lines.append("  not included: DensePose itself, which everything but f needs for every image")
     if config.guidance == "distill":
         lines.append("  nothing is fused: the guide teaches f, and is there in training only")
@@ -131,7 +131,9 @@ def format_peaks(peaks: dict[str, int | None], how: str, device: torch.device) -
 def without_guide(config: TrainConfig) -> TrainConfig | None:
     """The same network without its guide; None if there is no such model."""
     unguided = MODELS[config.model].unguided
-    return None if unguided is None else dataclasses.replace(config, model=unguided, guidance="add")
+    if unguided is None:
+        return None
+    return dataclasses.replace(config, model=unguided, guidance="add", guide_input="part-images")
 
 
 @contextlib.contextmanager

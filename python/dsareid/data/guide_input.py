@@ -52,8 +52,7 @@ def _crops(samples: Samples, image: Tensor, size: int) -> Tensor:
 
 def _masked_patches(samples: Samples, image: Tensor, size: int) -> Tensor:
     _, iuv = samples.stored()
-    part = view_maps(iuv, samples.drawn, *image.shape[2:])[..., 0]
-    person = ((part >= 1) & (part <= 24))[:, None]
+    person = view_maps(iuv, samples.drawn, *image.shape[2:])[:, None, ..., 0] > 0
     return image_patches(image * person.to(image.device, image.dtype), size, None)
 
 
@@ -74,11 +73,14 @@ def _others_maps(samples: Samples, image: Tensor, size: int) -> Tensor:
 
 
 def _stripes(samples: Samples, image: Tensor, size: int) -> Tensor:
-    """Of each of the eight body parts the first of its parts; U and V are not used."""
-    height, width = image.shape[2:]
-    first = torch.tensor([GROUPS[8].index(group) + 1 for group in range(8)], device=image.device)
-    rows = first[torch.arange(height, device=image.device) * 8 // height].to(image.dtype)
-    return rows[None, None, :, None].expand(len(image), 3, height, width)
+    """Of each of the eight body parts the first of its parts; U and V are not used. What the view does not
+    show is background, and parts are dropped, as in a map."""
+    height, width = samples.images.shape[1:3]
+    first = torch.tensor([GROUPS[8].index(group) + 1 for group in range(8)], dtype=torch.uint8)
+    rows = first[torch.arange(height) * 8 // height]
+    striped = rows[None, :, None, None].expand(len(samples.index), height, width, 3)
+    maps = view_maps(striped.to(image.device), samples.drawn, *image.shape[2:])
+    return maps.permute(0, 3, 1, 2).to(image.dtype)
 
 
 FromBatch = Callable[[Samples, Tensor, int], Tensor]

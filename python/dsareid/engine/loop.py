@@ -107,6 +107,7 @@ def _prepare(
     targets = None
     if config.guidance == "texture":
         targets = person_targets(split, config.guide_input, config.dsap_size, config.picture)
+        data.fingerprint["targets"] = targets.digest()
     learner = Learner(config, data.identities, device, targets)
     if resume:
         return _Training(run, learner, data, sampler, group, _restore(run, learner, data))
@@ -121,6 +122,8 @@ def _prepare(
 def batch_config(config: TrainConfig, device: torch.device) -> BatchConfig:
     """The configuration of a run's training batches; with several processes, of this one's share."""
     batch = config.identities * config.images // current_group().world
+    if config.guide == "others" and batch < 2 * config.images:
+        raise DSAError("`guide_input=others` needs two people or more in each process's share of a batch")
     return BatchConfig(input_config(config, device), batch, config.augment, config.seed)
 
 
@@ -134,7 +137,7 @@ def _initialise(learner: Learner, weights: str) -> None:
 
 
 def _check_device(config: TrainConfig, device: torch.device) -> None:
-    if device.type == "cuda" and config.guide and CUDA_ERROR:
+    if device.type == "cuda" and config.streams != "mf" and CUDA_ERROR:
         raise DSAError(f"`device={device}`: {CUDA_ERROR}; use `device=cpu`, or rebuild")
     if config.batchnorm == "sync" and device.type != "cuda":
         raise DSAError(f"`batchnorm=sync` needs `device=cuda`, not {device}")

@@ -45,6 +45,10 @@ def check_features(config: TrainConfig, features: MatchedBy) -> None:
         }
         kind = f"{config.model} with guidance {config.guidance}"
         raise DSAError(f"{features} features need {needs[stream]}, but the model is {kind}")
+    if config.guide_input == "others" and stream != "mf":
+        raise DSAError(
+            f"{features} features of {config.model} would be made of other people's maps, a control"
+        )
     if branch and config.branches not in ("both", branch):
         raise DSAError(f"{features} features need {branch} branches, which {config.model} does not have")
     if branch and stream != "mf" and config.guidance == "pool":

@@ -59,6 +59,9 @@ def losses(
     Args:
         teaching: with guidance "distill", whether the guide teaches yet (after the warm-up).
         targets: with guidance "texture", what each identity looks like.
+
+    Raises:
+        ValueError: targets are needed but missing.
     """
 
     def identity(logits: Tensor) -> Tensor:
@@ -76,7 +79,9 @@ def losses(
     terms: dict[str, Tensor] = {}
     if output.parts is not None:
         terms["id_parts"] = config.pool * _of_parts(output.parts, label, config.smoothing)
-    if output.texture is not None and targets is not None:
+    if output.texture is not None:
+        if targets is None:
+            raise ValueError("targets are missing: this network predicts what each identity looks like")
         known = targets.known[label]
         off = F.smooth_l1_loss(output.texture.float(), targets.values[label], reduction="none")
         terms["texture"] = config.texture * (off * known).sum() / known.sum().clamp(min=1)

@@ -35,7 +35,7 @@ GUIDE_INPUT_NEEDS_IUV: Mapping[InputName, bool] = {
 POOLED_INPUTS: tuple[InputName, ...] = ("maps", "others", "stripes")
 """Those of guidance "pool", in which each pixel of the image has a part."""
 _FED: tuple[GuideInputName, ...] = ("part-images", "part-crops", "masked-patches", "image-patches")
-GUIDE_INPUTS_OF: Mapping[Guidance, tuple[GuideInputName, ...]] = {
+INPUTS_OF_GUIDANCE: Mapping[Guidance, tuple[GuideInputName, ...]] = {
     "add": _FED,
     "gate": _FED,
     "concat": _FED,

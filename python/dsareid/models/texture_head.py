@@ -4,6 +4,7 @@ A relative is SAN (Jin, Lan, Zeng, Wei, Chen: Semantics-Aligned Representation L
 Re-identification, AAAI 2020), whose decoder grows a picture's own texture from the feature map.
 """
 
+import hashlib
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,11 @@ class PersonTargets(NamedTuple):
 
     values: Tensor  # float32 (N, D), normalised colours
     known: Tensor  # bool (N, D)
+
+    def digest(self) -> str:
+        """SHA-256 of all values, in hex."""
+        both = (x.cpu().numpy().tobytes() for x in self)
+        return hashlib.sha256(b"".join(both)).hexdigest()
 
 
 class TextureHead(nn.Module):

@@ -5,10 +5,11 @@ at its last stage, and the stride of that stage is removed. Heads and guide scal
 relative to ResNet-50's 1024.
 """
 
+import contextlib
 import difflib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -121,8 +122,6 @@ def import_timm() -> Any:
         import timm
     except ImportError as error:
         raise DSAError(f"`network.trunk` needs timm: pip install timm ({error})") from error
-    # It warns of weights that a trunk leaves out; what is missing is an error of ours.
-    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     return timm
 
 
@@ -162,9 +161,10 @@ def _last_stage(reductions: Sequence[int], stage: TrunkStage) -> int:
 def _undilate(body: nn.Module) -> None:
     """Make dilated convolutions plain ones: timm puts a dilation where it takes a stride out. Networks for
     re-identification do without (Luo et al., 2019): a dilated kernel is wider than a crop's feature map."""
-    for layer in body.modules():
-        if isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1):
-            layer.padding = tuple(p // d for p, d in zip(_pair(layer.padding), layer.dilation))
+    for module in body.modules():
+        layer: Any = module
+        if _pair(getattr(layer, "dilation", 1)) != (1, 1):  # also of timm's own kinds of convolutions
+            layer.padding = tuple(p // d for p, d in zip(_pair(layer.padding), _pair(layer.dilation)))
             layer.dilation = (1, 1)
 
 
@@ -176,6 +176,18 @@ def _cut(body: nn.Module, last: str) -> None:
         setattr(body, sequence, blocks[: int(number) + 1])
 
 
+@contextlib.contextmanager
+def _no_word_of_unused_weights() -> Iterator[None]:
+    """timm warns of weights that a trunk leaves out. What is missing is an error of ours."""
+    logs = logging.getLogger("timm.models._builder")
+    level = logs.level
+    logs.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logs.setLevel(level)
+
+
 def _create(timm: Any, name: str, state: Mapping[str, Any] | None, **options: Any) -> nn.Module:
     given = (
         {} if state is None else {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
@@ -183,7 +195,8 @@ def _create(timm: Any, name: str, state: Mapping[str, Any] | None, **options: An
     reason: Exception | None = None
     for size in _ANY_SIZE:
         try:
-            return timm.create_model(name, features_only=True, **given, **options, **size)
+            with _no_word_of_unused_weights():
+                return timm.create_model(name, features_only=True, **given, **options, **size)
         except TypeError as error:  # it does not know the option
             if "output_stride" in str(error):
                 raise DSAError(

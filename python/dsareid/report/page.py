@@ -15,7 +15,6 @@ from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Store
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, check_writable
-from dsareid.models.table import MODELS
 from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
 from dsareid.report.plots import cmc_plot, training_plots
 from dsareid.report.results import Results, group_results
@@ -85,7 +84,7 @@ def _content(files: _Files, data: Path | None) -> dict[str, Any]:
         sheets, sheets_missing = _sheets(config, *_open(config, config.data, config.protocol))
     return {
         "title": files.folder.path.resolve().name,
-        "model": "; ".join([MODELS[config.model].about, *config.differences]),
+        "model": "; ".join([config.about, *config.differences]),
         "root": root,
         "trained_on": config.data if config.data != root else None,
         "epochs": config.epochs,

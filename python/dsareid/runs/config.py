@@ -15,7 +15,7 @@ from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, check_is_text
 from dsareid.models.options import (
     GUIDE_INPUT_NEEDS_IUV,
-    GUIDE_INPUTS_OF,
+    INPUTS_OF_GUIDANCE,
     RESNET,
     STREAM_GUIDANCE,
     Guidance,
@@ -140,7 +140,7 @@ class TrainConfig:
                 check_is_text(path)
         if self.guidance != "add" and MODELS[self.model].streams != "both":
             raise DSAError(f"`guidance={self.guidance}` needs two streams, but `model={self.model}` has one")
-        allowed = GUIDE_INPUTS_OF[self.guidance]
+        allowed = INPUTS_OF_GUIDANCE[self.guidance]
         if self.guide_input not in allowed:
             raise DSAError(
                 f"`guidance={self.guidance}` takes `guide_input` {', '.join(allowed)}, not {self.guide_input}"
@@ -190,11 +190,19 @@ class TrainConfig:
         return MODELS[self.model].title + changes
 
     @property
+    def about(self) -> str:
+        """A description in one line, without its differences from the paper's method."""
+        if self.guidance in STREAM_GUIDANCE:
+            return MODELS[self.model].about
+        return "the MF-Stream, with a head that is there in training only"
+
+    @property
     def differences(self) -> list[str]:
         """Trunk, guidance and guide input, if they are not the paper's."""
         found = [self.network.trunk] if self.network.trunk != RESNET and self.streams != "dsag" else []
         found += [self.guidance] if self.guidance != "add" else []
-        return found + ([self.guide] if self.guide not in (None, "part-images") else [])
+        alone = MODELS[self.model].streams == "mf"
+        return found + ([self.guide_input] if self.guide_input != "part-images" and not alone else [])
 
 
 CONFIG = "config.json"

@@ -16,6 +16,8 @@ from dsareid.models.trunks import TimmTrunk, import_timm
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.weights import is_plain, read_timm_weights, read_weights
 
+_CLASSIFIERS = ("classify_", "pooling.classify.")
+
 
 def build_model(config: TrainConfig, identities: int) -> DSAReID:
     """The network of a run, with random weights drawn from its seed."""
@@ -64,16 +66,17 @@ def load_pretrained(model: DSAReID, state: Mapping[str, Any], source: str) -> No
     Raises:
         DSAError: the state dict is another network's.
     """
-    classifiers = {name: x for name, x in model.state_dict().items() if name.startswith("classify_")}
+    classifiers = {name: x for name, x in model.state_dict().items() if name.startswith(_CLASSIFIERS)}
     state = renewed(model, state)
-    state = {name: x for name, x in state.items() if not name.startswith("classify_")} | classifiers
+    state = {name: x for name, x in state.items() if not name.startswith(_CLASSIFIERS)} | classifiers
     if difference := first_difference(model, state):
         raise DSAError(f"`weights={source}`: that run's network is another than this one: {difference}")
     model.load_state_dict(state)
 
 
 def load_initial_weights(model: DSAReID, source: str) -> None:
-    """Fill the trunk (conv1..conv4_x), and for the baseline conv5_x too, from `source`.
+    """Fill the trunk (conv1..conv4_x) from `source`, and conv5_x too if f_G is all that there is: in the
+    baseline, and so in dsa-global with guidance "pool" or "texture".
 
     Heads and DSAG-Stream stay random (section 4.1), and so does a network of the DSAG-Stream alone.
 

@@ -16,7 +16,7 @@ from dsareid.engine.presets import PRESETS
 from dsareid.engine.presets import preset as preset_of
 from dsareid.ground.errors import DSAError
 from dsareid.models.branch import BranchConv2d, BranchLinear
-from dsareid.models.options import NetworkConfig
+from dsareid.models.options import INPUTS_OF_GUIDANCE, NetworkConfig
 from dsareid.runs.network import build_model, input_config
 
 CPU = torch.device("cpu")
@@ -225,7 +225,7 @@ def test_times(kind, quick):
     assert list(by_way) == ways(config)
     assert all(0 < seconds < 10 for each in by_way.values() for seconds in each)
     text = format_inference(config, parts, by_way, "here")
-    assert ("DensePose" in text) == config.needs_iuv
+    assert ("DensePose" in text) == (config.needs_iuv and ways(config) != ["f"])
     assert ("nothing is fused" in text) == (kind == "distill")
     assert ("times as much" in text) == ("z" in by_way)
 
@@ -277,7 +277,10 @@ def test_without_proc(monkeypatch, tmp_path):
 
 
 def test_the_network_without_its_guide():
-    assert without_guide(small(guidance="concat")).model == "two-branch"
+    for guidance, inputs in INPUTS_OF_GUIDANCE.items():
+        for guide_input in inputs:
+            found = without_guide(small(guidance=guidance, guide_input=guide_input))
+            assert found == small(model="two-branch")
     assert without_guide(small(model="dsa-global")).model == "baseline"
     assert without_guide(small(model="dsa-local")) is None and without_guide(small(model="baseline")) is None
 

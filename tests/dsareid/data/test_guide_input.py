@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dsa_ext import assemble_batch, draw_augmentation
-from dsa_ext.batch import seen_pixels
+from dsa_ext.batch import seen_pixels, view_maps
 from dsa_ext.parts import GROUPS
 from dsareid.data.batch import InputConfig, assemble
 from dsareid.data.guide_input import PATCH_COLUMNS, PATCH_ROWS, Samples, image_patches, part_crops
@@ -131,7 +131,17 @@ def test_maps_of_the_view(flip):
 
 
 def test_stripes_are_the_eight_parts_from_the_top():
-    _, found = assemble(samples(0.0), InputConfig(24, 16, "stripes", 4))
+    """Of the stored image: they move with it, and what the view does not show is background."""
+    given = samples(0.0)
+    plain = Samples(given.images, None, given.index, None)
+    _, found = assemble(plain, InputConfig(24, 16, "stripes", 4))
     parts = [int(found[0, 0, 3 * k, 0]) for k in range(8)]
     assert [GROUPS[8][part - 1] for part in parts] == list(range(8))
     assert torch.equal(found[:, 0], found[:1, 0, ::3].repeat_interleave(3, 1)[:, :24].expand(40, 24, 16))
+    striped = found[:1].permute(0, 2, 3, 1).to(torch.uint8).expand(40, -1, -1, -1)
+    for flip in (0.0, 1.0):
+        given = samples(flip)
+        _, found = assemble(given, InputConfig(24, 16, "stripes", 4))
+        group = torch.tensor([-1, *GROUPS[8]])
+        expected = view_maps(striped, given.drawn, 24, 16)[..., 0].long()
+        assert torch.equal(group[found[:, 0].long()], group[expected]) and (expected == 0).any()

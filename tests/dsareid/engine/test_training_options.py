@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from runs import tiny_config
 
 from dsareid.engine.learner import Learner
-from dsareid.engine.loop import train
+from dsareid.engine.loop import batch_config, train
+from dsareid.evaluation.run_features import check_features
 from dsareid.ground.errors import DSAError
 from dsareid.runs.config import OptimConfig, TrainConfig
 from dsareid.runs.folder import load_run
+from dsareid.runs.network import build_model, load_pretrained
 
 
 def config_for(data: Path, out: Path, **changes) -> TrainConfig:
@@ -73,6 +76,35 @@ def test_guidance_beyond_the_paper(tiny_data, tmp_path, guidance, guide_input):
     assert {"pool": "loss/id_parts", "texture": "loss/texture"}.get(guidance, "norm/d") in first[0]
     run = load_run(tmp_path / "whole", "cpu")
     assert run.model.eval()(torch.zeros(1, 3, whole.height, whole.width)).shape[0] == 1
+
+
+def test_a_run_with_pooled_parts_is_fine_tuned(tiny_data, tmp_path):
+    """On other people: its classifiers are not taken over."""
+    config = config_for(tiny_data, tmp_path / "first", epochs=1, guidance="pool")
+    first = build_model(config, 7)
+    build_and_load = build_model(config, 4)
+    load_pretrained(build_and_load, first.state_dict(), "first")
+    assert torch.equal(build_and_load.pooling.norm.weight, first.pooling.norm.weight)
+    assert build_and_load.pooling.classify.weight.shape[1] == 4
+
+
+def test_other_maps_are_other_targets(own_data, tmp_path):
+    """A resumed run of guidance texture must find the same textures."""
+    config = config_for(own_data, tmp_path / "run", epochs=1, guidance="texture")
+    train(config)
+    for path in (own_data / "iuv" / "bounding_box_train").glob("0004*.png"):  # all in one colour
+        Image.new("RGB", Image.open(path).size).save(path)  # nobody
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved | {"epochs": 2}))
+    with pytest.raises(DSAError, match="do not have the same pixels"):
+        train(dataclasses.replace(config, epochs=2), resume=True)
+
+
+def test_other_peoples_maps_need_other_people(tiny_data, tmp_path):
+    config = config_for(tiny_data, tmp_path, guidance="pool", guide_input="others")
+    assert batch_config(config, torch.device("cpu")).batch >= 2 * config.images
+    with pytest.raises(DSAError, match="would be made of other people's maps"):
+        check_features(config, "guide")
 
 
 def test_a_guidance_goes_by_its_own_inputs(tmp_path):
