@@ -296,31 +296,36 @@ def seen_pixels(
     )
 
 
-def view_maps(iuv: Tensor, params: Tensor | None, height: int, width: int) -> Tensor:
-    """Stored IUV maps as the view of height x width pixels shows them: of each pixel the nearest stored one.
+def view_parts(parts: Tensor, params: Tensor | None, height: int, width: int) -> Tensor:
+    """Which part the view of height x width pixels shows where: of each pixel the nearest stored one.
 
     It lies on the images of assemble_batch, pixel by pixel. Plain torch.
 
     Args:
-        iuv: uint8 (B, h, w, 3).
+        parts: uint8 (B, h, w), I of each stored pixel.
         params: int32 (B, 8) of `draw_augmentation`, or None.
         height, width: of the view.
 
     Returns:
-        uint8 (B, height, width, 3). Padding, the erased box and dropped parts are background.
+        uint8 (B, height, width), 1..24, those of the mirrored person if the view is flipped. Padding, the
+        erased box and dropped parts are background, 0.
     """
-    device, (stored_height, stored_width) = iuv.device, iuv.shape[1:3]
-    params = _params_or_identity(params, iuv).to(device)
+    device, (stored_height, stored_width) = parts.device, parts.shape[1:]
+    params = _params_or_identity(params, parts).to(device)
     y, x, shown = _view(
         params, torch.arange(height, device=device), torch.arange(width, device=device), height, width
     )
     y = ((2 * y + 1) * stored_height // (2 * height)).clamp(0, stored_height - 1)
     x = ((2 * x + 1) * stored_width // (2 * width)).clamp(0, stored_width - 1)
-    charts = iuv[torch.arange(len(iuv), device=device)[:, None, None], y[:, :, None], x[:, None]]
-    part = torch.where(charts[..., 0] > 24, 0, charts[..., 0].long())
-    shown = shown & (part > 0) & ((params[:, 7, None, None] >> part) & 1 != 0)
-    charts = torch.where(params[:, 2, None, None, None] != 0, _swap_sides(charts), charts)
-    return torch.where(shown[..., None], charts, 0)
+    found = parts[torch.arange(len(parts), device=device)[:, None, None], y[:, :, None], x[:, None]]
+    # What each value becomes in each sample: kept or dropped, the twin's if it is flipped.
+    index = torch.arange(25, device=device)
+    twin = torch.tensor((0, *body.TWIN), dtype=torch.uint8, device=device)
+    turned = torch.where(params[:, 2:3] != 0, twin, index.to(torch.uint8))  # [B, 25]
+    becomes = torch.zeros(len(parts), 256, dtype=torch.uint8, device=device)
+    becomes[:, :25] = torch.where((params[:, 7:] >> index) & 1 != 0, turned, 0)
+    becomes[:, 0] = 0
+    return becomes.gather(1, found.flatten(1).long()).view_as(found) * shown
 
 
 def _params_or_identity(params: Tensor | None, samples: Tensor) -> Tensor:

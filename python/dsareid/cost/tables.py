@@ -67,7 +67,7 @@ def format_anatomy(
     guide = ""
     if config.guide:
         shape = input_config(config, torch.device("cpu")).guide_shape(1)
-        guide = " and maps" if len(shape) == 4 else f", 24 part images of {shape[3]}x{shape[4]}"
+        guide = " and maps" if len(shape) == 3 else f", 24 part images of {shape[3]}x{shape[4]}"
     lines = [f"{_name(config)}: images of {config.height}x{config.width}{guide}"]
     for title, layers in parts.items():
         times = (seconds or {}).get(title, [])

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
     image: Tensor  # (B, 3, H, W), normalised, channels_last
     dsap: Tensor | None  # (B, 24, 3, S, S), the guide input; DSAP-images have 0 in empty cells (section 3.1)
-    # with guidance pool (B, 3, H, W): I, U, V of each pixel
+    # with guidance pool uint8 (B, H, W): the part of each pixel
     label: Tensor  # int64 (B,), 0..identities - 1
 
 
@@ -46,7 +46,7 @@ class InputConfig:
     def guide_shape(self, count: int) -> tuple[int, ...]:
         """The shape of the guide input of `count` samples."""
         if self.guide in POOLED_INPUTS:
-            return count, 3, self.height, self.width
+            return count, self.height, self.width
         return count, 24, 3, self.dsap_size, self.dsap_size
 
     def guide_input(self, samples: Samples, image: Tensor, dsap: Tensor | None) -> Tensor | None:

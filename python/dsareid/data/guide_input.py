@@ -7,9 +7,9 @@
 
 All are (B, 24, 3, S, S), normalised, 0 where there is nothing. The last three are plain torch: they serve an
 ablation and two controls. Guidance "pool" needs to know where the parts are, not what they show; these are
-(B, 3, H, W), I, U and V of each pixel of the image:
+uint8 (B, H, W), the part of each pixel of the image:
 
-    maps            the image's own
+    part-map        the image's own
     others          another person's (a control)
     stripes         eight stripes from the top down, as if each were a part (a control)
 """
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsa_ext.batch import seen_pixels, view_maps
+from dsa_ext.batch import seen_pixels, view_parts
 from dsa_ext.parts import GROUPS
 from dsareid.models.options import MEAN, STD, InputName
 
@@ -52,7 +52,7 @@ def _crops(samples: Samples, image: Tensor, size: int) -> Tensor:
 
 def _masked_patches(samples: Samples, image: Tensor, size: int) -> Tensor:
     _, iuv = samples.stored()
-    person = view_maps(iuv, samples.drawn, *image.shape[2:])[:, None, ..., 0] > 0
+    person = view_parts(iuv[..., 0], samples.drawn, *image.shape[2:])[:, None] > 0
     return image_patches(image * person.to(image.device, image.dtype), size, None)
 
 
@@ -60,40 +60,38 @@ def _patches(samples: Samples, image: Tensor, size: int) -> Tensor:
     return image_patches(image, size, samples.drawn)
 
 
-def _maps(samples: Samples, image: Tensor, size: int) -> Tensor:
+def _part_map(samples: Samples, image: Tensor, size: int) -> Tensor:
     _, iuv = samples.stored()
-    maps = view_maps(iuv, samples.drawn, *image.shape[2:]).permute(0, 3, 1, 2)
-    return maps.to(image.device, image.dtype)
+    return view_parts(iuv[..., 0], samples.drawn, *image.shape[2:]).to(image.device)
 
 
-def _others_maps(samples: Samples, image: Tensor, size: int) -> Tensor:
-    """The maps of the batch, each given to the image half a batch away: as a batch has K images of each of P
-    people, that is another person's."""
-    return _maps(samples, image, size).roll(len(image) // 2, 0)
+def _others(samples: Samples, image: Tensor, size: int) -> Tensor:
+    """The part maps of the batch, each given to the image half a batch away: as a batch has K images of each
+    of P people, that is another person's."""
+    return _part_map(samples, image, size).roll(len(image) // 2, 0)
 
 
 def _stripes(samples: Samples, image: Tensor, size: int) -> Tensor:
-    """Of each of the eight body parts the first of its parts; U and V are not used. What the view does not
-    show is background, and parts are dropped, as in a map."""
+    """Of each of the eight body parts the first of its parts. What the view does not show is background, and
+    parts are dropped, as in a map."""
     height, width = samples.images.shape[1:3]
     first = torch.tensor([GROUPS[8].index(group) + 1 for group in range(8)], dtype=torch.uint8)
     rows = first[torch.arange(height) * 8 // height]
-    striped = rows[None, :, None, None].expand(len(samples.index), height, width, 3)
-    maps = view_maps(striped.to(image.device), samples.drawn, *image.shape[2:])
-    return maps.permute(0, 3, 1, 2).to(image.dtype)
+    striped = rows[None, :, None].expand(len(samples.index), height, width).to(image.device)
+    return view_parts(striped, samples.drawn, *image.shape[2:])
 
 
 FromBatch = Callable[[Samples, Tensor, int], Tensor]
 """A function of the samples, of image (B, 3, H, W) as assemble_batch made it, and of S. It returns the guide
-input, of image's type and on its device."""
+input, on image's device; the first four kinds are of its type."""
 
 GUIDE_INPUTS: Mapping[InputName, FromBatch | None] = {
     "part-images": None,
     "part-crops": _crops,
     "masked-patches": _masked_patches,
     "image-patches": _patches,
-    "maps": _maps,
-    "others": _others_maps,
+    "part-map": _part_map,
+    "others": _others,
     "stripes": _stripes,
 }
 """How each is made from the augmented view; None: by assemble_batch, in the pass that makes the images."""

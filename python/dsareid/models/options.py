@@ -20,19 +20,19 @@ ClassifierKind = Literal["two-layer", "batchnorm", "bnneck"]
 GuideInputName = Literal[
     "part-images", "part-crops", "masked-patches", "image-patches", "others", "stripes", "pictures"
 ]
-InputName = GuideInputName | Literal["maps"]  # what the network gets; for "pool" maps in place of part images
+InputName = GuideInputName | Literal["part-map"]  # what the network gets; with "pool" a part map
 GUIDE_INPUT_NEEDS_IUV: Mapping[InputName, bool] = {
     "part-images": True,
     "part-crops": True,
     "masked-patches": True,
     "image-patches": False,
-    "maps": True,
+    "part-map": True,
     "others": True,
     "stripes": False,
     "pictures": False,
 }
 """Whether each guide input needs IUV maps."""
-POOLED_INPUTS: tuple[InputName, ...] = ("maps", "others", "stripes")
+POOLED_INPUTS: tuple[InputName, ...] = ("part-map", "others", "stripes")
 """Those of guidance "pool", in which each pixel of the image has a part."""
 _FED: tuple[GuideInputName, ...] = ("part-images", "part-crops", "masked-patches", "image-patches")
 INPUTS_OF_GUIDANCE: Mapping[Guidance, tuple[GuideInputName, ...]] = {

@@ -42,26 +42,26 @@ class PartPooling(nn.Module):
         groups = torch.tensor([0, *(group + 1 for group in GROUPS[PARTS])])
         self.register_buffer("groups", groups, persistent=False)
 
-    def forward(self, x: Tensor, maps: Tensor) -> PartScores:
-        """x: floating (B, C, h, w). maps: (B, 3, H, W), I, U, V of the view as whole numbers."""
-        pooled, seen = self.pooled(x, maps)
+    def forward(self, x: Tensor, part: Tensor) -> PartScores:
+        """x: floating (B, C, h, w). part: uint8 (B, H, W), of each pixel; 0 is the background."""
+        pooled, seen = self.pooled(x, part)
         return PartScores(self.classify(pooled.flatten(1)).unflatten(1, (PARTS, -1)), seen)
 
-    def embedding(self, x: Tensor, maps: Tensor) -> Tensor:
+    def embedding(self, x: Tensor, part: Tensor) -> Tensor:
         """(B, 8 * C) for matching: each part of norm 1, 0 if it is not seen; all of norm 1 together.
 
         Args: as forward.
         """
-        pooled, seen = self.pooled(x, maps)
+        pooled, seen = self.pooled(x, part)
         parts = F.normalize(pooled.float(), dim=2) * seen[..., None]
         return F.normalize(parts.flatten(1), dim=1)
 
-    def pooled(self, x: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+    def pooled(self, x: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of x over each part, normalised over the batch, (B, 8, C), and whether it is seen, bool
         (B, 8). Arguments as forward."""
-        part = self.groups[maps[:, 0].long()]  # [B, H, W], 0 the background
-        groups = torch.arange(1, PARTS + 1, device=maps.device)[:, None, None]
-        members = (part[:, None] == groups).float()  # [B, 8, H, W]
+        group = self.groups[part.long()]  # [B, H, W], 0 the background
+        groups = torch.arange(1, PARTS + 1, device=part.device)[:, None, None]
+        members = (group[:, None] == groups).float()  # [B, 8, H, W]
         cells = x.shape[2], x.shape[3]
         share = F.adaptive_avg_pool2d(members, cells).flatten(2)  # [B, 8, h*w], of each cell
         seen = share.sum(2) >= SEEN

@@ -106,13 +106,13 @@ class DSAReID(Heads):
         output = self.output(*self.streams(image, dsap))
         return output if self.texture is None else output._replace(texture=self.texture(output.f))
 
-    def _pooled(self, image: Tensor | None, maps: Tensor | None) -> Output:
+    def _pooled(self, image: Tensor | None, part: Tensor | None) -> Output:
         """The output with aligned pooling, whose input beside the image is its map."""
-        if maps is None:
-            raise ValueError("dsap is missing: this model takes (image, maps)")
+        if part is None:
+            raise ValueError("dsap is missing: this model takes (image, the part of each pixel)")
         assert self.mf is not None and self.pooling is not None
         x = self.mf.trunk(image)
-        return self.output(self.mf.features(x), None)._replace(parts=self.pooling(x, maps))
+        return self.output(self.mf.features(x), None)._replace(parts=self.pooling(x, part))
 
     def streams(self, image: Tensor | None, dsap: Tensor | None) -> tuple[Features, Features | None]:
         """f and d; with a single stream, its features and None."""
@@ -127,8 +127,8 @@ class DSAReID(Heads):
         return first
 
     def fused(self, image: Tensor, dsap: Tensor) -> Tensor:
-        """The (B, 2 * D) embedding [z_G, z_L] of the fused streams; with guidance "pool", whose dsap are the
-        maps, [f_G, f_L] and the parts.
+        """The (B, 2 * D) embedding [z_G, z_L] of the fused streams; with guidance "pool", whose dsap is the
+        part of each pixel, [f_G, f_L] and the parts.
 
         Raises:
             ValueError: the model has a single stream, or guidance "distill".
@@ -151,7 +151,7 @@ class DSAReID(Heads):
         # A DSAG-Stream alone takes the MF-Stream's place: its features are the classifiers' f.
         return self.embedding("d" if self.mf else "f", self.dsag(dsap))
 
-    def parts(self, image: Tensor, maps: Tensor) -> Tensor:
+    def parts(self, image: Tensor, part: Tensor) -> Tensor:
         """The embedding of the parts that guidance "pool" pools, see PartPooling.embedding.
 
         Raises:
@@ -159,7 +159,7 @@ class DSAReID(Heads):
         """
         if self.pooling is None or self.mf is None:
             raise ValueError('parts are pooled with guidance "pool" alone')
-        return self.pooling.embedding(self.mf.trunk(image), maps)
+        return self.pooling.embedding(self.mf.trunk(image), part)
 
     def _stream(self, stream: nn.Module, image: Tensor | None, dsap: Tensor | None) -> Features:
         if stream is self.mf:

@@ -160,7 +160,7 @@ class TrainConfig:
     def guide(self) -> InputName | None:
         """The guide's input; None without a guide."""
         if self.guidance == "pool":
-            return "maps" if self.guide_input == "part-images" else self.guide_input
+            return "part-map" if self.guide_input == "part-images" else self.guide_input
         return None if self.streams == "mf" else self.guide_input
 
     @property

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dsa_ext import assemble_batch, draw_augmentation
-from dsa_ext.batch import seen_pixels, view_maps
+from dsa_ext.batch import seen_pixels, view_parts
 from dsa_ext.parts import GROUPS
 from dsareid.data.batch import InputConfig, assemble
 from dsareid.data.guide_input import PATCH_COLUMNS, PATCH_ROWS, Samples, image_patches, part_crops
@@ -109,23 +109,24 @@ def test_patches_are_dropped_as_parts_are():
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_maps_of_the_view(flip):
+def test_part_maps_of_the_view(flip):
     """They are what the warp of the same batch goes by, shifted; another image's are half a batch away."""
     given = samples(flip)
-    _, found = assemble(given, InputConfig(24, 16, "maps", 4))
+    _, found = assemble(given, InputConfig(24, 16, "part-map", 4))
+    assert found.dtype == torch.uint8 and found.shape == (40, 24, 16)
     _, charts = seen_pixels(*(torch.from_numpy(x) for x in (given.images, given.iuv)), given.drawn, 24, 16)
-    for view, chart, (down, across, *_) in zip(found, charts, given.drawn.tolist()):
+    for view, chart, (down, across, *_) in zip(found, charts[..., 0], given.drawn.tolist()):
         across = -across if flip else across
-        expected = torch.zeros(24, 16, 3)
+        expected = torch.zeros(24, 16, dtype=torch.uint8)
         rows, columns = (
             slice(max(0, -shift), min(size, size - shift)) for shift, size in ((down, 24), (across, 16))
         )
         of_rows, of_columns = (
             slice(max(0, shift), min(size, size + shift)) for shift, size in ((down, 24), (across, 16))
         )
-        expected[rows, columns] = chart[of_rows, of_columns].float()
-        expected[(expected[..., 0] == 0) | (expected[..., 0] > 24)] = 0
-        assert torch.equal(view.permute(1, 2, 0), expected)
+        expected[rows, columns] = chart[of_rows, of_columns]
+        expected[expected > 24] = 0
+        assert torch.equal(view, expected)
     _, others = assemble(given, InputConfig(24, 16, "others", 4))
     assert torch.equal(others[20:], found[:20]) and torch.equal(others[:20], found[20:])
 
@@ -135,13 +136,12 @@ def test_stripes_are_the_eight_parts_from_the_top():
     given = samples(0.0)
     plain = Samples(given.images, None, given.index, None)
     _, found = assemble(plain, InputConfig(24, 16, "stripes", 4))
-    parts = [int(found[0, 0, 3 * k, 0]) for k in range(8)]
+    parts = [int(found[0, 3 * k, 0]) for k in range(8)]
     assert [GROUPS[8][part - 1] for part in parts] == list(range(8))
-    assert torch.equal(found[:, 0], found[:1, 0, ::3].repeat_interleave(3, 1)[:, :24].expand(40, 24, 16))
-    striped = found[:1].permute(0, 2, 3, 1).to(torch.uint8).expand(40, -1, -1, -1)
+    assert torch.equal(found, found[:1, ::3].repeat_interleave(3, 1)[:, :24].expand(40, 24, 16))
+    striped, group = found[:1].expand(40, -1, -1), torch.tensor([-1, *GROUPS[8]])
     for flip in (0.0, 1.0):
         given = samples(flip)
         _, found = assemble(given, InputConfig(24, 16, "stripes", 4))
-        group = torch.tensor([-1, *GROUPS[8]])
-        expected = view_maps(striped, given.drawn, 24, 16)[..., 0].long()
-        assert torch.equal(group[found[:, 0].long()], group[expected]) and (expected == 0).any()
+        expected = view_parts(striped, given.drawn, 24, 16)
+        assert torch.equal(group[found.long()], group[expected.long()]) and (expected == 0).any()
