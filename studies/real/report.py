@@ -7,10 +7,8 @@ from pathlib import Path
 
 from studies.tables import Runs, arms_table, figures, read_runs, spread, summary, write_into
 
-HEAD = (
-    "*BodyPix maps, never DensePose's; crops of 64x128 as a third party resized them; MobileNetV2 at 128x64. "
-    "Not comparable with the paper's tables.*"
-)
+MAPS = "BodyPix maps, never DensePose's; crops of 64x128 as a third party resized them"
+HEAD = f"*{MAPS}; MobileNetV2 at 128x64. Not comparable with the paper's tables.*"
 TUNING_TEST = "The tuning test: 100 people held out of CUHK03's training set, every image a query."
 COLOURS = (
     "No network: people are ranked by the mean colours of regions (`colours.py`). CUHK03's and CUHK01's "
@@ -38,7 +36,7 @@ def write(results: Path, stages: Mapping[str, Iterable[str]]) -> None:
     runs = {stage: read_runs(results / stage, arms) for stage, arms in stages.items()}
     parts = []
     if (colours := results / "colours.json").exists():
-        parts += ["## Colours alone", HEAD, COLOURS, _colours(json.loads(colours.read_text()))]
+        parts += ["## Colours alone", f"*{MAPS}.*", COLOURS, _colours(json.loads(colours.read_text()))]
     for stage, title in TITLES.items():
         if runs.get(stage):
             parts += [f"## {title}", HEAD, f"{TUNING_TEST} {summary(runs[stage])}", arms_table(runs[stage])]
