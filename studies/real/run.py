@@ -23,7 +23,7 @@ from dsareid.engine.presets import preset
 from dsareid.models.table import MatchedBy
 from dsareid.runs.config import TrainConfig
 from studies.jobs import run_here, work_through
-from studies.real.guides import GUIDES, use
+from studies.real.other_guides import GUIDES, use
 from studies.real.people import masked, tuning_split
 from studies.real.report import write
 from studies.real.where import write_facts
@@ -41,7 +41,7 @@ class Arm:
     features: tuple[MatchedBy, ...] = ("mf",)
     data: str = TUNING
     guide: str = ""
-    """Which of studies.real.guides takes the DSAG-Stream's place; none: the paper's."""
+    """Which of studies.real.other_guides takes the DSAG-Stream's place; none: the paper's."""
 
     def config(self, work: Path, out: Path, weights: Path, seed: int) -> TrainConfig:
         config = preset("small", work / "data" / self.data, out, seed=seed, weights=str(weights))
