@@ -1,6 +1,7 @@
 """The command `dsareid`."""
 
 import importlib
+import inspect
 import io
 import logging
 import os
@@ -94,7 +95,7 @@ def _run_logged(name: str, arguments: list[str]) -> int:
         module = importlib.import_module(f"dsareid.commands.{name.replace(' ', '_')}")
         command = module.build(arguments) if hasattr(module, "build") else module.command
         # tyro would break the help of an argument where its lines end here, and again where a terminal's do.
-        command.__doc__ = re.sub(r"\n {12}(?=\S)", " ", command.__doc__ or "")
+        command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(command.__doc__ or ""))
         tyro.cli(command, prog=f"dsareid {name}", args=arguments)
     except DSAError as error:
         # If all processes fail, rank 0 prints alone: torchrun then ends the others. A process that only lost

@@ -77,21 +77,18 @@ class TrainConfig:
     dsap: the guiding stream alone, on DSAP-images."""
     guidance: Guidance = "add"
     """How the guide's features d steer f. add: z = f + d (the paper's).
-    gate: z = f + d for every other image of a batch, z = f for the rest, so that f learns to stand alone
-    while the guide sees every map (not in the paper).
+    gate: the same for every other image of a batch, z = f for the rest (not in the paper).
     concat: [f, d] through one fully connected layer for each branch (Table 5).
     distill: nothing is fused, the guide's logits teach those of f (not in the paper).
-    pool: no second stream: the trunk's features are pooled through the map into eight parts, each with an ID
-    loss of its own (not in the paper).
-    texture: no second stream: a head on f predicts the person's texture, merged from all training views (not
-    in the paper)."""
+    pool: the trunk's features are pooled into eight parts, each with an ID loss (not in the paper).
+    texture: a head on f predicts the person's texture, as all views show it (not in the paper)."""
     guide_input: GuideInputName = "part-images"
     """part-images: the 24 DSAP-images, densely aligned (the paper's).
     part-crops: the 24 parts cut out, not aligned inside (CSA, Table 4).
     masked-patches: 24 patches of a grid, without the background (a control, not in the paper).
     image-patches: 24 patches of a grid, without DensePose (a control, not in the paper).
-    With guidance pool and texture part-images stands for the image's map and the person's texture. Controls:
-    others (another person's), for pool stripes, for texture pictures (the person's mean picture)."""
+    With guidance pool and texture it stands for the image's map and the person's texture.
+    Controls: others (another person's); for pool stripes; for texture pictures (a mean picture)."""
     epochs: AtLeastOne = 320
     """Passes over the training set."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0

@@ -1,6 +1,7 @@
 """Each command from the outside: what it prints, its exit status, and that nothing is left behind."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -35,6 +36,18 @@ def test_help_of_each_command(capsys, command):
         main([*command.split(), "--help"])
     assert exit_.value.code == 0
     assert f"usage: dsareid {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_is(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    text = re.sub(r"[│╭╰─╮╯]|-{9,}", " ", capsys.readouterr().out)
+    for option in re.split(r"\n +(?=-[-h])", text)[1:]:
+        words = re.sub(r"\(default: [^)]*\)|\(required\)|\{[^}]*\}|\s+", " ", option).split()
+        # The name, what it takes, and at least two words of text.
+        assert len(words) >= 3 + (words[1].isupper() or "|" in words[1]), option
 
 
 # Prints, for each command, what its --help has loaded; each in a fork of a process that has loaded tyro.
