@@ -21,10 +21,11 @@ def write_into(page: Path, parts: Sequence[str]) -> None:
     print(made)
 
 
-def read_runs(folder: Path, arms: Iterable[str]) -> Runs:
-    """The finished runs of each arm, by seed."""
-    records = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    runs = {arm: {r["seed"]: r for r in records.values() if r["arm"] == arm} for arm in arms}
+def read_runs(folder: Path, arms: Iterable[str] | None = None) -> Runs:
+    """The finished runs of each arm, by seed; arms in the given order, by default that of their names."""
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    names = dict.fromkeys(record["arm"] for record in records) if arms is None else arms
+    runs = {arm: {r["seed"]: r for r in records if r["arm"] == arm} for arm in names}
     return {arm: seeds for arm, seeds in runs.items() if seeds}
 
 

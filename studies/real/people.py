@@ -44,7 +44,7 @@ def tuning_split(cuhk03: Path, out: Path) -> None:
             asked.add(key)
         rows.append((f"{PICTURES}/{Path(entry.name).name}", f"{entry.identity:04d}", split, entry.camera))
     for folder in ("", "iuv"):  # under another name, by which data.csv alone says what the pictures are
-        _link(out / folder / PICTURES, cuhk03 / folder / "bounding_box_train")
+        link(out / folder / PICTURES, cuhk03 / folder / "bounding_box_train")
     _write_list(out, rows)
 
 
@@ -78,7 +78,7 @@ def pku_sides(pku: Path, out: Path) -> None:
         split = ("query", "gallery")[camera - 1]
         rows.append((str(path.relative_to(pku)), path.parent.name, split, camera))
     for folder in {Path(row[0]).parts[0] for row in rows}:
-        _link(out / folder, pku / folder)
+        link(out / folder, pku / folder)
     _write_list(out, rows)
 
 
@@ -87,7 +87,8 @@ def _write_list(out: Path, rows: list[tuple[str, str, str, int]]) -> None:
         csv.writer(file).writerows([("file", "identity", "split", "camera"), *rows])
 
 
-def _link(link: Path, target: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(target.resolve(strict=True))
+def link(path: Path, target: Path) -> None:
+    """Make a symbolic link, and its folder, unless it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.symlink_to(target.resolve(strict=True))

@@ -5,6 +5,13 @@ import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from studies.real.bodies import draw
+from studies.real.contrasts import Contrast, contrast, verdicts
+from studies.real.sides import ANGLES
+from studies.real.stages import FORMS, best_form
+from studies.real.where import table
 from studies.tables import Runs, arms_table, figures, read_runs, spread, summary, write_into
 
 MAPS = "BodyPix maps, never DensePose's; crops of 64x128 as a third party resized them"
@@ -22,7 +29,8 @@ STEPS = {
     "what the alignment inside them is worth": ("dsap", "csa"),
     "what there is to hand over": ("dsap", "masked-patches"),
 }
-FORMS = ("add", "gate")
+FUSED = ("add", "gate")
+WHERE = "where.png"
 TITLES = {
     "guides": "The guide alone",
     "ceiling": "The ceiling",
@@ -31,18 +39,89 @@ TITLES = {
 }
 
 
-def write(results: Path, stages: Mapping[str, Iterable[str]]) -> None:
+def write(results: Path, stages: Iterable[str]) -> None:
     """Put the tables of all stages into results/README.md, between its two marks."""
-    runs = {stage: read_runs(results / stage, arms) for stage, arms in stages.items()}
+    runs = {stage: read_runs(results / stage) for stage in stages}
     parts = []
     if (colours := results / "colours.json").exists():
         parts += ["## Colours alone", f"*{MAPS}.*", COLOURS, _colours(json.loads(colours.read_text()))]
+    if runs["counted"]:
+        parts += [
+            "## What the guide is worth",
+            HEAD,
+            *counted_parts(results, runs["counted"], runs["confirmed"]),
+        ]
     for stage, title in TITLES.items():
-        if runs.get(stage):
+        if runs[stage]:
             parts += [f"## {title}", HEAD, f"{TUNING_TEST} {summary(runs[stage])}", arms_table(runs[stage])]
-        if stage == "ceiling" and runs.get(stage):
+        if stage == "ceiling" and runs[stage]:
             parts.append(_ladder(runs[stage]))
     write_into(results / "README.md", parts)
+
+
+def counted_parts(results: Path, counted: Runs, confirmed: Runs) -> list[str]:
+    """Tables of the counted runs, and the figure of where they help."""
+    form = best_form()
+    control = FORMS[form]
+    primary = [(form, "two-branch-long"), (form, control)]
+    others = [(form, "two-branch"), *((x, "two-branch") for x in FORMS if x != form)]
+    others += [(x, FORMS[x]) for x in FORMS if x != form]
+    others += [("pool", "pool-stripes"), ("texture", "texture-pictures"), ("two-branch-long", "two-branch")]
+    found = [_contrast(counted, *pair) for pair in (*primary, *others)]
+    said = verdicts([x for x in found[:2] if x])
+    lines = ["| difference, mAP of f | each seed | mean | p, seeds | p, people | 90 % | CUHK01 | |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for (more, less), one in zip((*primary, *others), found):
+        if one is None:
+            continue
+        each = ", ".join(f"{x:+.1f}" for x in one.differences)
+        low, high = one.within
+        ps = f"{one.seeds:.4f} | {one.people:.4f} | {low:+.1f} to {high:+.1f}"
+        sign = _mean_difference(confirmed, more, less)
+        verdict = said.get(one.name, "exploratory")
+        lines.append(f"| {one.name} | {each} | {one.mean:+.1f} | {ps} | {sign} | {verdict} |")
+    parts = [f"CUHK03, detected, 767/700. {summary(counted)}", arms_table(counted), "\n".join(lines)]
+    if confirmed:
+        parts += [f"CUHK01, 485-sK. {summary(confirmed)}", arms_table(confirmed)]
+    facts_of = json.loads((results / "where.json").read_text())
+    arms = {arm: np.mean([ap_of(run) for run in counted[arm].values()], 0) for arm in counted}
+    shown = {x: arms[x] for x in ("two-branch-long", form, control) if x in arms}
+    if len(shown) > 1 and "two-branch-long" in shown:
+        draw(facts_of, shown, "two-branch-long", results / WHERE)
+        parts += [table(facts_of, shown, "two-branch-long"), f"![Where it helps]({WHERE})"]
+    return [*parts, _further(counted)]
+
+
+def ap_of(run: Mapping) -> np.ndarray:
+    """The average precision of each query by f."""
+    return np.array([float(ap) for ap in run["queries"]["mf"].split()])
+
+
+def _contrast(runs: Runs, more: str, less: str) -> Contrast | None:
+    """Two arms over the seeds that both have; None if these are fewer than two."""
+    seeds = sorted(runs.get(more, {}).keys() & runs.get(less, {}).keys())
+    if len(seeds) < 2:
+        return None
+    people = np.array([int(x) for x in runs[more][seeds[0]]["queries"]["people"].split()])
+    arms = ([ap_of(runs[arm][seed]) for seed in seeds] for arm in (more, less))
+    return contrast(f"{more} - {less}", *arms, people)
+
+
+def _mean_difference(runs: Runs, more: str, less: str) -> str:
+    a, b = (figures(runs, arm, "mf") for arm in (more, less))
+    found = [a[seed] - b[seed] for seed in a if seed in b]
+    return f"{statistics.mean(found):+.1f}" if found else ""
+
+
+def _further(runs: Runs) -> str:
+    """Matching across sides, and what f knows of colours."""
+    lines = ["| arm | PKU-Reid: same side | adjacent | opposite | colours explained by f |"]
+    lines.append("|---|---|---|---|---|")
+    for arm, seeds in runs.items():
+        sides = [spread([100 * run["sides"][x] for run in seeds.values()]) for x in ANGLES]
+        colours = statistics.mean(run["colours"] for run in seeds.values())
+        lines.append(f"| {arm} | {' | '.join(sides)} | {colours:.3f} |")
+    return "\n".join(lines)
 
 
 def _colours(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -61,21 +140,22 @@ def _ladder(runs: Runs) -> str:
     """What each step of the ladder adds to z and to f, and how much of z's lead f has."""
     lines = ["| step, mAP | form | z, each seed | z | f, each seed | f |", "|---|---|---|---|---|---|"]
     for step, (more, less) in STEPS.items():
-        for form in FORMS:
+        for form in FUSED:
             cells = []
             for features in ("fused", "mf"):
                 a, b = (figures(runs, f"{form}-{fed}", features) for fed in (more, less))
                 steps = [a[seed] - b[seed] for seed in a if seed in b]
                 mean = f"{statistics.mean(steps):+.1f}" if steps else ""
                 cells += [", ".join(f"{x:+.1f}" for x in steps), mean]
-            lines.append(f"| {step} | {form} | {' | '.join(cells)} |")
+            if any(cells):
+                lines.append(f"| {step} | {form} | {' | '.join(cells)} |")
     lines += [
         "",
         "| guided, mAP | f - two-branch | z - two-branch | share handed over |",
         "|---|---|---|---|",
     ]
     alone = figures(runs, "two-branch", "mf")
-    for form in FORMS:
+    for form in FUSED:
         for fed in LADDER:
             f, z = (figures(runs, f"{form}-{fed}", x) for x in ("mf", "fused"))
             gains = [[x[seed] - alone[seed] for seed in x if seed in alone] for x in (f, z)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from dsareid.data.layouts import list_data
 from dsareid.data.layouts.base import GALLERY, QUERY, TRAIN
-from studies.real import colours, people, report, run
+from studies.real import colours, people, report, stages, where
 
 FOLDER = Path(__file__).parents[2] / "studies/real"
 
@@ -67,17 +68,49 @@ def test_sides_of_pku(tmp_path):
     ]
 
 
+@pytest.fixture
+def trials_done(tmp_path, monkeypatch):
+    """Finished trials: of each arm the third is best; pool is better than texture and takes 25 % longer."""
+    (tmp_path / "done/tuning").mkdir(parents=True)
+    seen = {}
+    for name in stages.TRIALS:
+        arm = next(x for x in sorted(stages._SETTINGS, key=len, reverse=True) if name.startswith(f"{x}-"))
+        seen[arm] = seen.get(arm, 0) + 1
+        score = 0.5 + 0.1 * (seen[arm] == 3) + 0.01 * (arm == "pool")
+        record = {"features": {"mf": {"mAP": score}}, "cpu_seconds": 500.0 if arm == "pool" else 400.0}
+        (tmp_path / f"done/tuning/{name}-0.json").write_text(json.dumps(record))
+    monkeypatch.setattr(stages, "RESULTS", tmp_path / "done")
+
+
+def test_counted_arms_have_the_best_trials(trials_done):
+    arms = stages.counted_arms()
+    assert arms["two-branch"] == stages.TRIALS["two-branch-0.003"]
+    assert arms["pool-others"] == stages.TRIALS["pool-others-0.003-0.5"]
+    assert stages.best_form() == "pool"
+    assert arms["two-branch-long"].changes == {**arms["two-branch"].changes, "epochs": 10}
+    counted, confirmed = (stages.STAGES[name].find_arms() for name in ("counted", "confirmed"))
+    assert counted.keys() == confirmed.keys() == arms.keys()
+    config = confirmed["pool"].config(Path("w"), Path("o"), Path("f"), 3)
+    assert (config.protocol, config.data) == ("485-s3", Path("w/data/CUHK01"))
+
+
+def test_trials_come_before_counted_runs(trials_done):
+    (stages.RESULTS / "tuning/texture-0.002-1-0.json").unlink()
+    with pytest.raises(SystemExit, match="texture-0.002-1-0.json: this trial is not finished"):
+        stages.counted_arms()
+
+
 def test_the_stages_are_those_of_the_plan():
     plan = (FOLDER / "PLAN.md").read_text()
-    for name in run.STAGES:
+    for name in stages.STAGES:
         assert f"| {name} |" in plan
     for fed in report.LADDER:
-        assert {f"{form}-{fed}" for form in report.FORMS} <= run.CEILING.keys()
+        assert {f"{form}-{fed}" for form in report.FUSED} <= stages.CEILING.keys()
 
 
-@pytest.mark.parametrize("stage", run.STAGES)
-def test_every_arm_has_settings_that_go_together(stage, tmp_path):
-    for name, arm in run.STAGES[stage].arms.items():
+@pytest.mark.parametrize("stage", stages.STAGES)
+def test_every_arm_has_settings_that_go_together(stage, tmp_path, trials_done):
+    for name, arm in stages.STAGES[stage].find_arms().items():
         config = arm.config(tmp_path, tmp_path / name, tmp_path / "weights.pt", 3)
         assert (config.seed, config.network.trunk) == (3, "mobilenetv2_100")
         assert (config.height, config.width, config.dsap_size) == (128, 64, 16)
@@ -85,7 +118,7 @@ def test_every_arm_has_settings_that_go_together(stage, tmp_path):
 
 
 def test_dotted_changes_reach_inside():
-    arm = run.Arm(run.rate(0.5) | {"augment.erase": 0.125})
+    arm = stages.Arm(stages.rate(0.5) | {"augment.erase": 0.125})
     config = arm.config(Path("a"), Path("b"), Path("c"), 0)
     assert (config.optim.rate, config.optim.warm_up_from, config.augment.erase) == (0.5, 0.005, 0.125)
     assert config.optim.schedule == "cosine"
@@ -117,7 +150,7 @@ def test_the_distance_is_over_common_regions():
 def test_the_page_holds_the_tables_of_its_runs(tmp_path, capsys):
     """What is in the repository is what the runs in it give."""
     shutil.copytree(FOLDER, tmp_path / "real")
-    report.write(tmp_path / "real", {name: stage.arms for name, stage in run.STAGES.items()})
+    report.write(tmp_path / "real", list(stages.STAGES))
     assert (tmp_path / "real/README.md").read_text() == (FOLDER / "README.md").read_text()
 
 
@@ -133,6 +166,41 @@ def test_the_ladder_takes_differences_within_a_seed(tmp_path):
     table = report._ladder(runs)
     assert "| what the alignment inside them is worth | add | +3.0 | +3.0 | +2.0 | +2.0 |" in table
     assert "| add-dsap | 1.5 ±0.7 | 7.0 ±1.4 | 0.21 |" in table
+
+
+def test_the_counted_runs_become_tables(trials_done, tmp_path):
+    """pool is the form; it is two points ahead of everything, on every query."""
+    draw, folder = np.random.default_rng(0), tmp_path / "page"
+    folder.mkdir()
+    people = np.repeat(np.arange(20), 3)
+    (folder / "where.json").write_text(json.dumps({x: draw.random(60).tolist() for x in where.NAMES}))
+    runs = {}
+    for arm in stages.counted_arms():
+        runs[arm] = {}
+        for seed in range(5):
+            ap = np.linspace(0.2, 0.8, 60) + 0.001 * seed + 0.02 * (arm == "pool") * (1 + 0.01 * seed)
+            runs[arm][seed] = {
+                "features": {"mf": {"mAP": ap.mean(), "rank1": 0.5}},
+                "queries": {
+                    "people": " ".join(map(str, people)),
+                    "mf": " ".join(f"{x:.5f}" for x in ap),
+                },
+                "sides": dict.fromkeys(report.ANGLES, 0.5),
+                "colours": 0.25,
+                "data": "CUHK03",
+                "date": "2026-01-02",
+                "cpu_seconds": 60.0,
+                "machine": {"cpu": "a processor", "torch": "2"},
+                "last_epoch": {},
+            }
+    parts = "\n".join(report.counted_parts(folder, runs, runs))
+    assert re.search(
+        r"\| pool - two-branch-long \| (\+2.\d, ){4}\+2.\d \| \+2.0 \|.*\| \+2.0 \| won \|", parts
+    )
+    assert re.search(r"\| pool - pool-others \|.*\| won \|", parts)
+    assert re.search(r"\| texture - texture-others \|.*\| exploratory \|", parts)
+    assert "| pool | 50.0 ±0.0 | 50.0 ±0.0 | 50.0 ±0.0 | 0.250 |" in parts and "(+2.0)" in parts
+    assert (folder / report.WHERE).exists()
 
 
 def test_no_record_has_a_folder_of_a_machine():

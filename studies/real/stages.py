@@ -1,0 +1,194 @@
+"""The stages of the study, and the arms of each: networks that are compared, and what each changes."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsareid.engine.presets import preset
+from dsareid.models.table import MatchedBy
+from dsareid.runs.config import TrainConfig
+from studies.real.other_guides import GUIDES
+
+RESULTS = Path(__file__).parent
+TUNING = "tuning"  # CUHK03's training people without those held out
+CUHK03, CUHK01, PKU = "CUHK03/detected", "CUHK01", "pku"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing that is compared: a network, the data it is trained on, what it changes in the preset."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """By dotted name, as in --optim.rate."""
+    features: tuple[MatchedBy, ...] = ("mf",)
+    data: str = TUNING
+    protocol: str = ""
+    """The data set's; {seed} stands for the run's seed."""
+    guide: str = ""
+    """Which of studies.real.other_guides takes the DSAG-Stream's place; none: the paper's."""
+
+    def config(self, work: Path, out: Path, weights: Path, seed: int) -> TrainConfig:
+        protocol = self.protocol.format(seed=seed)
+        config = preset(
+            "small", work / "data" / self.data, out, seed=seed, protocol=protocol, weights=str(weights)
+        )
+        return changed(config, {"model": "two-branch", **self.changes})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that belong together, in the order in which they are run: all arms of a seed, then of the next."""
+
+    find_arms: Callable[[], Mapping[str, Arm]]
+    """Raises SystemExit if a stage before must be finished first."""
+    seeds: tuple[int, ...]
+    counted: bool = False
+    """Whether the data set's own queries are matched, and each is kept in the record; otherwise every test
+    image is a query."""
+
+
+def changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of nested dataclasses with other values, by dotted name."""
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        config = dataclasses.replace(
+            config, **{first: changed(getattr(config, first), {rest: value}) if rest else value}
+        )
+    return config
+
+
+def rate(value: float) -> dict[str, float]:
+    return {"optim.rate": value, "optim.warm_up_from": value / 100}
+
+
+# --preset small had 10 epochs and erased half of the images when these were run.
+_FIRST = {"epochs": 10, "augment.erase": 0.5}
+RECIPE = {
+    "rate-0.001": Arm(_FIRST | rate(1e-3)),
+    "rate-0.003": Arm(_FIRST),
+    "rate-0.006": Arm(_FIRST | rate(6e-3)),
+    "erase-0.25": Arm(_FIRST | {"augment.erase": 0.25}),
+    "batch-32": Arm(_FIRST | {"augment.erase": 0.25, "identities": 8}),
+    "erase-0": Arm(_FIRST | {"augment.erase": 0.0}),
+}
+INPUTS = {
+    "dsap": "part-images",
+    "csa": "part-crops",
+    "masked-patches": "masked-patches",
+    "patches": "image-patches",
+}
+"""The ladder, by the names of its arms: what the guide is fed."""
+
+
+def guided(guidance: str, guide_input: str) -> Arm:
+    changes = {"model": "dsa", "guidance": guidance, "guide_input": guide_input}
+    return Arm(changes, ("mf", "fused", "guide"))
+
+
+CEILING = {
+    "two-branch": Arm(),
+    **{f"{form}-{name}": guided(form, fed) for name, fed in INPUTS.items() for form in ("gate", "add")},
+    "two-branch-masked": Arm(data=f"{TUNING}-masked"),
+    "two-branch-long": Arm({"epochs": 12}),  # the CPU time of a guided network: 1.5 times as much (gate-dsap)
+}
+ALONE: Mapping[str, Any] = {"model": "dsap"}
+GUIDE_ARMS = {
+    # No guide of its own: the MF-Stream's trunk, pooled through the map; d are the parts, z is f with them.
+    "trunk-features": Arm({"model": "dsa", "guidance": "pool"}, ("mf", "fused", "guide")),
+    "paper": Arm(ALONE, ("guide",)),
+    **{name: Arm(ALONE, ("guide",), guide=name) for name in GUIDES},
+    "part-crops": Arm({**ALONE, "guide_input": "part-crops"}, ("guide",)),
+    "masked-patches": Arm({**ALONE, "guide_input": "masked-patches"}, ("guide",)),
+}
+
+
+def trials(arm: str, guidance: str, guide_input: str, weights: tuple[float, float]) -> dict[str, Arm]:
+    """Four trials of a form without a second stream: two rates, two weights of its loss."""
+    form = {"model": "dsa", "guidance": guidance, "guide_input": guide_input}
+    return {
+        f"{arm}-{each:g}-{weight:g}": Arm({**form, **rate(each), f"loss.{guidance}": weight})
+        for each in (2e-3, 3e-3)
+        for weight in weights
+    }
+
+
+# Every arm has four trials.
+TRIALS = {
+    **{f"two-branch-{each:g}": Arm(rate(each)) for each in (1.5e-3, 2e-3, 3e-3, 4.5e-3)},
+    **trials("pool", "pool", "part-images", (0.5, 1.5)),
+    **trials("texture", "texture", "part-images", (1.0, 4.0)),
+    **trials("pool-others", "pool", "others", (0.5, 1.5)),
+    **trials("pool-stripes", "pool", "stripes", (0.5, 1.5)),
+    **trials("texture-others", "texture", "others", (1.0, 4.0)),
+    **trials("texture-pictures", "texture", "pictures", (1.0, 4.0)),
+}
+
+
+def chosen(arm: str) -> Arm:
+    """The best trial of an arm, by mAP of f; the first of equal ones.
+
+    Raises:
+        SystemExit: a trial is not finished.
+    """
+    found = {}
+    for name, trial in TRIALS.items():
+        if name.rsplit("-", _SETTINGS[arm])[0] == arm:
+            path = RESULTS / "tuning" / f"{name}-0.json"
+            if not path.exists():
+                raise SystemExit(f"{path}: this trial is not finished; the stage tuning comes first")
+            found[name] = (json.loads(path.read_text()), trial)
+    return max(found.values(), key=lambda pair: pair[0]["features"]["mf"]["mAP"])[1]
+
+
+FORMS = {"pool": "pool-others", "texture": "texture-others"}
+"""The forms, and the closest control of each."""
+_SETTINGS = {"two-branch": 1} | {
+    arm: 2 for arm in (*FORMS, *FORMS.values(), "pool-stripes", "texture-pictures")
+}
+"""The arms that are counted, and how many settings the names of their trials end with."""
+
+
+def seconds_of(arm: Arm) -> float:
+    """The CPU time that a trial took."""
+    name = next(name for name, trial in TRIALS.items() if trial == arm)
+    return json.loads((RESULTS / "tuning" / f"{name}-0.json").read_text())["cpu_seconds"]
+
+
+def best_form() -> str:
+    """The form whose best trial is best."""
+    scores = {}
+    for form in FORMS:
+        name = next(name for name, trial in TRIALS.items() if trial == chosen(form))
+        record = json.loads((RESULTS / "tuning" / f"{name}-0.json").read_text())
+        scores[form] = record["features"]["mf"]["mAP"]
+    return max(scores, key=lambda form: scores[form])
+
+
+def counted_arms() -> Mapping[str, Arm]:
+    """All arms with their best settings, and two-branch for as long as the best form takes."""
+    arms = {name: chosen(name) for name in _SETTINGS}
+    alone = arms["two-branch"]
+    longer = seconds_of(arms[best_form()]) / seconds_of(alone)
+    epochs = math.ceil(preset("small", Path(), Path()).epochs * max(1.0, longer))
+    arms["two-branch-long"] = dataclasses.replace(alone, changes={**alone.changes, "epochs": epochs})
+    return arms
+
+
+def _on(data: str, protocol: str = "") -> Callable[[], Mapping[str, Arm]]:
+    return lambda: {
+        name: dataclasses.replace(arm, data=data, protocol=protocol) for name, arm in counted_arms().items()
+    }
+
+
+STAGES: dict[str, Stage] = {
+    "recipe": Stage(lambda: RECIPE, (0,)),
+    "guides": Stage(lambda: GUIDE_ARMS, (0,)),
+    "ceiling": Stage(lambda: CEILING, (0,)),  # seeds 1 and 2 of those that are ahead: amendment 1 of the plan
+    "tuning": Stage(lambda: TRIALS, (0,)),
+    "counted": Stage(_on(CUHK03), (0, 1, 2, 3, 4), counted=True),
+    "confirmed": Stage(_on(CUHK01, "485-s{seed}"), (0, 1, 2, 3, 4), counted=True),
+}
