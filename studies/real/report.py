@@ -161,11 +161,8 @@ def _ladder(runs: Runs) -> str:
             gains = [[x[seed] - alone[seed] for seed in x if seed in alone] for x in (f, z)]
             if not all(gains):
                 continue
-            share = (
-                statistics.mean(gains[0]) / statistics.mean(gains[1])
-                if statistics.mean(gains[1]) > 0
-                else None
-            )
+            lead = statistics.mean(gains[1])
+            share = statistics.mean(gains[0]) / lead if lead >= 1 else None  # of less it says nothing
             cells = [*(spread(x) for x in gains), f"{share:.2f}" if share is not None else "-"]
             lines.append(f"| {form}-{fed} | {' | '.join(cells)} |")
     return "\n".join(lines)
