@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dsareid.engine.presets import preset
 from dsareid.models.table import MatchedBy
@@ -106,76 +106,67 @@ GUIDE_ARMS = {
 }
 
 
-def trials(arm: str, guidance: str, guide_input: str, weights: tuple[float, float]) -> dict[str, Arm]:
+def trials(guidance: str, guide_input: str, weights: tuple[float, float]) -> dict[str, Arm]:
     """Four trials of a form without a second stream: two rates, two weights of its loss."""
     form = {"model": "dsa", "guidance": guidance, "guide_input": guide_input}
     return {
-        f"{arm}-{each:g}-{weight:g}": Arm({**form, **rate(each), f"loss.{guidance}": weight})
+        f"{each:g}-{weight:g}": Arm({**form, **rate(each), f"loss.{guidance}": weight})
         for each in (2e-3, 3e-3)
         for weight in weights
     }
 
 
-# Every arm has four trials.
-TRIALS = {
-    **{f"two-branch-{each:g}": Arm(rate(each)) for each in (1.5e-3, 2e-3, 3e-3, 4.5e-3)},
-    **trials("pool", "pool", "part-images", (0.5, 1.5)),
-    **trials("texture", "texture", "part-images", (1.0, 4.0)),
-    **trials("pool-others", "pool", "others", (0.5, 1.5)),
-    **trials("pool-stripes", "pool", "stripes", (0.5, 1.5)),
-    **trials("texture-others", "texture", "others", (1.0, 4.0)),
-    **trials("texture-pictures", "texture", "pictures", (1.0, 4.0)),
+TRIALS: dict[str, dict[str, Arm]] = {
+    "two-branch": {f"{each:g}": Arm(rate(each)) for each in (1.5e-3, 2e-3, 3e-3, 4.5e-3)},
+    "pool": trials("pool", "part-images", (0.5, 1.5)),
+    "texture": trials("texture", "part-images", (1.0, 4.0)),
+    "pool-others": trials("pool", "others", (0.5, 1.5)),
+    "pool-stripes": trials("pool", "stripes", (0.5, 1.5)),
+    "texture-others": trials("texture", "others", (1.0, 4.0)),
+    "texture-pictures": trials("texture", "pictures", (1.0, 4.0)),
 }
+"""Four trials of each arm that is counted, by their settings."""
+FORMS = {"pool": "pool-others", "texture": "texture-others"}
+"""The forms, and the closest control of each."""
 
 
-def chosen(arm: str) -> Arm:
+class Chosen(NamedTuple):
+    """The best trial of an arm."""
+
+    arm: Arm
+    mAP: float  # of f
+    seconds: float  # CPU time
+
+
+def chosen(arm: str) -> Chosen:
     """The best trial of an arm, by mAP of f; the first of equal ones.
 
     Raises:
         SystemExit: a trial is not finished.
     """
-    found = {}
-    for name, trial in TRIALS.items():
-        if name.rsplit("-", _SETTINGS[arm])[0] == arm:
-            path = RESULTS / "tuning" / f"{name}-0.json"
-            if not path.exists():
-                raise SystemExit(f"{path}: this trial is not finished; the stage tuning comes first")
-            found[name] = (json.loads(path.read_text()), trial)
-    return max(found.values(), key=lambda pair: pair[0]["features"]["mf"]["mAP"])[1]
-
-
-FORMS = {"pool": "pool-others", "texture": "texture-others"}
-"""The forms, and the closest control of each."""
-_SETTINGS = {"two-branch": 1} | {
-    arm: 2 for arm in (*FORMS, *FORMS.values(), "pool-stripes", "texture-pictures")
-}
-"""The arms that are counted, and how many settings the names of their trials end with."""
-
-
-def seconds_of(arm: Arm) -> float:
-    """The CPU time that a trial took."""
-    name = next(name for name, trial in TRIALS.items() if trial == arm)
-    return json.loads((RESULTS / "tuning" / f"{name}-0.json").read_text())["cpu_seconds"]
+    found = []
+    for settings, trial in TRIALS[arm].items():
+        path = RESULTS / "tuning" / f"{arm}-{settings}-0.json"
+        if not path.exists():
+            raise SystemExit(f"{path}: this trial is not finished; the stage tuning comes first")
+        record = json.loads(path.read_text())
+        found.append(Chosen(trial, record["features"]["mf"]["mAP"], record["cpu_seconds"]))
+    return max(found, key=lambda trial: trial.mAP)
 
 
 def best_form() -> str:
     """The form whose best trial is best."""
-    scores = {}
-    for form in FORMS:
-        name = next(name for name, trial in TRIALS.items() if trial == chosen(form))
-        record = json.loads((RESULTS / "tuning" / f"{name}-0.json").read_text())
-        scores[form] = record["features"]["mf"]["mAP"]
-    return max(scores, key=lambda form: scores[form])
+    return max(FORMS, key=lambda form: chosen(form).mAP)
 
 
 def counted_arms() -> Mapping[str, Arm]:
     """All arms with their best settings, and two-branch for as long as the best form takes."""
-    arms = {name: chosen(name) for name in _SETTINGS}
-    alone = arms["two-branch"]
-    longer = seconds_of(arms[best_form()]) / seconds_of(alone)
-    epochs = math.ceil(preset("small", Path(), Path()).epochs * max(1.0, longer))
-    arms["two-branch-long"] = dataclasses.replace(alone, changes={**alone.changes, "epochs": epochs})
-    return arms
+    best = {name: chosen(name) for name in TRIALS}
+    alone = best["two-branch"]
+    longer = max(1.0, best[best_form()].seconds / alone.seconds)
+    epochs = math.ceil(preset("small", Path(), Path()).epochs * longer)
+    long = dataclasses.replace(alone.arm, changes={**alone.arm.changes, "epochs": epochs})
+    return {name: trial.arm for name, trial in best.items()} | {"two-branch-long": long}
 
 
 def _on(data: str, protocol: str = "") -> Callable[[], Mapping[str, Arm]]:
@@ -188,7 +179,9 @@ STAGES: dict[str, Stage] = {
     "recipe": Stage(lambda: RECIPE, (0,)),
     "guides": Stage(lambda: GUIDE_ARMS, (0,)),
     "ceiling": Stage(lambda: CEILING, (0,)),  # seeds 1 and 2 of those that are ahead: amendment 1 of the plan
-    "tuning": Stage(lambda: TRIALS, (0,)),
+    "tuning": Stage(
+        lambda: {f"{arm}-{name}": trial for arm in TRIALS for name, trial in TRIALS[arm].items()}, (0,)
+    ),
     "counted": Stage(_on(CUHK03), (0, 1, 2, 3, 4), counted=True),
     "confirmed": Stage(_on(CUHK01, "485-s{seed}"), (0, 1, 2, 3, 4), counted=True),
 }

@@ -72,20 +72,18 @@ def test_sides_of_pku(tmp_path):
 def trials_done(tmp_path, monkeypatch):
     """Finished trials: of each arm the third is best; pool is better than texture and takes 25 % longer."""
     (tmp_path / "done/tuning").mkdir(parents=True)
-    seen = {}
-    for name in stages.TRIALS:
-        arm = next(x for x in sorted(stages._SETTINGS, key=len, reverse=True) if name.startswith(f"{x}-"))
-        seen[arm] = seen.get(arm, 0) + 1
-        score = 0.5 + 0.1 * (seen[arm] == 3) + 0.01 * (arm == "pool")
-        record = {"features": {"mf": {"mAP": score}}, "cpu_seconds": 500.0 if arm == "pool" else 400.0}
-        (tmp_path / f"done/tuning/{name}-0.json").write_text(json.dumps(record))
+    for arm, trials in stages.TRIALS.items():
+        for number, name in enumerate(trials):
+            score = 0.5 + 0.1 * (number == 2) + 0.01 * (arm == "pool")
+            record = {"features": {"mf": {"mAP": score}}, "cpu_seconds": 500.0 if arm == "pool" else 400.0}
+            (tmp_path / f"done/tuning/{arm}-{name}-0.json").write_text(json.dumps(record))
     monkeypatch.setattr(stages, "RESULTS", tmp_path / "done")
 
 
 def test_counted_arms_have_the_best_trials(trials_done):
     arms = stages.counted_arms()
-    assert arms["two-branch"] == stages.TRIALS["two-branch-0.003"]
-    assert arms["pool-others"] == stages.TRIALS["pool-others-0.003-0.5"]
+    assert arms["two-branch"] == stages.TRIALS["two-branch"]["0.003"]
+    assert arms["pool-others"] == stages.TRIALS["pool-others"]["0.003-0.5"]
     assert stages.best_form() == "pool"
     assert arms["two-branch-long"].changes == {**arms["two-branch"].changes, "epochs": 10}
     counted, confirmed = (stages.STAGES[name].find_arms() for name in ("counted", "confirmed"))
