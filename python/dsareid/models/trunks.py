@@ -163,7 +163,8 @@ def _undilate(body: nn.Module) -> None:
     re-identification do without (Luo et al., 2019): a dilated kernel is wider than a crop's feature map."""
     for module in body.modules():
         layer: Any = module
-        if _pair(getattr(layer, "dilation", 1)) != (1, 1):  # also of timm's own kinds of convolutions
+        # Also timm's own kinds of convolutions; its blocks have a dilation, too, but no kernel.
+        if hasattr(layer, "kernel_size") and _pair(getattr(layer, "dilation", 1)) != (1, 1):
             layer.padding = tuple(p // d for p, d in zip(_pair(layer.padding), _pair(layer.dilation)))
             layer.dilation = (1, 1)
 
