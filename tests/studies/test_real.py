@@ -199,6 +199,9 @@ def test_the_counted_runs_become_tables(trials_done, tmp_path):
     assert re.search(r"\| texture - texture-others \|.*\| exploratory \|", parts)
     assert "| pool | 50.0 ±0.0 | 50.0 ±0.0 | 50.0 ±0.0 | 0.250 |" in parts and "(+2.0)" in parts
     assert (folder / report.WHERE).exists()
+    del runs["pool-others"][4], runs["two-branch-long"][0]
+    unfinished = "\n".join(report.counted_parts(folder, runs, runs))
+    assert " won " not in unfinished and unfinished.count(" not finished ") == 2 and "(+2.0)" in unfinished
 
 
 def test_no_record_has_a_folder_of_a_machine():
