@@ -42,6 +42,7 @@ COMMANDS = {
     "export": Command("write the trained MF-Stream as one file: safetensors, ONNX or torch.export"),
     "extract": Command("write the features of a folder of images", shared=True),
     "rank": Command("compute mAP and CMC of any number of features that extract wrote"),
+    "calibrate": Command("learn what distances mean: scores, and rates of false matches"),
     "search": Command("find who in a gallery looks like the person in a query, as a list and a picture"),
     "report": Command("write one HTML page about a run, with plots, rank lists and DSAP-images"),
 }

@@ -15,8 +15,13 @@ def command(
     rerank: Flag = False,
     max_rank: int = 10,
     queries: FileOption = None,
+    against: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="QUERY GALLERY")] = None,
 ) -> None:
     """Compute mAP, mINP, rank-1/5/10 and TPR over pairs from extracted features, beside those of chance.
+
+    And for the open set, where the person of a query may be in no gallery image: TPIR@0.01 is the share of
+    queries whose person is found first, and near enough, at a threshold by which 1 % of the searches for
+    people whom the gallery lacks find somebody.
 
     Identities and cameras come from images.csv of both folders. Any words will do: the same word is the same
     person. Gallery images of the query's identity and camera are removed, and so is junk, identity -1; 0 is a
@@ -30,11 +35,19 @@ def command(
         max_rank: The last rank of the table: 50 adds rank-50.
         queries: Write a line of JSON for each query to this file: its image, identity and camera, AP,
             INP and the place of its first match.
+        against: Also compare with another model's features of the same images, by paired differences.
     """
+    from dsareid.evaluation.rows import format_open_set
     from dsareid.evaluation.verification import RATES
     from dsareid.ground.files import check_writable
+    from dsareid.inference.compare_features import compare_features, format_compared
     from dsareid.inference.rank_folders import rank_folders
-    from dsareid.runs.records import RANKS, format_pairs, format_table, write_query_lines
+    from dsareid.runs.records import (
+        RANKS,
+        format_pairs,
+        format_table,
+        write_query_lines,
+    )
 
     if max_rank < 1:
         raise DSAError(f"`max_rank` must be at least 1, not {max_rank}")
@@ -44,4 +57,12 @@ def command(
     ranking = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
     if queries:
         write_query_lines(queries, ranking.queries)
-    print("\n".join([format_table(ranking.rows, ranks), format_pairs(ranking.rows, RATES), *ranking.notes]))
+    tables = [
+        format_table(ranking.rows, ranks),
+        format_pairs(ranking.rows, RATES),
+        format_open_set(ranking.open_set),
+    ]
+    print("\n".join([*tables, *ranking.notes]))
+    if against:
+        compared = compare_features((query, gallery), against)
+        print(f"\nfirst: {query}, {gallery}; second: {against[0]}, {against[1]}\n{format_compared(compared)}")

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from dsareid.evaluation.baselines import colour_histograms
     from dsareid.evaluation.distances import Distances, FeatureDistances
     from dsareid.evaluation.evaluate_run import evaluate
-    from dsareid.evaluation.ranking import Labels, Ranking, RankResult, chance, rank
+    from dsareid.evaluation.positives import Labels
+    from dsareid.evaluation.ranking import Ranking, RankResult, chance, rank
     from dsareid.evaluation.rerank import k_reciprocal
     from dsareid.evaluation.run_features import match
 
@@ -35,7 +36,8 @@ __getattr__, __dir__ = lazy_names(
         ".baselines": ["colour_histograms"],
         ".distances": ["Distances", "FeatureDistances"],
         ".evaluate_run": ["evaluate"],
-        ".ranking": ["Labels", "RankResult", "Ranking", "chance", "rank"],
+        ".positives": ["Labels"],
+        ".ranking": ["RankResult", "Ranking", "chance", "rank"],
         ".rerank": ["k_reciprocal"],
         ".run_features": ["match"],
     },

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dsareid.data.store.reader import Split
-from dsareid.evaluation.ranking import Labels
+from dsareid.evaluation.positives import Labels
 
 _SLICE = 256  # pictures in memory at once
 _NEAR = 1e-5  # features of one picture differ by rounding only, less than this fraction of their norm

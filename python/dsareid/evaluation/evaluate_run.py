@@ -18,7 +18,8 @@ from dsareid.data.store.reader import Split, Store
 from dsareid.evaluation.baselines import colour_histograms
 from dsareid.evaluation.copies import copied_pictures, copies_note
 from dsareid.evaluation.distances import FeatureDistances
-from dsareid.evaluation.ranking import Labels, Ranking, RankResult, chance
+from dsareid.evaluation.positives import Labels
+from dsareid.evaluation.ranking import Ranking, RankResult, chance
 from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.evaluation.rows import query_lines, table_row
 from dsareid.evaluation.run_features import (

@@ -10,7 +10,6 @@ the distance matrix is in memory at a time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,29 +17,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 import dsa_ext
-from dsareid.evaluation.arguments import check_labels, check_positive
+from dsareid.evaluation.arguments import check_positive
 from dsareid.evaluation.distances import Distances, FeatureDistances, MatrixDistances, tile_of
 from dsareid.evaluation.nearest import smallest
+from dsareid.evaluation.open_set import Nearest, OpenSet
+from dsareid.evaluation.positives import Labels, Positives
 from dsareid.evaluation.verification import PairCounts
 
 _NO_MATCH = (
     "no query has a match: no gallery image shows a query's identity from another camera, and the "
     "same-camera rule removes those from the query's own"
 )
-
-
-class Labels(NamedTuple):
-    """Identities (>= 0) and cameras of query and gallery images; integer tensors."""
-
-    query_ids: Tensor  # [Q]
-    gallery_ids: Tensor  # [G]
-    query_cams: Tensor  # [Q]
-    gallery_cams: Tensor  # [G]
-
-    def pairs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Identity and camera of each query, and of each gallery image."""
-        query = zip(self.query_ids.tolist(), self.query_cams.tolist())
-        return list(query), list(zip(self.gallery_ids.tolist(), self.gallery_cams.tolist()))
 
 
 @dataclass(frozen=True)
@@ -58,6 +45,7 @@ class RankResult:
         skipped: number of queries that have no match in the gallery and are not counted.
         tpr: for each false-positive rate in `rates`, the true-positive rate over all pairs (see
             verification).
+        open_set: if it was asked for, the images by which each query, counted or not, would be accepted.
     """
 
     mAP: float
@@ -68,6 +56,7 @@ class RankResult:
     queries: Tensor
     skipped: int
     tpr: dict[float, float] = field(default_factory=dict)
+    open_set: OpenSet | None = None
 
     @property
     def mINP(self) -> float:
@@ -134,11 +123,11 @@ class Ranking:
     def __init__(self, distances: Distances | Tensor, labels: Labels):
         checked = distances if isinstance(distances, Distances) else MatrixDistances(distances)
         self.distances: Distances = checked
-        self._positives = _Positives(labels, checked.shape, checked.device, checked.removed)
+        self._positives = Positives(labels, checked.shape, checked.device, checked.removed)
 
     @torch.no_grad()
-    def result(self, max_rank: int = 50, rates: Sequence[float] = ()) -> RankResult:
-        """mAP, mINP, CMC up to `max_rank`, and TPR at the false-positive rates `rates`.
+    def result(self, max_rank: int = 50, rates: Sequence[float] = (), open_set: bool = False) -> RankResult:
+        """mAP, mINP, CMC up to `max_rank`, TPR at the false-positive rates `rates`, and the open set.
 
         Raises:
             ValueError: max_rank is below 1, no query has a match, or distances hold a NaN.
@@ -148,6 +137,7 @@ class Ranking:
         queries, tile = distances.shape[0], self._tile()
         first_hits, precisions, penalties, counted = [], [], [], []
         pairs = PairCounts(positives.device) if rates else None
+        nearest = Nearest() if open_set else None
         # The bar appears only if the ranking takes seconds.
         with tqdm(total=queries, desc="ranking", unit="query", leave=False, delay=2, disable=None) as bar:
             for start in range(0, queries, tile):
@@ -161,8 +151,12 @@ class Ranking:
                 first_hits.append(ranks[:, 0].clone())  # a copy, so that the other ranks are freed
                 precisions.append(_average_precision(ranks, found))
                 penalties.append(_inverse_negative_penalty(ranks, found))
+                if pairs or nearest:
+                    self._comparable(rows, start, stop)
                 if pairs:
                     self._count_pairs(pairs, rows, start, stop)
+                if nearest:
+                    nearest.add(rows, *positives.pairs(start, stop))
                 bar.update(stop - start)
         return _result(
             torch.cat(precisions),
@@ -172,13 +166,34 @@ class Ranking:
             queries - sum(map(len, counted)),
             max_rank,
             dict(zip(rates, pairs.shares(rates))) if pairs else {},
+            nearest.result() if nearest else None,
         )
 
-    def _count_pairs(self, pairs: PairCounts, rows: Tensor, start: int, stop: int) -> None:
-        """Count the pairs of a tile; rows get their queries' squares added in place, if they lack them."""
+    @torch.no_grad()
+    def pair_counts(self) -> PairCounts:
+        """How many pairs lie at which distance: of one person, and of two.
+
+        Raises:
+            ValueError: distances hold a NaN.
+        """
+        pairs, (queries, tile) = PairCounts(self._positives.device), (self.distances.shape[0], self._tile())
+        with tqdm(total=queries, desc="pairs", unit="image", leave=False, delay=2, disable=None) as bar:
+            for start in range(0, queries, tile):
+                stop = min(start + tile, queries)
+                rows = self.distances.rows(start, stop).to(self._positives.device)
+                self._comparable(rows, start, stop)
+                self._count_pairs(pairs, rows, start, stop)
+                bar.update(stop - start)
+        return pairs
+
+    def _comparable(self, rows: Tensor, start: int, stop: int) -> None:
+        """Add their queries' squares to the rows of a tile, in place, if they lack them."""
         square = self.distances.query_square
         if square is not None:
             rows += square[start:stop, None].to(rows.device)
+
+    def _count_pairs(self, pairs: PairCounts, rows: Tensor, start: int, stop: int) -> None:
+        """Count the pairs of a tile, whose distances can be compared between queries."""
         removed = self.distances.removed
         pairs.add(rows, *self._positives.pairs(start, stop), 0 if removed is None else len(removed))
 
@@ -251,10 +266,10 @@ def chance(labels: Labels, max_rank: int = 50) -> RankResult:
         if not isinstance(ids, Tensor) or ids.ndim != 1 or not len(ids):
             raise ValueError(f"{name} must be a tensor [images], at least 1")
     shape = len(labels.query_ids), len(labels.gallery_ids)
-    return _expected(_Positives(labels, shape, labels.query_ids.device), max_rank)
+    return _expected(Positives(labels, shape, labels.query_ids.device), max_rank)
 
 
-def _expected(positives: "_Positives", max_rank: int) -> RankResult:
+def _expected(positives: "Positives", max_rank: int) -> RankResult:
     """The result by the formulas of `chance`."""
     junk = positives.junk_count()
     n, size = (positives.count - junk).cpu(), (positives.size - junk).cpu()
@@ -286,72 +301,6 @@ def _expected_inp(n: Tensor, size: Tensor) -> Tensor:
     return torch.stack(found)[kind]
 
 
-class _Positives:
-    """The gallery images that share each query's identity, from one grouping of the gallery by identity.
-
-    Its tensors are on the distances' device if dsa_ext can count there, else on the CPU.
-
-    Args:
-        shape: queries, gallery.
-        removed: int64, images left out of every query's gallery.
-
-    Raises:
-        ValueError: labels have a wrong type, shape, dtype or value (it is named).
-    """
-
-    def __init__(
-        self, labels: Labels, shape: tuple[int, int], device: torch.device, removed: Tensor | None = None
-    ):
-        served = device.type == "cuda" and dsa_ext.CUDA_ERROR is None
-        self.device = device if served else torch.device("cpu")
-        counts = dict(zip(Labels._fields, (*shape, *shape)))
-        checked = [check_labels(name, x, counts[name], self.device) for name, x in labels._asdict().items()]
-        self.query_ids, ids, self.query_cams, self.gallery_cams = checked
-        self.size = len(ids)
-        if removed is not None:
-            self.size -= len(removed)
-            ids = ids.index_fill(0, removed.to(self.device), int(max(ids.max(), self.query_ids.max())) + 1)
-        for name, identities in (("query_ids", self.query_ids), ("gallery_ids", ids)):
-            if identities.min() < 0:
-                raise ValueError(
-                    f"{name} must be >= 0, found {int(identities.min())} "
-                    "(-1 marks junk, which is dropped when a data set is loaded)"
-                )
-        self.gallery_ids = ids  # removed images have one that no query has
-        grouped, self.members = ids.sort(stable=True)
-        self.first = torch.searchsorted(grouped, self.query_ids)  # [Q]
-        self.count = torch.searchsorted(grouped, self.query_ids, right=True) - self.first  # [Q]
-
-    def tile(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """What `dsa_ext.count_ranks` takes after the distances of queries start..stop."""
-        rows = slice(start, stop)
-        return self.members, self.first[rows], self.count[rows], self.query_cams[rows], self.gallery_cams
-
-    def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Row, within queries start..stop, and column of the pairs that show one person, int64 [n, 2]: first
-        the pairs from two cameras, then those from one."""
-        count = self.count[start:stop]
-        row = torch.arange(stop - start, device=self.device).repeat_interleave(count)
-        place = torch.arange(len(row), device=self.device) - (count.cumsum(0) - count)[row]
-        column = self.members[self.first[start:stop][row] + place]
-        junk = self.gallery_cams[column] == self.query_cams[start:stop][row]
-        every = torch.stack([row, column], 1)
-        return every[~junk], every[junk]
-
-    def junk(self, query: int) -> Tensor:
-        """Gallery indices of the query's identity and camera, int64 [junk]."""
-        same_id = self.members[self.first[query] :][: self.count[query]]
-        return same_id[self.gallery_cams[same_id] == self.query_cams[query]]
-
-    def junk_count(self) -> Tensor:
-        """How many gallery images are junk to each query, int64 [Q]."""
-        ids = torch.cat([self.query_ids, self.gallery_ids])
-        cams = torch.cat([self.query_cams, self.gallery_cams])
-        pairs, pair = torch.stack([ids, cams], 1).unique(dim=0, return_inverse=True)
-        queries = len(self.query_ids)
-        return pair[queries:].bincount(minlength=len(pairs))[pair[:queries]]
-
-
 def _average_precision(ranks: Tensor, found: Tensor) -> Tensor:
     """Average precision, float64 [T], of ranks [T, P] whose first found [T] entries are valid."""
     hit = torch.arange(1, ranks.shape[1] + 1)  # [P]
@@ -374,9 +323,10 @@ def _result(
     skipped: int,
     max_rank: int,
     tpr: dict[float, float],
+    open_set: OpenSet | None,
 ) -> RankResult:
     if not len(queries):
         raise ValueError(_NO_MATCH)
     hits = torch.bincount(first_hits.clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]
     cmc = hits.cumsum(0).double() / len(queries)
-    return RankResult(float(ap.mean()), cmc, ap, inp, first_hits + 1, queries, skipped, tpr)
+    return RankResult(float(ap.mean()), cmc, ap, inp, first_hits + 1, queries, skipped, tpr, open_set)

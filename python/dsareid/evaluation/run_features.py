@@ -13,7 +13,8 @@ from dsareid.data.guide_input import Samples
 from dsareid.data.layouts.base import GALLERY, MULTI_QUERY, QUERY
 from dsareid.data.store.reader import Split, Store
 from dsareid.evaluation.distances import FeatureDistances
-from dsareid.evaluation.ranking import Labels, Ranking, RankResult
+from dsareid.evaluation.positives import Labels
+from dsareid.evaluation.ranking import Ranking, RankResult
 from dsareid.ground.distributed import current_group, gather_rows
 from dsareid.ground.errors import DSAError
 from dsareid.models.options import GUIDE_INPUT_NEEDS_IUV

@@ -8,6 +8,7 @@ above the requested one.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +58,11 @@ class PairCounts:
         shares = below[0][edges].double() / same  # NaN without pairs
         return shares.masked_fill(allowed == 0, torch.nan).tolist()
 
+    def below(self, distance: float) -> tuple[int, int]:
+        """How many pairs of one person, and of two, lie in cells below that of a distance."""
+        cell = int(_cells(torch.tensor([distance])))
+        return int(self.same[:cell].sum()), int(self.other[:cell].sum())
+
     def _histogram(self, distances: Tensor) -> Tensor:
         return torch.bincount(_cells(distances), minlength=_CELLS)
 
@@ -67,3 +73,10 @@ def _cells(distances: Tensor) -> Tensor:
     bits = distances.float().view(torch.int32)
     ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ascending >> _DROPPED) + _CELLS // 2
+
+
+def cell_starts(cells: np.ndarray) -> np.ndarray:
+    """The least distance of each cell, float64 [n]: what lies below it, lies in a cell before it."""
+    ascending = ((cells - _CELLS // 2) << _DROPPED).astype(np.int32)
+    bits = ascending ^ ((ascending >> 31) & 0x7FFFFFFF)
+    return bits.view(np.float32).astype(np.float64)

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from dsareid.data.layouts.base import DISTRACTOR, JUNK, NO_CAMERAS
 from dsareid.data.layouts.own_labels import NOBODY
-from dsareid.data.matches import count_matches
+from dsareid.data.matches import Matches, count_matches
+from dsareid.evaluation.bootstrap import Interval, interval
 from dsareid.evaluation.copies import copied_features, copies_note
 from dsareid.evaluation.distances import FeatureDistances
-from dsareid.evaluation.ranking import Labels, Ranking
+from dsareid.evaluation.open_set import FPIR
+from dsareid.evaluation.positives import Labels
+from dsareid.evaluation.ranking import Ranking
 from dsareid.evaluation.rerank import k_reciprocal
 from dsareid.evaluation.rows import query_lines, table_row
 from dsareid.evaluation.verification import RATES
@@ -38,6 +41,8 @@ class RankedFolders(NamedTuple):
     """Notes beside the table."""
     queries: list[QueryLine]
     """A line for each query, by the first row."""
+    open_set: list[Interval]
+    """TPIR at each rate of open_set.FPIR, by the plain distances, with intervals over people."""
 
 
 def rank_folders(
@@ -51,7 +56,7 @@ def rank_folders(
 
     Args:
         query: A folder that extract wrote.
-        gallery: Another such folder, of the same model. It is read from the disk in blocks.
+        gallery: Another such folder, of the same model, or the same. It is read from the disk in blocks.
         max_rank: Length of the CMC; less than 10 counts as 10.
         rerank: Whether to rank by re-ranked distances too; then all features must fit into memory.
 
@@ -59,48 +64,83 @@ def rank_folders(
         DSAError: a folder does not hold features, the two are of different models, an identity or a camera
             is not known, or no query has a match.
     """
-    folders = open_features(query), open_features(gallery)
-    check_same_model(*folders)
+    task = rank_task(query, gallery)
     try:
-        return _rank(*folders, max(max_rank, *RANKS), rerank)
+        return _rank(task, max(max_rank, *RANKS), rerank)
     except ValueError as error:
         raise DSAError(f"{query} and {gallery} cannot be ranked: {error}") from error
 
 
-def _rank(query: FeatureFolder, gallery: FeatureFolder, max_rank: int, rerank: bool) -> RankedFolders:
-    labels, cameras = _number_labels(query, gallery)
+class RankTask(NamedTuple):
+    """What is ranked: the features and labels that count."""
+
+    folders: tuple[FeatureFolder, FeatureFolder]
+    asked: Tensor  # bool, the rows of the query folder that are queries
+    kept: Tensor  # bool, the rows of the gallery folder that are no junk
+    labels: Labels  # of the queries, and of the whole gallery folder
+    cameras: bool  # whether they are known
+    matches: Matches
+
+    def queries(self) -> np.ndarray:
+        """The features of the queries."""
+        return _rows(self.folders[0], self.asked)
+
+    def ranking(self) -> Ranking:
+        """The ranking by the features' distances."""
+        # Junk is masked in place: cutting it out would copy the rest of a large gallery.
+        distances = FeatureDistances(self.queries(), self.folders[1].features, removed=~self.kept)
+        return Ranking(distances, self.labels)
+
+    def query_files(self) -> list[str]:
+        return [file for file, used in zip(self.folders[0].files, self.asked.tolist()) if used]
+
+
+def rank_task(query: str | os.PathLike[str], gallery: str | os.PathLike[str]) -> RankTask:
+    """The task of a folder of queries and one of a gallery; DSAError as for rank_folders."""
+    folders = open_features(query), open_features(gallery)
+    check_same_model(*folders)
+    labels, cameras = _number_labels(*folders)
     asked, kept = labels.query_ids > 0, labels.gallery_ids != JUNK
     if not asked.any() or not kept.any():
-        empty, others = (gallery, "") if asked.any() else (query, f" or a distractor, identity {DISTRACTOR}")
+        empty, others = (
+            (folders[1], "") if asked.any() else (folders[0], f" or a distractor, identity {DISTRACTOR}")
+        )
         raise DSAError(f"{empty.path / IMAGES}: every image is junk, identity {JUNK}{others}")
-    queries = _rows(query, asked)
     labels = labels._replace(query_ids=labels.query_ids[asked], query_cams=labels.query_cams[asked])
     matches = count_matches(*labels.pairs())
     if not matches.matched:
-        raise DSAError(f"{query.path} and {gallery.path}: {matches.note(_WITHOUT_CAMERAS)}")
-    # Junk is masked in place: cutting it out would copy the rest of a large gallery.
-    ranking = Ranking(FeatureDistances(queries, gallery.features, removed=~kept), labels)
-    results = {"features": ranking.result(max_rank, RATES), "chance": ranking.chance(max_rank)}
+        raise DSAError(f"{query} and {gallery}: {matches.note(_WITHOUT_CAMERAS)}")
+    return RankTask(folders, asked, kept, labels, cameras, matches)
+
+
+def _rank(task: RankTask, max_rank: int, rerank: bool) -> RankedFolders:
+    (query, gallery), labels, kept = task.folders, task.labels, task.kept
+    ranking = task.ranking()
+    plain = ranking.result(max_rank, RATES, open_set=True)
+    results = {"features": plain, "chance": ranking.chance(max_rank)}
     if rerank:
         of_kept = labels._replace(
             gallery_ids=labels.gallery_ids[kept], gallery_cams=labels.gallery_cams[kept]
         )
-        reranked = Ranking(k_reciprocal(queries, _rows(gallery, kept)), of_kept)
+        reranked = Ranking(k_reciprocal(task.queries(), _rows(gallery, kept)), of_kept)
         results = {"features, re-ranked": reranked.result(max_rank, RATES), **results}
     rows = [table_row(name, found) for name, found in results.items()]
+    queries = task.queries()
     notes = [
-        "" if cameras else NO_CAMERAS,
+        "" if task.cameras else NO_CAMERAS,
         _distractor_note(query),
-        matches.note(_WITHOUT_CAMERAS),
+        task.matches.note(_WITHOUT_CAMERAS),
         copies_note(
             copied_features(queries, gallery.features, labels), len(queries), "the very same features"
         ),
         *map(_skipped_note, (query, gallery)),
     ]
-    files = [file for file, used in zip(query.files, asked.tolist()) if used]
-    words = [label for label, used in zip(query.labels, asked.tolist()) if used]
-    lines = query_lines(files, words, next(iter(results.values())))
-    return RankedFolders(rows, list(filter(None, notes)), list(lines))
+    words = [label for label, used in zip(query.labels, task.asked.tolist()) if used]
+    lines = query_lines(task.query_files(), words, next(iter(results.values())))
+    assert plain.open_set is not None
+    people = labels.query_ids.numpy()
+    open_set = [interval(plain.open_set.tpir(rate), people) for rate in FPIR]
+    return RankedFolders(rows, list(filter(None, notes)), list(lines), open_set)
 
 
 def _rows(folder: FeatureFolder, kept: Tensor) -> np.ndarray:

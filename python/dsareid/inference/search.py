@@ -13,9 +13,11 @@ from dsareid.data.images import SUFFIXES, read_image
 from dsareid.data.labels import image_labels
 from dsareid.data.layouts.base import DISTRACTOR, JUNK
 from dsareid.data.layouts.own_labels import NOBODY
+from dsareid.evaluation.calibration import Calibration
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import atomic_path, check_writable
+from dsareid.inference.calibrate import CALIBRATION, read_calibration
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.feature_folder import HEADER, open_features
 
@@ -33,6 +35,7 @@ class Match:
     file: Path
     distance: float  # Euclidean: 0..2 with one kind of branch, 0..2.8 with f_G and f_L
     identity: str | None  # None if not known; written as in data.labels
+    score: float | None = None  # the calibrated one, 0..1; None without a calibration
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class SearchResult:
 
     file: Path
     identity: str | None  # as in Match
-    matches: list[Match]  # nearest first
+    matches: list[Match]  # nearest first; with a limit, those nearer than it
+    limit: float | None = None  # the distance from which on somebody is somebody else; None: not asked
+    beyond: Match | None = None  # with a limit, the nearest that is not nearer
 
 
 def search(
@@ -51,6 +56,8 @@ def search(
     count: int = 10,
     device: str = "auto",
     trust: bool = False,
+    false_match_rate: float | None = None,
+    calibration: str | os.PathLike | None = None,
 ) -> list[SearchResult]:
     """The gallery images nearest to each query: exact, nearest first, ties in the order of the gallery.
 
@@ -62,14 +69,19 @@ def search(
         gallery: a folder of images, or a folder of features that the same model made, which is read in
             blocks.
         count: how many to find; fewer if the gallery is smaller.
+        false_match_rate: leave out matches that are not nearer than the distance of this rate, which the
+            calibration knows; a query without a match is of nobody in the gallery.
+        calibration: a folder of features that `dsareid calibrate` was run on, or its calibration.json.
+            Default: the gallery's, if it has one.
 
     Raises:
         DSAError: as embed(); a query that is no image, no gallery, features of another model, a count below
-            1.
+            1, a rate without a calibration of this model, or one that the calibration cannot tell.
     """
     if count < 1:
         raise DSAError(f"`count` must be at least 1, not {count}")
     embedder, gallery = embed(model, device, trust=trust), Path(gallery)
+    judge = _judge(embedder, gallery, calibration, false_match_rate)
     queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
     made = 0.0  # when the gallery's features were made; 0: in this call
@@ -91,17 +103,63 @@ def search(
         _warn_of_changes(gallery, [files[place] for place in sorted({*places.flatten().tolist()})], made)
     found = []
     for file, identity, near, where in zip(queries, asked, distances.tolist(), places.tolist()):
-        matches = [Match(files[place], distance, identities[place]) for distance, place in zip(near, where)]
-        found.append(SearchResult(file, identity, matches))
+        matches = [
+            Match(files[place], distance, identities[place], judge.score(distance))
+            for distance, place in zip(near, where)
+        ]
+        found.append(judge.split(file, identity, matches))
     return found
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A calibration, and a distance from which on somebody is somebody else; None if not asked for."""
+
+    calibration: Calibration | None
+    limit: float | None
+
+    def score(self, distance: float) -> float | None:
+        return None if self.calibration is None else self.calibration.score(distance)
+
+    def split(self, file: Path, identity: str | None, matches: list[Match]) -> SearchResult:
+        """The matches within the limit, and the first beyond."""
+        if self.limit is None:
+            return SearchResult(file, identity, matches)
+        near = [match for match in matches if match.distance < self.limit]
+        return SearchResult(file, identity, near, self.limit, next(iter(matches[len(near) :]), None))
+
+
+def _judge(
+    embedder: Embedder, gallery: Path, calibration: str | os.PathLike | None, rate: float | None
+) -> _Judge:
+    if calibration is None and rate is None and not (gallery / CALIBRATION).exists():
+        return _Judge(None, None)
+    fitted = read_calibration(calibration or gallery, embedder.model)
+    return _Judge(fitted, None if rate is None else fitted.threshold(rate))
 
 
 def format_list(found: SearchResult) -> str:
     """The rank list of a query as an aligned table."""
-    lines = [f"{found.file}{_who(found.identity)}", f"{'rank':>5} {'distance':>9} {'identity':>9}  file"]
+    title, scores = (
+        f"{found.file}{_who(found.identity)}",
+        found.matches and found.matches[0].score is not None,
+    )
+    if found.limit is not None and not found.matches:
+        beyond = found.beyond
+        assert beyond is not None  # a gallery has an image
+        return (
+            f"{title}: unknown\nnobody is nearer than {found.limit:.4f}; the nearest: {beyond.distance:.4f}, "
+            f"{_per_cent(beyond.score)}{_who(beyond.identity)}, {beyond.file}"
+        )
+    lines = [title, f"{'rank':>5} {'distance':>9} {'score ' if scores else ''}{'identity':>9}  file"]
     for rank, match in enumerate(found.matches, 1):
-        lines.append(f"{rank:>5} {match.distance:>9.4f} {match.identity or '':>9}  {match.file}")
+        score = f"{_per_cent(match.score):>5} " if scores else ""
+        lines.append(f"{rank:>5} {match.distance:>9.4f} {score}{match.identity or '':>9}  {match.file}")
     return "\n".join(lines)
+
+
+def _per_cent(score: float | None) -> str:
+    return "" if score is None else f"{100 * score:.0f}%"
 
 
 def draw_lists(found: list[SearchResult]) -> Image.Image:
@@ -113,16 +171,18 @@ def draw_lists(found: list[SearchResult]) -> Image.Image:
         DSAError: a gallery image that cannot be read any more.
     """
     width, height = _SIDE
-    columns = 1 + max(len(one.matches) for one in found)
+    columns = 1 + max(1, *(len(one.matches) for one in found))
     size = (columns + 1) * (width + _MARGIN) - width // 2, len(found) * (height + _TEXT + _MARGIN) + _MARGIN
     sheet = Image.new("RGB", size, _PAPER)
     for row, one in enumerate(found):
         top = _MARGIN + row * (height + _TEXT + _MARGIN)
-        _draw(sheet, _MARGIN, top, one.file, f"query{_who(one.identity)}", "", _INK)
+        unknown = "" if one.matches else "unknown"
+        _draw(sheet, _MARGIN, top, one.file, f"query{_who(one.identity)}", unknown, _INK)
         for column, match in enumerate(one.matches):
             left = 2 * _MARGIN + width + width // 4 + column * (width + _MARGIN)
             right = one.identity == match.identity and match.identity not in (None, *NOBODY)
-            title = f"{column + 1}: {match.distance:.3f}"
+            score = "" if match.score is None else f" {_per_cent(match.score)}"
+            title = f"{column + 1}: {match.distance:.3f}{score}"
             _draw(sheet, left, top, match.file, title, _who(match.identity)[2:], _RIGHT if right else _DIM)
     return sheet
 

@@ -11,7 +11,7 @@ from dsareid.commands.main import main
 from dsareid.data.layouts.base import GALLERY, QUERY
 from dsareid.data.store.pack import pack
 from dsareid.evaluation.copies import copied_features, copied_pictures, copies_note
-from dsareid.evaluation.ranking import Labels
+from dsareid.evaluation.positives import Labels
 from dsareid.evaluation.run_features import ranking_labels
 
 

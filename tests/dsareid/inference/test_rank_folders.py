@@ -9,8 +9,9 @@ import torch
 
 from dsareid.commands.main import main
 from dsareid.evaluation import FeatureDistances, Labels, Ranking, chance, k_reciprocal, rank
+from dsareid.evaluation.bootstrap import interval
 from dsareid.evaluation.verification import RATES
-from dsareid.inference.feature_folder import write_features
+from dsareid.inference.feature_folder import open_features, write_features
 
 
 def make_folder(path, seed, count, cams, ids=None, model="net", cameras=None):
@@ -203,7 +204,7 @@ def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsy
     ids[-2:] = 77  # with nobody in the gallery, but its features are there
     files = [f"{i}.png" for i in range(len(ids))]
     write_features(tmp_path / "q", features, files, model="net", ids=ids.tolist(), cams=cams.tolist())
-    notes = run(capsys, tmp_path / "q", folders[1])[1].splitlines()[6:]
+    notes = run(capsys, tmp_path / "q", folders[1])[1].splitlines()[9:]
     assert notes == ["13 of 15 queries have a match: for 2 the person is not in the gallery"]
     gallery = [np.concatenate([x, y[:4]]) for x, y in zip(folders[2][1::2], folders[2][::2])]
     gallery[2][-4:-1] += 10  # other cameras; the last one is as the query's, so that it is removed
@@ -211,5 +212,68 @@ def test_queries_without_a_match_and_copies_are_counted(folders, tmp_path, capsy
     files = [f"{i}.png" for i in range(len(gallery[1]))]
     rows = {"ids": gallery[1].tolist(), "cams": gallery[2].tolist()}
     write_features(tmp_path / "g", gallery[0], files, model="net", **rows)
-    (note,) = run(capsys, folders[0], tmp_path / "g")[1].splitlines()[6:]
+    (note,) = run(capsys, folders[0], tmp_path / "g")[1].splitlines()[9:]
     assert note.startswith("3 of 12 queries have the very same features in the gallery")
+
+
+def test_the_open_set(folders, capsys):
+    query, gallery, case = folders
+    found = Ranking(FeatureDistances(*case[:2]), Labels(*case[2:])).result(open_set=True).open_set
+    people = case[2].numpy()
+    value, low, high = (100 * x for x in interval(found.tpir(0.1), people))
+    title, tenth, hundredth = run(capsys, query, gallery)[1].splitlines()[6:9]
+    assert title == "open set, and 95 % interval over people:"
+    assert tenth == f"  TPIR@0.1   {value:6.1f}   {low:.1f} to {high:.1f}"
+    assert hundredth == "  TPIR@0.01       -   - to -"  # 12 queries are too few to allow one false positive
+
+
+# ---- two models ----
+
+
+def compared(out):
+    """The lines of the comparison, by the names of their figures."""
+    lines = out[out.index("\nfirst: ") :].strip().splitlines()
+    return {line.split()[0]: line.split()[1:] for line in lines[2:]}
+
+
+def test_two_models_side_by_side(folders, tmp_path, capsys):
+    """The other model's folders hold the same images in another order."""
+    query, gallery, _ = folders
+    pairs = []
+    for name, noise in (("same", 0.0), ("worse", 6.0)):
+        pair = []
+        for folder in (open_features(query), open_features(gallery)):
+            draw = np.random.default_rng(0)
+            order = draw.permutation(len(folder))
+            features = folder.features[order] + noise * draw.normal(size=folder.features.shape)
+            labels = [folder.labels[place] for place in order]
+            pair.append(tmp_path / name / folder.path.name)
+            write_features(
+                pair[-1],
+                features.astype(np.float32),
+                [folder.files[place] for place in order],
+                model=name,
+                ids=[label.identity for label in labels],
+                cams=[label.camera for label in labels],
+            )
+        pairs.append(pair)
+    plain = run(capsys, query, gallery)[1]
+    status, out, err = run(capsys, query, gallery, "--against", *pairs[0])
+    assert (status, err) == (0, "") and out.startswith(plain)
+    for name, values in compared(out).items():
+        assert values[0] == values[1] and (name == "TPIR@0.01" or values[2:] == "+0.0 +0.0 to +0.0".split())
+    out = run(capsys, query, gallery, "--against", *pairs[1])[1]
+    mAP = compared(out)["mAP"]
+    assert float(mAP[0]) - 20 > float(mAP[1]) and float(mAP[2]) < -20 and float(mAP[5]) < 0
+    worse = run(capsys, *pairs[1])[1].splitlines()
+    assert worse[1].split()[1] == mAP[1]
+
+
+def test_other_images_or_labels_are_not_compared(folders, tmp_path, capsys):
+    query, gallery, _ = folders
+    make_folder(tmp_path / "fewer", 1, 11, 3)
+    status, _, err = run(capsys, query, gallery, "--against", tmp_path / "fewer", gallery)
+    assert status == 1 and f"hold different images: 1 only in {query}, the first 11.png" in err
+    make_folder(tmp_path / "others", 1, 12, 3, ids=[1] * 12)
+    status, _, err = run(capsys, query, gallery, "--against", tmp_path / "others", gallery)
+    assert status == 1 and f"{query} and {tmp_path / 'others'} label " in err
