@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import Flag, ModelPath, OutPath
+from dsareid.commands.options import Flag, ModelPath, OtherNetwork, OtherOption, OutPath
 
 
 def command(
@@ -16,6 +16,7 @@ def command(
     device: str = "auto",
     skip_broken: Flag = False,
     trust: Flag = False,
+    other: OtherOption = OtherNetwork(),
 ) -> None:
     """Write the features of a folder of images: OUT/features.npy, a row for each line of OUT/images.csv.
 
@@ -23,7 +24,8 @@ def command(
     torchrun --nproc-per-node N -m dsareid extract ...
 
     Args:
-        model: The folder that train wrote, or a file that export wrote.
+        model: The folder that train wrote, or a file that export wrote; or another network: any .onnx file,
+            timm:NAME or torchvision:NAME.
         images: The folder of images, with all folders below, such as query or bounding_box_test of a data
             set. Identities and cameras come from the data set, or else from names like
             0002_c1s1_000451_03.jpg.
@@ -38,7 +40,14 @@ def command(
     from dsareid.inference.feature_folder import SKIPPED
 
     extracted = extract(
-        model, images, out, batch_size=batch_size, device=device, skip_broken=skip_broken, trust=trust
+        model,
+        images,
+        out,
+        batch_size=batch_size,
+        device=device,
+        skip_broken=skip_broken,
+        trust=trust,
+        facts=other.facts(),
     )
     if rank_and_world()[0]:
         return

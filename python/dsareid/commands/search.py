@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from dsareid.commands.options import Flag, ModelPath
+from dsareid.commands.options import Flag, ModelPath, OtherNetwork, OtherOption
 
 
 def command(
@@ -18,11 +18,13 @@ def command(
     calibration: Annotated[Path | None, tyro.conf.arg(metavar="FEATURES")] = None,
     device: str = "auto",
     trust: Flag = False,
+    other: OtherOption = OtherNetwork(),
 ) -> None:
     """List the gallery images that look most like the person in a query.
 
     Args:
-        model: The folder that train wrote, or a file that export wrote.
+        model: The folder that train wrote, or a file that export wrote; or another network: any .onnx file,
+            timm:NAME or torchvision:NAME.
         query: An image, or a folder of images.
         gallery: A folder of images, or one that extract wrote with the same model.
         count: Images to list.
@@ -48,6 +50,7 @@ def command(
         trust,
         false_match_rate=false_match_rate,
         calibration=calibration,
+        facts=other.facts(),
     )
     print("\n\n".join(map(format_list, results)))
     if out:

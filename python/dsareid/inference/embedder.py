@@ -1,4 +1,4 @@
-"""A trained MF-Stream, in any of its formats, as one function from images to features.
+"""A trained MF-Stream in any of its formats, or another network, as one function from images to features.
 
 embedder = embed("RUN")                     # or MODEL.safetensors, MODEL.onnx
 features = embedder(["a.jpg", "b.png"])     # paths, PIL images, arrays of any size -> float32 (N, D)
@@ -22,10 +22,13 @@ from typing_extensions import TypeIs
 from dsareid.data.any_image import ImageLike
 from dsareid.ground.errors import DSAError
 from dsareid.ground.machine import cores
+from dsareid.inference import other_networks
+from dsareid.inference.formats import onnx
 from dsareid.inference.formats.table import MODEL_FORMATS
 from dsareid.inference.network import PixelNetwork, network_of_run
+from dsareid.inference.other_networks import library_of, load_by_name
 from dsareid.inference.pixels import read_ahead
-from dsareid.inference.settings import ModelSettings
+from dsareid.inference.settings import AnySettings, Facts, ModelSettings
 from dsareid.runs.folder import load_run
 
 BATCH_SIZE = 64  # default number of images at a time
@@ -37,7 +40,7 @@ class Embedder:
     """A trained network as a function from images to features; embed() loads one."""
 
     path: Path
-    settings: ModelSettings
+    settings: AnySettings
     device: torch.device
     compute: Callable[[Tensor], Tensor] = field(repr=False)
     """uint8 (B, H, W, 3) of the network's size, on `device` -> float32 (B, D)."""
@@ -69,7 +72,8 @@ class Embedder:
             progress: whether to show a progress bar.
 
         Returns:
-            float32 (N, D) on the CPU, [f_G, f_L], each L2-normalised; Euclidean distances compare them.
+            float32 (N, D) on the CPU, [f_G, f_L], each L2-normalised, or another network's feature,
+            L2-normalised; Euclidean distances compare them.
 
         Raises:
             DSAError: a file that cannot be read, or batch_size is below 1.
@@ -130,29 +134,48 @@ class Embedder:
         return self.compute(batch.to(self.device).contiguous()).cpu()
 
 
-def embed(path: str | os.PathLike, device: str = "auto", *, trust: bool = False) -> Embedder:
-    """Load a trained MF-Stream: the function from images to features.
+def embed(
+    path: str | os.PathLike, device: str = "auto", *, trust: bool = False, facts: Facts | None = None
+) -> Embedder:
+    """Load a trained network: the function from images to features.
 
     A run's folder, a .safetensors and a .onnx file may come from anywhere: they hold tensors, or a graph of
     operators that can only compute. A .pt2 file can run code when it is loaded, so it must be trusted.
 
     Args:
-        path: a run's folder, or a file that dsareid export wrote.
+        path: a run's folder, or a file that dsareid export wrote. Or another network: any .onnx file, or
+            timm:NAME or torchvision:NAME.
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         trust: also load a file that can run code; only for files whose origin you trust.
+        facts: of another network, what neither its file nor its library says, such as the size of its input.
 
     Raises:
         DSAError: `path` does not exist, is no model file, lacks its settings or was altered; a .pt2 file
-            without `trust`, a run without an MF-Stream, a missing package, a device that does not exist.
+            without `trust`, a run without an MF-Stream, a missing package, a device that does not exist;
+            facts of a network that has its own, or that another one does not fit.
     """
-    path = Path(path)
+    facts = facts or Facts()
+    name, path = os.fspath(path), Path(path)
+    if library_of(name):
+        return Embedder(path, *load_by_name(name, device, facts))
+    if path.suffix == ".onnx" and path.is_file():
+        session = onnx.open_session(path, device)
+        if onnx.settings_text(path, session) is None:
+            return Embedder(path, *other_networks.load_session(path, session, facts))
+        _check_no_facts(path, facts)
+        loaded = onnx.load_session(path, session)
+        if isinstance(loaded.settings, ModelSettings) and loaded.settings.convention == "ultralytics":
+            raise DSAError(f"{path}: takes crops stretched to squares, for ultralytics: export one without")
+        return Embedder(path, *loaded)
+    _check_no_facts(path, facts)
     if path.is_dir():
         settings, model = network_of_run(load_run(path, device), path)
         return Embedder(path, settings, next(model.parameters()).device, PixelNetwork(model))
     if not path.exists() or path.suffix not in MODEL_FORMATS:
         raise DSAError(
-            f"{path}: {'not a model' if path.exists() else 'no such file'}; expected a run's folder, or a "
-            f"{', '.join(MODEL_FORMATS)} file that dsareid export wrote"
+            f"{path}: {'not a model' if path.exists() else 'no such file'}; expected a run's folder, a "
+            f"{', '.join(MODEL_FORMATS)} file that dsareid export wrote, any .onnx file, timm:NAME or "
+            "torchvision:NAME"
         )
     chosen = MODEL_FORMATS[path.suffix]
     if chosen.runs_code and not trust:
@@ -164,6 +187,12 @@ def embed(path: str | os.PathLike, device: str = "auto", *, trust: bool = False)
         return Embedder(path, *chosen.load(path, device))
     except OSError as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _check_no_facts(path: Path, facts: Facts) -> None:
+    if facts.stated:
+        stated = ", ".join(f"`{name}`" for name in facts.model_dump(exclude_none=True))
+        raise DSAError(f"{path} knows its own input: leave out {stated}, which other networks need")
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -6,7 +6,8 @@
 
 All three hold their settings (settings.ModelSettings) as JSON under the name "dsareid": in the metadata,
 the metadata_props, and the extra_files. Images are uint8 (B, H, W, 3) RGB of the network's size, B any
-number; they are normalised inside. Features are float32 (B, D), [f_G, f_L], each half L2-normalised.
+number; they are normalised inside. Features are float32 (B, D), [f_G, f_L], each half L2-normalised. An ONNX
+file may take its images by another convention, as trackers make them.
 """
 
 import copy
@@ -18,14 +19,19 @@ import torch
 
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path, check_writable
-from dsareid.inference.embedder import Embedder
-from dsareid.inference.formats.base import ExportPrecision
+from dsareid.inference.formats.base import Convention, ExportPrecision, LoadedModel
 from dsareid.inference.formats.table import MODEL_FORMATS
-from dsareid.inference.network import PixelNetwork, network_of_run
+from dsareid.inference.network import PixelNetwork, network_by_convention, network_of_run, prepare
+from dsareid.inference.settings import ModelSettings
 from dsareid.runs.folder import load_run
 
-_BATCHES = (1, 3, 8)  # batch sizes at which a file is compared with its run
+_BATCHES = (1, 7, 64)  # batch sizes at which a file is compared with its run
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of one number in a feature, whose halves have norm 1
+
+_IMAGE = {
+    "torchreid": "float32 (B, 3, height, width) RGB, 0..1, minus mean, divided by std of ImageNet",
+    "ultralytics": "float32 (B, 3, height, height) RGB, 0..1, stretched to a square",
+}
 
 
 class Exported(NamedTuple):
@@ -37,7 +43,10 @@ class Exported(NamedTuple):
 
 
 def export(
-    run: str | os.PathLike, out: str | os.PathLike, precision: ExportPrecision = "float32"
+    run: str | os.PathLike,
+    out: str | os.PathLike,
+    precision: ExportPrecision = "float32",
+    convention: Convention = "dsareid",
 ) -> Exported:
     """Write the MF-Stream of a run; the suffix of `out` names the format.
 
@@ -48,6 +57,7 @@ def export(
         out: a .safetensors, .onnx or .pt2 file.
         precision: the type that the network computes in. bfloat16, for .pt2 only, is two to three times as
             fast on processors with instructions for it; its features can be compared with float32 ones.
+        convention: how the graph takes its images, for .onnx only; see formats.base.Convention.
 
     Raises:
         DSAError: no run, one without an MF-Stream, an unknown suffix, a package that is missing, a file that
@@ -64,15 +74,20 @@ def export(
             f'`precision="{precision}"` works with {others or "no format"} only; {out.suffix} is written in '
             f"{', '.join(chosen.precisions)}"
         )
+    if convention not in chosen.conventions:
+        raise DSAError(f'`convention="{convention}"` works with .onnx only, not with {out.suffix}')
     check_writable(out)
     settings, model = network_of_run(load_run(run, "cpu"), run)
-    original = Embedder(run, settings, torch.device("cpu"), PixelNetwork(model))
-    network = PixelNetwork(copy.deepcopy(model), precision)
-    settings = settings.model_copy(update={"precision": precision})
+    settings = settings.model_copy(update={"convention": convention})
+    original = network_by_convention(model, settings)
+    settings = settings.model_copy(
+        update={"precision": precision, "image": _IMAGE.get(convention, settings.image)}
+    )
+    network = network_by_convention(copy.deepcopy(model), settings)
     with atomic_path(out) as temporary:
         chosen.write(network, settings, temporary)
-        written = Embedder(temporary, *chosen.load(temporary, "cpu"))
-        deviation, cosine = _compare(original, written)
+        written = chosen.load(temporary, "cpu")
+        deviation, cosine = _compare(original, settings, written)
         if not deviation <= _TOLERANCE[precision]:
             raise DSAError(
                 f"{out}: not written: its features differ from those of {run} by {deviation:.2g}, more than "
@@ -81,14 +96,16 @@ def export(
     return Exported(settings.model, deviation, cosine)
 
 
-def _compare(original: Embedder, written: Embedder) -> tuple[float, float]:
+@torch.inference_mode()
+def _compare(original: PixelNetwork, settings: ModelSettings, written: LoadedModel) -> tuple[float, float]:
     """Largest difference and smallest cosine similarity of the features of random images."""
     generator = torch.Generator().manual_seed(0)
     deviation, cosine = 0.0, 1.0
     for batch in _BATCHES:
-        shape = (batch, original.settings.height, original.settings.width, 3)
+        shape = (batch, settings.height, settings.width, 3)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        expected, found = original(images), written(images)
+        expected = original(prepare(images, settings.convention)).float()
+        found = written.compute(images).float()
         deviation = max(deviation, float((found - expected).abs().max()))
         cosine = min(cosine, float(torch.cosine_similarity(found, expected).min()))
     return deviation, cosine

@@ -43,6 +43,7 @@ from dsareid.inference.feature_folder import (
     write_index,
 )
 from dsareid.inference.pixels import read_ahead
+from dsareid.inference.settings import AnySettings, Facts, OtherSettings
 
 PLAN, PARTS = "plan.json", "parts"
 PART = 1024  # images
@@ -67,6 +68,7 @@ def extract(
     device: str = "auto",
     skip_broken: bool = False,
     trust: bool = False,
+    facts: Facts | None = None,
 ) -> Extracted:
     """Write the features of all images below a folder, with a progress bar.
 
@@ -74,7 +76,7 @@ def extract(
     started share the work.
 
     Args:
-        model, device, trust: as for embed().
+        model, device, trust, facts: as for embed().
         images: a folder; all images in it and below it, in the order of their names. image_labels gives
             their identities and cameras.
         out: the folder to make, or one that an earlier call for the same model and images has begun.
@@ -89,7 +91,7 @@ def extract(
     images, out = Path(images), Path(out)
     chosen = own_device(choose_device(device))
     with join_group(chosen) as group:
-        embedder = embed(model, device if group.alone else str(chosen), trust=trust)
+        embedder = embed(model, device if group.alone else str(chosen), trust=trust, facts=facts)
         files, others = find_images(images)
         if others:
             logger.warning(f"{images}: {left_out(others)}")
@@ -101,7 +103,7 @@ def extract(
             _write_parts(embedder, images, files, out, group, batch_size, skip_broken)
         with group.rank_0_first():
             if group.is_rank_0:
-                _join_parts(out, plan, files)
+                _join_parts(out, plan, files, embedder.settings)
         found = open_features(out)
         if already and group.is_rank_0:
             _compare_labels(found)
@@ -255,7 +257,7 @@ def _compute(
 # ---- the end ----
 
 
-def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
+def _join_parts(out: Path, plan: dict[str, Any], files: list[str], settings: AnySettings) -> None:
     """Join the parts, with one of them in memory at a time, and remove them."""
     if not (out / HEADER).exists():
         parts = [(_part(out, number), rows) for number, rows in enumerate(_ranges(len(files)))]
@@ -279,7 +281,8 @@ def _join_parts(out: Path, plan: dict[str, Any], files: list[str]) -> None:
             count=len(kept),
             dimension=plan["dimension"],
             images=plan["images"],
-            features=f"f of the MF-Stream, {plan['precision']}",
+            features=settings.description,
+            facts=settings.facts if isinstance(settings, OtherSettings) else None,
         )
         labels = image_labels(Path(plan["images"]), kept)
         if unknown := labels.count(NOT_KNOWN):

@@ -25,6 +25,7 @@ from dsareid.data.layouts.own_labels import canonical_label, is_below_junk
 from dsareid.data.store.format import npy_header
 from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path, make_folder
+from dsareid.inference.settings import Facts
 
 FEATURES, IMAGES, HEADER = "features.npy", "images.csv", "features.json"
 SKIPPED = "skipped.txt"  # written by extract: images that could not be read and why, a line each
@@ -52,6 +53,8 @@ class FeatureFolderInfo(BaseModel):
     """The folder that `file` is relative to, a str. Pydantic's check would refuse names that are no UTF-8."""
     features: str
     """A description of the features, for people."""
+    facts: Facts | None = None
+    """Of another network than ours, what its user stated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,8 @@ class FeatureFolder:
     labels: list[ImageLabel] = field(repr=False)  # N
     images: Path
     """The folder that the images were read from."""
+    facts: Facts | None = None
+    """Of another network than ours, what its user stated."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -80,7 +85,7 @@ def open_features(folder: str | os.PathLike) -> FeatureFolder:
     info = _read_info(folder)
     features = _map(folder / FEATURES, info)
     files, labels = _read_images(folder / IMAGES, info.count)
-    return FeatureFolder(folder, info.model, features, files, labels, Path(info.images))
+    return FeatureFolder(folder, info.model, features, files, labels, Path(info.images), info.facts)
 
 
 def check_same_model(a: FeatureFolder, b: FeatureFolder) -> None:
@@ -165,7 +170,9 @@ def write_index(
                 row = [name, *(word or "" for word in label)]
                 (quoting if "\r" in "".join(row) else plain).writerow(row)
     with atomic_path(folder / HEADER) as temporary:
-        temporary.write_text(json.dumps(info.model_dump(), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(info.model_dump(exclude_none=True), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def _read_info(folder: Path) -> FeatureFolderInfo:

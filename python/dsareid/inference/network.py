@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsareid.ground.errors import DSAError
-from dsareid.inference.formats.base import ExportPrecision
+from dsareid.inference.formats.base import Convention, ExportPrecision
 from dsareid.inference.settings import ModelSettings
 from dsareid.models import DSAReID
 from dsareid.models.options import MEAN, RESNET, STD
@@ -34,6 +35,51 @@ class PixelNetwork(nn.Module):
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
         x = image.permute(0, 3, 1, 2).float()  # a view in channels_last, in which convolutions are fast
         return self.model(((x / 255 - self.mean) / self.std).to(self.dtype))
+
+
+class NormalisedNetwork(PixelNetwork):
+    """The same for images as torchreid and boxmot prepare them."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """float32 (B, 3, H, W), normalised -> float32 (B, D)."""
+        return self.model(image)
+
+
+class SquareNetwork(PixelNetwork):
+    """The same for crops as ultralytics prepares them: the square is squeezed to H x W again.
+
+    Args:
+        width: the network's.
+    """
+
+    def __init__(self, model: DSAReID, width: int):
+        super().__init__(model)
+        self.width = width
+
+    def forward(self, image: Tensor) -> Tensor:
+        """float32 (B, 3, H, H), 0..1 -> float32 (B, D)."""
+        x = F.interpolate(image, (image.shape[2], self.width), mode="bilinear", antialias=False)
+        return self.model((x - self.mean) / self.std)
+
+
+def network_by_convention(model: DSAReID, settings: ModelSettings) -> PixelNetwork:
+    """The network that a convention's graph is traced from, in the settings' precision."""
+    if settings.convention == "torchreid":
+        return NormalisedNetwork(model, settings.precision)
+    if settings.convention == "ultralytics":
+        return SquareNetwork(model, settings.width)
+    return PixelNetwork(model, settings.precision)
+
+
+def prepare(images: Tensor, convention: Convention) -> Tensor:
+    """Images, uint8 (B, H, W, 3), as a convention's graph takes them."""
+    if convention == "dsareid":
+        return images
+    x = images.permute(0, 3, 1, 2).float() / 255
+    if convention == "torchreid":
+        mean, std = (torch.tensor(values, device=x.device)[:, None, None] for values in (MEAN, STD))
+        return ((x - mean) / std).contiguous()
+    return F.interpolate(x, (x.shape[2], x.shape[2]), mode="bilinear")
 
 
 def network_of_run(run: Run, path: Path) -> tuple[ModelSettings, DSAReID]:

@@ -20,6 +20,7 @@ from dsareid.ground.files import atomic_path, check_writable
 from dsareid.inference.calibrate import CALIBRATION, read_calibration
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.feature_folder import HEADER, open_features
+from dsareid.inference.settings import Facts
 
 PICTURED = 40  # queries in a picture
 
@@ -58,6 +59,7 @@ def search(
     trust: bool = False,
     false_match_rate: float | None = None,
     calibration: str | os.PathLike | None = None,
+    facts: Facts | None = None,
 ) -> list[SearchResult]:
     """The gallery images nearest to each query: exact, nearest first, ties in the order of the gallery.
 
@@ -73,6 +75,7 @@ def search(
             calibration knows; a query without a match is of nobody in the gallery.
         calibration: a folder of features that `dsareid calibrate` was run on, or its calibration.json.
             Default: the gallery's, if it has one.
+        facts: as for embed(). Default: those that the gallery's features were made with.
 
     Raises:
         DSAError: as embed(); a query that is no image, no gallery, features of another model, a count below
@@ -80,13 +83,14 @@ def search(
     """
     if count < 1:
         raise DSAError(f"`count` must be at least 1, not {count}")
-    embedder, gallery = embed(model, device, trust=trust), Path(gallery)
+    gallery = Path(gallery)
+    opened = open_features(gallery) if (gallery / HEADER).exists() else None
+    embedder = embed(model, device, trust=trust, facts=facts or (opened.facts if opened else None))
     judge = _judge(embedder, gallery, calibration, false_match_rate)
     queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
     made = 0.0  # when the gallery's features were made; 0: in this call
-    if (gallery / HEADER).exists():
-        opened = open_features(gallery)
+    if opened:
         if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
             raise DSAError(
                 f"{gallery}: features of model {opened.model}, but {model} is model {embedder.model}: they "

@@ -5,6 +5,7 @@ import shutil
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -263,7 +264,7 @@ def test_safetensors_with_another_weight(exported, tmp_path):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (None, "holds no settings of dsareid"),
+        (None, "its input must be float32 or float16"),  # so it is somebody else's
         ({"height": 128}, "input and output must be"),
         ({"dimension": 4096}, "input and output must be"),
     ],
@@ -341,3 +342,48 @@ def test_settings_that_are_no_text(run, tmp_path):
     (tmp_path / "b.onnx").write_bytes(data[:at] + b"\xff" + data[at + 1 :])
     with pytest.raises(DSAError, match="b.onnx: "):
         embed(tmp_path / "b.onnx", "cpu")
+
+
+# ---- for trackers ----
+
+
+def test_torchreids_convention(run, tmp_path):
+    """As boxmot feeds it: RGB, 0..1, ImageNet's mean and standard deviation, NCHW."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert export(run, tmp_path / "t.onnx", convention="torchreid").deviation < 1e-5
+    session = onnxruntime.InferenceSession(tmp_path / "t.onnx")
+    (image,), (features,) = session.get_inputs(), session.get_outputs()
+    assert (image.type, image.shape) == ("tensor(float)", ["batch", 3, HEIGHT, WIDTH])
+    for count in (1, 7, 64):
+        images = random_images(count)
+        mean, std = (np.array(x, np.float32)[:, None, None] for x in (MEAN, STD))
+        given = (images.numpy().transpose(0, 3, 1, 2).astype(np.float32) / 255 - mean) / std
+        (found,) = session.run([features.name], {image.name: given})
+        expected = expected_features(run, images)
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(load(tmp_path / "t.onnx")(images), expected, rtol=0, atol=1e-5)
+    assert load(tmp_path / "t.onnx").model == load(run).model
+
+
+def test_ultralytics_convention(run, tmp_path):
+    """As ultralytics feeds it: RGB, 0..1, stretched to a square of the height."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert export(run, tmp_path / "u.onnx", convention="ultralytics").deviation < 1e-5
+    session = onnxruntime.InferenceSession(tmp_path / "u.onnx")
+    (image,) = session.get_inputs()
+    assert (image.type, image.shape) == ("tensor(float)", ["batch", 3, HEIGHT, HEIGHT])
+    # Crops without fine detail lose nothing by being stretched and squeezed.
+    coarse = random_images(3)[:, ::16, ::16].permute(0, 3, 1, 2).float()
+    smooth = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bilinear").round()
+    given = torch.nn.functional.interpolate(smooth / 255, (HEIGHT, HEIGHT), mode="bilinear")
+    found = torch.from_numpy(session.run(None, {image.name: given.numpy()})[0])
+    expected = expected_features(run, smooth.permute(0, 2, 3, 1).to(torch.uint8))
+    assert torch.cosine_similarity(found, expected).min() > 0.99
+    with pytest.raises(DSAError, match="takes crops stretched to squares, for ultralytics"):
+        load(tmp_path / "u.onnx")
+
+
+def test_conventions_are_for_onnx(run, tmp_path, capsys):
+    for suffix in (".pt2", ".safetensors"):
+        assert main(["export", str(run), str(tmp_path / f"m{suffix}"), "--convention", "torchreid"]) == 1
+        assert f"--convention torchreid works with .onnx only, not with {suffix}" in capsys.readouterr().err

@@ -127,8 +127,8 @@ def test_an_interrupted_call_resumes(run, images, tmp_path, small_parts, monkeyp
     extract(run, images, tmp_path / "whole", device="cpu")
     out, computed = tmp_path / "out", []
 
-    def counting(model, device, trust):
-        embedder = embed(model, device, trust=trust)
+    def counting(model, device, trust, facts):
+        embedder = embed(model, device, trust=trust, facts=facts)
         compute = embedder.compute
 
         def count(batch):

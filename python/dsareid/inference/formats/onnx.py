@@ -4,15 +4,16 @@ Its operators can only compute, so a file of any origin may be loaded.
 """
 
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError, first_line
-from dsareid.inference.formats.base import LoadedModel, ModelFormat
+from dsareid.inference.formats.base import Convention, LoadedModel, ModelFormat
 from dsareid.inference.formats.torch_export import quiet, trace
-from dsareid.inference.network import PixelNetwork
+from dsareid.inference.network import PixelNetwork, prepare
 from dsareid.inference.settings import METADATA, ModelSettings, parse_settings
 
 
@@ -43,7 +44,12 @@ def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
     program.save(path)
 
 
-def load(path: Path, device: str) -> LoadedModel:
+def open_session(path: Path, device: str) -> Any:
+    """Open a file in onnxruntime, on a device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        DSAError: onnxruntime is missing, the file is no ONNX, or the device cannot be used.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -60,7 +66,6 @@ def load(path: Path, device: str) -> LoadedModel:
     providers = [provider] if target.type == "cuda" else ["CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(path, options, providers)
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     except Exception as error:  # its exceptions have no common class of their own
         raise DSAError(f"{path}: not readable as ONNX: {first_line(error)[:200]}") from error
     if target.type == "cuda" and provider[0] not in session.get_providers():
@@ -69,19 +74,45 @@ def load(path: Path, device: str) -> LoadedModel:
             f"{path}: onnxruntime cannot start CUDA on {target}: its libraries of CUDA or cuDNN are "
             'missing or of another version; `device="cpu"` computes without'
         )
-    settings = parse_settings(path, text)
+    return session
+
+
+def settings_text(path: Path, session: Any) -> str | None:
+    """The settings of dsareid in a file's metadata, as JSON; None if it has none. DSAError if they are no
+    text."""
+    try:
+        text: str | None = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    except UnicodeDecodeError as error:
+        raise DSAError(f"{path}: not readable as ONNX: {first_line(error)[:200]}") from error
+    return text
+
+
+def load(path: Path, device: str) -> LoadedModel:
+    return load_session(path, open_session(path, device))
+
+
+def load_session(path: Path, session: Any) -> LoadedModel:
+    """A file that open_session has opened; DSAError if dsareid export did not write it."""
+    settings = parse_settings(path, settings_text(path, session))
     found = [(x.name, x.type, x.shape[1:]) for x in (*session.get_inputs(), *session.get_outputs())]
+    height, width = settings.height, settings.width
+    image = {
+        "dsareid": ("tensor(uint8)", [height, width, 3]),
+        "torchreid": ("tensor(float)", [3, height, width]),
+        "ultralytics": ("tensor(float)", [3, height, height]),
+    }[settings.convention]
     expected = [
-        ("image", "tensor(uint8)", [settings.height, settings.width, 3]),
+        ("image", *image),
         ("features", "tensor(float)", [settings.dimension]),
     ]
     if found != expected:
         raise DSAError(f"{path}: its input and output must be {expected}, as its settings say, not {found}")
 
     def compute(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["features"], {"image": images.cpu().numpy()})[0])
+        given = prepare(images.cpu(), settings.convention).numpy()
+        return torch.from_numpy(session.run(["features"], {"image": given})[0])
 
     return LoadedModel(settings, torch.device("cpu"), compute)  # onnxruntime moves images itself
 
 
-ONNX = ModelFormat(".onnx", write, load)
+ONNX = ModelFormat(".onnx", write, load, conventions=get_args(Convention))

@@ -16,7 +16,7 @@ import torch
 from dsareid.ground.distributed import choose_device
 from dsareid.ground.errors import DSAError
 from dsareid.inference.formats.base import LoadedModel, ModelFormat
-from dsareid.inference.network import PixelNetwork
+from dsareid.inference.network import PixelNetwork, prepare
 from dsareid.inference.settings import METADATA, ModelSettings, parse_settings
 
 
@@ -32,7 +32,9 @@ def write(network: PixelNetwork, settings: ModelSettings, path: Path) -> None:
 def trace(network: PixelNetwork, settings: ModelSettings) -> torch.export.ExportedProgram:
     """The network as a graph, for any number of images."""
     network = network.to(memory_format=torch.channels_last)
-    image = torch.zeros(2, settings.height, settings.width, 3, dtype=torch.uint8)
+    image = prepare(
+        torch.zeros(2, settings.height, settings.width, 3, dtype=torch.uint8), settings.convention
+    )
     batch = torch.export.Dim("batch", min=1)
     with quiet():
         program = torch.export.export(network, (image,), dynamic_shapes=({0: batch},))
