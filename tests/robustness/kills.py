@@ -55,8 +55,8 @@ from dsareid.data.store.reader import verify
 from dsareid.data.store.writer import CHUNK_IMAGES
 from dsareid.engine.learner import Learner
 from dsareid.ground.errors import DSAError
-from dsareid.inference.extract import PART, PARTS
 from dsareid.inference.feature_folder import HEADER, open_features
+from dsareid.inference.feature_parts import PART, PARTS
 from dsareid.models.options import NetworkConfig
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder

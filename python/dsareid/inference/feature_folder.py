@@ -1,13 +1,15 @@
 """A folder of features, kept for ranking and searching.
 
     OUT/features.npy     float32 [N, D], an image a row; mapped into memory, never read whole
-    OUT/images.csv       file,identity,camera, a line for each row; any words, empty if not known
+    OUT/images.csv       file,identity,camera, a line for each row; any words, empty if not known. If a row is
+                         the mean of a track, a fourth column has its name, and the file is one picture of it
     OUT/features.json    which model made them, how many there are, from which folder; written last
 
 `dsareid extract` writes one; write_features makes one from arrays of your own.
 """
 
 import csv
+import itertools
 import json
 import os
 import sys
@@ -30,6 +32,7 @@ from dsareid.inference.settings import Facts
 FEATURES, IMAGES, HEADER = "features.npy", "images.csv", "features.json"
 SKIPPED = "skipped.txt"  # written by extract: images that could not be read and why, a line each
 _COLUMNS = ["file", "identity", "camera"]
+_TRACK = "track"  # the column that may follow
 
 
 def _check_text(value: object) -> str:
@@ -70,6 +73,8 @@ class FeatureFolder:
     """The folder that the images were read from."""
     facts: Facts | None = None
     """Of another network than ours, what its user stated."""
+    tracks: list[str] | None = field(default=None, repr=False)
+    """If rows are means of tracks, their names, N."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -84,8 +89,8 @@ def open_features(folder: str | os.PathLike) -> FeatureFolder:
     folder = Path(folder)
     info = _read_info(folder)
     features = _map(folder / FEATURES, info)
-    files, labels = _read_images(folder / IMAGES, info.count)
-    return FeatureFolder(folder, info.model, features, files, labels, Path(info.images), info.facts)
+    files, labels, tracks = _read_images(folder / IMAGES, info.count)
+    return FeatureFolder(folder, info.model, features, files, labels, Path(info.images), info.facts, tracks)
 
 
 def check_same_model(a: FeatureFolder, b: FeatureFolder) -> None:
@@ -150,12 +155,16 @@ def write_features(
 
 
 def write_index(
-    folder: Path, info: FeatureFolderInfo, files: Iterable[str], labels: Iterable[ImageLabel]
+    folder: Path,
+    info: FeatureFolderInfo,
+    files: Iterable[str],
+    labels: Iterable[ImageLabel],
+    tracks: Iterable[str] | None = None,
 ) -> None:
     """Write images.csv, then features.json, into a folder that has its features.npy.
 
     Args:
-        files, labels: the image of each row, and its label.
+        files, labels, tracks: the image of each row, its label, and its track if rows are tracks.
 
     Raises:
         DSAError: they cannot be written.
@@ -163,11 +172,12 @@ def write_index(
     with atomic_path(folder / IMAGES) as temporary:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             plain = csv.writer(file, lineterminator="\n")
-            plain.writerow(_COLUMNS)
+            plain.writerow(_COLUMNS if tracks is None else [*_COLUMNS, _TRACK])
             # For names with a \r, which the plain writer does not quote.
             quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            for name, label in zip(files, labels):
-                row = [name, *(word or "" for word in label)]
+            more: Iterable[list[str]] = itertools.repeat([]) if tracks is None else ([x] for x in tracks)
+            for name, label, track in zip(files, labels, more):
+                row = [name, *(word or "" for word in label), *track]
                 (quoting if "\r" in "".join(row) else plain).writerow(row)
     with atomic_path(folder / HEADER) as temporary:
         temporary.write_text(
@@ -211,24 +221,26 @@ def _map(path: Path, info: FeatureFolderInfo) -> np.ndarray:
     )
 
 
-def _read_images(path: Path, count: int) -> tuple[list[str], list[ImageLabel]]:
-    """The files and labels of images.csv."""
+def _read_images(path: Path, count: int) -> tuple[list[str], list[ImageLabel], list[str] | None]:
+    """The files and labels of images.csv, and the tracks if it has them."""
     files: list[str] = []
     labels: list[ImageLabel] = []
+    tracks: list[str] = []
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)
-            if (columns := next(reader, [])) != _COLUMNS:
+            if (columns := next(reader, [])) not in (_COLUMNS, [*_COLUMNS, _TRACK]):
                 expected, found = ",".join(_COLUMNS), ",".join(columns)[:80]
                 raise DSAError(f"{path}: the first line must be {expected}, not {found!r}")
             for row in filter(any, reader):  # Excel may write lines that hold only commas
                 if len(files) == count:
                     raise DSAError(f"{path}: more images than the {count:,} that {HEADER} says")
                 where = f"{path}, line {reader.line_num}"
-                if len(row) != 3 or not row[0]:
-                    raise DSAError(f"{where}: expected file,identity,camera, not {','.join(row)[:80]!r}")
+                if len(row) != len(columns) or not row[0]:
+                    raise DSAError(f"{where}: expected {','.join(columns)}, not {','.join(row)[:80]!r}")
                 files.append(row[0])
-                labels.append(ImageLabel(*(_word(where, *cell) for cell in zip(_COLUMNS[1:], row[1:]))))
+                labels.append(ImageLabel(*(_word(where, *cell) for cell in zip(_COLUMNS[1:], row[1:3]))))
+                tracks += row[3:]
     except FileNotFoundError as error:
         raise DSAError(f"{path}: missing from this folder of features") from error
     except OSError as error:
@@ -237,7 +249,7 @@ def _read_images(path: Path, count: int) -> tuple[list[str], list[ImageLabel]]:
         raise DSAError(f"{path}: not readable as CSV: {error}") from error
     if len(files) != count:
         raise DSAError(f"{path}: {len(files):,} images, but {HEADER} says {count:,}")
-    return files, labels
+    return files, labels, tracks or None
 
 
 def _word(where: str, column: str, text: str) -> str | None:

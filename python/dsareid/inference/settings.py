@@ -1,7 +1,7 @@
 """The settings that a model file holds."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -53,6 +53,11 @@ class ModelSettings(BaseModel):
     classifier: ClassifierKind
 
     @property
+    def pieces(self) -> int:
+        """How many pieces of one length a feature has, each of norm 1."""
+        return 2 if self.branches == "both" else 1
+
+    @property
     def description(self) -> str:
         """Of the features, for people."""
         return f"f of the MF-Stream, {self.precision}"
@@ -95,6 +100,7 @@ class OtherSettings(BaseModel):
     width: InputSide
     facts: Facts
     precision: str = "float32"
+    pieces: ClassVar[int] = 1
 
     @property
     def description(self) -> str:

@@ -19,6 +19,7 @@ from dsareid.data.store.pack import pack
 from dsareid.evaluation import run_features as evaluation
 from dsareid.ground.errors import DSAError
 from dsareid.inference import extract as extract_module
+from dsareid.inference import feature_parts
 from dsareid.inference.embedder import embed
 from dsareid.inference.extract import extract
 from dsareid.inference.feature_folder import open_features
@@ -48,7 +49,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(extract_module, "PART", 4)
+    monkeypatch.setattr(feature_parts, "PART", 4)
 
 
 def read(out):
@@ -144,21 +145,21 @@ def test_an_interrupted_call_resumes(run, images, tmp_path, small_parts, monkeyp
             raise Killed
         return save(*arguments)
 
-    save = extract_module.save
+    save = feature_parts.save
     monkeypatch.setattr(extract_module, "embed", counting)
-    monkeypatch.setattr(extract_module, "save", one_alone)
+    monkeypatch.setattr(feature_parts, "save", one_alone)
     with pytest.raises(Killed):
         extract(run, images, out, batch_size=4, device="cpu")
     assert sum(computed) == 8 and not (out / "features.json").exists()
     computed.clear()
-    monkeypatch.setattr(extract_module, "save", save)
+    monkeypatch.setattr(feature_parts, "save", save)
     monkeypatch.setattr(extract_module, "write_index", lambda *_: (_ for _ in ()).throw(Killed()))
     with pytest.raises(Killed):  # while the parts are joined
         extract(run, images, out, batch_size=4, device="cpu")
     assert sum(computed) == 7 and not (out / "features.json").exists()
     computed.clear()
     monkeypatch.undo()
-    monkeypatch.setattr(extract_module, "PART", 4)
+    monkeypatch.setattr(feature_parts, "PART", 4)
     assert not extract(run, images, out, device="cpu").already
     assert not computed
     same(read(out), read(tmp_path / "whole"))
@@ -173,7 +174,7 @@ def test_a_damaged_part_is_made_again(run, images, tmp_path, small_parts, monkey
     second.write_bytes(b"")
     third.unlink()
     monkeypatch.undo()
-    monkeypatch.setattr(extract_module, "PART", 4)
+    monkeypatch.setattr(feature_parts, "PART", 4)
     extract(run, images, tmp_path / "out", device="cpu")
     extract(run, images, tmp_path / "whole", device="cpu")
     same(read(tmp_path / "out"), read(tmp_path / "whole"))
@@ -359,7 +360,7 @@ def test_options(run, images, tmp_path, capsys):
 
 # `dsareid extract` with small parts, each of which takes its time.
 SLOW = """
-import sys, time, dsareid.inference.extract as e
+import sys, time, dsareid.inference.feature_parts as e
 from dsareid.commands.main import main
 e.PART, save = 2, e.save
 def slowly(*arguments):
@@ -400,7 +401,7 @@ def test_killed_and_called_again(run, images, tmp_path, monkeypatch):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 2 <= len(list((out / "parts").glob("0*"))) < 6
-    monkeypatch.setattr(extract_module, "PART", 2)
+    monkeypatch.setattr(feature_parts, "PART", 2)
     extract(run, images, out, device="cpu")
     same(read(out), read(_extracted(run, images, tmp_path / "whole")))
 
