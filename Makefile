@@ -27,7 +27,7 @@ OLDEST_TORCH := torch==2.10.0  # that pyproject.toml allows
 # Workers of pytest: as many as cores, each with whole files, so that a file's fixtures are made once.
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=20
-FAST := not compiles and not processes and not documents and not slow
+FAST := not compiles and not processes and not documents and not slow and not extras
 TOOLS := setuptools wheel ninja pybind11
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 

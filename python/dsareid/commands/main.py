@@ -44,6 +44,10 @@ COMMANDS = {
     "rank": Command("compute mAP and CMC of any number of features that extract wrote"),
     "calibrate": Command("learn what distances mean: scores, and rates of false matches"),
     "search": Command("find who in a gallery looks like the person in a query, as a list and a picture"),
+    "gallery add": Command("add pictures or features to a gallery that grows, in a folder or on a server"),
+    "gallery search": Command("find who in a gallery looks like the person in a query"),
+    "gallery remove": Command("remove rows from a gallery"),
+    "gallery info": Command("say what a gallery holds"),
     "report": Command("write one HTML page about a run, with plots, rank lists and DSAP-images"),
 }
 

@@ -6,6 +6,7 @@ FEATURES/calibration.json     scores and false-match rates by distance, for the 
 import csv
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -116,6 +117,35 @@ def read_calibration(path: str | os.PathLike[str], model: str) -> Calibration:
             "features of that model"
         )
     return file.fitted
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a search makes of its distances."""
+
+    calibration: Calibration | None
+    limit: float | None
+    """The distance from which on somebody is somebody else; None: not asked for."""
+
+    @classmethod
+    def of(
+        cls, model: str, calibration: str | os.PathLike[str] | None, false_match_rate: float | None
+    ) -> "Judge":
+        """The judge by a calibration for a model, if there is one.
+
+        Raises:
+            DSAError: as read_calibration, a rate without a calibration, or one that it cannot tell.
+        """
+        if calibration is None:
+            if false_match_rate is not None:
+                raise DSAError("`false_match_rate` needs a `calibration`; dsareid calibrate writes one")
+            return cls(None, None)
+        fitted = read_calibration(calibration, model)
+        return cls(fitted, None if false_match_rate is None else fitted.threshold(false_match_rate))
+
+    def score(self, distance: float) -> float | None:
+        """The score of a distance; None without a calibration."""
+        return None if self.calibration is None else self.calibration.score(distance)
 
 
 # ---- all pairs of labelled images ----

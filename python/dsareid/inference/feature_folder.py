@@ -75,6 +75,8 @@ class FeatureFolder:
     """Of another network than ours, what its user stated."""
     tracks: list[str] | None = field(default=None, repr=False)
     """If rows are means of tracks, their names, N."""
+    described: str = ""
+    """A description of the features, for people."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -90,7 +92,17 @@ def open_features(folder: str | os.PathLike) -> FeatureFolder:
     info = _read_info(folder)
     features = _map(folder / FEATURES, info)
     files, labels, tracks = _read_images(folder / IMAGES, info.count)
-    return FeatureFolder(folder, info.model, features, files, labels, Path(info.images), info.facts, tracks)
+    return FeatureFolder(
+        path=folder,
+        model=info.model,
+        features=features,
+        files=files,
+        labels=labels,
+        images=Path(info.images),
+        facts=info.facts,
+        tracks=tracks,
+        described=info.features,
+    )
 
 
 def check_same_model(a: FeatureFolder, b: FeatureFolder) -> None:

@@ -13,11 +13,10 @@ from dsareid.data.images import SUFFIXES, read_image
 from dsareid.data.labels import image_labels
 from dsareid.data.layouts.base import DISTRACTOR, JUNK
 from dsareid.data.layouts.own_labels import NOBODY
-from dsareid.evaluation.calibration import Calibration
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import atomic_path, check_writable
-from dsareid.inference.calibrate import CALIBRATION, read_calibration
+from dsareid.inference.calibrate import CALIBRATION, Judge
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.feature_folder import HEADER, open_features
 from dsareid.inference.settings import Facts
@@ -86,7 +85,8 @@ def search(
     gallery = Path(gallery)
     opened = open_features(gallery) if (gallery / HEADER).exists() else None
     embedder = embed(model, device, trust=trust, facts=facts or (opened.facts if opened else None))
-    judge = _judge(embedder, gallery, calibration, false_match_rate)
+    beside = gallery if false_match_rate is not None or (gallery / CALIBRATION).exists() else None
+    judge = Judge.of(embedder.model, calibration or beside, false_match_rate)
     queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
     made = 0.0  # when the gallery's features were made; 0: in this call
@@ -111,35 +111,16 @@ def search(
             Match(files[place], distance, identities[place], judge.score(distance))
             for distance, place in zip(near, where)
         ]
-        found.append(judge.split(file, identity, matches))
+        found.append(_split(judge, file, identity, matches))
     return found
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """A calibration, and a distance from which on somebody is somebody else; None if not asked for."""
-
-    calibration: Calibration | None
-    limit: float | None
-
-    def score(self, distance: float) -> float | None:
-        return None if self.calibration is None else self.calibration.score(distance)
-
-    def split(self, file: Path, identity: str | None, matches: list[Match]) -> SearchResult:
-        """The matches within the limit, and the first beyond."""
-        if self.limit is None:
-            return SearchResult(file, identity, matches)
-        near = [match for match in matches if match.distance < self.limit]
-        return SearchResult(file, identity, near, self.limit, next(iter(matches[len(near) :]), None))
-
-
-def _judge(
-    embedder: Embedder, gallery: Path, calibration: str | os.PathLike | None, rate: float | None
-) -> _Judge:
-    if calibration is None and rate is None and not (gallery / CALIBRATION).exists():
-        return _Judge(None, None)
-    fitted = read_calibration(calibration or gallery, embedder.model)
-    return _Judge(fitted, None if rate is None else fitted.threshold(rate))
+def _split(judge: Judge, file: Path, identity: str | None, matches: list[Match]) -> SearchResult:
+    """The matches within the judge's limit, and the first beyond."""
+    if judge.limit is None:
+        return SearchResult(file, identity, matches)
+    near = [match for match in matches if match.distance < judge.limit]
+    return SearchResult(file, identity, near, judge.limit, next(iter(matches[len(near) :]), None))
 
 
 def format_list(found: SearchResult) -> str:

@@ -1,0 +1,1 @@
+"""A gallery that grows: rows of features in Milvus, embedded in a folder or on a server."""

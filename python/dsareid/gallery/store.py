@@ -1,0 +1,367 @@
+"""Where a gallery's rows are: Milvus by pymilvus, as a folder (Milvus Lite) or on a server; one set of calls.
+
+    crowd.db                      a folder: Milvus Lite runs inside of this process; one process at a time
+    http://HOST:PORT/NAME         a server: Milvus standalone or distributed, or `milvus-lite server`
+
+Two collections hold a gallery: NAME its rows, NAME_info one row with what holds for all (GalleryInfo). Writes
+are acknowledged when they are in Milvus' log, so a killed call loses at most what it had in hand.
+"""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dsareid.ground.errors import DSAError, first_line, first_problem
+from dsareid.inference.settings import Facts
+
+SUFFIX = ".db"
+TOKEN = "DSAREID_MILVUS_TOKEN"
+"""The environment variable with a server's token, or USER:PASSWORD."""
+LONGEST = 1024
+"""Bytes of a word, and of a file's name, in UTF-8."""
+MOST_TAGS = 64
+_TIMEOUT = 20.0  # seconds to wait for a server's answer to a small question
+_ADDRESS = re.compile(r"(https?://[^/]+)/([A-Za-z_]\w{0,200})")
+_COLLECTION = "gallery"  # in a folder, which holds one gallery
+_PAGE = 4096  # rows of a query
+_METRIC = "L2"
+
+IndexKind = Literal["FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8"]
+"""How Milvus looks for near vectors. FLAT compares with all of them: exact."""
+RowPrecision = Literal["float32", "float16"]
+
+
+class GalleryInfo(BaseModel):
+    """What holds for all rows of a gallery."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["dsareid gallery"] = "dsareid gallery"
+    version: Literal[1] = 1
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    """The identity of the model that made the vectors."""
+    dimension: Annotated[int, Field(ge=2, le=32_768)]
+    features: str
+    """A description of the features, for people."""
+    facts: Facts | None = None
+    """Of another network than ours, what its user stated."""
+    index: IndexKind = "FLAT"
+    parameters: dict[str, int] = {}
+    """Of the index, such as M and efConstruction."""
+    precision: RowPrecision = "float32"
+
+
+class GalleryRow(NamedTuple):
+    """A row: a picture or a track."""
+
+    key: str
+    """The row's own: the same picture has the same key whenever it is added."""
+    stamp: str
+    """What the vector was made of: changes if the picture does."""
+    file: str
+    vector: np.ndarray  # float32 [D]
+    identity: str | None = None
+    camera: str | None = None
+    time: int | None = None  # seconds since 1970
+    track: str | None = None
+    tags: Sequence[str] = ()
+    added: int = 0  # when, in seconds since 1970
+
+
+FIELDS = ("key", "file", "identity", "camera", "time", "track", "tags", "added")
+"""What a search returns of a row, beside its vector."""
+
+
+def quote(word: str) -> str:
+    """A word in a filter of Milvus.
+
+    Raises:
+        DSAError: it holds a control character, or is too long.
+    """
+    if not word.isprintable():
+        raise DSAError(f"{word!r}: a gallery's words must not hold control characters")
+    if len(word.encode()) > LONGEST:
+        raise DSAError(f"{word[:60]!r}...: longer than {LONGEST} bytes")
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+class GalleryStore:
+    """An open gallery; a context manager that closes it.
+
+    Args:
+        gallery: a path that ends in .db, or an address http://HOST:PORT/NAME.
+        create: what to make it with if it does not exist; without, a missing one is an error.
+
+    Raises:
+        DSAError: pymilvus is missing; neither of the two; no gallery there, or another program's; another
+            process has it open; the server does not answer.
+    """
+
+    def __init__(self, gallery: str | os.PathLike[str], create: GalleryInfo | None = None):
+        self.name = os.fspath(gallery)
+        self._milvus = _pymilvus()
+        self.path, self._collection = _place(self.name)
+        if self.path and not self.path.exists() and create is None:
+            raise DSAError(f"{self.name}: no such gallery; dsareid gallery add makes one")
+        if self.path and self.path.exists() and not self.path.is_dir():
+            raise DSAError(f"{self.name}: a gallery is a folder, but this is a file")
+        if self.path and create is not None and create.precision != "float32":
+            raise DSAError(f"{self.name}: a folder's vectors are float32; a server may hold half precision")
+        self._client = self._connect()
+        try:
+            with self._errors():
+                self.info = self._read_info() or self._make(create)
+                self._client.load_collection(self._collection)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is in memory, and give the folder free."""
+        self._client.close()
+        if self.path:
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_server(str(self.path))
+
+    # ---- rows ----
+
+    def put(self, rows: Sequence[GalleryRow]) -> None:
+        """Add rows, in place of those of the same keys."""
+        if not rows:
+            return
+        with self._errors():
+            self._client.upsert(self._collection, [_record(row, self.info.precision) for row in rows])
+
+    def stamps(self, keys: Sequence[str]) -> dict[str, str]:
+        """The stamps of the rows with these keys that exist."""
+        if not keys:
+            return {}
+        listed = ", ".join(map(quote, keys))
+        found = self._rows(f"key in [{listed}]", ["key", "stamp"])
+        return {row["key"]: row["stamp"] for row in found}
+
+    def count(self, where: str = "") -> int:
+        """How many rows a filter leaves."""
+        with self._errors():
+            (answer,) = self._client.query(self._collection, where, ["count(*)"], consistency_level="Strong")
+        return int(answer["count(*)"])
+
+    def rows(self, where: str, fields: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """The fields of all rows that a filter leaves, a page in memory at a time."""
+        with self._errors():
+            pages = self._client.query_iterator(
+                self._collection, batch_size=_PAGE, filter=where, output_fields=list(fields)
+            )
+            try:
+                while page := pages.next():
+                    yield from page
+            finally:
+                pages.close()
+
+    def remove(self, where: str) -> int:
+        """Remove the rows that a filter leaves; how many there were.
+
+        Raises:
+            DSAError: some are still there.
+        """
+        before = self.count(where)
+        with self._errors():
+            self._client.delete(self._collection, filter=where)
+        if left := self.count(where):
+            raise DSAError(f"{self.name}: {left:,} of {before:,} rows are still there; remove them again")
+        return before
+
+    def nearest(
+        self, vectors: np.ndarray, count: int, where: str, parameters: Mapping[str, int]
+    ) -> list[list[Mapping[str, Any]]]:
+        """The rows that the index finds near each vector, with their vectors, float32 [D] in "vector".
+
+        Args:
+            vectors: float32 [Q, D].
+            count: how many, at most.
+            where: a filter; "" for none.
+            parameters: of the index's search, such as ef.
+        """
+        kind: type = np.float16 if self.info.precision == "float16" else np.float32
+        with self._errors():
+            answers = self._client.search(
+                self._collection,
+                data=list(vectors.astype(kind)),
+                filter=where,
+                limit=count,
+                output_fields=[*FIELDS, "vector"],
+                search_params={"metric_type": _METRIC, "params": dict(parameters)},
+                consistency_level="Strong",
+            )
+        return [[_with_vector(hit["entity"]) for hit in hits] for hits in answers]
+
+    def size(self) -> int | None:
+        """Bytes on the disk; None on a server."""
+        if self.path is None:
+            return None
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    # ---- inside ----
+
+    def _rows(self, where: str, fields: list[str]) -> list[Mapping[str, Any]]:
+        with self._errors():
+            found = self._client.query(
+                self._collection, where, fields, limit=_PAGE, consistency_level="Strong"
+            )
+        return list(found)
+
+    def _connect(self) -> Any:
+        address = str(self.path) if self.path else _address(self.name)[0]
+        token = {} if self.path else {"token": os.environ.get(TOKEN, "")}
+        if self.path:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DSAError(f"{self.name}: cannot be made: {error.strerror}") from error
+            _check_free(self.path)
+        with self._errors():
+            return self._milvus.MilvusClient(address, timeout=_TIMEOUT, **token)
+
+    def _read_info(self) -> GalleryInfo | None:
+        have = set(self._client.list_collections())
+        if not {self._collection, f"{self._collection}_info"} & have:
+            return None
+        try:
+            self._client.load_collection(f"{self._collection}_info")
+            (row,) = self._client.query(f"{self._collection}_info", 'key == "info"', ["info"])
+            found = GalleryInfo.model_validate_json(row["info"])
+        except ValidationError as error:
+            raise DSAError(f"{self.name}: not a gallery of dsareid: {first_problem(error)}") from error
+        except (ValueError, self._milvus.MilvusException) as error:
+            raise DSAError(
+                f"{self.name}: not a gallery of dsareid: it does not say of which model"
+            ) from error
+        if self._collection not in have:  # a call was killed between the two
+            self._make_rows(found)
+        return found
+
+    def _make(self, info: GalleryInfo | None) -> GalleryInfo:
+        if info is None:
+            raise DSAError(f"{self.name}: no such gallery; dsareid gallery add makes one")
+        kinds = self._milvus.DataType
+        schema = self._milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("key", kinds.VARCHAR, max_length=LONGEST, is_primary=True)
+        schema.add_field("vector", kinds.FLOAT_VECTOR, dim=2)  # Milvus wants one
+        schema.add_field("info", kinds.VARCHAR, max_length=65_535)
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type=_METRIC)
+        name = f"{self._collection}_info"
+        self._client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
+        self._client.upsert(name, [{"key": "info", "vector": [0.0, 0.0], "info": info.model_dump_json()}])
+        self._make_rows(info)
+        return info
+
+    def _make_rows(self, info: GalleryInfo) -> None:
+        kinds = self._milvus.DataType
+        schema = self._milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("key", kinds.VARCHAR, max_length=64, is_primary=True)
+        kind = kinds.FLOAT16_VECTOR if info.precision == "float16" else kinds.FLOAT_VECTOR
+        schema.add_field("vector", kind, dim=info.dimension)
+        for word in ("stamp", "file"):
+            schema.add_field(word, kinds.VARCHAR, max_length=LONGEST)
+        for word in ("identity", "camera", "track"):
+            schema.add_field(word, kinds.VARCHAR, max_length=LONGEST, nullable=True)
+        schema.add_field("time", kinds.INT64, nullable=True)
+        schema.add_field("added", kinds.INT64)
+        schema.add_field(
+            "tags", kinds.ARRAY, element_type=kinds.VARCHAR, max_capacity=MOST_TAGS, max_length=LONGEST
+        )
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type=info.index, metric_type=_METRIC, params=info.parameters)
+        self._client.create_collection(
+            self._collection, schema=schema, index_params=index, consistency_level="Strong"
+        )
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Milvus' errors as DSAErrors that name the gallery."""
+        try:
+            yield
+        except self._milvus.MilvusException as error:
+            text = getattr(error, "message", "") or str(error)
+            raise DSAError(f"{self.name}: {first_line(ValueError(text))[:300]}") from error
+
+
+def _pymilvus() -> ModuleType:
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise DSAError(f'galleries need pymilvus: pip install "dsareid[gallery]" ({error})') from error
+    for name in ("pymilvus", "milvus_lite", "grpc"):  # they log what they raise
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return pymilvus
+
+
+def _place(gallery: str) -> tuple[Path | None, str]:
+    """The folder, None for a server, and the collection."""
+    if "://" in gallery:
+        return None, _address(gallery)[1]
+    if not gallery.endswith(SUFFIX):
+        raise DSAError(
+            f"{gallery}: a gallery is a folder whose name ends in {SUFFIX}, or the address of a server, "
+            "http://HOST:PORT/NAME"
+        )
+    return Path(gallery).absolute(), _COLLECTION
+
+
+def _address(gallery: str) -> tuple[str, str]:
+    found = _ADDRESS.fullmatch(gallery)
+    if not found:
+        raise DSAError(f"{gallery}: the address of a gallery must be http://HOST:PORT/NAME, NAME of letters")
+    return found[1], found[2]
+
+
+def _check_free(path: Path) -> None:
+    """Raise DSAError if another process has a folder open."""
+    lock = path / "LOCK"
+    if not lock.exists():
+        return
+    try:
+        import fcntl
+
+        with lock.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not on this system; Milvus Lite finds out
+        return
+    except BlockingIOError as error:
+        raise DSAError(
+            f"{path}: in use by another process, and a folder has one at a time: wait until it has ended; or "
+            f"serve the folder (milvus-lite server) and give all of them the address"
+        ) from error
+    except OSError as error:
+        raise DSAError(f"{lock}: cannot be opened: {error.strerror}") from error
+
+
+def _record(row: GalleryRow, precision: RowPrecision) -> dict[str, Any]:
+    record = row._asdict()
+    record["tags"] = list(row.tags)
+    record["vector"] = row.vector.astype(np.float16 if precision == "float16" else np.float32)
+    return record
+
+
+def _with_vector(entity: Mapping[str, Any]) -> Mapping[str, Any]:
+    vector = entity["vector"]
+    kind: type = np.float16 if isinstance(vector, bytes) else np.float32
+    found: np.ndarray = np.frombuffer(vector, kind) if isinstance(vector, bytes) else np.array(vector, kind)
+    return {**entity, "vector": found.astype(np.float32)}
