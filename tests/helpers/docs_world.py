@@ -8,6 +8,8 @@ front.jpg, side.jpg, back.jpg        another one in three pictures, with front_I
 estimated                            maps of ROOT's query
 person.jpg, photos/                  images of people
 dump.pkl                             the maps of ROOT/query as detectron2's apply_net.py dumps them
+osnet.onnx                           a network that was trained elsewhere, with an input of 64x32
+frames, tracks.txt                   frames of a video, and the boxes of two tracks in it
 query_features, gallery_features     folders of features, as extract writes them
 examples, csrc, dsa_ext, ...         those of this repository
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2_files import Mimic
+from other_onnx import write_onnx
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
@@ -60,6 +63,8 @@ def make_world(folder: Path) -> None:
         features = np.random.default_rng(len(files)).random((len(files), 16), np.float32)
         write_features(folder / f"{name}_features", features, files, model="random")
     shutil.copytree(root / "query", folder / "photos")
+    write_onnx(folder / "osnet.onnx")
+    _make_tracks(root, folder)
     shutil.copy(next((root / "query").glob("*.jpg")), folder / "person.jpg")
     for name in ("examples", "csrc", "dsa_ext", "tests"):
         (folder / name).symlink_to(REPOSITORY / name)
@@ -127,6 +132,19 @@ def _make_views(folder: Path) -> None:
         image, iuv = render(person, random_camera(difficulty, rng), difficulty, (128, 64), rng)
         image.save(folder / f"{name}.jpg", quality=92)
         write_iuv(folder / f"{name}_IUV.png", iuv)
+
+
+def _make_tracks(root: Path, folder: Path) -> None:
+    """Two people who stand side by side for three frames."""
+    (folder / "frames").mkdir()
+    images = sorted((root / "query").glob("*.jpg"))
+    for frame in range(3):
+        whole = Image.new("RGB", (64, 64))
+        for place, image in enumerate(images[:2]):
+            whole.paste(Image.open(image), (32 * place, 0))
+        whole.save(folder / "frames" / f"{frame + 1:06d}.png")
+    rows = [f"{frame + 1},{track},{1 + 32 * track},1,32,64\n" for frame in range(3) for track in (0, 1)]
+    (folder / "tracks.txt").write_text("".join(rows))
 
 
 def _make_dump(root: Path, out: Path) -> None:

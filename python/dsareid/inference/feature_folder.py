@@ -1,10 +1,10 @@
 """A folder of features, kept for ranking and searching.
 
     OUT/features.npy     float32 [N, D], an image a row; mapped into memory, never read whole
-    OUT/images.csv       file,identity,camera, a line for each row; any words, empty if not known. If a row is
-                         the mean of a track, a fourth column has its name, and the file is one picture of it
+    OUT/images.csv       file,identity,camera, a line for each row; any words, empty if not known
     OUT/features.json    which model made them, how many there are, from which folder; written last
 
+If rows are means of tracks, images.csv has a fourth column, track, and a file is one picture of its track.
 `dsareid extract` writes one; write_features makes one from arrays of your own.
 """
 
