@@ -29,6 +29,8 @@ if [ "${2:-}" = --tests ]; then
   needs cmake cmake  # csrc/ as a library
   needs nm binutils  # the stable ABI
   needs setarch util-linux
+  needs chromium chromium              # clicks through the page of a gallery
+  needs chromedriver chromium-driver
   echo "$missing" | tr ' ' '\n' | sort -u | xargs
 elif [ -n "$missing" ]; then
   echo "error: this machine lacks:$missing" >&2

@@ -28,6 +28,7 @@ NOT_RUN = {
     "python examples/guide_resnet18.py": "ten epochs at full width; tests/examples runs the three loops",
     "make gpu PYTHON=python3": "needs a GPU; tests/scripts/test_gpu.py runs its steps without",
     "pip install setuptools": "installs from the network; .ci/run installs the package too",
+    "dsareid gallery serve": "runs until it is ended; tests/dsareid/gallery/test_serve.py clicks through it",
     "make visit-kit": "downloads; tests/scripts/test_visit_kit.py does the rest",
 }
 

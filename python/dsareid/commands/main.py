@@ -47,6 +47,7 @@ COMMANDS = {
     "gallery add": Command("add pictures or features to a gallery that grows, in a folder or on a server"),
     "gallery search": Command("find who in a gallery looks like the person in a query"),
     "gallery remove": Command("remove rows from a gallery"),
+    "gallery serve": Command("show a page to search a gallery with"),
     "gallery info": Command("say what a gallery holds"),
     "report": Command("write one HTML page about a run, with plots, rank lists and DSAP-images"),
 }

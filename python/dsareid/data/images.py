@@ -6,6 +6,7 @@ is the map of the upright picture.
 """
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -59,7 +60,16 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         DSAError: the file is missing, truncated, no image of FORMATS, has more than 8 bits a channel, or
             claims more than MOST_PIXELS.
     """
-    image = decode_image(path, "an image")
+    return _as_rgb(path, decode_image(path, "an image"))
+
+
+def read_image_bytes(content: bytes, name: str) -> np.ndarray:
+    """Read the content of an image file as read_image does; `name` is what errors call it."""
+    with _opened(name, "an image", io.BytesIO(content)) as image:
+        return _as_rgb(name, upright(image))
+
+
+def _as_rgb(path: str | os.PathLike, image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         raise DSAError(f"{path}: expected 8 bits a channel, but its mode is {image.mode}; convert it first")
     return np.array(image.convert("RGB"))  # a copy: Pillow's is read-only
@@ -110,10 +120,10 @@ def decode_image(path: str | os.PathLike, what: str) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike, what: str) -> Iterator[Image.Image]:
-    """An image file; every failure to open or decode it is a DSAError that names it."""
+def _opened(path: str | os.PathLike, what: str, content: io.BytesIO | None = None) -> Iterator[Image.Image]:
+    """An image file, or its content; every failure to open or decode it is a DSAError that names it."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(content or path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:  # by its header: nothing is decoded yet
                 raise DSAError(f"{path}: {_too_large(f'{image.width} x {image.height} pixels')}")
             yield image

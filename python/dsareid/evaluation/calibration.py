@@ -90,6 +90,13 @@ class Calibration(BaseModel):
         return count
 
 
+def format_score(score: float | None) -> str:
+    """A score in per cent, never certain; "" for None."""
+    if score is None:
+        return ""
+    return ">99%" if score >= 0.995 else "<1%" if score < 0.005 else f"{100 * score:.0f}%"
+
+
 def fit(pairs: PairCounts, each: int = 1) -> Calibration:
     """Fit a calibration to counted pairs of squared Euclidean distances.
 

@@ -115,7 +115,8 @@ def add_rows(
         found = _of_table(source, camera, tags) if source.is_file() else _of_folder(source, camera, tags)
     with GalleryStore(gallery, info) as store:
         _check_fits(store, info)
-        return _add(store, found, vectors, embedder, skip_broken)
+        with store.writing():
+            return _add(store, found, vectors, embedder, skip_broken)
 
 
 def _check_fits(store: GalleryStore, info: GalleryInfo) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.labels import ImageLabel, image_labels
 from dsareid.data.layouts.own_labels import NOBODY
+from dsareid.evaluation.calibration import format_score
 from dsareid.gallery.store import GalleryStore, quote
 from dsareid.ground.errors import DSAError, logger
 from dsareid.inference.calibrate import Judge
@@ -66,6 +67,7 @@ class GalleryFilter(NamedTuple):
 class Found:
     """A row that a search found."""
 
+    key: str
     file: str
     distance: float  # Euclidean, from the stored vector
     score: float | None  # the calibrated one, 0..1; None without a calibration
@@ -128,19 +130,41 @@ def search_gallery(
                 f"model {embedder.model}: they cannot be compared"
             )
         judge = Judge.of(embedder.model, calibration, false_match_rate)
-        where = only.expression()
-        if not store.count(where):
-            raise DSAError(f"{store.name}: no row is left: {where or 'the gallery is empty'}")
         files, labels = _queries(Path(query))
         vectors = embedder(files, progress=len(files) > 1).numpy()
-        exact = store.info.index == "FLAT"
+        where = only.expression()
+        check_some(store, where)
         answers = []
         for file, label, vector in zip(files, labels, vectors):
             mine = _without_own(where, label) if same_camera_rule else where
-            wanted = (count if exact else _MORE * count) + (false_match_rate is not None)
-            (hits,) = store.nearest(vector[None], wanted, mine, parameters or {})
-            answers.append(_answer(file, label.identity, _scored(vector, hits, judge), count, judge))
+            found, beyond = find_rows(store, vector, count, mine, judge, parameters or {})
+            answers.append(Answer(file, label.identity, found, judge.limit, beyond))
         return answers
+
+
+def check_some(store: GalleryStore, where: str) -> None:
+    """Raise DSAError if a filter leaves no row."""
+    if not store.count(where):
+        raise DSAError(f"{store.name}: no row is left: {where or 'the gallery is empty'}")
+
+
+def find_rows(
+    store: GalleryStore,
+    vector: np.ndarray,
+    count: int,
+    where: str,
+    judge: Judge,
+    parameters: Mapping[str, int],
+) -> tuple[list[Found], Found | None]:
+    """The rows near a vector, float32 [D], nearest first, within the judge's limit; and the first beyond."""
+    exact = store.info.index == "FLAT"
+    wanted = (count if exact else _MORE * count) + (judge.limit is not None)
+    (hits,) = store.nearest(vector[None], wanted, where, parameters)
+    found = _scored(vector, hits, judge)
+    if judge.limit is None:
+        return found[:count], None
+    near = [row for row in found if row.distance < judge.limit]
+    return near[:count], next(iter(found[len(near) :]), None)
 
 
 def _queries(path: Path) -> tuple[list[Path], list[ImageLabel]]:
@@ -171,17 +195,10 @@ def _scored(vector: np.ndarray, hits: Sequence[Mapping[str, Any]], judge: Judge)
     for hit in hits:
         difference = vector.astype(np.float64) - hit["vector"]
         distance = float(np.sqrt(np.square(difference).sum()))
-        known = {name: hit[name] for name in ("file", "identity", "camera", "time", "track")}
+        known = {name: hit[name] for name in ("key", "file", "identity", "camera", "time", "track")}
         row = Found(distance=distance, score=judge.score(distance), tags=list(hit["tags"] or []), **known)
         found.append((distance, hit["key"], row))
     return [row for *_, row in sorted(found, key=lambda each: each[:2])]
-
-
-def _answer(file: Path, identity: str | None, found: list[Found], count: int, judge: Judge) -> Answer:
-    if judge.limit is None:
-        return Answer(file, identity, found[:count])
-    near = [row for row in found if row.distance < judge.limit]
-    return Answer(file, identity, near[:count], judge.limit, next(iter(found[len(near) :]), None))
 
 
 def format_answer(answer: Answer) -> str:
@@ -195,7 +212,7 @@ def format_answer(answer: Answer) -> str:
         [
             str(rank),
             f"{row.distance:.4f}",
-            "" if row.score is None else f"{100 * row.score:.0f}%",
+            format_score(row.score),
             row.identity or "",
             row.camera or "",
             "" if row.time is None else format_time(row.time),

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dsareid.ground.errors import DSAError, first_line, first_problem
+from dsareid.ground.errors import DSAError, first_line, first_problem, logger
+from dsareid.ground.files import atomic_path, hold_lock
 from dsareid.inference.settings import Facts
 
 SUFFIX = ".db"
@@ -116,6 +117,7 @@ class GalleryStore:
             raise DSAError(f"{self.name}: a gallery is a folder, but this is a file")
         if self.path and create is not None and create.precision != "float32":
             raise DSAError(f"{self.name}: a folder's vectors are float32; a server may hold half precision")
+        self._through = self._shared = False
         self._client = self._connect()
         try:
             with self._errors():
@@ -124,6 +126,22 @@ class GalleryStore:
         except BaseException:
             self.close()
             raise
+
+    def share(self) -> None:
+        """Let other processes on this machine use a folder through this one until it is closed."""
+        if self.path:
+            served = _Served(address=self._local_address(), process=os.getpid())
+            with atomic_path(_served(self.path)) as temporary:
+                temporary.write_text(served.model_dump_json())
+            self._shared = True
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """While rows are written: other writers of a folder wait, as Milvus Lite has one at a time."""
+        if self.path is None:
+            return contextlib.nullcontext()
+        return hold_lock(
+            self.path.with_name(f"{self.path.name}.writing"), f"{self.name}: waiting for another writer"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -134,12 +152,22 @@ class GalleryStore:
     def close(self) -> None:
         """Write what is in memory, and give the folder free."""
         self._client.close()
-        if self.path:
+        if self.path and self._shared:
+            _served(self.path).unlink(missing_ok=True)
+        if self.path and not self._through:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(str(self.path))
 
     # ---- rows ----
+
+    def get(self, key: str) -> Mapping[str, Any] | None:
+        """The row with a key, with its vector, as nearest returns it; None if there is none."""
+        with self._errors():
+            found = self._client.query(
+                self._collection, f"key == {quote(key)}", [*FIELDS, "vector"], consistency_level="Strong"
+            )
+        return _with_vector(found[0]) if found else None
 
     def put(self, rows: Sequence[GalleryRow]) -> None:
         """Add rows, in place of those of the same keys."""
@@ -226,6 +254,11 @@ class GalleryStore:
             )
         return list(found)
 
+    def _local_address(self) -> str:
+        from milvus_lite.server_manager import server_manager_instance
+
+        return str(server_manager_instance.start_and_get_uri(str(self.path)))  # it runs already
+
     def _connect(self) -> Any:
         address = str(self.path) if self.path else _address(self.name)[0]
         token = {} if self.path else {"token": os.environ.get(TOKEN, "")}
@@ -234,7 +267,10 @@ class GalleryStore:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise DSAError(f"{self.name}: cannot be made: {error.strerror}") from error
-            _check_free(self.path)
+            if not _is_free(self.path):
+                served = _find_served(self.path)
+                logger.info(f"{self.name}: served by process {served.process}: going through it")
+                address, self._through = served.address, True
         with self._errors():
             return self._milvus.MilvusClient(address, timeout=_TIMEOUT, **token)
 
@@ -332,25 +368,53 @@ def _address(gallery: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _check_free(path: Path) -> None:
-    """Raise DSAError if another process has a folder open."""
+class _Served(BaseModel):
+    """Beside a folder: where the process that has it open answers others."""
+
+    address: Annotated[str, Field(pattern=r"^http://127\.0\.0\.1:\d{1,5}$")]
+    process: int
+
+
+def _served(path: Path) -> Path:
+    return path.with_name(f"{path.name}.served")
+
+
+def _find_served(path: Path) -> _Served:
+    """Where the process that has a folder open answers.
+
+    Raises:
+        DSAError: it does not.
+    """
+    try:
+        return _Served.model_validate_json(_served(path).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DSAError(
+            f"{path}: in use by another process, and a folder has one at a time: wait until it has ended; "
+            "dsareid gallery serve lets others use the folder meanwhile"
+        ) from error
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no other process has a folder open.
+
+    Raises:
+        DSAError: its lock cannot be opened.
+    """
     lock = path / "LOCK"
     if not lock.exists():
-        return
+        return True
     try:
         import fcntl
 
         with lock.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:  # not on this system; Milvus Lite finds out
-        return
-    except BlockingIOError as error:
-        raise DSAError(
-            f"{path}: in use by another process, and a folder has one at a time: wait until it has ended; or "
-            f"serve the folder (milvus-lite server) and give all of them the address"
-        ) from error
+        return True
+    except BlockingIOError:
+        return False
     except OSError as error:
         raise DSAError(f"{lock}: cannot be opened: {error.strerror}") from error
+    return True
 
 
 def _record(row: GalleryRow, precision: RowPrecision) -> dict[str, Any]:

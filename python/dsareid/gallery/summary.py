@@ -72,4 +72,5 @@ def remove_rows(gallery: str | os.PathLike[str], which: GalleryFilter) -> int:
     with GalleryStore(gallery) as store:
         if not store.count(where):
             raise DSAError(f"{store.name}: no row to remove: {where}")
-        return store.remove(where)
+        with store.writing():
+            return store.remove(where)

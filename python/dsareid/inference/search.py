@@ -13,6 +13,7 @@ from dsareid.data.images import SUFFIXES, read_image
 from dsareid.data.labels import image_labels
 from dsareid.data.layouts.base import DISTRACTOR, JUNK
 from dsareid.data.layouts.own_labels import NOBODY
+from dsareid.evaluation.calibration import format_score
 from dsareid.evaluation.nearest import nearest
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import atomic_path, check_writable
@@ -134,17 +135,13 @@ def format_list(found: SearchResult) -> str:
         assert beyond is not None  # a gallery has an image
         return (
             f"{title}: unknown\nnobody is nearer than {found.limit:.4f}; the nearest: {beyond.distance:.4f}, "
-            f"{_per_cent(beyond.score)}{_who(beyond.identity)}, {beyond.file}"
+            f"{format_score(beyond.score)}{_who(beyond.identity)}, {beyond.file}"
         )
     lines = [title, f"{'rank':>5} {'distance':>9} {'score ' if scores else ''}{'identity':>9}  file"]
     for rank, match in enumerate(found.matches, 1):
-        score = f"{_per_cent(match.score):>5} " if scores else ""
+        score = f"{format_score(match.score):>5} " if scores else ""
         lines.append(f"{rank:>5} {match.distance:>9.4f} {score}{match.identity or '':>9}  {match.file}")
     return "\n".join(lines)
-
-
-def _per_cent(score: float | None) -> str:
-    return "" if score is None else f"{100 * score:.0f}%"
 
 
 def draw_lists(found: list[SearchResult]) -> Image.Image:
@@ -166,7 +163,7 @@ def draw_lists(found: list[SearchResult]) -> Image.Image:
         for column, match in enumerate(one.matches):
             left = 2 * _MARGIN + width + width // 4 + column * (width + _MARGIN)
             right = one.identity == match.identity and match.identity not in (None, *NOBODY)
-            score = "" if match.score is None else f" {_per_cent(match.score)}"
+            score = "" if match.score is None else f" {format_score(match.score)}"
             title = f"{column + 1}: {match.distance:.3f}{score}"
             _draw(sheet, left, top, match.file, title, _who(match.identity)[2:], _RIGHT if right else _DIM)
     return sheet

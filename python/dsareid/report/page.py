@@ -15,10 +15,10 @@ from dsareid.data.store.cache import ensure_store
 from dsareid.data.store.reader import Store
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, check_writable
+from dsareid.ground.templates import render_page
 from dsareid.report.pictures import Sheet, dsap_sheets, thumbnail
 from dsareid.report.plots import cmc_plot, training_plots
 from dsareid.report.results import Results, group_results
-from dsareid.report.templates import render_page
 from dsareid.runs.config import TrainConfig, config_values
 from dsareid.runs.folder import RunFolder
 from dsareid.runs.log import read_log
@@ -48,7 +48,7 @@ def write_report(run: str | os.PathLike[str], data: str | os.PathLike[str] | Non
     content = _content(files, None if data is None else Path(data))
     if content["pictures_missing"]:
         logger.warning(content["pictures_missing"])
-    page = render_page("template.html", content)
+    page = render_page("dsareid.report", "template.html", content)
     with atomic_path(files.folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")  # for a lone surrogate in a JSON file
     return files.folder.report

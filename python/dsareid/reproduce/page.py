@@ -13,9 +13,9 @@ import torch
 
 from dsareid.data.layouts.cuhk01 import DATASET as CUHK01
 from dsareid.ground.files import atomic_path
+from dsareid.ground.templates import render_page
 from dsareid.models.table import SYMBOLS, MatchedBy
 from dsareid.report.plots import rows_plot
-from dsareid.report.templates import render_page
 from dsareid.reproduce.recipes import Figures
 
 MEASURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"}
@@ -183,6 +183,7 @@ def format_html(table: Table) -> str:
     dots = [(f"{x.name}, {x.symbol}", x.cells["mAP"].own, x.cells["mAP"].paper) for x in table.lines]
     drawn = any(line.seeds for line in table.lines)
     return render_page(
+        "dsareid.report",
         "reproduce.html",
         {
             "table": table,

@@ -1,0 +1,415 @@
+"""`dsareid gallery serve`: a page to search a gallery with, for people who would rather look.
+
+Starlette serves it: it is small, needs no build step, and talks to nobody else. The page loads nothing from
+elsewhere and says so to the browser (Content-Security-Policy), which would refuse to. Pictures that are
+dropped on it are read by the same guarded reader as files, and are gone with the answer.
+"""
+
+import base64
+import binascii
+import csv
+import io
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dsareid.data.images import read_image, read_image_bytes
+from dsareid.gallery.add import parse_time
+from dsareid.gallery.page import (
+    Panel,
+    Query,
+    Search,
+    show_page,
+    show_panel,
+    show_results,
+    usable_rates,
+)
+from dsareid.gallery.search import GalleryFilter, check_some, find_rows, format_time
+from dsareid.gallery.store import GalleryStore
+from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.templates import read_resource
+from dsareid.inference.calibrate import Judge, read_calibration
+from dsareid.inference.embedder import Embedder, embed
+from dsareid.inference.pixels import as_pixels
+from dsareid.inference.settings import Facts
+
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.datastructures import FormData, UploadFile
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise DSAError(f'gallery serve needs starlette: pip install "dsareid[serve]" ({error})') from error
+
+MOST_BYTES = 16 << 20  # of a picture
+MOST_ROWS = 200  # of an answer
+_FIELDS = 1 << 16  # bytes of the other fields
+_THUMB = 128, 256  # width and height in which a row's picture is shown, at most
+_PACKAGE = "dsareid.gallery"
+_LOCAL = "127.0.0.1", "localhost"
+_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+Handler = Callable[[Request], Awaitable[Response]]
+MakeMap = Callable[[np.ndarray], np.ndarray]
+"""A picture, uint8 [h, w, 3], to its IUV map, uint8 [h, w, 3]."""
+
+
+class GalleryPage:
+    """The page of an open gallery.
+
+    Args:
+        store: the gallery.
+        embedder: the network that made its vectors.
+        calibration: a folder of features that was calibrated, or None.
+        make_map: for part images; None: the page says how to see them.
+
+    Raises:
+        DSAError: the network or the calibration is of another model than the gallery.
+    """
+
+    def __init__(
+        self,
+        store: GalleryStore,
+        embedder: Embedder,
+        calibration: Path | None = None,
+        make_map: MakeMap | None = None,
+    ):
+        if embedder.model != store.info.model:
+            raise DSAError(
+                f"{store.name}: vectors of model {store.info.model} ({store.info.features}), but "
+                f"{embedder.path} is model {embedder.model}: they cannot be compared"
+            )
+        self.store, self.embedder, self.make_map = store, embedder, make_map
+        self.fitted = None if calibration is None else read_calibration(calibration, embedder.model)
+        self._lock = threading.Lock()  # one question at a time to the network
+        self._cameras: tuple[int, list[str]] = (-1, [])
+
+    def application(self, hosts: list[str], password: str | None) -> Starlette:
+        """The page as an ASGI application.
+
+        Args:
+            hosts: the names by which a browser may ask for it; others are refused (DNS rebinding).
+            password: that the browser asks for, with any user name; None: none.
+        """
+        answers: dict[str, tuple[str, Handler]] = {
+            "/": ("GET", self._page),
+            "/search": ("POST", self._search),
+            "/export.csv": ("POST", self._export),
+            "/picture/{key}": ("GET", self._picture),
+            "/panel/{key}": ("POST", self._panel),
+            "/page.css": ("GET", _static("page.css", "text/css")),
+            "/page.js": ("GET", _static("page.js", "text/javascript")),
+        }
+        routes = [
+            Route(path, _guarded(answer, password), methods=[method])
+            for path, (method, answer) in answers.items()
+        ]
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Bounded)],
+        )
+
+    # ---- answers ----
+
+    async def _page(self, request: Request) -> Response:
+        return HTMLResponse(await run_in_threadpool(self._show))
+
+    def _show(self) -> str:
+        rows = self.store.count()
+        if rows != self._cameras[0]:
+            found = {row["camera"] for row in self.store.rows("", ["camera"])} - {None}
+            self._cameras = rows, sorted(found)
+        return show_page(self.store.name, self.store.info, rows, self._cameras[1], usable_rates(self.fitted))
+
+    async def _search(self, request: Request) -> Response:
+        search = await self._ask(request)
+        return HTMLResponse(show_results(search))
+
+    async def _export(self, request: Request) -> Response:
+        search = await self._ask(request)
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["rank", "distance", "score", "identity", "camera", "time", "track", "tags", "file"])
+        for rank, row in enumerate(search.found, 1):
+            score = "" if row.score is None else f"{row.score:.4f}"
+            time = "" if row.time is None else format_time(row.time)
+            known = [row.identity or "", row.camera or "", time, row.track or "", ";".join(row.tags)]
+            table.writerow([rank, f"{row.distance:.6f}", score, *map(_plain_cell, [*known, row.file])])
+        headers = {"content-disposition": 'attachment; filename="found.csv"'}
+        return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
+
+    async def _picture(self, request: Request) -> Response:
+        row = await run_in_threadpool(self._row, request.path_params["key"])
+        content = await run_in_threadpool(_thumbnail, read_image, row["file"])
+        return Response(content, media_type="image/jpeg")
+
+    async def _panel(self, request: Request) -> Response:
+        form = await _form(request)
+        query = await run_in_threadpool(self._query, form, await _upload(form))
+        row = await run_in_threadpool(self._row, request.path_params["key"])
+        return HTMLResponse(await run_in_threadpool(self._show_panel, query, row))
+
+    # ---- the work behind them ----
+
+    async def _ask(self, request: Request) -> Search:
+        form = await _form(request)
+        return await run_in_threadpool(self._find, form, await _upload(form))
+
+    def _find(self, form: FormData, upload: tuple[str, bytes] | None) -> Search:
+        query = self._query(form, upload)
+        count = _whole(form, "count", 24, MOST_ROWS)
+        only = GalleryFilter(
+            cameras=[str(word) for word in form.getlist("camera")],
+            people=_words(form, "person"),
+            tracks=_words(form, "track"),
+            tags=_words(form, "tag"),
+            after=parse_time(_text(form, "after"), "after"),
+            before=parse_time(_text(form, "before"), "before"),
+        )
+        rate = _text(form, "rate")
+        judge = Judge(
+            self.fitted, self.fitted.threshold(_number(rate, "rate")) if rate and self.fitted else None
+        )
+        where = only.expression()
+        check_some(self.store, where)
+        found, beyond = find_rows(self.store, query.vector, count, where, judge, {})
+        return Search(query, [row for row in found if row.key != query.key], judge.limit, beyond)
+
+    def _query(self, form: FormData, upload: tuple[str, bytes] | None) -> Query:
+        """What is searched for: a row of the gallery, or the picture that was dropped."""
+        if key := _text(form, "key"):
+            row = self._row(key)
+            return Query(Path(row["file"]).name, row["vector"], f"picture/{key}", key, row["identity"])
+        if upload is None:
+            raise DSAError("Drop a picture on the page first.")
+        name, content = upload
+        pixels = read_image_bytes(content, name)
+        settings = self.embedder.settings
+        with self._lock:
+            vector = self.embedder([as_pixels(pixels, settings.height, settings.width)]).numpy()[0]
+        shown = base64.b64encode(_thumbnail(lambda _: pixels, name)).decode()
+        return Query(name, vector, f"data:image/jpeg;base64,{shown}", "", None, pixels)
+
+    def _row(self, key: str) -> Any:
+        row = self.store.get(key)
+        if row is None:
+            raise DSAError("This row is no longer in the gallery.")
+        return row
+
+    def _show_panel(self, query: Query, row: Any) -> str:
+        pixels = [
+            query.pixels if query.pixels is not None else read_image(self._row(query.key)["file"]),
+            read_image(row["file"]),
+        ]
+        sheets = []
+        if self.make_map is not None:
+            from dsareid.densepose.pictures import draw_part_images
+            from dsareid.densepose.textures import part_images
+
+            with self._lock:
+                drawn = [draw_part_images(*part_images(x, self.make_map(x), 32), 3) for x in pixels]
+            sheets = [base64.b64encode(_as_jpeg(sheet)).decode() for sheet in drawn]
+        return show_panel(Panel(query, row, sheets, self.embedder.settings))
+
+
+# ---- requests ----
+
+
+def _guarded(answer: Handler, password: str | None) -> Handler:
+    """An answer behind the password; what goes wrong is a page that says so, and nothing is stored."""
+
+    async def guarded(request: Request) -> Response:
+        if password is not None and not _knows(request, password):
+            headers = {"www-authenticate": 'Basic realm="gallery", charset="UTF-8"', **_HEADERS}
+            return PlainTextResponse("The password is missing or wrong.", 401, headers)
+        # A form of another site must not ask in this one's name.
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return PlainTextResponse("Not from another site.", 403, _HEADERS)
+        try:
+            response = await answer(request)
+        except DSAError as error:
+            response = PlainTextResponse(str(error), 400)
+        except _TooLarge:
+            response = PlainTextResponse(f"A picture may have {MOST_BYTES >> 20} MB at most.", 413)
+        response.headers.update(_HEADERS)
+        return response
+
+    return guarded
+
+
+def _knows(request: Request, password: str) -> bool:
+    kind, _, content = request.headers.get("authorization", "").partition(" ")
+    try:
+        _, _, given = base64.b64decode(content, validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return False
+    return kind.lower() == "basic" and secrets.compare_digest(given, password.encode())
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Bounded:
+    """Ends requests whose body is too large, whatever they say of its length."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MOST_BYTES + _FIELDS:
+                raise _TooLarge
+            return message
+
+        await self.app(scope, bounded, send)
+
+
+async def _form(request: Request) -> FormData:
+    return await request.form(max_files=1, max_fields=1000, max_part_size=_FIELDS)
+
+
+async def _upload(form: FormData) -> tuple[str, bytes] | None:
+    """The name and content of the picture in a form; it is closed, so nothing of it stays."""
+    upload = form.get("picture")
+    if not isinstance(upload, UploadFile):
+        return None
+    try:
+        content = await upload.read()
+    finally:
+        await upload.close()
+    if len(content) > MOST_BYTES:
+        raise _TooLarge
+    return (Path(upload.filename or "the picture").name, content) if content else None
+
+
+def _text(form: FormData, name: str) -> str:
+    value = form.get(name, "")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _words(form: FormData, name: str) -> list[str]:
+    return [word for word in map(str.strip, _text(form, name).split(",")) if word]
+
+
+def _whole(form: FormData, name: str, default: int, most: int) -> int:
+    text = _text(form, name)
+    if text and not (text.isdecimal() and 1 <= int(text) <= most):
+        raise DSAError(f"{name} must be a whole number from 1 to {most}, not {text[:20]!r}")
+    return int(text) if text else default
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DSAError(f"{name} must be a number, not {text[:20]!r}") from error
+
+
+def _static(name: str, kind: str) -> Handler:
+    async def answer(request: Request) -> Response:
+        return Response(read_resource(_PACKAGE, name), media_type=kind)
+
+    return answer
+
+
+# ---- pictures ----
+
+
+def _thumbnail(read: Callable[[Any], np.ndarray], source: object) -> bytes:
+    image = Image.fromarray(read(source))
+    image.thumbnail(_THUMB, Image.Resampling.LANCZOS)
+    return _as_jpeg(image)
+
+
+def _as_jpeg(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.convert("RGB").save(content, "JPEG", quality=88)
+    return content.getvalue()
+
+
+def _plain_cell(text: str) -> str:
+    """A cell that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text[:1] in "=+-@\t\r" and text[:1] else text
+
+
+# ---- the server ----
+
+
+def serve_gallery(
+    gallery: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    password: str | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    parts: bool = False,
+    device: str = "auto",
+    trust: bool = False,
+    facts: Facts | None = None,
+) -> None:
+    """Serve the page until it is interrupted. Other commands may use a folder meanwhile, through this one.
+
+    Args:
+        gallery: a path that ends in .db, or an address http://HOST:PORT/NAME.
+        model, device, trust, facts: of the network that made the gallery's vectors, as for embed().
+        host, port: where the page is.
+        password: that browsers ask for; needed if others than this machine can reach the page.
+        calibration: a folder of features that was calibrated.
+        parts: whether to estimate maps for part images; its weights may have to be downloaded once.
+
+    Raises:
+        DSAError: as GalleryStore, embed() and GalleryPage; a page for others without a password, or a port
+            that is taken.
+    """
+    if host not in _LOCAL and not password:
+        raise DSAError(f"`host={host}`: others can reach this page: give it a password")
+    with GalleryStore(gallery) as store:
+        embedder = embed(model, device, trust=trust, facts=facts or store.info.facts)
+        page = GalleryPage(
+            store,
+            embedder,
+            None if calibration is None else Path(calibration),
+            _map_maker(device) if parts else None,
+        )
+        try:
+            listening = socket.create_server((host, port))
+        except OSError as error:
+            raise DSAError(f"`port={port}` of {host} cannot be used: {error.strerror}") from error
+        store.share()
+        port = listening.getsockname()[1]
+        hosts = ["*"] if host not in _LOCAL else list(_LOCAL)
+        settings = uvicorn.Config(page.application(hosts, password), log_level="error", lifespan="off")
+        logger.info(f"{store.name}: http://{host}:{port} shows it; Ctrl-C ends that")
+        uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _map_maker(device: str) -> MakeMap:
+    from dsareid.densepose import load_estimator
+
+    estimator = load_estimator(device=device, people="one")
+    return lambda pixels: estimator(pixels).iuv
