@@ -1,6 +1,7 @@
 """kill -9 at random moments: nothing half-written is seen, the same command goes on, and the end is the same.
 
-    python tests/robustness/kills.py [--times 200] [--command pack|train|convert|estimate|extract] [--seed 0]
+    python tests/robustness/kills.py [--times 200] [--seed 0]
+        [--command pack|train|convert|estimate|extract|gallery]
         (estimate: where DSAREID_BODYPIX names the folder of its weights)
     python tests/robustness/kills.py --left-behind 5 [--command synth|describe|...] [--seed 0]
 
@@ -54,14 +55,16 @@ from dsareid.data.store.pack import pack
 from dsareid.data.store.reader import verify
 from dsareid.data.store.writer import CHUNK_IMAGES
 from dsareid.engine.learner import Learner
+from dsareid.gallery.store import GalleryStore
 from dsareid.ground.errors import DSAError
-from dsareid.inference.feature_folder import HEADER, open_features
+from dsareid.inference.feature_folder import HEADER, open_features, write_features
 from dsareid.inference.feature_parts import PART, PARTS
 from dsareid.models.options import NetworkConfig
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder
 
 IMAGES_READ = 6144  # by pack and by extract: chunks and parts enough to be killed between
+GALLERY_ROWS = 4096
 IN_A_ROW = 4  # kills of one folder, before the command is left to end
 
 
@@ -223,12 +226,48 @@ def extracting(folder: Path) -> Command:
     return Command(arguments, check, saved, contents)
 
 
+def adding(folder: Path) -> Command:
+    """Features to a gallery in a folder; what counts are its rows, as Milvus' files are its own."""
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(GALLERY_ROWS, 64)).astype(np.float32)
+    names = [f"{x:06d}.jpg" for x in range(GALLERY_ROWS)]
+    write_features(folder / "features", features, names, model="net", images=folder)
+    of_file = {str(folder / f"{x:06d}.jpg"): features[x].tobytes() for x in range(GALLERY_ROWS)}
+
+    def place(out: Path) -> Path:
+        return out.with_suffix(".db")
+
+    def rows(out: Path) -> dict[str, bytes]:
+        """The vectors by their files; DSAError where one is not what was added."""
+        try:
+            with GalleryStore(place(out)) as store:
+                found = {
+                    row["file"]: np.array(row["vector"], np.float32).tobytes()
+                    for row in store.rows("", ["file", "vector"])
+                }
+        except DSAError as error:
+            if "no such gallery" in str(error):  # killed before there was one
+                return {}
+            raise
+        if wrong := [file for file, vector in found.items() if of_file.get(file) != vector]:
+            raise DSAError(f"{len(wrong)} rows are not what was added, the first {wrong[0]}")
+        return found
+
+    return Command(
+        lambda out: ["gallery", "add", str(place(out)), str(folder / "features")],
+        lambda out: rows(out) and None,
+        lambda out: set(rows(out)),
+        rows,
+    )
+
+
 COMMANDS: dict[str, Callable[[Path], Command]] = {
     "pack": packing,
     "train": training,
     "convert": converting,
     "estimate": estimating,
     "extract": extracting,
+    "gallery": adding,
 }
 
 

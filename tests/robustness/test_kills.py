@@ -16,6 +16,15 @@ def test_packing_survives_being_killed(tmp_path, monkeypatch):
     assert tally.kills == 2 and not tally.violations
 
 
+@pytest.mark.extras
+def test_a_gallery_survives_being_killed(tmp_path, monkeypatch):
+    pytest.importorskip("milvus_lite")
+    monkeypatch.setattr(kills, "GALLERY_ROWS", 2048)
+    with kills.tqdm(disable=True) as bar:
+        tally = kills.kill("gallery", 5, tmp_path, 0, bar)
+    assert tally.kills == 5 and not tally.violations
+
+
 def script(text):
     """A command that is not dsareid's: two files, the second a second later."""
     return [sys.executable, "-c", f"import pathlib, sys, time; out = pathlib.Path(sys.argv[1]); {text}"]
