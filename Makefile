@@ -37,7 +37,7 @@ DEMO_DATA := --identities 200 --images 10
 
 CXX_FILES := find csrc tests examples benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
 # In the order in which they run; the last one may have to download weights.
-BENCHMARKS := batch micro training step contention warp merge trunk dsag rank densepose export roofline gallery estimate
+BENCHMARKS := batch micro training step contention warp merge trunk dsag rank densepose export roofline gallery growing estimate
 SCRIPT := PYTHONPATH=tests/helpers $(PY)
 
 .PHONY: demo test test-fast check setup build bench soak fuzz kills kernels visit-kit gpu docs wheel check-wheel clean

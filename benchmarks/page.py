@@ -27,6 +27,7 @@ SECTIONS = {
     "dsag": "The DSAG-Stream",
     "rank": "mAP and CMC",
     "gallery": "Large galleries",
+    "growing": "Galleries that grow",
     "export": "Exported networks",
     "densepose": "DensePose's files",
     "estimate": "Maps from pictures alone",
