@@ -23,6 +23,7 @@ class Query(NamedTuple):
     key: str  # of the row that it is; "" for a picture that was dropped
     identity: str | None
     pixels: np.ndarray | None = None  # uint8 [h, w, 3] of a picture that was dropped
+    note: str = ""  # what a reader should know of it
 
 
 class Search(NamedTuple):

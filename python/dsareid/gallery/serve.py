@@ -205,8 +205,10 @@ class GalleryPage:
         settings = self.embedder.settings
         with self._lock:
             vector = self.embedder([as_pixels(pixels, settings.height, settings.width)]).numpy()[0]
+            empty = self.make_map is not None and not self.make_map(pixels)[..., 0].any()
+        note = "Nobody is seen in this picture: what is found says nothing." if empty else ""
         shown = base64.b64encode(_thumbnail(lambda _: pixels, name)).decode()
-        return Query(name, vector, f"data:image/jpeg;base64,{shown}", "", None, pixels)
+        return Query(name, vector, f"data:image/jpeg;base64,{shown}", "", None, pixels, note)
 
     def _row(self, key: str) -> Any:
         row = self.store.get(key)

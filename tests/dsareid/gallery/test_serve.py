@@ -170,6 +170,13 @@ def make_local(settings):
     return settings.model_copy(update={"branches": "local"})
 
 
+def test_a_picture_without_a_person(page, client, world, monkeypatch):
+    picture = sorted((world[1] / "query").glob("*.png"))[0]
+    assert "Nobody is seen" not in ask(client, picture).text
+    monkeypatch.setattr(page, "make_map", lambda pixels: np.zeros_like(pixels))
+    assert "Nobody is seen in this picture" in ask(client, picture).text
+
+
 # ---- what it refuses ----
 
 
