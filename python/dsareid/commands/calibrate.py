@@ -23,7 +23,7 @@ def command(
         pairs: Take the pairs of this table (.csv) instead: columns a,b,same, with two files as in images.csv,
             and 1 if they show one person, else 0.
     """
-    from dsareid.evaluation.calibration import FIRM
+    from dsareid.evaluation.calibration import FIRM, format_score
     from dsareid.inference.calibrate import RATES, calibrate
 
     found = calibrate(features, pairs)
@@ -35,7 +35,8 @@ def command(
             print(f"{rate:>16g}   too few pairs of two people")
             continue
         limit, held_out = fitted.threshold(rate), found.held_out.get(rate)
-        cells = f"{limit:>10.4f}{100 * fitted.score(limit):>7.1f}%{100 * fitted.match_rate(rate):>11.1f}%"
+        score = format_score(fitted.score(limit))
+        cells = f"{limit:>10.4f}{score:>8}{100 * fitted.match_rate(rate):>11.1f}%"
         print(f"{rate:>16g}{cells}{'-' if held_out is None else f'{held_out:.2g}':>20}")
         if (count := fitted.false_matches(rate)) < FIRM:
             print(f"{'':>16}   rests on {count} pairs: it may be off by a third and more")

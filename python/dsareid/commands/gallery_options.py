@@ -1,5 +1,6 @@
 """The arguments that several commands of a gallery take."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ def parse_parameters(words: tuple[str, ...], name: str) -> dict[str, int]:
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not (key and equals and value.isdecimal()):
+        if not (key and equals and value.isdecimal() and len(value) < 10):
             raise DSAError(f"`{name}` must be NAME=NUMBER, such as M=16, not {word!r}")
         found[key] = int(value)
     return found
@@ -64,7 +65,7 @@ class RowOptions:
             other_cameras=self.not_camera,
             people=self.person,
             tracks=self.track,
-            files=tuple(str(Path(name).absolute()) for name in self.file),
+            files=tuple(map(os.path.abspath, self.file)),
             tags=self.tag,
             after=parse_time(self.after or "", "`after`"),
             before=parse_time(self.before or "", "`before`"),

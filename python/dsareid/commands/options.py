@@ -52,7 +52,7 @@ class OtherNetwork:
         stated = {name: value for name, value in vars(self).items() if value is not None}
         if text := stated.pop("input", None):
             height, _, width = text.partition("x")
-            if not (height.isdecimal() and width.isdecimal()):
+            if not (height.isdecimal() and width.isdecimal() and len(text) < 16):
                 raise DSAError(f"`input` must be HEIGHTxWIDTH, such as 256x128, not {text!r}")
             stated |= {"height": int(height), "width": int(width)}
         try:

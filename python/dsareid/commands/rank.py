@@ -40,7 +40,7 @@ def command(
     from dsareid.evaluation.rows import format_open_set
     from dsareid.evaluation.verification import RATES
     from dsareid.ground.files import check_writable
-    from dsareid.inference.compare_features import compare_features, format_compared
+    from dsareid.inference.compare_features import format_compared
     from dsareid.inference.rank_folders import rank_folders
     from dsareid.runs.records import (
         RANKS,
@@ -54,7 +54,7 @@ def command(
     if queries:
         check_writable(queries)
     ranks = [*(rank for rank in RANKS if rank < max_rank), max_rank]
-    ranking = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank)
+    ranking = rank_folders(query, gallery, max_rank=max_rank, rerank=rerank, against=against)
     if queries:
         write_query_lines(queries, ranking.queries)
     tables = [
@@ -64,5 +64,5 @@ def command(
     ]
     print("\n".join([*tables, *ranking.notes]))
     if against:
-        compared = compare_features((query, gallery), against)
-        print(f"\nfirst: {query}, {gallery}; second: {against[0]}, {against[1]}\n{format_compared(compared)}")
+        print(f"\nfirst: {query}, {gallery}; second: {against[0]}, {against[1]}")
+        print(format_compared(ranking.compared))

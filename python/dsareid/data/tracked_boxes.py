@@ -1,22 +1,28 @@
 """People followed by another program: the boxes of tracks, as MOTChallenge's and YOLO's tools write them.
 
 MOT    one text file: frame, track, left, top, width, height, ... a line, in pixels; frames from 1, the
-       corner of the first pixel at 1, 1
+       corner of the first pixel at 1, 1; in a gt.txt, of 9 columns, lines that do not count (flag 0) and
+       classes other than 1, a pedestrian, are left out
 YOLO   a folder of text files, NAME_FRAME.txt for a video (frames from 1) or NAME.txt for NAME.jpg:
        class, x and y of the centre, width, height, perhaps a confidence, track; fractions of the frame;
        of the classes 0 alone, a person
 """
 
+import itertools
 import math
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dsareid.ground.errors import DSAError
 
 _PERSON = 0  # YOLO's class, by the order of COCO's
-_LARGEST = 1e6
+_PEDESTRIAN = 1  # MOT's class
+_GROUND_TRUTH = 9  # columns
+_LARGEST = 1e6  # of a coordinate; frames and tracks may be numbered higher
+_HIGHEST = 1e12
 
 
 class TrackedBox(NamedTuple):
@@ -47,7 +53,7 @@ class TrackedBoxes(NamedTuple):
     boxes: list[TrackedBox]
     """In their order: by file and line."""
     others: int
-    """How many boxes of other classes are left out."""
+    """How many boxes of other classes, or that do not count, are left out."""
 
 
 def read_tracks(path: Path) -> TrackedBoxes:
@@ -66,7 +72,7 @@ def read_tracks(path: Path) -> TrackedBoxes:
 
 
 def _read_mot(path: Path) -> TrackedBoxes:
-    boxes = []
+    boxes, others = [], 0
     for line, row in _lines(path):
         if len(row) < 6:
             raise DSAError(
@@ -77,11 +83,14 @@ def _read_mot(path: Path) -> TrackedBoxes:
             raise DSAError(f"{path}, line {line}: frames count from 1, not {frame}")
         if track < 0:
             raise DSAError(f"{path}, line {line}: track {track}: these boxes are detections, not tracks")
+        if len(row) == _GROUND_TRUTH and (row[6] == 0 or row[7] != _PEDESTRIAN):
+            others += 1
+            continue
         left, top, width, height = row[2:6]
         _check_area(path, line, width, height)
         corner = left - 1, top - 1
         boxes.append(TrackedBox(frame - 1, track, *corner, corner[0] + width, corner[1] + height, False))
-    return TrackedBoxes(boxes, 0)
+    return TrackedBoxes(boxes, others)
 
 
 def _read_yolo(folder: Path) -> TrackedBoxes:
@@ -122,7 +131,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[float]]]:
                 row = [float(cell) for cell in cells]
             except ValueError as error:
                 raise DSAError(f"{path}, line {line}: expected numbers, not {text.strip()[:80]!r}") from error
-            if not all(abs(value) <= _LARGEST for value in row):
+            bounds = itertools.chain(
+                (_HIGHEST, _HIGHEST), itertools.repeat(_LARGEST, 4), itertools.repeat(_HIGHEST)
+            )
+            if not all(abs(value) <= bound for value, bound in zip(row, bounds)):
                 raise DSAError(f"{path}, line {line}: a number is out of range: {text.strip()[:80]!r}")
             yield line, row
 
@@ -138,7 +150,40 @@ def _check_area(path: Path, line: int, width: float, height: float) -> None:
         raise DSAError(f"{path}, line {line}: a box must have an area, not {width:g} x {height:g}")
 
 
-def video_frame(stem: str) -> int | None:
-    """The frame, from 0, in NAME_FRAME; None if there is none."""
-    found = re.search(r"_(\d+)$", stem)
-    return int(found[1]) - 1 if found and int(found[1]) > 0 else None
+def video_frame(video: str, stem: str) -> int | None:
+    """The frame, from 0, that a file VIDEO_FRAME is of; None if it is of none of this video.
+
+    Args:
+        video, stem: names without their suffixes.
+    """
+    name, _, frame = stem.rpartition("_")
+    return int(frame) - 1 if name == video and frame.isdecimal() and int(frame) > 0 else None
+
+
+def frame_places(names: Sequence[str]) -> dict[int, int]:
+    """Which picture of a folder is frame 0, 1, ... of a MOT file, whose frames count from 1.
+
+    Pictures whose names end in numbers are taken in the order of these. If the numbers are 0, 1, ... or 1, 2,
+    ... without a gap, the first picture is the first frame; otherwise frame N is the picture of number N.
+    Other pictures are taken in the order of their names.
+
+    Args:
+        names: of the pictures, sorted.
+
+    Returns:
+        By the frame, from 0, the place in `names`.
+
+    Raises:
+        ValueError: two pictures have one number.
+    """
+    ends = [re.search(r"(\d+)$", os.path.splitext(name)[0]) for name in names]
+    if not names or not all(ends):
+        return {place: place for place in range(len(names))}
+    numbers = [int(end[1]) for end in ends if end]
+    places = sorted(range(len(names)), key=lambda place: numbers[place])
+    if twice := [place for place, after in zip(places, places[1:]) if numbers[place] == numbers[after]]:
+        raise ValueError(f"two pictures are of frame {numbers[twice[0]]}, one of them {names[twice[0]]}")
+    first = min(numbers)
+    if first in (0, 1) and max(numbers) - first + 1 == len(names):
+        return dict(enumerate(places))
+    return {numbers[place] - 1: place for place in places}

@@ -50,6 +50,8 @@ class Calibration(BaseModel):
                 or (name == "distances" and not steps.all())
             ):
                 raise ValueError(f"{name} must be {len(self.distances)} numbers in order")
+        if self.rates[0] or self.matches[0]:
+            raise ValueError("nothing may be nearer than the first distance")
         return self
 
     def score(self, distance: float) -> float:
@@ -121,7 +123,10 @@ def fit(pairs: PairCounts, each: int = 1) -> Calibration:
     below = [np.concatenate([[0], x.cumsum()[:-1]]) / total for x, total in zip((same, other), totals)]
     # A cell's start is its distance; the end of the last is one knot more, below which everything lies.
     starts = np.sqrt(cell_starts(np.append(cells, cells[-1] + 1)).clip(min=0))
-    matches, rates = (np.append(x, 1.0) for x in below)
+    # Nothing is nearer than 0, though the squares of equal features may come out below it.
+    matches, rates = (np.where(starts > 0, np.append(x, 1.0), 0.0) for x in below)
+    if starts[0] > 0:
+        matches[0] = rates[0] = 0.0
     kept = _knots(starts, matches, rates, totals[1])
     return Calibration(
         same=totals[0] // each,

@@ -4,6 +4,7 @@ A picture's key is a hash of its path and track, so adding it again makes no sec
 size and time are the same, and replaced if not. An interrupted call is completed by a repeat.
 """
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -12,20 +13,30 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.images import SUFFIXES
 from dsareid.data.labels import image_labels
 from dsareid.data.layouts.own_labels import canonical_label, is_below_junk
-from dsareid.gallery.store import GalleryInfo, GalleryRow, GalleryStore, IndexKind, RowPrecision, quote
-from dsareid.ground.errors import DSAError, logger
+from dsareid.gallery.store import (
+    MOST_TAGS,
+    GalleryInfo,
+    GalleryRow,
+    GalleryStore,
+    IndexKind,
+    NoGallery,
+    RowPrecision,
+    quote,
+)
+from dsareid.ground.errors import DSAError, first_problem, logger
 from dsareid.ground.machine import cores
-from dsareid.inference.embedder import BATCHES_AHEAD, Embedder, embed
-from dsareid.inference.feature_folder import HEADER, open_features
+from dsareid.inference.embedder import BATCH_SIZE, BATCHES_AHEAD, Embedder, embed
+from dsareid.inference.feature_folder import HEADER, FeatureFolder, open_features
 from dsareid.inference.feature_parts import file_stamp
 from dsareid.inference.pixels import read_ahead
 from dsareid.inference.settings import Facts, OtherSettings
@@ -71,7 +82,7 @@ def add_rows(
             the column file, relative to the table, and perhaps identity, camera, time (seconds since 1970, or
             2026-11-30T20:15), track, tags (words with ; between them).
         model, device, trust, facts: of the network, as for embed(); not for a folder of features.
-        camera: of pictures of which none is known.
+        camera: of pictures of which none is known; a number is written as in data.labels.
         tags: of all these rows.
         index, parameters, precision: of a new gallery.
         skip_broken: leave out pictures that cannot be read, instead of raising.
@@ -80,43 +91,56 @@ def add_rows(
         DSAError: as GalleryStore and embed(); vectors of another model than the gallery's; a source that is
             none of the three.
     """
-    source = Path(source)
+    source, camera = Path(source), canonical_label(camera or "") or None
+    made: dict[str, Any] = {"index": index, "parameters": parameters or {}, "precision": precision}
     embedder: Embedder | None = None
     if (source / HEADER).exists():
         if model is not None:
             raise DSAError(f"{source}: features already; leave out `model`")
         opened = open_features(source)
-        info = GalleryInfo(
-            model=opened.model,
-            dimension=opened.features.shape[1],
-            features=opened.described,
-            facts=opened.facts,
-            index=index,
-            parameters=parameters or {},
-            precision=precision,
-        )
-        vectors = opened.features
-        found = _of_features(source, camera, tags)
+        info = _info(opened.model, opened.features.shape[1], opened.described, opened.facts, made)
+        vectors, found = opened.features, _of_features(opened, camera, tags)
     else:
         if model is None:
             raise DSAError(f"{source}: holds pictures: say by which `model` their features are made")
-        embedder = embed(model, device, trust=trust, facts=facts)
+        embedder = embed(model, device, trust=trust, facts=facts, remembered=_facts_of(gallery))
         settings = embedder.settings
-        info = GalleryInfo(
-            model=embedder.model,
-            dimension=embedder.dimension,
-            features=settings.description,
-            facts=settings.facts if isinstance(settings, OtherSettings) else None,
-            index=index,
-            parameters=parameters or {},
-            precision=precision,
-        )
+        known = settings.facts if isinstance(settings, OtherSettings) else None
+        info = _info(embedder.model, embedder.dimension, settings.description, known, made)
         vectors = None
         found = _of_table(source, camera, tags) if source.is_file() else _of_folder(source, camera, tags)
+    _check_keys(source, found)
     with GalleryStore(gallery, info) as store:
         _check_fits(store, info)
         with store.writing():
             return _add(store, found, vectors, embedder, skip_broken)
+
+
+def _info(
+    model: str, dimension: int, features: str, facts: Facts | None, made: dict[str, Any]
+) -> GalleryInfo:
+    try:
+        return GalleryInfo(model=model, dimension=dimension, features=features, facts=facts, **made)
+    except ValidationError as error:
+        raise DSAError(f"a gallery cannot hold these features: {first_problem(error)}") from error
+
+
+def _facts_of(gallery: str | os.PathLike[str]) -> Facts | None:
+    """What is known of the network of a gallery that exists."""
+    try:
+        with GalleryStore(gallery) as store:
+            return store.info.facts
+    except NoGallery:
+        return None
+
+
+def _check_keys(source: Path, rows: list[GalleryRow]) -> None:
+    """Raise DSAError if two rows are of one picture and track."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.key in seen:
+            raise DSAError(f"{source}: {row.file} stands here twice")
+        seen.add(row.key)
 
 
 def _check_fits(store: GalleryStore, info: GalleryInfo) -> None:
@@ -155,7 +179,8 @@ def _add(
             )
             now = int(time.time())
             rows = [row._replace(vector=np.asarray(vector), added=now) for row, vector in made]
-            if any(not np.isfinite(row.vector).all() for row in rows):
+            kind: type = np.float16 if store.info.precision == "float16" else np.float32
+            if any(not np.isfinite(row.vector.astype(kind)).all() for row in rows):
                 raise DSAError(f"{rows[0].file} and what follows: a feature that is not finite")
             store.put(rows)
             again = sum(row.key in stamps for row in rows)
@@ -173,20 +198,21 @@ def _embedded(
     if not rows:
         return
     settings = embedder.settings
-    pixels = read_ahead(
-        [row.file for row in rows], settings.height, settings.width, threads=cores(), ahead=BATCHES_AHEAD * 64
+    paths = [row.file for row in rows]
+    decoded = read_ahead(
+        paths, settings.height, settings.width, threads=cores(), ahead=BATCHES_AHEAD * BATCH_SIZE
     )
-    good = []
-    images = []
-    for row, image in zip(rows, pixels):
-        if not isinstance(image, DSAError):
-            good.append(row)
-            images.append(image)
-        elif skip_broken:
-            skipped.append(str(image))
-        else:
-            raise DSAError(f"{image} (`skip_broken=True` leaves such images out; rows before are kept)")
-    features = [x for part in embedder.batches(images, 64) for x in part.numpy()]
+    good, images = [], []
+    with contextlib.closing(decoded):
+        for row, image in zip(rows, decoded):
+            if not isinstance(image, DSAError):
+                good.append(row)
+                images.append(image)
+            elif skip_broken:
+                skipped.append(str(image))
+            else:
+                raise DSAError(f"{image} (`skip_broken=True` leaves such images out; earlier rows are kept)")
+    features = [x for part in embedder.batches(images, BATCH_SIZE) for x in part.numpy()]
     yield from zip(good, features)
 
 
@@ -197,16 +223,24 @@ def _key(file: str, track: str | None) -> str:
     return hashlib.sha256(f"{file}\0{track or ''}".encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def _row(file: str, stamp: bytes, **known: object) -> GalleryRow:
-    """A row without its vector; words that Milvus cannot hold are refused."""
-    row = GalleryRow(key="", stamp=hashlib.sha256(stamp).hexdigest()[:32], file=file, vector=np.empty(0))
-    row = row._replace(**known)  # type: ignore[arg-type]
-    try:
-        file.encode()
-    except UnicodeEncodeError as error:
-        raise DSAError(f"{file!r}: a gallery's file names must be UTF-8") from error
+def _row(file: Path, content: bytes, **known: Any) -> GalleryRow:
+    """A row without its vector.
+
+    Args:
+        file: its picture.
+        content: changes if what the vector is made of does.
+        known: the other fields. The row is another one if one of them changes, too.
+
+    Raises:
+        DSAError: Milvus cannot hold a word.
+    """
+    name = os.path.abspath(file)
+    stamp = hashlib.sha256(content + repr(sorted(known.items())).encode(errors="surrogateescape"))
+    row = GalleryRow(key="", stamp=stamp.hexdigest()[:32], file=name, vector=np.empty(0), **known)
     for word in filter(None, (row.file, row.identity, row.camera, row.track, *row.tags)):
         quote(word)
+    if len(row.tags) > MOST_TAGS:
+        raise DSAError(f"{name}: {len(row.tags)} tags, more than {MOST_TAGS}")
     return row._replace(key=_key(row.file, row.track))
 
 
@@ -216,10 +250,10 @@ def _of_folder(folder: Path, camera: str | None, tags: Sequence[str]) -> list[Ga
         logger.warning(f"{folder}: {left_out(others)}")
     rows = []
     for file, label in zip(files, image_labels(folder, files)):
-        path = (folder / file).absolute()
+        path = folder / file
         rows.append(
             _row(
-                str(path),
+                path,
                 file_stamp(path),
                 identity=label.identity,
                 camera=label.camera or camera,
@@ -229,13 +263,17 @@ def _of_folder(folder: Path, camera: str | None, tags: Sequence[str]) -> list[Ga
     return rows
 
 
-def _of_features(folder: Path, camera: str | None, tags: Sequence[str]) -> list[GalleryRow]:
-    opened = open_features(folder)
+def _of_features(opened: FeatureFolder, camera: str | None, tags: Sequence[str]) -> list[GalleryRow]:
+    if not opened.images.is_absolute():
+        raise DSAError(
+            f"{opened.path}: does not say where its pictures are ({opened.images}): give `images` to "
+            "write_features"
+        )
     rows = []
     for place, (file, label) in enumerate(zip(opened.files, opened.labels)):
         rows.append(
             _row(
-                str((opened.images / file).absolute()),
+                opened.images / file,
                 opened.features[place].tobytes(),
                 identity=label.identity,
                 camera=label.camera or camera,
@@ -250,7 +288,7 @@ def _of_table(path: Path, camera: str | None, tags: Sequence[str]) -> list[Galle
     if path.suffix.lower() != ".csv":
         one = " (a single picture goes into a folder)" if path.suffix.lower() in SUFFIXES else ""
         raise DSAError(f"{path}: expected a folder of pictures, a folder of features, or a .csv table{one}")
-    rows, seen = [], set()
+    rows = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, strict=True)
@@ -262,11 +300,7 @@ def _of_table(path: Path, camera: str | None, tags: Sequence[str]) -> list[Galle
                 where = f"{path}, line {table.line_num}"
                 if None in line or None in line.values() or not line["file"]:
                     raise DSAError(f"{where}: expected a file and as many cells as columns")
-                row = _row_of_line(where, path.parent, line, camera, tags)
-                if row.key in seen:
-                    raise DSAError(f"{where}: {line['file']} stands here twice")
-                seen.add(row.key)
-                rows.append(row)
+                rows.append(_row_of_line(where, path.parent, line, camera, tags))
     except OSError as error:
         raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -286,11 +320,11 @@ def _row_of_line(
                 f"{where}: the {name} must be a word, a number of at least -1, or empty, not {word}"
             )
     own = [tag.strip() for tag in (line.get("tags") or "").split(";")]
-    picture = (base / line["file"]).absolute()
+    picture = base / line["file"]
     if not picture.exists():
         raise DSAError(f"{where}: there is no file {picture}")
     return _row(
-        str(picture),
+        picture,
         file_stamp(picture),
         identity=words["identity"] or None,
         camera=words["camera"] or camera,

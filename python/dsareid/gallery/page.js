@@ -2,17 +2,27 @@
 const byId = (id) => document.getElementById(id);
 const question = byId("question"), results = byId("results"), key = byId("key"), picture = byId("picture");
 
-// Ask the server, and put its answer into a place; what goes wrong is shown there too.
-async function ask(path, place) {
+// The question whose answer is shown: the list that is saved, and what "why" is about, are of it.
+let shown = new FormData(question), latest = 0;
+
+// Ask the server, and put its answer into a place; what goes wrong is shown there too. An answer that comes
+// after a later question's is dropped.
+async function ask(path, place, asked) {
+  const mine = ++latest;
+  let text, good = false;
   try {
-    const answer = await fetch(path, { method: "POST", body: new FormData(question) });
-    if (answer.ok) { place.innerHTML = await answer.text(); return true; }
-    place.replaceChildren(problem(await answer.text()));
+    const answer = await fetch(path, { method: "POST", body: asked });
+    good = answer.ok;
+    text = await answer.text();
   } catch (error) {
-    place.replaceChildren(problem("The server does not answer."));
+    text = "The server does not answer.";
   }
-  return false;
+  if (mine !== latest) return;
+  if (good) place.innerHTML = text; else place.replaceChildren(problem(text));
+  if (good && place === results) shown = asked;
 }
+
+const search = () => ask("/search", results, new FormData(question));
 
 function problem(text) {
   const line = document.createElement("p");
@@ -21,8 +31,8 @@ function problem(text) {
   return line;
 }
 
-question.addEventListener("submit", (event) => { event.preventDefault(); ask("/search", results); });
-picture.addEventListener("change", () => { key.value = ""; if (picture.files.length) ask("/search", results); });
+question.addEventListener("submit", (event) => { event.preventDefault(); search(); });
+picture.addEventListener("change", () => { key.value = ""; if (picture.files.length) search(); });
 
 // A picture may be dropped anywhere.
 document.addEventListener("dragover", (event) => { event.preventDefault(); byId("drop").className = "over"; });
@@ -38,13 +48,13 @@ document.addEventListener("drop", (event) => {
 
 results.addEventListener("click", async (event) => {
   const again = event.target.closest(".again"), why = event.target.closest(".why");
-  if (again) { key.value = again.dataset.key; await ask("/search", results); window.scrollTo(0, 0); }
-  if (why) { byId("panel").textContent = "..."; byId("why").showModal(); ask("/panel/" + why.dataset.key, byId("panel")); }
+  if (again) { key.value = again.dataset.key; await search(); window.scrollTo(0, 0); }
+  if (why) { byId("panel").textContent = "..."; byId("why").showModal(); ask("/panel/" + why.dataset.key, byId("panel"), shown); }
 });
 byId("close").addEventListener("click", () => byId("why").close());
 
 byId("export").addEventListener("click", async () => {
-  const answer = await fetch("/export.csv", { method: "POST", body: new FormData(question) });
+  const answer = await fetch("/export.csv", { method: "POST", body: shown });
   if (!answer.ok) { results.replaceChildren(problem(await answer.text())); return; }
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());

@@ -11,7 +11,7 @@ import numpy as np
 
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.labels import ImageLabel, image_labels
-from dsareid.data.layouts.own_labels import NOBODY
+from dsareid.data.layouts.own_labels import NOBODY, canonical_label
 from dsareid.evaluation.calibration import format_score
 from dsareid.gallery.store import GalleryStore, quote
 from dsareid.ground.errors import DSAError, logger
@@ -40,8 +40,12 @@ class GalleryFilter(NamedTuple):
 
     def expression(self) -> str:
         """The filter in Milvus' language; "" leaves all rows."""
+
+        def listed(words: Sequence[str]) -> str:
+            return ", ".join(quote(canonical_label(word)) for word in words)
+
         parts = [
-            f"{field} in [{', '.join(map(quote, words))}]"
+            f"{field} in [{', '.join(map(quote, words)) if field == 'file' else listed(words)}]"
             for field, words in (
                 ("camera", self.cameras),
                 ("identity", self.people),
@@ -52,7 +56,7 @@ class GalleryFilter(NamedTuple):
         ]
         if self.other_cameras:
             # A row whose camera is not known is of another one.
-            parts.append(f"(camera is null or camera not in [{', '.join(map(quote, self.other_cameras))}])")
+            parts.append(f"(camera is null or camera not in [{listed(self.other_cameras)}])")
         parts += [f"array_contains(tags, {quote(tag)})" for tag in self.tags]
         if self.after is not None:
             parts.append(f"time >= {self.after}")
@@ -123,7 +127,7 @@ def search_gallery(
     if count < 1:
         raise DSAError(f"`count` must be at least 1, not {count}")
     with GalleryStore(gallery) as store:
-        embedder = embed(model, device, trust=trust, facts=facts or store.info.facts)
+        embedder = embed(model, device, trust=trust, facts=facts, remembered=store.info.facts)
         if embedder.model != store.info.model:
             raise DSAError(
                 f"{store.name}: vectors of model {store.info.model} ({store.info.features}), but {model} is "
@@ -144,7 +148,7 @@ def search_gallery(
 
 def check_some(store: GalleryStore, where: str) -> None:
     """Raise DSAError if a filter leaves no row."""
-    if not store.count(where):
+    if not store.any(where):
         raise DSAError(f"{store.name}: no row is left: {where or 'the gallery is empty'}")
 
 

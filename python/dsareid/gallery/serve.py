@@ -11,8 +11,10 @@ import csv
 import io
 import os
 import secrets
+import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ except ImportError as error:
 
 MOST_BYTES = 16 << 20  # of a picture
 MOST_ROWS = 200  # of an answer
+_FRESH = 60.0  # seconds for which the list of cameras is not made anew
 _FIELDS = 1 << 16  # bytes of the other fields
 _THUMB = 128, 256  # width and height in which a row's picture is shown, at most
 _PACKAGE = "dsareid.gallery"
@@ -65,6 +68,7 @@ _HEADERS = {
     "frame-ancestors 'none'; base-uri 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
 Handler = Callable[[Request], Awaitable[Response]]
@@ -100,7 +104,7 @@ class GalleryPage:
         self.store, self.embedder, self.make_map = store, embedder, make_map
         self.fitted = None if calibration is None else read_calibration(calibration, embedder.model)
         self._lock = threading.Lock()  # one question at a time to the network
-        self._cameras: tuple[int, list[str]] = (-1, [])
+        self._cameras: tuple[float, list[str]] = (-1.0, [])
 
     def application(self, hosts: list[str], password: str | None) -> Starlette:
         """The page as an ASGI application.
@@ -133,11 +137,11 @@ class GalleryPage:
         return HTMLResponse(await run_in_threadpool(self._show))
 
     def _show(self) -> str:
-        rows = self.store.count()
-        if rows != self._cameras[0]:
+        if time.monotonic() > self._cameras[0]:
             found = {row["camera"] for row in self.store.rows("", ["camera"])} - {None}
-            self._cameras = rows, sorted(found)
-        return show_page(self.store.name, self.store.info, rows, self._cameras[1], usable_rates(self.fitted))
+            self._cameras = time.monotonic() + _FRESH, sorted(found)
+        rows, cameras = self.store.count(), self._cameras[1]
+        return show_page(self.store.name, self.store.info, rows, cameras, usable_rates(self.fitted))
 
     async def _search(self, request: Request) -> Response:
         search = await self._ask(request)
@@ -150,8 +154,8 @@ class GalleryPage:
         table.writerow(["rank", "distance", "score", "identity", "camera", "time", "track", "tags", "file"])
         for rank, row in enumerate(search.found, 1):
             score = "" if row.score is None else f"{row.score:.4f}"
-            time = "" if row.time is None else format_time(row.time)
-            known = [row.identity or "", row.camera or "", time, row.track or "", ";".join(row.tags)]
+            when = "" if row.time is None else format_time(row.time)
+            known = [row.identity or "", row.camera or "", when, row.track or "", ";".join(row.tags)]
             table.writerow([rank, f"{row.distance:.6f}", score, *map(_plain_cell, [*known, row.file])])
         headers = {"content-disposition": 'attachment; filename="found.csv"'}
         return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
@@ -190,8 +194,9 @@ class GalleryPage:
         )
         where = only.expression()
         check_some(self.store, where)
-        found, beyond = find_rows(self.store, query.vector, count, where, judge, {})
-        return Search(query, [row for row in found if row.key != query.key], judge.limit, beyond)
+        wanted = count + bool(query.key)  # which finds itself
+        found, beyond = find_rows(self.store, query.vector, wanted, where, judge, {})
+        return Search(query, [row for row in found if row.key != query.key][:count], judge.limit, beyond)
 
     def _query(self, form: FormData, upload: tuple[str, bytes] | None) -> Query:
         """What is searched for: a row of the gallery, or the picture that was dropped."""
@@ -243,7 +248,8 @@ def _guarded(answer: Handler, password: str | None) -> Handler:
             headers = {"www-authenticate": 'Basic realm="gallery", charset="UTF-8"', **_HEADERS}
             return PlainTextResponse("The password is missing or wrong.", 401, headers)
         # A form of another site must not ask in this one's name.
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        site = request.headers.get("sec-fetch-site", "same-origin")
+        if request.method == "POST" and site not in ("same-origin", "none"):
             return PlainTextResponse("Not from another site.", 403, _HEADERS)
         try:
             response = await answer(request)
@@ -319,7 +325,7 @@ def _words(form: FormData, name: str) -> list[str]:
 
 def _whole(form: FormData, name: str, default: int, most: int) -> int:
     text = _text(form, name)
-    if text and not (text.isdecimal() and 1 <= int(text) <= most):
+    if text and not (text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
         raise DSAError(f"{name} must be a whole number from 1 to {most}, not {text[:20]!r}")
     return int(text) if text else default
 
@@ -391,7 +397,9 @@ def serve_gallery(
     if host not in _LOCAL and not password:
         raise DSAError(f"`host={host}`: others can reach this page: give it a password")
     with GalleryStore(gallery) as store:
-        embedder = embed(model, device, trust=trust, facts=facts or store.info.facts)
+        if store.through is not None:
+            raise DSAError(f"{store.name}: served already, by process {store.through}")
+        embedder = embed(model, device, trust=trust, facts=facts, remembered=store.info.facts)
         page = GalleryPage(
             store,
             embedder,
@@ -400,13 +408,15 @@ def serve_gallery(
         )
         try:
             listening = socket.create_server((host, port))
-        except OSError as error:
-            raise DSAError(f"`port={port}` of {host} cannot be used: {error.strerror}") from error
+        except (OSError, OverflowError) as error:
+            raise DSAError(f"`port={port}` of {host} cannot be used: {error}") from error
         store.share()
         port = listening.getsockname()[1]
         hosts = ["*"] if host not in _LOCAL else list(_LOCAL)
         settings = uvicorn.Config(page.application(hosts, password), log_level="error", lifespan="off")
         logger.info(f"{store.name}: http://{host}:{port} shows it; Ctrl-C ends that")
+        # uvicorn ends itself, and then raises the signal again: what follows here must still be done.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         uvicorn.Server(settings).run(sockets=[listening])
 
 

@@ -11,6 +11,8 @@ import contextlib
 import logging
 import os
 import re
+import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsareid.ground.errors import DSAError, first_line, first_problem, logger
-from dsareid.ground.files import atomic_path, hold_lock
+from dsareid.ground.files import atomic_path, check_writable_folder, hold_lock
 from dsareid.inference.settings import Facts
 
 SUFFIX = ".db"
@@ -40,6 +42,10 @@ IndexKind = Literal["FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8"]
 RowPrecision = Literal["float32", "float16"]
 
 
+class NoGallery(DSAError):
+    """There is no gallery at a place."""
+
+
 class GalleryInfo(BaseModel):
     """What holds for all rows of a gallery."""
 
@@ -47,6 +53,8 @@ class GalleryInfo(BaseModel):
 
     format: Literal["dsareid gallery"] = "dsareid gallery"
     version: Literal[1] = 1
+    gallery: Annotated[str, Field(default_factory=lambda: secrets.token_hex(8))]
+    """The gallery's own name, drawn when it is made."""
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """The identity of the model that made the vectors."""
     dimension: Annotated[int, Field(ge=2, le=32_768)]
@@ -87,7 +95,7 @@ def quote(word: str) -> str:
     Raises:
         DSAError: it holds a control character, or is too long.
     """
-    if not word.isprintable():
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in word):
         raise DSAError(f"{word!r}: a gallery's words must not hold control characters")
     if len(word.encode()) > LONGEST:
         raise DSAError(f"{word[:60]!r}...: longer than {LONGEST} bytes")
@@ -112,16 +120,21 @@ class GalleryStore:
         self._milvus = _pymilvus()
         self.path, self._collection = _place(self.name)
         if self.path and not self.path.exists() and create is None:
-            raise DSAError(f"{self.name}: no such gallery; dsareid gallery add makes one")
+            raise NoGallery(f"{self.name}: no such gallery; dsareid gallery add makes one")
         if self.path and self.path.exists() and not self.path.is_dir():
             raise DSAError(f"{self.name}: a gallery is a folder, but this is a file")
         if self.path and create is not None and create.precision != "float32":
             raise DSAError(f"{self.name}: a folder's vectors are float32; a server may hold half precision")
-        self._through = self._shared = False
+        self.through: int | None = None
+        """The process through which a folder that it serves is used."""
+        self._shared = False
+        self._served_as: str | None = None
         self._client = self._connect()
         try:
             with self._errors():
                 self.info = self._read_info() or self._make(create)
+                if self._served_as not in (None, self.info.gallery):  # its port is another gallery's by now
+                    raise DSAError(_in_use(self.path))
                 self._client.load_collection(self._collection)
         except BaseException:
             self.close()
@@ -130,7 +143,7 @@ class GalleryStore:
     def share(self) -> None:
         """Let other processes on this machine use a folder through this one until it is closed."""
         if self.path:
-            served = _Served(address=self._local_address(), process=os.getpid())
+            served = _Served(address=self._local_address(), process=os.getpid(), gallery=self.info.gallery)
             with atomic_path(_served(self.path)) as temporary:
                 temporary.write_text(served.model_dump_json())
             self._shared = True
@@ -139,6 +152,7 @@ class GalleryStore:
         """While rows are written: other writers of a folder wait, as Milvus Lite has one at a time."""
         if self.path is None:
             return contextlib.nullcontext()
+        check_writable_folder(self.path.parent)
         return hold_lock(
             self.path.with_name(f"{self.path.name}.writing"), f"{self.name}: waiting for another writer"
         )
@@ -154,7 +168,7 @@ class GalleryStore:
         self._client.close()
         if self.path and self._shared:
             _served(self.path).unlink(missing_ok=True)
-        if self.path and not self._through:
+        if self.path and self.through is None:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(str(self.path))
@@ -165,7 +179,7 @@ class GalleryStore:
         """The row with a key, with its vector, as nearest returns it; None if there is none."""
         with self._errors():
             found = self._client.query(
-                self._collection, f"key == {quote(key)}", [*FIELDS, "vector"], consistency_level="Strong"
+                self._collection, f"key in [{quote(key)}]", [*FIELDS, "vector"], consistency_level="Strong"
             )
         return _with_vector(found[0]) if found else None
 
@@ -184,6 +198,14 @@ class GalleryStore:
         found = self._rows(f"key in [{listed}]", ["key", "stamp"])
         return {row["key"]: row["stamp"] for row in found}
 
+    def any(self, where: str) -> bool:
+        """Whether a filter leaves a row."""
+        with self._errors():
+            found = self._client.query(
+                self._collection, where or 'key != ""', ["key"], limit=1, consistency_level="Strong"
+            )
+        return bool(found)
+
     def count(self, where: str = "") -> int:
         """How many rows a filter leaves."""
         with self._errors():
@@ -192,6 +214,9 @@ class GalleryStore:
 
     def rows(self, where: str, fields: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         """The fields of all rows that a filter leaves, a page in memory at a time."""
+        if self.path:  # Milvus Lite's iterator sorts all rows anew for each page
+            yield from self._rows_by_key(where, list(fields))
+            return
         with self._errors():
             pages = self._client.query_iterator(
                 self._collection, batch_size=_PAGE, filter=where, output_fields=list(fields)
@@ -201,6 +226,20 @@ class GalleryStore:
                     yield from page
             finally:
                 pages.close()
+
+    def _rows_by_key(self, where: str, fields: list[str]) -> Iterator[Mapping[str, Any]]:
+        """The rows by the first digits of their keys, which are hexadecimal."""
+        bounds = [f"{start:02x}" for start in range(0, 256, 16)]
+        for low, high in zip(bounds, [*bounds[1:], "g"]):
+            page = f'key >= "{low}" and key < "{high}"'
+            with self._errors():
+                found = self._client.query(
+                    self._collection,
+                    f"({where}) and {page}" if where else page,
+                    fields,
+                    consistency_level="Strong",
+                )
+            yield from found
 
     def remove(self, where: str) -> int:
         """Remove the rows that a filter leaves; how many there were.
@@ -270,34 +309,35 @@ class GalleryStore:
             if not _is_free(self.path):
                 served = _find_served(self.path)
                 logger.info(f"{self.name}: served by process {served.process}: going through it")
-                address, self._through = served.address, True
+                address, self.through, self._served_as = served.address, served.process, served.gallery
         with self._errors():
             return self._milvus.MilvusClient(address, timeout=_TIMEOUT, **token)
 
     def _read_info(self) -> GalleryInfo | None:
-        have = set(self._client.list_collections())
-        if not {self._collection, f"{self._collection}_info"} & have:
+        """What holds for all rows; None if there is no gallery, or a call was killed while it made one."""
+        name = f"{self._collection}_info"
+        if name not in self._client.list_collections():
             return None
         try:
-            self._client.load_collection(f"{self._collection}_info")
-            (row,) = self._client.query(f"{self._collection}_info", 'key == "info"', ["info"])
-            found = GalleryInfo.model_validate_json(row["info"])
+            self._client.load_collection(name)
+            rows = self._client.query(name, 'key == "info"', ["info"])
+            return GalleryInfo.model_validate_json(rows[0]["info"]) if rows else None
         except ValidationError as error:
             raise DSAError(f"{self.name}: not a gallery of dsareid: {first_problem(error)}") from error
-        except (ValueError, self._milvus.MilvusException) as error:
+        except (KeyError, self._milvus.MilvusException) as error:
             raise DSAError(
                 f"{self.name}: not a gallery of dsareid: it does not say of which model"
             ) from error
-        if self._collection not in have:  # a call was killed between the two
-            self._make_rows(found)
-        return found
 
     def _make(self, info: GalleryInfo | None) -> GalleryInfo:
+        """Make both collections; what says that there is a gallery is written last."""
+        self._drop_unfinished()
         if info is None:
-            raise DSAError(f"{self.name}: no such gallery; dsareid gallery add makes one")
+            raise NoGallery(f"{self.name}: no such gallery; dsareid gallery add makes one")
+        self._make_rows(info)
         kinds = self._milvus.DataType
         schema = self._milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("key", kinds.VARCHAR, max_length=LONGEST, is_primary=True)
+        schema.add_field("key", kinds.VARCHAR, max_length=64, is_primary=True)
         schema.add_field("vector", kinds.FLOAT_VECTOR, dim=2)  # Milvus wants one
         schema.add_field("info", kinds.VARCHAR, max_length=65_535)
         index = self._client.prepare_index_params()
@@ -305,8 +345,21 @@ class GalleryStore:
         name = f"{self._collection}_info"
         self._client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
         self._client.upsert(name, [{"key": "info", "vector": [0.0, 0.0], "info": info.model_dump_json()}])
-        self._make_rows(info)
         return info
+
+    def _drop_unfinished(self) -> None:
+        """Drop what a call that was killed, or refused by Milvus, had made of a gallery.
+
+        Raises:
+            DSAError: it holds rows, or is another program's.
+        """
+        for name, field in ((self._collection, "stamp"), (f"{self._collection}_info", "info")):
+            if name not in self._client.list_collections():
+                continue
+            fields = {each["name"] for each in self._client.describe_collection(name)["fields"]}
+            if field not in fields or int(self._client.get_collection_stats(name)["row_count"]):
+                raise DSAError(f"{self.name}: not a gallery of dsareid: it does not say of which model")
+            self._client.drop_collection(name)
 
     def _make_rows(self, info: GalleryInfo) -> None:
         kinds = self._milvus.DataType
@@ -372,7 +425,9 @@ class _Served(BaseModel):
     """Beside a folder: where the process that has it open answers others."""
 
     address: Annotated[str, Field(pattern=r"^http://127\.0\.0\.1:\d{1,5}$")]
-    process: int
+    process: Annotated[int, Field(gt=0)]
+    gallery: str
+    """The gallery's own name."""
 
 
 def _served(path: Path) -> Path:
@@ -386,12 +441,20 @@ def _find_served(path: Path) -> _Served:
         DSAError: it does not.
     """
     try:
-        return _Served.model_validate_json(_served(path).read_bytes())
+        served = _Served.model_validate_json(_served(path).read_bytes())
+        os.kill(served.process, 0)  # asks only whether it lives
+    except PermissionError:  # it does, and is another user's
+        return served
     except (OSError, ValidationError) as error:
-        raise DSAError(
-            f"{path}: in use by another process, and a folder has one at a time: wait until it has ended; "
-            "dsareid gallery serve lets others use the folder meanwhile"
-        ) from error
+        raise DSAError(_in_use(path)) from error
+    return served
+
+
+def _in_use(path: Path | None) -> str:
+    return (
+        f"{path}: in use by another process, and a folder has one at a time: wait until it has ended; "
+        "dsareid gallery serve lets others use the folder meanwhile"
+    )
 
 
 def _is_free(path: Path) -> bool:

@@ -70,7 +70,7 @@ def remove_rows(gallery: str | os.PathLike[str], which: GalleryFilter) -> int:
     if not where:
         raise DSAError("nothing says which rows to remove: give a person, a track, a file or an age")
     with GalleryStore(gallery) as store:
-        if not store.count(where):
+        if not store.any(where):
             raise DSAError(f"{store.name}: no row to remove: {where}")
         with store.writing():
             return store.remove(where)

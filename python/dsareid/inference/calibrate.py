@@ -21,7 +21,7 @@ from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.positives import Labels
 from dsareid.evaluation.ranking import Ranking
 from dsareid.evaluation.verification import PairCounts
-from dsareid.ground.errors import DSAError, first_problem
+from dsareid.ground.errors import DSAError, first_problem, logger
 from dsareid.ground.files import atomic_path
 from dsareid.inference.feature_folder import IMAGES, FeatureFolder, open_features
 
@@ -29,6 +29,7 @@ CALIBRATION = "calibration.json"
 RATES = 0.1, 0.01, 0.001, 0.0001
 """False-match rates of the table."""
 _COLUMNS = ["a", "b", "same"]
+_CHUNK = 4096  # pairs whose features are in memory at once
 
 
 class CalibrationFile(BaseModel):
@@ -43,6 +44,8 @@ class CalibrationFile(BaseModel):
     dimension: Annotated[int, Field(ge=1, lt=1 << 24)]
     pairs: str
     """Which pairs it was fitted to, for people."""
+    tracks: bool = False
+    """Whether they were pairs of tracks' means, whose distances differ from those of single pictures."""
     fitted: Calibration
 
 
@@ -83,7 +86,11 @@ def calibrate(features: str | os.PathLike[str], pairs: str | os.PathLike[str] | 
     except ValueError as error:
         raise DSAError(f"{pairs or folder.path / IMAGES}: {error}") from error
     file = CalibrationFile(
-        model=folder.model, dimension=folder.features.shape[1], pairs=described, fitted=fitted
+        model=folder.model,
+        dimension=folder.features.shape[1],
+        pairs=described,
+        tracks=folder.tracks is not None,
+        fitted=fitted,
     )
     path = folder.path / CALIBRATION
     with atomic_path(path) as temporary:
@@ -91,12 +98,14 @@ def calibrate(features: str | os.PathLike[str], pairs: str | os.PathLike[str] | 
     return Calibrated(path, fitted, held_out, notes)
 
 
-def read_calibration(path: str | os.PathLike[str], model: str) -> Calibration:
+def read_calibration(path: str | os.PathLike[str], model: str, tracks: bool | None = None) -> Calibration:
     """Read a calibration.
 
     Args:
         path: a folder of features that was calibrated, or its calibration.json.
         model: the identity of the model whose distances are to be judged.
+        tracks: whether these are distances to means of tracks; a warning says if the calibration was learned
+            from the other. None: not known.
 
     Raises:
         DSAError: there is none, it is something else, or it was learned for another model.
@@ -116,6 +125,11 @@ def read_calibration(path: str | os.PathLike[str], model: str) -> Calibration:
             f"{path}: learned for model {file.model}, but these features are of model {model}: calibrate "
             "features of that model"
         )
+    if tracks is not None and tracks != file.tracks:
+        learned, judged = ("tracks", "single pictures") if file.tracks else ("single pictures", "tracks")
+        logger.warning(
+            f"{path}: learned from {learned}, but these are distances to {judged}: rates may not hold"
+        )
     return file.fitted
 
 
@@ -129,9 +143,13 @@ class Judge:
 
     @classmethod
     def of(
-        cls, model: str, calibration: str | os.PathLike[str] | None, false_match_rate: float | None
+        cls,
+        model: str,
+        calibration: str | os.PathLike[str] | None,
+        false_match_rate: float | None,
+        tracks: bool | None = None,
     ) -> "Judge":
-        """The judge by a calibration for a model, if there is one.
+        """The judge by a calibration for a model, if there is one; `tracks` as for read_calibration.
 
         Raises:
             DSAError: as read_calibration, a rate without a calibration, or one that it cannot tell.
@@ -140,7 +158,7 @@ class Judge:
             if false_match_rate is not None:
                 raise DSAError("`false_match_rate` needs a `calibration`; dsareid calibrate writes one")
             return cls(None, None)
-        fitted = read_calibration(calibration, model)
+        fitted = read_calibration(calibration, model, tracks)
         return cls(fitted, None if false_match_rate is None else fitted.threshold(false_match_rate))
 
     def score(self, distance: float) -> float | None:
@@ -263,12 +281,13 @@ def _fit_listed(folder: FeatureFolder, path: Path) -> tuple[Calibration, str]:
     except csv.Error as error:
         raise DSAError(f"{path}: not readable as CSV: {error}") from error
     counts = PairCounts(torch.device("cpu"))
-    if pairs:
-        one, other = (folder.features[list(x)].astype(np.float64) for x in zip(*pairs))
+    for start in range(0, len(pairs), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        one, other = (folder.features[list(x)].astype(np.float64) for x in zip(*pairs[some]))
         squares = torch.from_numpy(np.square(one - other).sum(1))[:, None]
         if not squares.isfinite().all():
             raise DSAError(f"{folder.path}: features that are not finite")
-        at = torch.tensor(same).nonzero().squeeze(1)
+        at = torch.tensor(same[some]).nonzero().squeeze(1)
         counts.add(
             squares, torch.stack([at, torch.zeros_like(at)], 1), torch.empty(0, 2, dtype=torch.int64), 0
         )

@@ -1,6 +1,5 @@
 """`dsareid rank --against`: two models on the same images, with paired differences."""
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,12 +11,8 @@ from dsareid.evaluation.open_set import FPIR, OpenSet
 from dsareid.evaluation.ranking import RankResult
 from dsareid.evaluation.rows import per_cent, span
 from dsareid.ground.errors import DSAError
-from dsareid.inference.feature_folder import FeatureFolder
-from dsareid.inference.rank_folders import RankTask, rank_task
+from dsareid.inference.rank_task import RankTask
 from dsareid.runs.records import RANKS
-
-Folders = tuple[str | os.PathLike[str], str | os.PathLike[str]]
-"""A folder of queries and one of a gallery, which extract wrote with one model."""
 
 
 class Compared(NamedTuple):
@@ -30,23 +25,25 @@ class Compared(NamedTuple):
     """second - first, paired over the queries, with an interval over people."""
 
 
-def compare_features(first: Folders, second: Folders) -> list[Compared]:
+def compare(first: tuple[RankTask, RankResult], second: RankTask) -> list[Compared]:
     """Compare two models by their features of the same queries and gallery.
 
+    Args:
+        first: one model's task, and its ranking, with the open set.
+        second: the other's, which passes check_same_images.
+
     Raises:
-        DSAError: as rank_folders, or the folders do not hold the same images with the same labels.
+        ValueError: the second's features are not finite.
     """
-    tasks = rank_task(*first), rank_task(*second)
-    for one, other in zip(tasks[0].folders, tasks[1].folders):
-        _check_same_images(one, other)
-    results = [_ranked(task) for task in tasks]
-    at = {file: place for place, file in enumerate(tasks[1].query_files())}
-    order = np.array([at[file] for file in tasks[0].query_files()])
-    figures = _figures(results[0], np.arange(len(order))), _figures(results[1], order)
-    people, once = tasks[0].labels.query_ids.numpy(), np.ones((1, len(order)), np.int64)
+    task, result = first
+    at = {file: place for place, file in enumerate(second.query_files())}
+    order = np.array([at[file] for file in task.query_files()])
+    other = second.ranking().result(max(RANKS), open_set=True)
+    figures = _figures(result, np.arange(len(order))), _figures(other, order)
+    people, once = task.labels.query_ids.numpy(), np.ones((1, len(order)), np.int64)
     return [
-        Compared(name, float(one(once)[0]), float(other(once)[0]), interval(difference(other, one), people))
-        for (name, one), other in zip(figures[0].items(), figures[1].values())
+        Compared(name, float(one(once)[0]), float(two(once)[0]), interval(difference(two, one), people))
+        for (name, one), two in zip(figures[0].items(), figures[1].values())
     ]
 
 
@@ -61,14 +58,6 @@ def format_compared(found: Sequence[Compared]) -> str:
     return "\n".join(lines)
 
 
-def _ranked(task: RankTask) -> RankResult:
-    try:
-        return task.ranking().result(max(RANKS), open_set=True)
-    except ValueError as error:
-        query, gallery = (folder.path for folder in task.folders)
-        raise DSAError(f"{query} and {gallery} cannot be ranked: {error}") from error
-
-
 def _figures(result: RankResult, order: np.ndarray) -> dict[str, Figure]:
     """What is compared, over the queries in this order; means are over those that have a match."""
     counted, ap, first = np.zeros((3, len(order)))
@@ -77,7 +66,12 @@ def _figures(result: RankResult, order: np.ndarray) -> dict[str, Figure]:
 
     def mean(values: np.ndarray) -> Figure:
         some, those = values[order], counted[order]
-        return lambda weights: (weights @ some) / (weights @ those)
+
+        def share(weights: np.ndarray) -> np.ndarray:
+            with np.errstate(invalid="ignore"):  # a sample may have no query that counts
+                return (weights @ some) / (weights @ those)
+
+        return share
 
     assert result.open_set is not None
     places = torch.from_numpy(order)
@@ -86,16 +80,21 @@ def _figures(result: RankResult, order: np.ndarray) -> dict[str, Figure]:
     return {"mAP": mean(ap), "rank-1": mean(first), **tpir}
 
 
-def _check_same_images(one: FeatureFolder, other: FeatureFolder) -> None:
-    """Raise DSAError unless two folders hold the same files with the same labels, in any order."""
-    labels = [dict(zip(folder.files, folder.labels)) for folder in (one, other)]
-    for folder, mine, theirs in ((one, labels[0], labels[1]), (other, labels[1], labels[0])):
-        if missing := [file for file in mine if file not in theirs]:
+def check_same_images(first: RankTask, second: RankTask) -> None:
+    """Raise DSAError unless two tasks are of the same files with the same labels, in any order."""
+    for one, other in zip(first.folders, second.folders):
+        for folder in (one, other):
+            if len(set(folder.files)) < len(folder):
+                raise DSAError(f"{folder.path}: a file stands there twice, so it cannot be compared")
+        labels = [dict(zip(folder.files, folder.labels)) for folder in (one, other)]
+        for folder, mine, theirs in ((one, labels[0], labels[1]), (other, labels[1], labels[0])):
+            if missing := [file for file in mine if file not in theirs]:
+                raise DSAError(
+                    f"{one.path} and {other.path} hold different images: {len(missing):,} only in "
+                    f"{folder.path}, the first {missing[0]}: extract both from one folder"
+                )
+        if changed := [file for file, label in labels[0].items() if labels[1][file] != label]:
             raise DSAError(
-                f"{one.path} and {other.path} hold different images: {len(missing):,} only in "
-                f"{folder.path}, the first {missing[0]}: extract both from one folder"
+                f"{one.path} and {other.path} label {len(changed):,} images differently, the first "
+                f"{changed[0]}"
             )
-    if changed := [file for file, label in labels[0].items() if labels[1][file] != label]:
-        raise DSAError(
-            f"{one.path} and {other.path} label {len(changed):,} images differently, the first {changed[0]}"
-        )

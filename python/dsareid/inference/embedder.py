@@ -135,7 +135,12 @@ class Embedder:
 
 
 def embed(
-    path: str | os.PathLike, device: str = "auto", *, trust: bool = False, facts: Facts | None = None
+    path: str | os.PathLike,
+    device: str = "auto",
+    *,
+    trust: bool = False,
+    facts: Facts | None = None,
+    remembered: Facts | None = None,
 ) -> Embedder:
     """Load a trained network: the function from images to features.
 
@@ -148,26 +153,29 @@ def embed(
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         trust: also load a file that can run code; only for files whose origin you trust.
         facts: of another network, what neither its file nor its library says, such as the size of its input.
+        remembered: of another network, what takes the place of `facts` if they are None: what a folder of its
+            features says.
 
     Raises:
         DSAError: `path` does not exist, is no model file, lacks its settings or was altered; a .pt2 file
             without `trust`, a run without an MF-Stream, a missing package, a device that does not exist;
             facts of a network that has its own, or that another one does not fit.
     """
-    facts = facts or Facts()
+    others, facts = facts or remembered or Facts(), facts or Facts()
     name, path = os.fspath(path), Path(path)
     if library_of(name):
-        return Embedder(path, *load_by_name(name, device, facts))
+        return Embedder(path, *load_by_name(name, device, others))
     if path.suffix == ".onnx" and path.is_file():
         session = onnx.open_session(path, device)
         if onnx.settings_text(path, session) is None:
-            return Embedder(path, *other_networks.load_session(path, session, facts))
+            return Embedder(path, *other_networks.load_session(path, session, others))
         _check_no_facts(path, facts)
         loaded = onnx.load_session(path, session)
         if isinstance(loaded.settings, ModelSettings) and loaded.settings.convention == "ultralytics":
             raise DSAError(f"{path}: takes crops stretched to squares, for ultralytics: export one without")
         return Embedder(path, *loaded)
-    _check_no_facts(path, facts)
+    if path.exists():
+        _check_no_facts(path, facts)
     if path.is_dir():
         settings, model = network_of_run(load_run(path, device), path)
         return Embedder(path, settings, next(model.parameters()).device, PixelNetwork(model))

@@ -20,7 +20,7 @@ from dsareid.data.folders import find_images
 from dsareid.data.images import read_image
 from dsareid.data.iuv import read_iuv
 from dsareid.data.labels import ImageLabel
-from dsareid.data.tracked_boxes import TrackedBox, read_tracks, video_frame
+from dsareid.data.tracked_boxes import TrackedBox, frame_places, read_tracks, video_frame
 from dsareid.data.video import is_video, read_frames
 from dsareid.ground.distributed import choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
@@ -79,24 +79,33 @@ class TrackRows:
         if found.others:
             logger.warning(f"{boxes}: boxes of other classes than people, left out: {found.others:,}")
         self.frames = None if is_video(source) else find_images(source)[0]
-        places = {os.path.splitext(name)[0]: place for place, name in enumerate(self.frames or ())}
-        at = [_Place(self._frame(boxes, box, places), box) for box in found.boxes]
+        names = self.frames or []
+        stems = {os.path.splitext(name)[0]: place for place, name in enumerate(names)}
+        if len(stems) < len(names):
+            raise DSAError(f"{source}: two pictures have one name but for the suffix")
+        try:
+            numbers = frame_places(names)
+        except ValueError as error:
+            raise DSAError(f"{source}: {error}") from error
+        at = [_Place(self._frame(boxes, box, stems, numbers), box) for box in found.boxes]
         self.places = sorted(at, key=lambda place: (place.frame, place.box.track))
         for one, other in zip(self.places, self.places[1:]):
             if (one.frame, one.box.track) == (other.frame, other.box.track):
                 raise DSAError(f"{boxes}: {self._name(one)} has two boxes")
         self.names = [self._name(place) for place in self.places]
 
-    def _frame(self, boxes: Path, box: TrackedBox, places: dict[str, int]) -> int:
+    def _frame(self, boxes: Path, box: TrackedBox, stems: dict[str, int], numbers: dict[int, int]) -> int:
         frame = box.frame
         if isinstance(frame, str):
-            found = video_frame(frame) if self.frames is None else places.get(frame)
+            found = video_frame(self.source.stem, frame) if self.frames is None else stems.get(frame)
             if found is None:
                 raise DSAError(f"{boxes}: {frame}.txt belongs to no frame of {self.source}")
             return found
-        if self.frames is not None and frame >= len(self.frames):
-            raise DSAError(f"{boxes}: frame {frame + 1}, but {self.source} has {len(self.frames):,}")
-        return frame
+        if self.frames is None:
+            return frame
+        if frame not in numbers:
+            raise DSAError(f"{boxes}: frame {frame + 1}, but no picture in {self.source} is that frame")
+        return numbers[frame]
 
     def _name(self, place: _Place) -> str:
         frame = f"frame {place.frame + 1}" if self.frames is None else self.frames[place.frame]

@@ -27,6 +27,7 @@ from dsareid.runs.weights import read_timm_weights
 
 LIBRARIES = ("timm", "torchvision")
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+_ELSEWHERE = b"\n\x08location\x12"  # how ONNX says where a tensor's data lies outside of the file
 Compute = Callable[[Tensor], Tensor]
 """float32 (B, 3, H, W) or (B, H, W, 3), as the network takes it -> its output."""
 
@@ -67,7 +68,13 @@ def load_session(path: Path, session: Any, facts: Facts) -> LoadedModel:
             found.append(torch.from_numpy(result[: len(part)] if batch else result).float())
         return torch.cat(found)
 
-    digest = hashlib.sha256(path.read_bytes())
+    content = path.read_bytes()
+    if _ELSEWHERE in content:
+        raise DSAError(
+            f"{path}: its weights lie in another file, so alone it does not say which network it is: make "
+            "one file of both, onnx.save(onnx.load(FILE), ONE)"
+        )
+    digest = hashlib.sha256(content)
     cpu = torch.device("cpu")  # onnxruntime moves images itself
     return _loaded(str(path), path.name, digest, _usual(str(path), facts), cpu, compute)
 

@@ -19,7 +19,7 @@ from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import atomic_path, check_writable
 from dsareid.inference.calibrate import CALIBRATION, Judge
 from dsareid.inference.embedder import Embedder, embed
-from dsareid.inference.feature_folder import HEADER, open_features
+from dsareid.inference.feature_folder import HEADER, FeatureFolder, open_features
 from dsareid.inference.settings import Facts
 
 PICTURED = 40  # queries in a picture
@@ -85,18 +85,17 @@ def search(
         raise DSAError(f"`count` must be at least 1, not {count}")
     gallery = Path(gallery)
     opened = open_features(gallery) if (gallery / HEADER).exists() else None
-    embedder = embed(model, device, trust=trust, facts=facts or (opened.facts if opened else None))
+    remembered = opened.facts if opened else None
+    embedder = embed(model, device, trust=trust, facts=facts, remembered=remembered)
+    if opened:
+        _check_model(opened, embedder, model)
     beside = gallery if false_match_rate is not None or (gallery / CALIBRATION).exists() else None
-    judge = Judge.of(embedder.model, calibration or beside, false_match_rate)
+    tracks = None if opened is None else opened.tracks is not None
+    judge = Judge.of(embedder.model, calibration or beside, false_match_rate, tracks)
     queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
     made = 0.0  # when the gallery's features were made; 0: in this call
     if opened:
-        if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
-            raise DSAError(
-                f"{gallery}: features of model {opened.model}, but {model} is model {embedder.model}: they "
-                f"cannot be compared; make new ones: dsareid extract {quoted(model)} {quoted(opened.images)}"
-            )
         files, rows = [opened.images / file for file in opened.files], opened.features
         identities = [label.identity for label in opened.labels]
         made = (gallery / HEADER).stat().st_mtime
@@ -114,6 +113,14 @@ def search(
         ]
         found.append(_split(judge, file, identity, matches))
     return found
+
+
+def _check_model(opened: FeatureFolder, embedder: Embedder, model: str | os.PathLike) -> None:
+    if (opened.model, opened.features.shape[1]) != (embedder.model, embedder.dimension):
+        raise DSAError(
+            f"{opened.path}: features of model {opened.model}, but {model} is model {embedder.model}: they "
+            f"cannot be compared; make new ones: dsareid extract {quoted(model)} {quoted(opened.images)}"
+        )
 
 
 def _split(judge: Judge, file: Path, identity: str | None, matches: list[Match]) -> SearchResult:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsareid.data.tracked_boxes import TrackedBox, read_tracks, video_frame
+from dsareid.data.tracked_boxes import TrackedBox, frame_places, read_tracks, video_frame
 from dsareid.ground.errors import DSAError
 
 
@@ -25,7 +25,37 @@ def test_yolo(tmp_path):
     boxes, others = read_tracks(tmp_path)
     assert [(box.frame, box.track) for box in boxes] == [("walk_1", 7), ("walk_2", 7)] and others == 1
     assert boxes[0].within(100, 200) == (80, 30, 120, 70)
-    assert [video_frame(x) for x in ("walk_1", "a_b_120", "walk", "walk_0")] == [0, 119, None, None]
+    names = ("walk_1", "walk_120", "walk", "walk_0", "other_1", "walk_x")
+    assert [video_frame("walk", x) for x in names] == [0, 119, None, None, None, None]
+    assert video_frame("a_b", "a_b_7") == 6
+
+
+def test_ground_truth_of_mot(tmp_path):
+    """Of 9 columns: what does not count, and what is no pedestrian, is left out."""
+    rows = ["1,1,1,1,5,5,1,1,0.5", "1,2,1,1,5,5,0,1,0.5", "1,3,1,1,5,5,1,3,0.5", "2000000,1,1,1,5,5,1,1,1"]
+    (tmp_path / "gt.txt").write_text("\n".join(rows))
+    boxes, others = read_tracks(tmp_path / "gt.txt")
+    assert [(box.frame, box.track) for box in boxes] == [(0, 1), (1_999_999, 1)] and others == 2
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["000001.jpg", "000002.jpg"], {0: 0, 1: 1}),
+        (["000000.jpg", "000001.jpg"], {0: 0, 1: 1}),
+        (["1.jpg", "10.jpg", "2.jpg"], {0: 0, 9: 1, 1: 2}),  # with gaps: by their numbers
+        (
+            [f"{x}.jpg" for x in sorted(map(str, range(1, 12)))],
+            {x - 1: k for k, x in enumerate([1, 10, 11, *range(2, 10)])},
+        ),
+        (["f100.jpg", "f101.jpg"], {99: 0, 100: 1}),
+        (["a.jpg", "b.jpg"], {0: 0, 1: 1}),
+    ],
+)
+def test_which_picture_is_which_frame(names, expected):
+    assert frame_places(names) == expected
+    with pytest.raises(ValueError, match="two pictures are of frame 1"):
+        frame_places(["1.jpg", "01.jpg"])
 
 
 def test_boxes_are_cut_at_the_frame():

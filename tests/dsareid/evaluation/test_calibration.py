@@ -79,6 +79,22 @@ def test_equal_distances():
     assert found.score(0.7) == pytest.approx(0.5) and found.match_rate(0.5) == 0.0
 
 
+def test_pairs_at_distance_0():
+    """A rate below their share accepts nobody; squares of equal features may come out negative."""
+    pairs = counts(np.full(50, 0.9), np.concatenate([np.zeros(20), np.linspace(1, 2, 980)]))
+    pairs.add(
+        torch.full((20, 1), -1e-7),
+        torch.empty(0, 2, dtype=torch.int64),
+        torch.empty(0, 2, dtype=torch.int64),
+        0,
+    )
+    found = fit(pairs)
+    assert found.rates[0] == 0 and found.threshold(0.01) == 0.0 and found.match_rate(0.01) == 0.0
+    assert 0.8 < found.threshold(0.05) < 1.1
+    with pytest.raises(ValidationError, match="nothing may be nearer than the first distance"):
+        Calibration.model_validate({**found.model_dump(), "rates": [0.1] * len(found.rates)})
+
+
 def test_cells_start_where_they_start():
     distances = torch.tensor([0.0, 1e-9, 0.5, 1.0, 3.7, 1e9])
     pairs = PairCounts(torch.device("cpu"))

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -45,7 +46,8 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of a server of Milvus Lite."""
-    folder, port = tmp_path_factory.mktemp("server"), 19_500 + os.getpid() % 400
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        folder, port = tmp_path_factory.mktemp("server"), free.getsockname()[1]
     command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -58,7 +60,9 @@ def server(tmp_path_factory):
         return True
 
     try:
+        until = time.monotonic() + 60
         while not answers():
+            assert time.monotonic() < until, "milvus-lite server does not answer"
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -71,7 +75,9 @@ def random_features(folder, count=60, seed=0, model="net", dimension=8, **labels
     features = draw.normal(size=(count, dimension)).astype(np.float32)
     ids = labels.get("ids", [1 + x % 7 for x in range(count)])
     cams = labels.get("cams", [f"c{x % 3}" for x in range(count)])
-    write_features(folder, features, [f"{x:04d}.png" for x in range(count)], model=model, ids=ids, cams=cams)
+    files = [f"{x:04d}.png" for x in range(count)]
+    given = {"model": model, "ids": ids, "cams": cams, "images": folder.absolute()}
+    write_features(folder, features, files, **(given | labels))
     return features
 
 
@@ -132,6 +138,49 @@ def test_pictures_are_embedded_as_extract_does(world, tmp_path):
         assert again.rows == len(folder) and again.replaced == 2
     finally:
         make_data(data)
+
+
+def test_the_words_of_a_row_are_corrected(tmp_path):
+    gallery = tmp_path / "g.db"
+    random_features(tmp_path / "f")
+    add_rows(gallery, tmp_path / "f", tags=["first"])
+    images = tmp_path / "f" / "images.csv"
+    images.write_text(images.read_text().replace("0003.png,4,c0", "0003.png,anna,c0"))
+    assert add_rows(gallery, tmp_path / "f", tags=["first"])[:3] == (0, 59, 1)
+    (hit,) = nearest(gallery, np.zeros(8), where=GalleryFilter(people=["anna"]).expression())
+    assert hit["file"].endswith("0003.png") and list(hit["tags"]) == ["first"]
+    assert add_rows(gallery, tmp_path / "f", tags=["second"])[:3] == (0, 0, 60)
+
+
+def test_one_picture_by_two_paths(world, tmp_path, monkeypatch):
+    run, data, _ = world
+    gallery = tmp_path / "g.db"
+    (tmp_path / "below").mkdir()
+    shutil.copytree(data / "query", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "below")
+    add_rows(gallery, "../photos", model=run, device="cpu")
+    monkeypatch.chdir(tmp_path)
+    assert add_rows(gallery, "photos", model=run, device="cpu")[:3] == (0, 2, 0)
+    name = sorted(os.listdir("photos"))[0]
+    assert main(["gallery", "remove", str(gallery), "--file", f"below/../photos/{name}"]) == 0
+
+
+def test_features_that_do_not_do(tmp_path):
+    write_features(
+        tmp_path / "f", np.ones((2, 8), np.float32), ["a.png", "a.png"], model="net", images=tmp_path
+    )
+    with pytest.raises(DSAError, match="a.png stands here twice"):
+        add_rows(tmp_path / "g.db", tmp_path / "f")
+    random_features(tmp_path / "nowhere", images="")
+    with pytest.raises(DSAError, match="does not say where its pictures are"):
+        add_rows(tmp_path / "g.db", tmp_path / "nowhere")
+    random_features(tmp_path / "one", dimension=1)
+    with pytest.raises(DSAError, match="a gallery cannot hold these features: dimension"):
+        add_rows(tmp_path / "g.db", tmp_path / "one")
+    random_features(tmp_path / "good")
+    with pytest.raises(DSAError, match="65 tags, more than 64"):
+        add_rows(tmp_path / "g.db", tmp_path / "good", tags=[f"tag {x}" for x in range(65)])
+    assert not (tmp_path / "g.db").exists()
 
 
 def test_a_table(world, tmp_path):
@@ -238,6 +287,32 @@ def test_search_is_that_of_a_features_folder(world, tmp_path):
         assert one.query == other.file and one.identity == other.identity
         distances = [match.distance for match in other.matches]
         assert [row.distance for row in one.found] == pytest.approx(distances, abs=1e-6)
+
+
+def test_words_are_read_as_in_images_csv(tmp_path):
+    random_features(tmp_path / "f", cams=[f"{x % 3 + 1:02d}" for x in range(60)])
+    gallery = tmp_path / "g.db"
+    add_rows(gallery, tmp_path / "f")
+    with GalleryStore(gallery) as store:
+        counts = {
+            "cameras": GalleryFilter(cameras=["01"]),
+            "others": GalleryFilter(other_cameras=["01"]),
+            "people": GalleryFilter(people=["0003"]),
+        }
+        found = {name: store.count(each.expression()) for name, each in counts.items()}
+    assert found == {"cameras": 20, "others": 40, "people": 9}
+
+
+def test_all_rows_are_read(tmp_path):
+    """More than a page of them, each once."""
+    random_features(tmp_path / "f", count=20_000, dimension=2)
+    gallery = tmp_path / "g.db"
+    add_rows(gallery, tmp_path / "f")
+    with GalleryStore(gallery) as store:
+        files = [row["file"] for row in store.rows("", ["file"])]
+        some = list(store.rows(GalleryFilter(people=["3"]).expression(), ["identity"]))
+    assert len(files) == len(set(files)) == 20_000 and summarise(gallery).rows == 20_000
+    assert len(some) == sum(1 + x % 7 == 3 for x in range(20_000))
 
 
 def matching(rows, **wanted):
@@ -471,7 +546,8 @@ def test_times():
 
 def test_words():
     assert quote('a"\\b') == '"a\\"\\\\b"'
-    for word in ("a\nb", "\0", "x" * 1025):
+    assert quote("9.41.00\u202fAM \U0001f468\u200d\U0001f469.png").startswith('"9.41')
+    for word in ("a\nb", "\0", "x" * 1025, "\udcff"):
         with pytest.raises(DSAError):
             quote(word)
 
@@ -492,6 +568,88 @@ def test_a_server_takes_the_same_commands(server, tmp_path):
     assert add_rows(f"{server}/others", tmp_path / "two").rows == 60  # another gallery of the same server
     with pytest.raises(DSAError, match="no such gallery"):
         summarise(f"{server}/third")
+
+
+# ---- what is half made ----
+
+
+@pytest.mark.parametrize("moment", ["_make_rows", "info collection", "info row"])
+def test_killed_while_it_was_made(tmp_path, monkeypatch, moment):
+    class Killed(BaseException):
+        pass
+
+    random_features(tmp_path / "f")
+    create, upsert = pymilvus.MilvusClient.create_collection, pymilvus.MilvusClient.upsert
+
+    def creating(client, name, **settings):
+        if moment == "info collection" and name.endswith("_info"):
+            raise Killed
+        create(client, name, **settings)
+        if moment == "_make_rows":
+            raise Killed
+
+    def upserting(client, name, rows):
+        if moment == "info row" and name.endswith("_info"):
+            raise Killed
+        return upsert(client, name, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pymilvus.MilvusClient, "create_collection", creating)
+        patch.setattr(pymilvus.MilvusClient, "upsert", upserting)
+        with pytest.raises(Killed):
+            add_rows(tmp_path / "g.db", tmp_path / "f")
+    with pytest.raises(DSAError, match="no such gallery"):
+        summarise(tmp_path / "g.db")
+    assert add_rows(tmp_path / "g.db", tmp_path / "f").rows == 60
+
+
+def test_an_index_that_is_refused(tmp_path, monkeypatch):
+    """The next call may name another one."""
+    random_features(tmp_path / "f")
+    create = pymilvus.MilvusClient.create_collection
+
+    def refusing(client, name, **settings):
+        create(client, name, **settings)
+        raise pymilvus.MilvusException(1100, "param 'M' must be within 2 and 2048")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pymilvus.MilvusClient, "create_collection", refusing)
+        with pytest.raises(DSAError, match="g.db: param 'M' must be within"):
+            add_rows(tmp_path / "g.db", tmp_path / "f", index="HNSW", parameters={"M": 1})
+    assert add_rows(tmp_path / "g.db", tmp_path / "f", index="HNSW", parameters={"M": 8}).rows == 60
+
+
+def test_what_a_killed_server_left(tmp_path):
+    """Its port may be another gallery's by now."""
+    random_features(tmp_path / "f")
+    random_features(tmp_path / "two", model="other")
+    add_rows(tmp_path / "a.db", tmp_path / "f")
+    with GalleryStore(tmp_path / "b.db", _info(8)) as other:
+        other.share()
+        with GalleryStore(tmp_path / "a.db") as store:
+            name = store.info.gallery
+        left = (tmp_path / "b.db.served").read_text().replace(other.info.gallery, name)
+        code = "import sys, time; from dsareid.gallery.store import GalleryStore; "
+        code += "store = GalleryStore(sys.argv[1]); print('open', flush=True); time.sleep(600)"
+        holder = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "a.db")], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert holder.stdout.readline() == "open\n"
+            with pytest.raises(DSAError, match="in use by another process"):
+                summarise(tmp_path / "a.db")
+            (tmp_path / "a.db.served").write_text(left)
+            with pytest.raises(DSAError, match="in use by another process"):
+                remove_rows(tmp_path / "a.db", GalleryFilter(people=["1"]))
+            dead = subprocess.Popen([sys.executable, "-c", ""])
+            dead.wait()
+            (tmp_path / "a.db.served").write_text(left.replace(str(os.getpid()), str(dead.pid)))
+            with pytest.raises(DSAError, match="in use by another process"):
+                summarise(tmp_path / "a.db")
+        finally:
+            holder.kill()
+            holder.wait()
+    assert not (tmp_path / "b.db.served").exists()
 
 
 # ---- kill -9 ----

@@ -76,9 +76,13 @@ def keys(html):
     return re.findall(r'class="again" data-key="(\w+)"', html)
 
 
+def upload(picture):
+    return {"picture": (picture.name, picture.read_bytes(), "image/png")}
+
+
 def ask(client, picture=None, path="/search", **fields):
-    files = {} if picture is None else {"picture": (picture.name, picture.read_bytes(), "image/png")}
-    return client.post(path, data=fields, files=files or {"picture": ("", b"")})
+    files = {"picture": ("", b"")} if picture is None else upload(picture)
+    return client.post(path, data=fields, files=files)
 
 
 # ---- what it shows ----
@@ -111,8 +115,9 @@ def test_it_finds_what_a_search_finds(client, world):
 def test_a_row_is_searched_with_by_a_click(client, world):
     _, data, _, _ = world
     first = keys(ask(client, sorted((data / "query").glob("*.png"))[0]).text)
-    again = ask(client, key=first[0]).text
-    assert first[0] not in keys(again) and len(keys(again)) == len(first) - 1
+    again = ask(client, key=first[0], count="5").text
+    assert first[0] not in keys(again) and len(keys(again)) == 5
+    assert len(keys(ask(client, key=first[0], count="1").text)) == 1
 
 
 def test_filters(client, world):
@@ -128,17 +133,18 @@ def test_filters(client, world):
         assert answer.status_code == 400 and "no row is left" in answer.text
 
 
-def test_unknown(client, page, world):
+def test_unknown(client, page, world, monkeypatch):
     _, data, _, _ = world
     picture = sorted((data / "query").glob("*.png"))[0]
     limit = page.fitted.threshold(0.1)
     rows = csv.DictReader(io.StringIO(ask(client, picture, "/export.csv", rate="0.1").text))
     assert all(float(row["distance"]) < limit for row in rows)
-    noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
-    far = io.BytesIO()
-    Image.fromarray(255 - noise).save(far, "PNG")
-    answer = client.post("/search", data={"rate": "0.1"}, files={"picture": ("far.png", far.getvalue())}).text
-    assert ("Unknown: nobody is nearer than" in answer) == (not keys(answer))
+    rows = keys(ask(client, picture, rate="0.1").text)
+    assert len(rows) < len(keys(ask(client, picture, count="100").text))
+    nobody = page.fitted.model_copy(update={"distances": [x * 1e-9 for x in page.fitted.distances]})
+    monkeypatch.setattr(page, "fitted", nobody)
+    first = client.post("/search", data={"rate": "0.1", "camera": "1"}, files=upload(picture)).text
+    assert "Unknown: nobody is nearer than" in first and "the nearest is at" in first and not keys(first)
 
 
 def test_why(client, world):
@@ -204,16 +210,23 @@ def test_a_bomb_and_a_flood(client, monkeypatch):
         assert answer.status_code == 413
 
 
-def test_uploads_leave_nothing(client, world, monkeypatch, tmp_path):
-    _, data, _, _ = world
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_uploads_leave_nothing(client, monkeypatch):
+    """A large one passes through a temporary file, which is closed with the answer, and gone with that."""
+    opened, make = [], tempfile.SpooledTemporaryFile
+
+    def keeping(*arguments, **settings):
+        opened.append(make(*arguments, **settings))
+        return opened[-1]
+
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", keeping)
     large = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 900, 3), dtype=np.uint8)).save(
         large, "PNG"
     )
     assert len(large.getvalue()) > 1 << 20
-    assert client.post("/search", files={"picture": ("large.png", large.getvalue())}).status_code == 200
-    assert list(tmp_path.iterdir()) == []
+    for content, status in ((large.getvalue(), 200), (os.urandom(3 << 20), 400)):
+        assert client.post("/search", files={"picture": ("large.png", content)}).status_code == status
+    assert len(opened) == 2 and all(file.closed for file in opened)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +234,7 @@ def test_uploads_leave_nothing(client, world, monkeypatch, tmp_path):
     [
         ({"count": "0"}, "count must be a whole number from 1 to 200"),
         ({"count": "9999"}, "count must be a whole number from 1 to 200"),
+        ({"count": "9" * 5000}, "count must be a whole number from 1 to 200"),
         ({"rate": "much"}, "rate must be a number"),
         ({"rate": "1e-9"}, "too few to say"),
         ({"after": "soon"}, "after must be a date"),
@@ -261,6 +275,7 @@ def test_password_host_and_other_sites(page):
     free = TestClient(page.application(["testserver"], None))
     assert free.get("/", headers={"host": "evil.example"}).status_code == 400
     assert free.post("/search", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert free.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # a link to the page
     headers = free.get("/").headers
     assert (
         "default-src 'self'" in headers["content-security-policy"] and headers["cache-control"] == "no-store"
@@ -274,6 +289,9 @@ def test_what_cannot_be_served(world, tmp_path, capsys):
         serve_gallery(gallery, run, host="0.0.0.0")
     with pytest.raises(DSAError, match="no such gallery"):
         serve_gallery(tmp_path / "missing.db", run)
+    shutil.copytree(gallery, tmp_path / "port.db")
+    with pytest.raises(DSAError, match="`port=99999` of 127.0.0.1 cannot be used"):
+        serve_gallery(tmp_path / "port.db", run, port=99999)
     (tmp_path / "empty").write_text("\n")
     arguments = [
         "gallery",
@@ -302,11 +320,16 @@ def served(world, tmp_path_factory):
     command = [sys.executable, "-m", "dsareid", "gallery", "serve", str(folder / "g.db"), "--model", str(run)]
     options = ["--port", "0", "--calibration", str(features), "--device", "cpu"]
     environment = {**os.environ, PASSWORD: "open"}
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
-    address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())[0]
-    yield address, folder / "g.db"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) in (0, 130)
+    log = folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen([*command, *options], stderr=file, env=environment)
+    until = time.monotonic() + 120
+    while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+        assert process.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.05)
+    yield found[0], folder / "g.db"
+    process.send_signal(signal.SIGTERM)  # as systemd and docker end it
+    assert process.wait(30) == 130
     assert not (folder / "g.db.served").exists()
 
 
@@ -323,6 +346,12 @@ def test_other_commands_go_through_it(served, world, tmp_path, capsys):
     assert "served by process" in captured.err and f"1 added; {rows + 1:,} rows" in captured.out
     assert main(["gallery", "remove", str(gallery), "--file", str(new / "0005_c3s1_000009_00.png")]) == 0
     assert main(["gallery", "info", str(gallery)]) == 0 and f"{rows:,} rows" in capsys.readouterr().out
+
+
+def test_it_is_served_once(served, world, capsys):
+    _, gallery = served
+    assert main(["gallery", "serve", str(gallery), "--model", str(world[0])]) == 1
+    assert "served already, by process" in capsys.readouterr().err
 
 
 def test_clicked_through_in_a_browser(served, world, tmp_path):
@@ -375,12 +404,14 @@ def test_clicked_through_in_a_browser(served, world, tmp_path):
         assert "Start it with --parts" in browser.find_element(By.ID, "panel").text
         browser.find_element(By.ID, "close").click()
 
+        shown("input[name=camera][value='2']")[0].click()  # not asked yet: the list that is shown is saved
         listed = len(shown(".found li"))
         browser.find_element(By.ID, "export").click()
         wait.until(lambda _: (tmp_path / "found.csv").exists())
         time.sleep(0.2)
         assert len((tmp_path / "found.csv").read_text().splitlines()) == 1 + listed
 
+        shown("input[name=camera][value='2']")[0].click()
         browser.find_element(By.NAME, "tag").send_keys("nowhere")
         browser.find_element(By.ID, "search").click()
         wait.until(lambda _: shown(".wrong"))

@@ -137,6 +137,15 @@ def test_a_file_that_is_none(tmp_path):
             read_calibration(folder, "net")
 
 
+def test_learned_from_crops_but_used_for_tracks(tmp_path, caplog):
+    folder, _, _ = people(tmp_path / "features")
+    calibrate(folder)
+    read_calibration(folder, "net", tracks=False)
+    assert not caplog.text
+    read_calibration(folder, "net", tracks=True)
+    assert "learned from single pictures, but these are distances to tracks" in caplog.text
+
+
 # ---- search ----
 
 

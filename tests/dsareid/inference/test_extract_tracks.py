@@ -175,7 +175,7 @@ def test_resumes(run, frames, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("13,3,1,1,10,10\n", "frame 13, but .* has 12"),
+        ("13,3,1,1,10,10\n", "frame 13, but no picture in .* is that frame"),
         ("1,3,1,1,10,10\n", "000001.png, track 3 has two boxes"),
         ("5,9,500,1,10,10\n", "000005.png, track 9: its box lies outside of the frame"),
     ],
@@ -188,6 +188,16 @@ def test_boxes_that_do_not_fit(run, frames, tmp_path, line, message):
     if "outside" in message:
         found = extract_tracks(run, frames, gt, tmp_path / "out", device="cpu", skip_broken=True)
         assert found.images == 2 and len(found.skipped) == 1
+
+
+def test_labels_of_another_video(run, frames, tmp_path):
+    pytest.importorskip("av")
+    pixels = [np.asarray(Image.open(file)) for file in sorted(frames.glob("*.png"))]
+    write_video(tmp_path / "walk.mp4", pixels, Fraction(10))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "other_1.txt").write_text("0 0.5 0.5 0.2 0.4 7\n")
+    with pytest.raises(DSAError, match="other_1.txt belongs to no frame of .*walk.mp4"):
+        extract_tracks(run, tmp_path / "walk.mp4", tmp_path / "labels", tmp_path / "out", device="cpu")
 
 
 def test_rank_and_search_take_tracks(run, frames, tmp_path, capsys):

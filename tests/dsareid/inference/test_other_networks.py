@@ -118,6 +118,15 @@ def test_onnx_that_does_not_do(tmp_path, made, stated, message):
         embed(path, facts=Facts(**{"mean": MEAN, "std": STD, **stated}))
 
 
+def test_weights_in_another_file(tmp_path):
+    """Two networks with one graph would have one identity."""
+    model = onnx.load(write_onnx(tmp_path / "m.onnx"))
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(WEIGHTS, "weights"))
+    onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, size_threshold=0, location="w.bin")
+    with pytest.raises(DSAError, match="its weights lie in another file"):
+        embed(tmp_path / "split.onnx")
+
+
 def test_our_own_know_their_input(tmp_path):
     run = make_run(tmp_path / "run")
     with pytest.raises(DSAError, match="knows its own input: leave out `height`, `mean`"):
@@ -130,6 +139,9 @@ def test_our_own_know_their_input(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     with pytest.raises(DSAError, match="not readable as ONNX"):
         embed(tmp_path / "broken.onnx", facts=Facts(channels="RGB"))
+    with pytest.raises(DSAError, match="no such file"):
+        embed(tmp_path / "typo.onnx", facts=Facts(channels="RGB"))
+    assert embed(run, remembered=Facts(channels="BGR")).model == embed(run).model  # said of another network
 
 
 # ---- by name ----

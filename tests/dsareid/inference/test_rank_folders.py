@@ -277,3 +277,7 @@ def test_other_images_or_labels_are_not_compared(folders, tmp_path, capsys):
     make_folder(tmp_path / "others", 1, 12, 3, ids=[1] * 12)
     status, _, err = run(capsys, query, gallery, "--against", tmp_path / "others", gallery)
     assert status == 1 and f"{query} and {tmp_path / 'others'} label " in err
+    images = tmp_path / "others" / "images.csv"
+    images.write_text(images.read_text().replace("1.png", "0.png", 1))
+    status, _, err = run(capsys, query, gallery, "--against", tmp_path / "others", gallery)
+    assert status == 1 and "a file stands there twice" in err
