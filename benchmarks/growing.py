@@ -25,7 +25,8 @@ import torch
 from result import Result, parser
 
 from dsareid.evaluation.nearest import nearest
-from dsareid.gallery.store import GalleryInfo, GalleryRow, GalleryStore
+from dsareid.gallery.rows import GalleryInfo, GalleryRow
+from dsareid.gallery.store import GalleryStore
 
 DIMENSION, PICTURES, TOP = 512, 10, 100
 MEAN, PEOPLE, WITHIN = (0.43, 0.0), (0.33, 1.1), (0.24, 0.6)  # share of the squared norm, and how it falls

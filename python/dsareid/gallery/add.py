@@ -23,16 +23,8 @@ from dsareid.data.folders import find_images, left_out
 from dsareid.data.images import SUFFIXES
 from dsareid.data.labels import image_labels
 from dsareid.data.layouts.own_labels import canonical_label, is_below_junk
-from dsareid.gallery.store import (
-    MOST_TAGS,
-    GalleryInfo,
-    GalleryRow,
-    GalleryStore,
-    IndexKind,
-    NoGallery,
-    RowPrecision,
-    quote,
-)
+from dsareid.gallery.rows import MOST_TAGS, GalleryInfo, GalleryRow, IndexKind, NoGallery, RowPrecision, quote
+from dsareid.gallery.store import GalleryStore
 from dsareid.ground.errors import DSAError, first_problem, logger
 from dsareid.ground.machine import cores
 from dsareid.inference.embedder import BATCH_SIZE, BATCHES_AHEAD, Embedder, embed

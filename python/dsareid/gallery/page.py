@@ -6,8 +6,8 @@ import numpy as np
 
 import dsa_ext.parts
 from dsareid.evaluation.calibration import Calibration, format_score
+from dsareid.gallery.rows import GalleryInfo
 from dsareid.gallery.search import Found, format_time
-from dsareid.gallery.store import GalleryInfo
 from dsareid.ground.templates import render_page
 from dsareid.inference.settings import AnySettings, ModelSettings
 

@@ -13,7 +13,8 @@ from dsareid.data.folders import find_images, left_out
 from dsareid.data.labels import ImageLabel, image_labels
 from dsareid.data.layouts.own_labels import NOBODY, canonical_label
 from dsareid.evaluation.calibration import format_score
-from dsareid.gallery.store import GalleryStore, quote
+from dsareid.gallery.rows import quote
+from dsareid.gallery.store import GalleryStore
 from dsareid.ground.errors import DSAError, logger
 from dsareid.inference.calibrate import Judge
 from dsareid.inference.embedder import embed

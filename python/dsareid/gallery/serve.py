@@ -6,16 +6,14 @@ dropped on it are read by the same guarded reader as files, and are gone with th
 """
 
 import base64
-import binascii
 import csv
 import io
 import os
-import secrets
 import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +44,32 @@ try:
     import uvicorn
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
-    from starlette.datastructures import FormData, UploadFile
+    from starlette.datastructures import FormData
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse, PlainTextResponse, Response
+    from starlette.responses import HTMLResponse, Response
     from starlette.routing import Route
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from dsareid.gallery.requests import (
+        Bounded,
+        Handler,
+        guarded,
+        number_in,
+        read_form,
+        text_in,
+        uploaded,
+        whole_number_in,
+        words_in,
+    )
 except ImportError as error:
     raise DSAError(f'gallery serve needs starlette: pip install "dsareid[serve]" ({error})') from error
 
-MOST_BYTES = 16 << 20  # of a picture
 MOST_ROWS = 200  # of an answer
 _FRESH = 60.0  # seconds for which the list of cameras is not made anew
-_FIELDS = 1 << 16  # bytes of the other fields
 _THUMB = 128, 256  # width and height in which a row's picture is shown, at most
 _PACKAGE = "dsareid.gallery"
 _LOCAL = "127.0.0.1", "localhost"
-_HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' data:; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
-Handler = Callable[[Request], Awaitable[Response]]
 MakeMap = Callable[[np.ndarray], np.ndarray]
 """A picture, uint8 [h, w, 3], to its IUV map, uint8 [h, w, 3]."""
 
@@ -123,12 +121,12 @@ class GalleryPage:
             "/page.js": ("GET", _static("page.js", "text/javascript")),
         }
         routes = [
-            Route(path, _guarded(answer, password), methods=[method])
+            Route(path, guarded(answer, password), methods=[method])
             for path, (method, answer) in answers.items()
         ]
         return Starlette(
             routes=routes,
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Bounded)],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Bounded)],
         )
 
     # ---- answers ----
@@ -166,31 +164,31 @@ class GalleryPage:
         return Response(content, media_type="image/jpeg")
 
     async def _panel(self, request: Request) -> Response:
-        form = await _form(request)
-        query = await run_in_threadpool(self._query, form, await _upload(form))
+        form = await read_form(request)
+        query = await run_in_threadpool(self._query, form, await uploaded(form))
         row = await run_in_threadpool(self._row, request.path_params["key"])
         return HTMLResponse(await run_in_threadpool(self._show_panel, query, row))
 
     # ---- the work behind them ----
 
     async def _ask(self, request: Request) -> Search:
-        form = await _form(request)
-        return await run_in_threadpool(self._find, form, await _upload(form))
+        form = await read_form(request)
+        return await run_in_threadpool(self._find, form, await uploaded(form))
 
     def _find(self, form: FormData, upload: tuple[str, bytes] | None) -> Search:
         query = self._query(form, upload)
-        count = _whole(form, "count", 24, MOST_ROWS)
+        count = whole_number_in(form, "count", 24, MOST_ROWS)
         only = GalleryFilter(
             cameras=[str(word) for word in form.getlist("camera")],
-            people=_words(form, "person"),
-            tracks=_words(form, "track"),
-            tags=_words(form, "tag"),
-            after=parse_time(_text(form, "after"), "after"),
-            before=parse_time(_text(form, "before"), "before"),
+            people=words_in(form, "person"),
+            tracks=words_in(form, "track"),
+            tags=words_in(form, "tag"),
+            after=parse_time(text_in(form, "after"), "after"),
+            before=parse_time(text_in(form, "before"), "before"),
         )
-        rate = _text(form, "rate")
+        rate = text_in(form, "rate")
         judge = Judge(
-            self.fitted, self.fitted.threshold(_number(rate, "rate")) if rate and self.fitted else None
+            self.fitted, self.fitted.threshold(number_in(rate, "rate")) if rate and self.fitted else None
         )
         where = only.expression()
         check_some(self.store, where)
@@ -200,7 +198,7 @@ class GalleryPage:
 
     def _query(self, form: FormData, upload: tuple[str, bytes] | None) -> Query:
         """What is searched for: a row of the gallery, or the picture that was dropped."""
-        if key := _text(form, "key"):
+        if key := text_in(form, "key"):
             row = self._row(key)
             return Query(Path(row["file"]).name, row["vector"], f"picture/{key}", key, row["identity"])
         if upload is None:
@@ -237,104 +235,7 @@ class GalleryPage:
         return show_panel(Panel(query, row, sheets, self.embedder.settings))
 
 
-# ---- requests ----
-
-
-def _guarded(answer: Handler, password: str | None) -> Handler:
-    """An answer behind the password; what goes wrong is a page that says so, and nothing is stored."""
-
-    async def guarded(request: Request) -> Response:
-        if password is not None and not _knows(request, password):
-            headers = {"www-authenticate": 'Basic realm="gallery", charset="UTF-8"', **_HEADERS}
-            return PlainTextResponse("The password is missing or wrong.", 401, headers)
-        # A form of another site must not ask in this one's name.
-        site = request.headers.get("sec-fetch-site", "same-origin")
-        if request.method == "POST" and site not in ("same-origin", "none"):
-            return PlainTextResponse("Not from another site.", 403, _HEADERS)
-        try:
-            response = await answer(request)
-        except DSAError as error:
-            response = PlainTextResponse(str(error), 400)
-        except _TooLarge:
-            response = PlainTextResponse(f"A picture may have {MOST_BYTES >> 20} MB at most.", 413)
-        response.headers.update(_HEADERS)
-        return response
-
-    return guarded
-
-
-def _knows(request: Request, password: str) -> bool:
-    kind, _, content = request.headers.get("authorization", "").partition(" ")
-    try:
-        _, _, given = base64.b64decode(content, validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return False
-    return kind.lower() == "basic" and secrets.compare_digest(given, password.encode())
-
-
-class _TooLarge(Exception):
-    pass
-
-
-class _Bounded:
-    """Ends requests whose body is too large, whatever they say of its length."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
-
-        async def bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MOST_BYTES + _FIELDS:
-                raise _TooLarge
-            return message
-
-        await self.app(scope, bounded, send)
-
-
-async def _form(request: Request) -> FormData:
-    return await request.form(max_files=1, max_fields=1000, max_part_size=_FIELDS)
-
-
-async def _upload(form: FormData) -> tuple[str, bytes] | None:
-    """The name and content of the picture in a form; it is closed, so nothing of it stays."""
-    upload = form.get("picture")
-    if not isinstance(upload, UploadFile):
-        return None
-    try:
-        content = await upload.read()
-    finally:
-        await upload.close()
-    if len(content) > MOST_BYTES:
-        raise _TooLarge
-    return (Path(upload.filename or "the picture").name, content) if content else None
-
-
-def _text(form: FormData, name: str) -> str:
-    value = form.get(name, "")
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _words(form: FormData, name: str) -> list[str]:
-    return [word for word in map(str.strip, _text(form, name).split(",")) if word]
-
-
-def _whole(form: FormData, name: str, default: int, most: int) -> int:
-    text = _text(form, name)
-    if text and not (text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
-        raise DSAError(f"{name} must be a whole number from 1 to {most}, not {text[:20]!r}")
-    return int(text) if text else default
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise DSAError(f"{name} must be a number, not {text[:20]!r}") from error
+# ---- files and pictures ----
 
 
 def _static(name: str, kind: str) -> Handler:
@@ -342,9 +243,6 @@ def _static(name: str, kind: str) -> Handler:
         return Response(read_resource(_PACKAGE, name), media_type=kind)
 
     return answer
-
-
-# ---- pictures ----
 
 
 def _thumbnail(read: Callable[[Any], np.ndarray], source: object) -> bytes:

@@ -11,96 +11,36 @@ import contextlib
 import logging
 import os
 import re
-import secrets
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from dsareid.gallery.rows import (
+    FIELDS,
+    LONGEST,
+    MOST_TAGS,
+    GalleryInfo,
+    GalleryRow,
+    NoGallery,
+    RowPrecision,
+    quote,
+)
+from dsareid.gallery.sharing import Served, find_served, in_use, is_free, served_file
 from dsareid.ground.errors import DSAError, first_line, first_problem, logger
 from dsareid.ground.files import atomic_path, check_writable_folder, hold_lock
-from dsareid.inference.settings import Facts
 
 SUFFIX = ".db"
 TOKEN = "DSAREID_MILVUS_TOKEN"
 """The environment variable with a server's token, or USER:PASSWORD."""
-LONGEST = 1024
-"""Bytes of a word, and of a file's name, in UTF-8."""
-MOST_TAGS = 64
 _TIMEOUT = 20.0  # seconds to wait for a server's answer to a small question
 _ADDRESS = re.compile(r"(https?://[^/]+)/([A-Za-z_]\w{0,200})")
 _COLLECTION = "gallery"  # in a folder, which holds one gallery
 _PAGE = 4096  # rows of a query
 _METRIC = "L2"
-
-IndexKind = Literal["FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8"]
-"""How Milvus looks for near vectors. FLAT compares with all of them: exact."""
-RowPrecision = Literal["float32", "float16"]
-
-
-class NoGallery(DSAError):
-    """There is no gallery at a place."""
-
-
-class GalleryInfo(BaseModel):
-    """What holds for all rows of a gallery."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["dsareid gallery"] = "dsareid gallery"
-    version: Literal[1] = 1
-    gallery: Annotated[str, Field(default_factory=lambda: secrets.token_hex(8))]
-    """The gallery's own name, drawn when it is made."""
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    """The identity of the model that made the vectors."""
-    dimension: Annotated[int, Field(ge=2, le=32_768)]
-    features: str
-    """A description of the features, for people."""
-    facts: Facts | None = None
-    """Of another network than ours, what its user stated."""
-    index: IndexKind = "FLAT"
-    parameters: dict[str, int] = {}
-    """Of the index, such as M and efConstruction."""
-    precision: RowPrecision = "float32"
-
-
-class GalleryRow(NamedTuple):
-    """A row: a picture or a track."""
-
-    key: str
-    """The row's own: the same picture has the same key whenever it is added."""
-    stamp: str
-    """What the vector was made of: changes if the picture does."""
-    file: str
-    vector: np.ndarray  # float32 [D]
-    identity: str | None = None
-    camera: str | None = None
-    time: int | None = None  # seconds since 1970
-    track: str | None = None
-    tags: Sequence[str] = ()
-    added: int = 0  # when, in seconds since 1970
-
-
-FIELDS = ("key", "file", "identity", "camera", "time", "track", "tags", "added")
-"""What a search returns of a row, beside its vector."""
-
-
-def quote(word: str) -> str:
-    """A word in a filter of Milvus.
-
-    Raises:
-        DSAError: it holds a control character, or is too long.
-    """
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in word):
-        raise DSAError(f"{word!r}: a gallery's words must not hold control characters")
-    if len(word.encode()) > LONGEST:
-        raise DSAError(f"{word[:60]!r}...: longer than {LONGEST} bytes")
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 class GalleryStore:
@@ -134,7 +74,7 @@ class GalleryStore:
             with self._errors():
                 self.info = self._read_info() or self._make(create)
                 if self._served_as not in (None, self.info.gallery):  # its port is another gallery's by now
-                    raise DSAError(_in_use(self.path))
+                    raise DSAError(in_use(self.path))
                 self._client.load_collection(self._collection)
         except BaseException:
             self.close()
@@ -143,8 +83,8 @@ class GalleryStore:
     def share(self) -> None:
         """Let other processes on this machine use a folder through this one until it is closed."""
         if self.path:
-            served = _Served(address=self._local_address(), process=os.getpid(), gallery=self.info.gallery)
-            with atomic_path(_served(self.path)) as temporary:
+            served = Served(address=self._local_address(), process=os.getpid(), gallery=self.info.gallery)
+            with atomic_path(served_file(self.path)) as temporary:
                 temporary.write_text(served.model_dump_json())
             self._shared = True
 
@@ -167,7 +107,7 @@ class GalleryStore:
         """Write what is in memory, and give the folder free."""
         self._client.close()
         if self.path and self._shared:
-            _served(self.path).unlink(missing_ok=True)
+            served_file(self.path).unlink(missing_ok=True)
         if self.path and self.through is None:
             from milvus_lite.server_manager import server_manager_instance
 
@@ -306,8 +246,8 @@ class GalleryStore:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise DSAError(f"{self.name}: cannot be made: {error.strerror}") from error
-            if not _is_free(self.path):
-                served = _find_served(self.path)
+            if not is_free(self.path):
+                served = find_served(self.path)
                 logger.info(f"{self.name}: served by process {served.process}: going through it")
                 address, self.through, self._served_as = served.address, served.process, served.gallery
         with self._errors():
@@ -419,65 +359,6 @@ def _address(gallery: str) -> tuple[str, str]:
     if not found:
         raise DSAError(f"{gallery}: the address of a gallery must be http://HOST:PORT/NAME, NAME of letters")
     return found[1], found[2]
-
-
-class _Served(BaseModel):
-    """Beside a folder: where the process that has it open answers others."""
-
-    address: Annotated[str, Field(pattern=r"^http://127\.0\.0\.1:\d{1,5}$")]
-    process: Annotated[int, Field(gt=0)]
-    gallery: str
-    """The gallery's own name."""
-
-
-def _served(path: Path) -> Path:
-    return path.with_name(f"{path.name}.served")
-
-
-def _find_served(path: Path) -> _Served:
-    """Where the process that has a folder open answers.
-
-    Raises:
-        DSAError: it does not.
-    """
-    try:
-        served = _Served.model_validate_json(_served(path).read_bytes())
-        os.kill(served.process, 0)  # asks only whether it lives
-    except PermissionError:  # it does, and is another user's
-        return served
-    except (OSError, ValidationError) as error:
-        raise DSAError(_in_use(path)) from error
-    return served
-
-
-def _in_use(path: Path | None) -> str:
-    return (
-        f"{path}: in use by another process, and a folder has one at a time: wait until it has ended; "
-        "dsareid gallery serve lets others use the folder meanwhile"
-    )
-
-
-def _is_free(path: Path) -> bool:
-    """Whether no other process has a folder open.
-
-    Raises:
-        DSAError: its lock cannot be opened.
-    """
-    lock = path / "LOCK"
-    if not lock.exists():
-        return True
-    try:
-        import fcntl
-
-        with lock.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # not on this system; Milvus Lite finds out
-        return True
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise DSAError(f"{lock}: cannot be opened: {error.strerror}") from error
-    return True
 
 
 def _record(row: GalleryRow, precision: RowPrecision) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
+from dsareid.gallery.rows import GalleryInfo
 from dsareid.gallery.search import GalleryFilter
-from dsareid.gallery.store import GalleryInfo, GalleryStore
+from dsareid.gallery.store import GalleryStore
 from dsareid.ground.errors import DSAError
 
 

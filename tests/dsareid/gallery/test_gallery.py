@@ -23,8 +23,9 @@ from tiny_market import make_data  # noqa: E402
 import dsareid  # noqa: E402
 from dsareid.commands.main import main  # noqa: E402
 from dsareid.gallery.add import add_rows, parse_time  # noqa: E402
+from dsareid.gallery.rows import quote  # noqa: E402
 from dsareid.gallery.search import GalleryFilter, search_gallery  # noqa: E402
-from dsareid.gallery.store import GalleryStore, quote  # noqa: E402
+from dsareid.gallery.store import GalleryStore  # noqa: E402
 from dsareid.gallery.summary import remove_rows, summarise  # noqa: E402
 from dsareid.ground.errors import DSAError  # noqa: E402
 from dsareid.inference.calibrate import calibrate  # noqa: E402
@@ -324,7 +325,7 @@ def matching(rows, **wanted):
 def test_filters_leave_what_they_say(tmp_path):
     """Every filter alone and in pairs, against Python over the same rows."""
     with GalleryStore(tmp_path / "g.db", _info(4)) as store:
-        from dsareid.gallery.store import GalleryRow
+        from dsareid.gallery.rows import GalleryRow
 
         draw, rows = np.random.default_rng(0), []
         for number in range(80):
@@ -362,7 +363,7 @@ def test_filters_leave_what_they_say(tmp_path):
 
 
 def _info(dimension, **changes):
-    from dsareid.gallery.store import GalleryInfo
+    from dsareid.gallery.rows import GalleryInfo
 
     return GalleryInfo(model="net", dimension=dimension, features="test", **changes)
 

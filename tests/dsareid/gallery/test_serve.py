@@ -27,9 +27,10 @@ from starlette.testclient import TestClient  # noqa: E402
 import dsareid  # noqa: E402
 from dsareid.commands.gallery_serve import PASSWORD  # noqa: E402
 from dsareid.commands.main import main  # noqa: E402
-from dsareid.gallery import serve  # noqa: E402
+from dsareid.gallery import requests, serve  # noqa: E402
 from dsareid.gallery.add import add_rows  # noqa: E402
 from dsareid.gallery.page import alike_by_part  # noqa: E402
+from dsareid.gallery.rows import GalleryRow  # noqa: E402
 from dsareid.gallery.serve import GalleryPage, serve_gallery  # noqa: E402
 from dsareid.gallery.store import GalleryStore  # noqa: E402
 from dsareid.ground.errors import DSAError  # noqa: E402
@@ -204,7 +205,7 @@ def test_a_bomb_and_a_flood(client, monkeypatch):
     Image.new("1", (9000, 9000)).save(bomb, "PNG")  # a few kB
     answer = client.post("/search", files={"picture": ("bomb.png", bomb.getvalue())})
     assert answer.status_code == 400 and "claims to be of 9000 x 9000 pixels" in answer.text
-    monkeypatch.setattr(serve, "MOST_BYTES", 1 << 16)
+    monkeypatch.setattr(requests, "MOST_BYTES", 1 << 16)
     for size in (1 << 17, 1 << 20):  # within the bound of the body, and beyond it
         answer = client.post("/search", files={"picture": ("big.png", os.urandom(size))})
         assert answer.status_code == 413
@@ -257,6 +258,17 @@ def test_words_are_shown_as_words(page, world):
     evil = "<img src=x onerror=alert(1)>.png"
     answer = client.post("/search", files={"picture": (evil, picture.read_bytes())})
     assert "<img src=x" not in answer.text and "&lt;img src=x" in answer.text
+    picture = data / "query" / "0005_c3s1_000009_00.png"
+    evil = GalleryRow("0" * 32, "s", str(picture), np.zeros(512, np.float32), "<b>anna</b>", "<i>1</i>")
+    page.store.put([evil._replace(tags=["<script>"], track="<u>7</u>")])
+    try:
+        answers = [ask(client, key="0" * 32, count="100").text, client.get("/").text]
+        answers += [ask(client, picture, count="100").text, ask(client, picture, f"/panel/{'0' * 32}").text]
+        assert "&lt;b&gt;anna" in answers[2]
+        for answer in answers:
+            assert not re.search(r"<b>anna|<i>1|<u>7|<script>", answer)
+    finally:
+        page.store.remove(f'key in ["{"0" * 32}"]')
     assert (
         serve._plain_cell("=1+1") == "'=1+1"
         and serve._plain_cell("") == ""
