@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsareid.data.folders import find_images, left_out
-from dsareid.data.labels import ImageLabel, image_labels
+from dsareid.data.labels import ImageLabel
 from dsareid.data.layouts.own_labels import NOBODY, canonical_label
 from dsareid.evaluation.calibration import format_score
 from dsareid.gallery.rows import quote
 from dsareid.gallery.store import GalleryStore
-from dsareid.ground.errors import DSAError, logger
+from dsareid.ground.errors import DSAError
 from dsareid.inference.calibrate import Judge
 from dsareid.inference.embedder import embed
-from dsareid.inference.search import Match, SearchResult
+from dsareid.inference.search import Match, SearchResult, list_pictures
 from dsareid.inference.settings import Facts
 
 _MORE = 2  # times as many candidates as are asked for are scored again if the index is not exact
@@ -135,7 +134,7 @@ def search_gallery(
                 f"model {embedder.model}: they cannot be compared"
             )
         judge = Judge.of(embedder.model, calibration, false_match_rate)
-        files, labels = _queries(Path(query))
+        files, labels = list_pictures(Path(query))
         vectors = embedder(files, progress=len(files) > 1).numpy()
         where = only.expression()
         check_some(store, where)
@@ -170,16 +169,6 @@ def find_rows(
         return found[:count], None
     near = [row for row in found if row.distance < judge.limit]
     return near[:count], next(iter(found[len(near) :]), None)
-
-
-def _queries(path: Path) -> tuple[list[Path], list[ImageLabel]]:
-    if path.is_dir():
-        names, others = find_images(path)
-        if others:
-            logger.warning(f"{path}: {left_out(others)}")
-    else:
-        path, names = path.parent, [path.name]
-    return [path / name for name in names], image_labels(path, names)
 
 
 def _without_own(where: str, label: ImageLabel) -> str:

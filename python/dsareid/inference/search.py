@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.images import SUFFIXES, read_image
-from dsareid.data.labels import image_labels
+from dsareid.data.labels import ImageLabel, image_labels
 from dsareid.data.layouts.base import DISTRACTOR, JUNK
 from dsareid.data.layouts.own_labels import NOBODY
 from dsareid.evaluation.calibration import format_score
@@ -194,16 +194,25 @@ def check_picture(out: Path, query: Path) -> None:
     check_writable(out, [query])
 
 
-def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list[str | None]]:
-    """The image, or all images below a folder, with their features, float32 [N, D], and identities."""
+def list_pictures(path: Path) -> tuple[list[Path], list[ImageLabel]]:
+    """The picture, or all pictures below a folder, and their labels.
+
+    Raises:
+        DSAError: a folder without pictures.
+    """
     if path.is_dir():
         names, others = find_images(path)
         if others:
             logger.warning(f"{path}: {left_out(others)}")
     else:
         path, names = path.parent, [path.name]
-    files = [path / name for name in names]
-    return files, embedder(files, progress=True), [label.identity for label in image_labels(path, names)]
+    return [path / name for name in names], image_labels(path, names)
+
+
+def _embed_all(embedder: Embedder, path: Path) -> tuple[list[Path], Tensor, list[str | None]]:
+    """The pictures of list_pictures, their features, float32 [N, D], and their identities."""
+    files, labels = list_pictures(path)
+    return files, embedder(files, progress=True), [label.identity for label in labels]
 
 
 def _warn_of_changes(gallery: Path, files: list[Path], made: float) -> None:
