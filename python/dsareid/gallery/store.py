@@ -333,6 +333,7 @@ class GalleryStore:
 
 
 def _pymilvus() -> ModuleType:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it prints of pings while a large index is built
     try:
         import pymilvus
     except ImportError as error:
