@@ -64,8 +64,7 @@ class Calibration(BaseModel):
         Raises:
             DSAError: there are too few pairs to say.
         """
-        self.false_matches(rate)
-        return self.distances[int(np.searchsorted(self.rates, rate, side="right")) - 1]
+        return self.distances[self._last_within(rate)]
 
     def match_rate(self, rate: float) -> float:
         """The share of same-person pairs below the threshold of a false-match rate.
@@ -73,8 +72,7 @@ class Calibration(BaseModel):
         Raises:
             DSAError: as threshold.
         """
-        self.false_matches(rate)
-        return self.matches[int(np.searchsorted(self.rates, rate, side="right")) - 1]
+        return self.matches[self._last_within(rate)]
 
     def false_matches(self, rate: float) -> int:
         """How many different-person pairs a false-match rate rests on.
@@ -90,6 +88,11 @@ class Calibration(BaseModel):
                 f"few to say; the least rate is {1 / self.other:.1g}"
             )
         return count
+
+    def _last_within(self, rate: float) -> int:
+        """The place of the largest distance with at most this rate; DSAError as threshold."""
+        self.false_matches(rate)
+        return int(np.searchsorted(self.rates, rate, side="right")) - 1
 
 
 def format_score(score: float | None) -> str:

@@ -16,7 +16,7 @@ from dsareid.gallery.rows import quote
 from dsareid.gallery.store import GalleryStore
 from dsareid.ground.errors import DSAError
 from dsareid.inference.calibrate import Judge
-from dsareid.inference.embedder import embed
+from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.search import Match, SearchResult, list_pictures
 from dsareid.inference.settings import Facts
 
@@ -128,11 +128,7 @@ def search_gallery(
         raise DSAError(f"`count` must be at least 1, not {count}")
     with GalleryStore(gallery) as store:
         embedder = embed(model, device, trust=trust, facts=facts, remembered=store.info.facts)
-        if embedder.model != store.info.model:
-            raise DSAError(
-                f"{store.name}: vectors of model {store.info.model} ({store.info.features}), but {model} is "
-                f"model {embedder.model}: they cannot be compared"
-            )
+        check_model(store, embedder)
         judge = Judge.of(embedder.model, calibration, false_match_rate)
         files, labels = list_pictures(Path(query))
         vectors = embedder(files, progress=len(files) > 1).numpy()
@@ -144,6 +140,15 @@ def search_gallery(
             found, beyond = find_rows(store, vector, count, mine, judge, parameters or {})
             answers.append(Answer(file, label.identity, found, judge.limit, beyond))
         return answers
+
+
+def check_model(store: GalleryStore, embedder: Embedder) -> None:
+    """Raise DSAError if a network did not make a gallery's vectors."""
+    if embedder.model != store.info.model:
+        raise DSAError(
+            f"{store.name}: vectors of model {store.info.model} ({store.info.features}), but {embedder.path} "
+            f"is model {embedder.model}: they cannot be compared"
+        )
 
 
 def check_some(store: GalleryStore, where: str) -> None:

@@ -31,7 +31,7 @@ from dsareid.gallery.page import (
     show_results,
     usable_rates,
 )
-from dsareid.gallery.search import GalleryFilter, check_some, find_rows, format_time
+from dsareid.gallery.search import GalleryFilter, check_model, check_some, find_rows, format_time
 from dsareid.gallery.store import GalleryStore
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.templates import read_resource
@@ -94,11 +94,7 @@ class GalleryPage:
         calibration: Path | None = None,
         make_map: MakeMap | None = None,
     ):
-        if embedder.model != store.info.model:
-            raise DSAError(
-                f"{store.name}: vectors of model {store.info.model} ({store.info.features}), but "
-                f"{embedder.path} is model {embedder.model}: they cannot be compared"
-            )
+        check_model(store, embedder)
         self.store, self.embedder, self.make_map = store, embedder, make_map
         self.fitted = None if calibration is None else read_calibration(calibration, embedder.model)
         self._lock = threading.Lock()  # one question at a time to the network

@@ -147,9 +147,7 @@ def _join_parts(out: Path, plan: dict[str, Any], rows: _ImageRows, settings: Any
             joined.write(npy_header("<f4", (len(kept), plan["dimension"])))
             for features in read_parts(out, rows):
                 joined.write(features.tobytes())
-        with atomic_path(out / SKIPPED) as temporary:
-            text = "".join(f"{reason}\n" for reason in skipped.values())
-            temporary.write_bytes(os.fsencode(text))
+        write_skipped(out, skipped.values())
         info = FeatureFolderInfo(
             model=plan["model"],
             count=len(kept),
@@ -177,6 +175,12 @@ def _compare_labels(found: FeatureFolder) -> None:
             f"{found.path / IMAGES}: labels that differ from the images' own: {len(other):,}, the first of "
             f"{other[0]}; if you have not edited them, remove the folder and extract again"
         )
+
+
+def write_skipped(out: Path, reasons: Iterable[str]) -> None:
+    """Write skipped.txt."""
+    with atomic_path(out / SKIPPED) as temporary:
+        temporary.write_bytes(os.fsencode("".join(f"{reason}\n" for reason in reasons)))
 
 
 def skipped_lines(out: Path) -> list[str]:

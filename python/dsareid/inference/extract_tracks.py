@@ -26,11 +26,10 @@ from dsareid.ground.distributed import choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder
 from dsareid.inference.embedder import BATCH_SIZE, Embedder, check_batch_size, embed
-from dsareid.inference.extract import Extracted, skipped_lines
+from dsareid.inference.extract import Extracted, skipped_lines, write_skipped
 from dsareid.inference.feature_folder import (
     FEATURES,
     HEADER,
-    SKIPPED,
     FeatureFolderInfo,
     open_features,
     write_index,
@@ -247,8 +246,7 @@ def _write_means(
     files = _write_crops(rows, weights, kept, track, tracks, out)
     with atomic_path(out / FEATURES) as temporary:
         np.save(temporary, means.astype(np.float32))
-    with atomic_path(out / SKIPPED) as temporary:
-        temporary.write_bytes(os.fsencode("".join(f"{reason}\n" for reason in skipped.values())))
+    write_skipped(out, skipped.values())
     settings = embedder.settings
     info = FeatureFolderInfo(
         model=embedder.model,

@@ -22,11 +22,10 @@ from dsareid.ground.errors import DSAError, first_line, logger
 from dsareid.inference.formats.base import LoadedModel
 from dsareid.inference.settings import Facts, OtherSettings
 from dsareid.models.options import MEAN, STD
-from dsareid.models.trunks import import_timm
+from dsareid.models.trunks import ANY_SIZE, import_timm
 from dsareid.runs.weights import read_timm_weights
 
 LIBRARIES = ("timm", "torchvision")
-_ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 _ELSEWHERE = b"\n\x08location\x12"  # how ONNX says where a tensor's data lies outside of the file
 Compute = Callable[[Tensor], Tensor]
 """float32 (B, 3, H, W) or (B, H, W, 3), as the network takes it -> its output."""
@@ -168,12 +167,12 @@ def _check_name(library: str, name: str, known: list[str]) -> None:
 
 def _first_that_works(create: Callable[[dict[str, bool]], nn.Module]) -> nn.Module:
     """What is created with the first of timm's options for images of any size that the model knows."""
-    for size in _ANY_SIZE[:-1]:
+    for size in ANY_SIZE[:-1]:
         try:
             return create(size)
         except TypeError:  # it does not know the option
             continue
-    return create(_ANY_SIZE[-1])
+    return create(ANY_SIZE[-1])
 
 
 def _fetch(create: Callable[..., nn.Module], name: str, facts: Facts, **options: Any) -> nn.Module:
@@ -215,8 +214,8 @@ def _usual(name: str, facts: Facts) -> Facts:
         raise DSAError(f"{name} does not say how large its images are: state `input=HEIGHTxWIDTH`")
     guessed = {"mean": MEAN, "std": STD, "layout": "NCHW", "channels": "RGB"}
     guessed = {k: v for k, v in guessed.items() if getattr(facts, k) is None}
-    if facts_not_said := [k for k in ("mean", "std") if k in guessed]:
-        logger.warning(f"{name}: {' and '.join(facts_not_said)} not stated: ImageNet's are taken")
+    if not_said := [k for k in ("mean", "std") if k in guessed]:
+        logger.warning(f"{name}: {' and '.join(not_said)} not stated: ImageNet's are taken")
     return facts.model_copy(update=guessed)
 
 

@@ -24,8 +24,8 @@ from dsareid.models.options import MEAN, RESNET, STD, TrunkStage
 _CHANNELS = 1024  # of ResNet-50's conv4_x, for which the paper chose the widths of heads and guide
 _NARROWEST = 1 / 32  # width of heads and guide, and the step between widths
 _STRIDE = 16
-# timm's options for images of any size; the first that a network accepts is used.
-_ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+"""timm's options for images of any size; the first that a network accepts is used."""
 
 
 def build_trunk(name: str, width: float, depths: Sequence[int], stage: TrunkStage) -> Trunk:
@@ -194,7 +194,7 @@ def _create(timm: Any, name: str, state: Mapping[str, Any] | None, **options: An
         {} if state is None else {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
     )
     reason: Exception | None = None
-    for size in _ANY_SIZE:
+    for size in ANY_SIZE:
         try:
             with _no_word_of_unused_weights():
                 return timm.create_model(name, features_only=True, **given, **options, **size)
