@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from studies.real import cost
 from studies.real.bodies import draw
 from studies.real.contrasts import Contrast, contrast, verdicts
 from studies.real.sides import ANGLES
-from studies.real.stages import FORMS, STAGES, best_form
+from studies.real.stages import COSTS, FORMS, STAGES, best_form
 from studies.real.where import table
 from studies.tables import Runs, arms_table, figures, read_runs, spread, summary, write_into
 
@@ -21,6 +22,11 @@ COLOURS = (
     "No network: people are ranked by the mean colours of regions (`colours.py`). CUHK03's and CUHK01's "
     "training people, and all of PKU-Reid's part; every image is a query against the other camera's. The "
     "mask is what helps; every finer division of the body loses, as two views share less of it."
+)
+COST_TEXT = (
+    "Training steps of 48 images on the tuning people, data loading included, by CPU time on one core, in "
+    "turns: {measured}, {date}, {machine[cpu]}, torch {machine[torch]}. Memory is a step's peak without "
+    "data, Python and its libraries (`cost.py`)."
 )
 LADDER = ("patches", "masked-patches", "csa", "dsap")
 STEPS = {
@@ -51,6 +57,9 @@ def write(results: Path, stages: Iterable[str]) -> None:
             HEAD,
             *counted_parts(results, runs["counted"], runs["confirmed"]),
         ]
+    if (costs := results / COSTS).exists():
+        found = json.loads(costs.read_text())
+        parts += ["## What a step costs", HEAD, COST_TEXT.format(**found), cost.table(found)]
     for stage, title in TITLES.items():
         if runs[stage]:
             parts += [f"## {title}", HEAD, f"{TUNING_TEST} {summary(runs[stage])}", arms_table(runs[stage])]

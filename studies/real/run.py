@@ -4,7 +4,8 @@
     python -m studies.real.run recipe                   # how --preset small was found
     python -m studies.real.run guides                   # which guides know people they never saw
     python -m studies.real.run ceiling                  # what a guide knows, and hands over
-    python -m studies.real.run tuning                   # four trials of each form and control
+    python -m studies.real.run tuning                   # the trials of each form and control
+    python -m studies.real.run cost                     # what a step of each form costs, measured in turns
     python -m studies.real.run counted                  # on all of CUHK03's people, with the best trials
     python -m studies.real.run confirmed                # the same on CUHK01
     python -m studies.real.run report                   # the tables of README.md
@@ -22,12 +23,13 @@ from typing import Any
 from dsareid.data.store.cache import ensure_store
 from dsareid.runs.folder import Run
 from studies.jobs import run_here, work_through
+from studies.real.cost import write_costs
 from studies.real.other_guides import use
 from studies.real.people import link, masked, pku_sides, tuning_split
 from studies.real.probe import probe
 from studies.real.report import write
 from studies.real.sides import by_angle
-from studies.real.stages import CUHK01, CUHK03, PKU, RESULTS, STAGES, TUNING
+from studies.real.stages import COSTS, CUHK01, CUHK03, PKU, RESULTS, STAGES, TUNING, costed_arms
 from studies.real.where import write_facts
 
 
@@ -74,19 +76,24 @@ def run_one(stage: str, name: str, seed: int, work: Path, weights: Path) -> None
 def run_stage(stage: str, only: list[str], work: Path, weights: Path, processes: int) -> None:
     """All runs of a stage that are not finished, each in a process of its own."""
     settings = ["--weights", str(weights), "--work", str(work)]
-    commands = {
-        result_of(stage, name, seed): ["-m", "studies.real.run", "one", stage, name, str(seed), *settings]
-        for seed in STAGES[stage].seeds
-        for name in STAGES[stage].find_arms()
-        if not only or name in only
-    }
-    work_through(commands, work / "logs" / stage, processes)
+    done: set[Path] = set()
+    while True:  # tuning has further trials once the first are finished
+        commands = {
+            result_of(stage, name, seed): ["-m", "studies.real.run", "one", stage, name, str(seed), *settings]
+            for seed in STAGES[stage].seeds
+            for name in STAGES[stage].find_arms()
+            if not only or name in only
+        }
+        if commands.keys() <= done:
+            return
+        work_through(commands, work / "logs" / stage, processes)
+        done |= commands.keys()
 
 
 def main() -> None:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=how)
-    parser.add_argument("what", choices=["data", "one", "report", *STAGES])
+    parser.add_argument("what", choices=["data", "one", "cost", "report", *STAGES])
     parser.add_argument("stage", nargs="?", choices=list(STAGES), help="for one")
     parser.add_argument("name", nargs="?", help="for one: which of the stage's arms")
     parser.add_argument("seed", nargs="?", type=int, help="for one")
@@ -103,6 +110,10 @@ def main() -> None:
     work, weights = options.work.absolute(), options.weights.absolute()
     if options.what == "report":
         write(RESULTS, list(STAGES))
+    elif options.what == "cost":
+        arms = costed_arms().items()
+        configs = {name: arm.config(work, work / "runs", weights, 0) for name, arm in arms}
+        write_costs(configs, RESULTS / COSTS)
     elif options.what == "data":
         roots = {name: getattr(options, name) for name in ("cuhk03", "cuhk01", "pku")}
         if missing := [f"--{name}" for name, root in roots.items() if root is None]:

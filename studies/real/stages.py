@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any, NamedTuple
 from dsareid.engine.presets import preset
 from dsareid.models.table import MatchedBy
 from dsareid.runs.config import TrainConfig
+from studies.real.cost import BASE, equal_epochs
 from studies.real.other_guides import GUIDES
 
 RESULTS = Path(__file__).parent
+COSTS = "cost.json"
 TUNING = "tuning"  # CUHK03's training people without those held out
 CUHK03, CUHK01, PKU = "CUHK03/detected", "CUHK01", "pku"
 
@@ -106,28 +107,52 @@ GUIDE_ARMS = {
 }
 
 
-def trials(guidance: str, guide_input: str, weights: tuple[float, float]) -> dict[str, Arm]:
-    """Four trials of a form without a second stream: two rates, two weights of its loss."""
-    form = {"model": "dsa", "guidance": guidance, "guide_input": guide_input}
-    return {
-        f"{each:g}-{weight:g}": Arm({**form, **rate(each), f"loss.{guidance}": weight})
-        for each in (2e-3, 3e-3)
-        for weight in weights
-    }
+class Tuned(NamedTuple):
+    """A form without a second stream, or a control, and the weights of its loss that are tried."""
+
+    guidance: str
+    guide_input: str
+    weights: tuple[float, float]
+
+    def trial(self, step: float, weight: float) -> tuple[str, Arm]:
+        form = {"model": "dsa", "guidance": self.guidance, "guide_input": self.guide_input}
+        return f"{step:g}-{weight:g}", Arm({**form, **rate(step), f"loss.{self.guidance}": weight})
 
 
-TRIALS: dict[str, dict[str, Arm]] = {
-    "two-branch": {f"{each:g}": Arm(rate(each)) for each in (1.5e-3, 2e-3, 3e-3, 4.5e-3)},
-    "pool": trials("pool", "part-images", (0.5, 1.5)),
-    "texture": trials("texture", "part-images", (1.0, 4.0)),
-    "pool-others": trials("pool", "others", (0.5, 1.5)),
-    "pool-stripes": trials("pool", "stripes", (0.5, 1.5)),
-    "texture-others": trials("texture", "others", (1.0, 4.0)),
-    "texture-pictures": trials("texture", "pictures", (1.0, 4.0)),
+TUNED = {
+    "pool": Tuned("pool", "part-images", (0.5, 1.5)),
+    "texture": Tuned("texture", "part-images", (1.0, 4.0)),
+    "pool-others": Tuned("pool", "others", (0.5, 1.5)),
+    "pool-stripes": Tuned("pool", "stripes", (0.5, 1.5)),
+    "texture-others": Tuned("texture", "others", (1.0, 4.0)),
+    "texture-pictures": Tuned("texture", "pictures", (1.0, 4.0)),
 }
-"""Four trials of each arm that is counted, by their settings."""
+COUNTED = (BASE, *TUNED)
+"""What is tuned and counted."""
 FORMS = {"pool": "pool-others", "texture": "texture-others"}
 """The forms, and the closest control of each."""
+
+
+def trials(arm: str) -> dict[str, Arm]:
+    """The trials of an arm, by their settings: both weights at one rate, and once these are finished, the
+    better weight at another (the plan's amendment 3). two-branch has no weight, and four rates."""
+    if arm == BASE:
+        return {f"{each:g}": Arm(rate(each)) for each in (1.5e-3, 2e-3, 3e-3, 4.5e-3)}
+    tuned = TUNED[arm]
+    found = dict(tuned.trial(3e-3, weight) for weight in tuned.weights)
+    scores = [_score(_trial_path(arm, settings)) for settings in found]
+    if None not in scores:
+        found |= dict([tuned.trial(2e-3, tuned.weights[scores.index(max(scores))])])
+    return found
+
+
+def _trial_path(arm: str, settings: str) -> Path:
+    return RESULTS / "tuning" / f"{arm}-{settings}-0.json"
+
+
+def _score(path: Path) -> float | None:
+    """mAP of f of a finished run; None if it is not."""
+    return json.loads(path.read_text())["features"]["mf"]["mAP"] if path.exists() else None
 
 
 class Chosen(NamedTuple):
@@ -135,7 +160,6 @@ class Chosen(NamedTuple):
 
     arm: Arm
     mAP: float  # of f
-    seconds: float  # CPU time
 
 
 def chosen(arm: str) -> Chosen:
@@ -145,12 +169,11 @@ def chosen(arm: str) -> Chosen:
         SystemExit: a trial is not finished.
     """
     found = []
-    for settings, trial in TRIALS[arm].items():
-        path = RESULTS / "tuning" / f"{arm}-{settings}-0.json"
-        if not path.exists():
+    for settings, trial in trials(arm).items():
+        path = _trial_path(arm, settings)
+        if (score := _score(path)) is None:
             raise SystemExit(f"{path}: this trial is not finished; the stage tuning comes first")
-        record = json.loads(path.read_text())
-        found.append(Chosen(trial, record["features"]["mf"]["mAP"], record["cpu_seconds"]))
+        found.append(Chosen(trial, score))
     return max(found, key=lambda trial: trial.mAP)
 
 
@@ -160,13 +183,24 @@ def best_form() -> str:
 
 
 def counted_arms() -> Mapping[str, Arm]:
-    """All arms with their best settings, and two-branch for as long as the best form takes."""
-    best = {name: chosen(name) for name in TRIALS}
-    alone = best["two-branch"]
-    longer = max(1.0, best[best_form()].seconds / alone.seconds)
-    epochs = math.ceil(preset("small", Path(), Path()).epochs * longer)
-    long = dataclasses.replace(alone.arm, changes={**alone.arm.changes, "epochs": epochs})
-    return {name: trial.arm for name, trial in best.items()} | {"two-branch-long": long}
+    """All arms with their best settings, and two-branch for as long as the best form takes.
+
+    Raises:
+        SystemExit: a trial is not finished, or costs are not measured.
+    """
+    best = {name: chosen(name).arm for name in COUNTED}
+    alone, costs = best[BASE], RESULTS / COSTS
+    if not costs.exists():
+        raise SystemExit(f"{costs}: costs are not measured; `cost` comes first")
+    epochs = equal_epochs(json.loads(costs.read_text()), best_form(), preset("small", Path(), Path()).epochs)
+    long = dataclasses.replace(alone, changes={**alone.changes, "epochs": epochs})
+    return {**best, "two-branch-long": long}
+
+
+def costed_arms() -> Mapping[str, Arm]:
+    """Whose steps are measured: what is counted, and the forms with a second stream."""
+    single = {name: next(iter(trials(name).values())) for name in COUNTED}
+    return single | {name: CEILING[name] for name in ("add-dsap", "gate-dsap")}
 
 
 def _on(data: str, protocol: str = "") -> Callable[[], Mapping[str, Arm]]:
@@ -180,7 +214,7 @@ STAGES: dict[str, Stage] = {
     "guides": Stage(lambda: GUIDE_ARMS, (0,)),
     "ceiling": Stage(lambda: CEILING, (0,)),  # seeds 1 and 2 of those that are ahead: amendment 1 of the plan
     "tuning": Stage(
-        lambda: {f"{arm}-{name}": trial for arm in TRIALS for name, trial in TRIALS[arm].items()}, (0,)
+        lambda: {f"{arm}-{name}": trial for arm in COUNTED for name, trial in trials(arm).items()}, (0,)
     ),
     "counted": Stage(_on(CUHK03), (0, 1, 2, 3, 4), counted=True),
     "confirmed": Stage(_on(CUHK01, "485-s{seed}"), (0, 1, 2, 3, 4), counted=True),

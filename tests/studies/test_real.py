@@ -70,20 +70,25 @@ def test_sides_of_pku(tmp_path):
 
 @pytest.fixture
 def trials_done(tmp_path, monkeypatch):
-    """Finished trials: of each arm the third is best; pool is better than texture and takes 25 % longer."""
+    """Finished trials: of each arm the second is best; pool is better than texture and takes 25 % longer than
+    two-branch."""
     (tmp_path / "done/tuning").mkdir(parents=True)
-    for arm, trials in stages.TRIALS.items():
-        for number, name in enumerate(trials):
-            score = 0.5 + 0.1 * (number == 2) + 0.01 * (arm == "pool")
-            record = {"features": {"mf": {"mAP": score}}, "cpu_seconds": 500.0 if arm == "pool" else 400.0}
-            (tmp_path / f"done/tuning/{arm}-{name}-0.json").write_text(json.dumps(record))
     monkeypatch.setattr(stages, "RESULTS", tmp_path / "done")
+    for arm in stages.COUNTED:
+        for _ in range(2):  # the last trial is known once the first are finished
+            for number, name in enumerate(stages.trials(arm)):
+                score = 0.5 + 0.1 * (number == 1) + 0.01 * (arm == "pool")
+                record = {"features": {"mf": {"mAP": score}}}
+                (tmp_path / f"done/tuning/{arm}-{name}-0.json").write_text(json.dumps(record))
+    forms = {name: {"seconds": 0.25, "ratio": 1.0, "once": 0.0} for name in stages.costed_arms()}
+    forms["pool"]["ratio"] = 1.25
+    (tmp_path / f"done/{stages.COSTS}").write_text(json.dumps({"steps": 100, "forms": forms}))
 
 
 def test_counted_arms_have_the_best_trials(trials_done):
     arms = stages.counted_arms()
-    assert arms["two-branch"] == stages.TRIALS["two-branch"]["0.003"]
-    assert arms["pool-others"] == stages.TRIALS["pool-others"]["0.003-0.5"]
+    assert arms["two-branch"] == stages.trials("two-branch")["0.002"]
+    assert arms["pool-others"] == stages.trials("pool-others")["0.003-1.5"]
     assert stages.best_form() == "pool"
     assert arms["two-branch-long"].changes == {**arms["two-branch"].changes, "epochs": 10}
     counted, confirmed = (stages.STAGES[name].find_arms() for name in ("counted", "confirmed"))
@@ -93,8 +98,17 @@ def test_counted_arms_have_the_best_trials(trials_done):
 
 
 def test_trials_come_before_counted_runs(trials_done):
-    (stages.RESULTS / "tuning/texture-0.002-1-0.json").unlink()
-    with pytest.raises(SystemExit, match="texture-0.002-1-0.json: this trial is not finished"):
+    assert list(stages.trials("texture")) == ["0.003-1", "0.003-4", "0.002-4"]
+    (stages.RESULTS / "tuning/texture-0.002-4-0.json").unlink()
+    with pytest.raises(SystemExit, match="texture-0.002-4-0.json: this trial is not finished"):
+        stages.counted_arms()
+    (stages.RESULTS / "tuning/texture-0.003-1-0.json").unlink()
+    assert list(stages.trials("texture")) == ["0.003-1", "0.003-4"]
+
+
+def test_costs_come_before_counted_runs(trials_done):
+    (stages.RESULTS / stages.COSTS).unlink()
+    with pytest.raises(SystemExit, match="cost.json: costs are not measured; `cost` comes first"):
         stages.counted_arms()
 
 
