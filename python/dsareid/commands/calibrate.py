@@ -20,8 +20,9 @@ def command(
     Args:
         features: A folder that extract wrote, whose images.csv tells the people. Every pair of images is
             taken, but those of one person and one camera.
-        pairs: Take the pairs of this table (.csv) instead: columns a,b,same, with two files as in images.csv,
-            and 1 if they show one person, else 0.
+        pairs: Take the pairs of this table (.csv) instead. Columns a,b,same: two files as in images.csv, and
+            1 if they show one person, else 0. Or columns file,track,frame, for a tracker's crops without
+            names: one track is one person, and two tracks that share a frame are two.
     """
     from dsareid.evaluation.calibration import FIRM, format_score
     from dsareid.inference.calibrate import RATES, calibrate

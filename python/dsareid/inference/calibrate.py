@@ -3,7 +3,6 @@
 FEATURES/calibration.json     scores and false-match rates by distance, for the model of these features
 """
 
-import csv
 import json
 import os
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tqdm import tqdm
 
 from dsareid.data.layouts.base import NO_CAMERAS
 from dsareid.data.layouts.own_labels import NOBODY
@@ -24,12 +24,17 @@ from dsareid.evaluation.verification import PairCounts
 from dsareid.ground.errors import DSAError, first_problem, logger
 from dsareid.ground.files import atomic_path
 from dsareid.inference.feature_folder import IMAGES, FeatureFolder, open_features
+from dsareid.inference.pair_tables import chunks, read_pair_table
 
 CALIBRATION = "calibration.json"
 RATES = 0.1, 0.01, 0.001, 0.0001
 """False-match rates of the table."""
-_COLUMNS = ["a", "b", "same"]
 _CHUNK = 4096  # pairs whose features are in memory at once
+_LONG = 1_000_000  # pairs from which on a bar shows how far it is
+_OF_TRACKS = (
+    "pairs of one person are of one track, nearer than pictures of two cameras: scores and `same found` are "
+    "too high for these; rates count people whom one camera sees at once"
+)
 
 
 class CalibrationFile(BaseModel):
@@ -69,8 +74,9 @@ def calibrate(features: str | os.PathLike[str], pairs: str | os.PathLike[str] | 
 
     Args:
         features: a folder that extract wrote; of people whom training did not see, or scores are too high.
-        pairs: a CSV file with columns a,b,same: two files, as images.csv writes them, and 1 if they show one
-            person, else 0.
+        pairs: a CSV file. With columns a,b,same: two files, as images.csv writes them, and 1 if they show one
+            person, else 0. With columns file,track,frame: crops of a tracker; those of one track show one
+            person, and those of two tracks that share a frame show two.
 
     Raises:
         DSAError: the folder holds no features, `pairs` is something else, a label is missing, or there are no
@@ -81,8 +87,8 @@ def calibrate(features: str | os.PathLike[str], pairs: str | os.PathLike[str] | 
         if pairs is None:
             fitted, held_out, described, notes = _fit_labelled(folder)
         else:
-            fitted, described = _fit_listed(folder, Path(pairs))
-            held_out, notes = {}, []
+            fitted, described, notes = _fit_listed(folder, Path(pairs))
+            held_out = {}
     except ValueError as error:
         raise DSAError(f"{pairs or folder.path / IMAGES}: {error}") from error
     file = CalibrationFile(
@@ -252,43 +258,28 @@ def _held_out(labelled: _Labelled, people: int) -> dict[float, float]:
 # ---- pairs in a file ----
 
 
-def _fit_listed(folder: FeatureFolder, path: Path) -> tuple[Calibration, str]:
-    """The fit to the pairs of a file, and a description.
+def _fit_listed(folder: FeatureFolder, path: Path) -> tuple[Calibration, str, list[str]]:
+    """The fit to the pairs of a file, a description and notes.
 
     Raises:
         DSAError: the file is not as expected.
         ValueError: it has no pairs of one person, or of two.
     """
     rows = {file: row for row, file in enumerate(folder.files)}
-    pairs: list[tuple[int, int]] = []
-    same: list[bool] = []
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file)
-            if (columns := next(reader, [])) != _COLUMNS:
-                raise DSAError(f"{path}: the first line must be a,b,same, not {','.join(columns)[:80]!r}")
-            for line in filter(any, reader):
-                where = f"{path}, line {reader.line_num}"
-                if len(line) != 3 or line[2] not in ("0", "1"):
-                    raise DSAError(f"{where}: expected two files and 0 or 1, not {','.join(line)[:80]!r}")
-                for name in line[:2]:
-                    if name not in rows:
-                        raise DSAError(f"{where}: {folder.path / IMAGES} has no file {name[:200]!r}")
-                pairs.append((rows[line[0]], rows[line[1]]))
-                same.append(line[2] == "1")
-    except OSError as error:
-        raise DSAError(f"{path}: cannot be read: {error.strerror}") from error
-    except csv.Error as error:
-        raise DSAError(f"{path}: not readable as CSV: {error}") from error
+    table = read_pair_table(path, rows, folder.path / IMAGES)
     counts = PairCounts(torch.device("cpu"))
-    for start in range(0, len(pairs), _CHUNK):
-        some = slice(start, start + _CHUNK)
-        one, other = (folder.features[list(x)].astype(np.float64) for x in zip(*pairs[some]))
-        squares = torch.from_numpy(np.square(one - other).sum(1))[:, None]
-        if not squares.isfinite().all():
-            raise DSAError(f"{folder.path}: features that are not finite")
-        at = torch.tensor(same[some]).nonzero().squeeze(1)
-        counts.add(
-            squares, torch.stack([at, torch.zeros_like(at)], 1), torch.empty(0, 2, dtype=torch.int64), 0
-        )
-    return fit(counts), f"{len(pairs):,} pairs of {path.name}"
+    nowhere = torch.empty(0, 2, dtype=torch.int64)
+    with tqdm(total=table.pairs, unit="pair", unit_scale=True, disable=table.pairs < _LONG) as bar:
+        for one, other, same in chunks(table, _CHUNK):
+            a, b = (folder.features[x].astype(np.float64) for x in (one, other))
+            squares = torch.from_numpy(np.square(a - b).sum(1))[:, None]
+            if not squares.isfinite().all():
+                raise DSAError(f"{folder.path}: features that are not finite")
+            at = torch.arange(len(squares))
+            alike = torch.stack([at, torch.zeros_like(at)], 1) if same else nowhere
+            counts.add(squares, alike, nowhere, 0)
+            bar.update(len(squares))
+    if not table.crops:
+        return fit(counts), f"{table.pairs:,} pairs of {path.name}", []
+    described = f"{table.pairs:,} pairs of {table.crops:,} crops of {table.tracks:,} tracks, {path.name}"
+    return fit(counts), described, [_OF_TRACKS]

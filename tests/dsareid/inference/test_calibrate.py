@@ -93,10 +93,40 @@ def test_listed_pairs(tmp_path):
     assert (distances[~same] < limit).mean() <= 0.01 and found.held_out == {}
 
 
+def test_pairs_of_tracks(tmp_path, capsys):
+    """A person has two tracks, that nobody has joined; people 1 and 2, 2 and 3 and so on are seen at once."""
+    folder, features, ids = people(tmp_path / "features", count=6, images=8, cams=1)
+    place = np.arange(len(ids)) % 8
+    track, frame = 2 * ids + (place >= 4), 4 * (ids + 2 * (place >= 4) * (ids % 2)) + place % 4
+    frame[place == 1] = 4 * (ids[place == 1] + 1)  # also seen with the next person
+    rows = [f"{x}.png,{t},{f}" for x, (t, f) in enumerate(zip(track, frame))]
+    (tmp_path / "tracks.csv").write_text("\n".join(["file,track,frame", *rows]))
+    assert main(["calibrate", str(folder), "--pairs", str(tmp_path / "tracks.csv")]) == 0
+    shown = {number: set(frame[track == number]) for number in np.unique(track)}
+    upper = [(a, b) for a in range(len(ids)) for b in range(a + 1, len(ids))]
+    same = [(a, b) for a, b in upper if track[a] == track[b]]
+    other = [(a, b) for a, b in upper if track[a] != track[b] and shown[track[a]] & shown[track[b]]]
+    assert len(same) == 12 * 6 and 0 < len(other) < len(upper) - len(same)
+    fitted = read_calibration(folder, "net")
+    assert (fitted.same, fitted.other) == (len(same), len(other))
+    far = [np.linalg.norm(features[a] - features[b]) for a, b in other]
+    assert np.mean(np.array(far) < fitted.threshold(0.1)) <= 0.1
+    out = capsys.readouterr().out
+    assert "pairs of one person are of one track" in out
+    described = json.loads((folder / CALIBRATION).read_text())["pairs"]
+    assert described == f"{len(same) + len(other):,} pairs of 48 crops of 12 tracks, tracks.csv"
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("x,y\n", "the first line must be a,b,same, not 'x,y'"),
+        ("x,y\n", "the first line must be a,b,same or file,track,frame, not 'x,y'"),
+        ("file,track,frame\n0.png,1,\n", "line 2: expected a file, a track and a frame, not '0.png,1,'"),
+        ("file,track,frame\nno.png,1,1\n", "has no file 'no.png'"),
+        ("file,track,frame\n0.png,1,1\n0.png,1,2\n", "0.png stands twice"),
+        ("file,track,frame\n0.png,1,7\n1.png,1,7\n", "track 1 has two crops of frame 7"),
+        ("file,track,frame\n0.png,1,1\n1.png,1,2\n", "no pair of images shows two people"),
+        ("file,track,frame\n0.png,1,1\n1.png,2,1\n", "no pair of images shows one person"),
         ("a,b,same\n0.png,1.png,yes\n", "line 2: expected two files and 0 or 1"),
         ("a,b,same\n0.png,no.png,1\n", "has no file 'no.png'"),
         ("a,b,same\n0.png,1.png,1\n", "no pair of images shows two people"),
