@@ -155,6 +155,10 @@ def _score(path: Path) -> float | None:
     return json.loads(path.read_text())["features"]["mf"]["mAP"] if path.exists() else None
 
 
+def _finished(arm: str) -> bool:
+    return all(_trial_path(arm, settings).exists() for settings in trials(arm))
+
+
 class Chosen(NamedTuple):
     """The best trial of an arm."""
 
@@ -183,16 +187,20 @@ def best_form() -> str:
 
 
 def counted_arms() -> Mapping[str, Arm]:
-    """All arms with their best settings, and two-branch for as long as the best form takes.
+    """The arms whose trials are finished, with their best settings, and two-branch for as long as the best
+    form takes.
 
     Raises:
-        SystemExit: a trial is not finished, or costs are not measured.
+        SystemExit: a trial of a form, of the best one's control or of two-branch is not finished, or costs
+            are not measured.
     """
-    best = {name: chosen(name).arm for name in COUNTED}
+    form = best_form()
+    needed = BASE, form, FORMS[form]
+    best = {name: chosen(name).arm for name in COUNTED if name in needed or _finished(name)}
     alone, costs = best[BASE], RESULTS / COSTS
     if not costs.exists():
         raise SystemExit(f"{costs}: costs are not measured; `cost` comes first")
-    epochs = equal_epochs(json.loads(costs.read_text()), best_form(), preset("small", Path(), Path()).epochs)
+    epochs = equal_epochs(json.loads(costs.read_text()), form, preset("small", Path(), Path()).epochs)
     long = dataclasses.replace(alone, changes={**alone.changes, "epochs": epochs})
     return {**best, "two-branch-long": long}
 

@@ -102,8 +102,15 @@ def test_trials_come_before_counted_runs(trials_done):
     (stages.RESULTS / "tuning/texture-0.002-4-0.json").unlink()
     with pytest.raises(SystemExit, match="texture-0.002-4-0.json: this trial is not finished"):
         stages.counted_arms()
+    (stages.RESULTS / "tuning/pool-stripes-0.003-0.5-0.json").unlink()
     (stages.RESULTS / "tuning/texture-0.003-1-0.json").unlink()
     assert list(stages.trials("texture")) == ["0.003-1", "0.003-4"]
+
+
+def test_an_arm_joins_once_its_trials_are_finished(trials_done):
+    (stages.RESULTS / "tuning/pool-stripes-0.003-0.5-0.json").unlink()
+    arms = stages.counted_arms()
+    assert "pool-stripes" not in arms and {"pool", "pool-others", "two-branch-long"} < arms.keys()
 
 
 def test_costs_come_before_counted_runs(trials_done):

@@ -47,8 +47,9 @@ def command(
         camera: With --boxes: the word for the column camera.
     """
     from dsareid.ground.distributed import rank_and_world
-    from dsareid.inference.extract import ExtractSettings, extract
+    from dsareid.inference.extract import extract
     from dsareid.inference.extract_tracks import extract_tracks
+    from dsareid.inference.extraction import ExtractSettings
     from dsareid.inference.feature_folder import SKIPPED
 
     if not boxes and (maps or camera):

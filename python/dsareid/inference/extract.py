@@ -1,68 +1,34 @@
-"""`dsareid extract`: the features of all images below a folder.
+"""`dsareid extract`: the features of all images below a folder, a row each.
 
-    OUT/plan.json, parts/     what is done so far (see feature_parts.py)
-    OUT/features.npy, images.csv, features.json     at the end, instead of the parts (see feature_folder.py)
-    OUT/skipped.txt      images that could not be read and why, a line each; empty without skip_broken
-
-The same call resumes an interrupted one, even with another number of processes.
+The same call resumes an interrupted one, even with another number of processes (see extraction.py).
 """
 
 import hashlib
 import os
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from dsareid.data.folders import find_images, left_out
 from dsareid.data.labels import NOT_KNOWN, image_labels
 from dsareid.data.store.format import npy_header
-from dsareid.ground.distributed import choose_device, join_group, own_device
+from dsareid.ground.distributed import rank_and_world
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path
-from dsareid.inference.embedder import BATCH_SIZE, check_batch_size, embed
+from dsareid.inference.embedder import BATCH_SIZE, Embedder
+from dsareid.inference.extraction import Extracted, ExtractSettings, extract_rows
 from dsareid.inference.feature_folder import (
     FEATURES,
-    HEADER,
     IMAGES,
-    SKIPPED,
     FeatureFolder,
     FeatureFolderInfo,
     open_features,
     write_index,
 )
-from dsareid.inference.feature_parts import (
-    begin,
-    file_stamp,
-    make_plan,
-    read_parts,
-    remove_parts,
-    skipped_rows,
-    write_parts,
-)
+from dsareid.inference.feature_parts import file_stamp, read_parts
 from dsareid.inference.pixels import read_ahead
-from dsareid.inference.settings import AnySettings, Facts, OtherSettings
-
-
-class ExtractSettings(TypedDict, total=False):
-    """What extract and extract_tracks take alike."""
-
-    batch_size: int
-    device: str
-    skip_broken: bool
-    trust: bool
-    facts: Facts | None
-
-
-class Extracted(NamedTuple):
-    """The contents of a folder that extract has finished."""
-
-    images: int  # or tracks
-    dimension: int
-    model: str
-    skipped: list[str]  # lines of skipped.txt
-    already: bool  # whether there was nothing to do
+from dsareid.inference.settings import Facts, OtherSettings
 
 
 def extract(
@@ -93,28 +59,22 @@ def extract(
         DSAError: as embed(); no images, one that cannot be read, `out` is something else or cannot be
             written, batch_size is below 1.
     """
-    check_batch_size(batch_size)
-    images, out = Path(images), Path(out)
-    chosen = own_device(choose_device(device))
-    with join_group(chosen) as group:
-        embedder = embed(model, device if group.alone else str(chosen), trust=trust, facts=facts)
-        files, others = find_images(images)
-        if others:
-            logger.warning(f"{images}: {left_out(others)}")
-        rows = _ImageRows(images, files)
-        plan = make_plan(embedder, images, rows)
-        with group.rank_0_first():
-            begin(out, plan)
-        already = (out / HEADER).exists()
-        if not already:
-            write_parts(embedder, rows, out, group, batch_size, skip_broken)
-        with group.rank_0_first():
-            if group.is_rank_0:
-                _join_parts(out, plan, rows, embedder.settings)
-        found = open_features(out)
-        if already and group.is_rank_0:
-            _compare_labels(found)
-        return Extracted(len(found), found.features.shape[1], found.model, skipped_lines(out), already)
+    settings: ExtractSettings = {
+        "batch_size": batch_size,
+        "device": device,
+        "skip_broken": skip_broken,
+        "trust": trust,
+        "facts": facts,
+    }
+    folder, out = Path(images), Path(out)
+
+    def join(embedder: Embedder, rows: _ImageRows, kept: list[int]) -> None:
+        _join_parts(embedder, rows, kept, out)
+
+    found = extract_rows(model, folder, out, lambda: _ImageRows(folder), join, settings)
+    if found.already and rank_and_world()[0] == 0:
+        _compare_labels(open_features(out))
+    return found
 
 
 class _ImageRows:
@@ -122,8 +82,10 @@ class _ImageRows:
 
     unit = "image"
 
-    def __init__(self, folder: Path, files: list[str]):
-        self.folder, self.names = folder, files
+    def __init__(self, folder: Path):
+        self.folder, (self.names, others) = folder, find_images(folder)
+        if others:
+            logger.warning(f"{folder}: {left_out(others)}")
 
     def digest(self) -> str:
         found = hashlib.sha256()
@@ -138,32 +100,28 @@ class _ImageRows:
         return read_ahead(paths, height, width, threads=threads, ahead=ahead)
 
 
-def _join_parts(out: Path, plan: dict[str, Any], rows: _ImageRows, settings: AnySettings) -> None:
-    """Join the parts, with one of them in memory at a time, and remove them."""
-    if not (out / HEADER).exists():
-        skipped = skipped_rows(out, rows)
-        kept = [file for row, file in enumerate(rows.names) if row not in skipped]
-        with atomic_path(out / FEATURES) as temporary, temporary.open("wb") as joined:
-            joined.write(npy_header("<f4", (len(kept), plan["dimension"])))
-            for features in read_parts(out, rows):
-                joined.write(features.tobytes())
-        write_skipped(out, skipped.values())
-        info = FeatureFolderInfo(
-            model=plan["model"],
-            count=len(kept),
-            dimension=plan["dimension"],
-            images=plan["images"],
-            features=settings.description,
-            facts=settings.facts if isinstance(settings, OtherSettings) else None,
+def _join_parts(embedder: Embedder, rows: _ImageRows, readable: list[int], out: Path) -> None:
+    """Join the parts, with one of them in memory at a time."""
+    kept, settings = [rows.names[row] for row in readable], embedder.settings
+    with atomic_path(out / FEATURES) as temporary, temporary.open("wb") as joined:
+        joined.write(npy_header("<f4", (len(kept), embedder.dimension)))
+        for features in read_parts(out, rows):
+            joined.write(features.tobytes())
+    info = FeatureFolderInfo(
+        model=embedder.model,
+        count=len(kept),
+        dimension=embedder.dimension,
+        images=str(rows.folder.absolute()),
+        features=settings.description,
+        facts=settings.facts if isinstance(settings, OtherSettings) else None,
+    )
+    labels = image_labels(rows.folder, kept)
+    if unknown := labels.count(NOT_KNOWN):
+        logger.warning(
+            f"{out / IMAGES}: identity and camera of {unknown:,} of {len(kept):,} images are not known, the "
+            f"first {kept[labels.index(NOT_KNOWN)]}: fill in these columns to rank them"
         )
-        labels = image_labels(Path(plan["images"]), kept)
-        if unknown := labels.count(NOT_KNOWN):
-            logger.warning(
-                f"{out / IMAGES}: identity and camera of {unknown:,} of {len(kept):,} images are not known, "
-                f"the first {kept[labels.index(NOT_KNOWN)]}: fill in these columns to rank them"
-            )
-        write_index(out, info, kept, labels)
-    remove_parts(out)
+    write_index(out, info, kept, labels)
 
 
 def _compare_labels(found: FeatureFolder) -> None:
@@ -175,17 +133,3 @@ def _compare_labels(found: FeatureFolder) -> None:
             f"{found.path / IMAGES}: labels that differ from the images' own: {len(other):,}, the first of "
             f"{other[0]}; if you have not edited them, remove the folder and extract again"
         )
-
-
-def write_skipped(out: Path, reasons: Iterable[str]) -> None:
-    """Write skipped.txt."""
-    with atomic_path(out / SKIPPED) as temporary:
-        temporary.write_bytes(os.fsencode("".join(f"{reason}\n" for reason in reasons)))
-
-
-def skipped_lines(out: Path) -> list[str]:
-    """The lines of skipped.txt."""
-    try:
-        return os.fsdecode((out / SKIPPED).read_bytes()).splitlines()
-    except OSError as error:
-        raise DSAError(f"{out / SKIPPED}: cannot be read: {error.strerror}") from error

@@ -22,27 +22,12 @@ from dsareid.data.iuv import read_iuv
 from dsareid.data.labels import ImageLabel
 from dsareid.data.tracked_boxes import TrackedBox, frame_places, read_tracks, video_frame
 from dsareid.data.video import is_video, read_frames
-from dsareid.ground.distributed import choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder
-from dsareid.inference.embedder import BATCH_SIZE, Embedder, check_batch_size, embed
-from dsareid.inference.extract import Extracted, skipped_lines, write_skipped
-from dsareid.inference.feature_folder import (
-    FEATURES,
-    HEADER,
-    FeatureFolderInfo,
-    open_features,
-    write_index,
-)
-from dsareid.inference.feature_parts import (
-    begin,
-    file_stamp,
-    make_plan,
-    read_parts,
-    remove_parts,
-    skipped_rows,
-    write_parts,
-)
+from dsareid.inference.embedder import BATCH_SIZE, Embedder
+from dsareid.inference.extraction import Extracted, ExtractSettings, extract_rows
+from dsareid.inference.feature_folder import FEATURES, FeatureFolderInfo, write_index
+from dsareid.inference.feature_parts import file_stamp, read_parts
 from dsareid.inference.pixels import as_pixels
 from dsareid.inference.settings import Facts, OtherSettings
 
@@ -206,34 +191,27 @@ def extract_tracks(
         DSAError: as embed() and TrackRows; a frame or a map that cannot be read, `out` is something else or
             cannot be written, batch_size is below 1.
     """
-    check_batch_size(batch_size)
+    settings: ExtractSettings = {
+        "batch_size": batch_size,
+        "device": device,
+        "skip_broken": skip_broken,
+        "trust": trust,
+        "facts": facts,
+    }
     source, out = Path(source), Path(out)
-    rows = TrackRows(source, Path(boxes))
-    chosen = own_device(choose_device(device))
-    with join_group(chosen) as group:
-        embedder = embed(model, device if group.alone else str(chosen), trust=trust, facts=facts)
-        plan = make_plan(embedder, source, rows)
-        with group.rank_0_first():
-            begin(out, plan | {"maps": str(maps), "camera": str(camera)})
-        already = (out / HEADER).exists()
-        if not already:
-            write_parts(embedder, rows, out, group, batch_size, skip_broken)
-        with group.rank_0_first():
-            if group.is_rank_0 and not already:
-                weights = np.ones(len(rows.names)) if maps is None else rows.seen(Path(maps))
-                _write_means(embedder, rows, weights.clip(_LEAST), out, camera)
-            if group.is_rank_0:
-                remove_parts(out)
-        found = open_features(out)
-        return Extracted(len(found), found.features.shape[1], found.model, skipped_lines(out), already)
+
+    def join(embedder: Embedder, rows: TrackRows, kept: list[int]) -> None:
+        weights = np.ones(len(rows.names)) if maps is None else rows.seen(Path(maps))
+        _write_means(embedder, rows, np.array(kept), weights.clip(_LEAST), out, camera)
+
+    more = {"maps": str(maps), "camera": str(camera)}
+    return extract_rows(model, source, out, lambda: TrackRows(source, Path(boxes)), join, settings, more)
 
 
 def _write_means(
-    embedder: Embedder, rows: TrackRows, weights: np.ndarray, out: Path, camera: str | None
+    embedder: Embedder, rows: TrackRows, kept: np.ndarray, weights: np.ndarray, out: Path, camera: str | None
 ) -> None:
     """Write the folder of features from the parts."""
-    skipped = skipped_rows(out, rows)
-    kept = np.array([row for row in range(len(rows.names)) if row not in skipped])
     tracks, track = np.unique([rows.places[row].box.track for row in kept], return_inverse=True)
     sums, start = np.zeros((len(tracks), embedder.dimension)), 0
     for features in read_parts(out, rows):
@@ -246,7 +224,6 @@ def _write_means(
     files = _write_crops(rows, weights, kept, track, tracks, out)
     with atomic_path(out / FEATURES) as temporary:
         np.save(temporary, means.astype(np.float32))
-    write_skipped(out, skipped.values())
     settings = embedder.settings
     info = FeatureFolderInfo(
         model=embedder.model,

@@ -19,7 +19,7 @@ from dsareid.data.store.pack import pack
 from dsareid.evaluation import run_features as evaluation
 from dsareid.ground.errors import DSAError
 from dsareid.inference import extract as extract_module
-from dsareid.inference import feature_parts
+from dsareid.inference import extraction, feature_parts
 from dsareid.inference.embedder import embed
 from dsareid.inference.extract import extract
 from dsareid.inference.feature_folder import open_features
@@ -146,7 +146,7 @@ def test_an_interrupted_call_resumes(run, images, tmp_path, small_parts, monkeyp
         return save(*arguments)
 
     save = feature_parts.save
-    monkeypatch.setattr(extract_module, "embed", counting)
+    monkeypatch.setattr(extraction, "embed", counting)
     monkeypatch.setattr(feature_parts, "save", one_alone)
     with pytest.raises(Killed):
         extract(run, images, out, batch_size=4, device="cpu")
