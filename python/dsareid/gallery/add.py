@@ -270,6 +270,7 @@ def _of_features(opened: FeatureFolder, camera: str | None, tags: Sequence[str])
                 identity=label.identity,
                 camera=label.camera or camera,
                 track=opened.tracks[place] if opened.tracks else None,
+                mean=opened.tracks is not None,
                 tags=tuple(tags),
             )
         )

@@ -33,6 +33,7 @@ class Search(NamedTuple):
     found: list[Found]
     limit: float | None
     beyond: Found | None
+    doubt: str = ""  # of the scores and the limit
 
 
 class Panel(NamedTuple):

@@ -59,11 +59,12 @@ class GalleryRow(NamedTuple):
     camera: str | None = None
     time: int | None = None  # seconds since 1970
     track: str | None = None
+    mean: bool = False  # of a track's pictures; `file` is one of them
     tags: Sequence[str] = ()
     added: int = 0  # when, in seconds since 1970
 
 
-FIELDS = ("key", "file", "identity", "camera", "time", "track", "tags", "added")
+FIELDS = ("key", "file", "identity", "camera", "time", "track", "mean", "tags", "added")
 """What a search returns of a row, beside its vector."""
 
 

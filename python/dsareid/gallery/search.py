@@ -14,7 +14,7 @@ from dsareid.data.layouts.own_labels import NOBODY, canonical_label
 from dsareid.evaluation.calibration import format_score
 from dsareid.gallery.rows import quote
 from dsareid.gallery.store import GalleryStore
-from dsareid.ground.errors import DSAError
+from dsareid.ground.errors import DSAError, logger
 from dsareid.inference.calibrate import Judge
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.search import Match, SearchResult, list_pictures
@@ -79,6 +79,7 @@ class Found:
     camera: str | None
     time: int | None
     track: str | None
+    mean: bool  # of a track's pictures
     tags: list[str]
 
 
@@ -139,6 +140,9 @@ def search_gallery(
             mine = _without_own(where, label) if same_camera_rule else where
             found, beyond = find_rows(store, vector, count, mine, judge, parameters or {})
             answers.append(Answer(file, label.identity, found, judge.limit, beyond))
+        rows = (row for answer in answers for row in [*answer.found, answer.beyond] if row)
+        if text := judge.doubt(row.mean for row in rows):
+            logger.warning(f"{calibration}: {text}")
         return answers
 
 
@@ -194,7 +198,7 @@ def _scored(vector: np.ndarray, hits: Sequence[Mapping[str, Any]], judge: Judge)
     for hit in hits:
         difference = vector.astype(np.float64) - hit["vector"]
         distance = float(np.sqrt(np.square(difference).sum()))
-        known = {name: hit[name] for name in ("key", "file", "identity", "camera", "time", "track")}
+        known = {name: hit[name] for name in ("key", "file", "identity", "camera", "time", "track", "mean")}
         row = Found(distance=distance, score=judge.score(distance), tags=list(hit["tags"] or []), **known)
         found.append((distance, hit["key"], row))
     return [row for *_, row in sorted(found, key=lambda each: each[:2])]

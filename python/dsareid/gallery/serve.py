@@ -35,7 +35,7 @@ from dsareid.gallery.search import GalleryFilter, check_model, check_some, find_
 from dsareid.gallery.store import GalleryStore
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.templates import read_resource
-from dsareid.inference.calibrate import Judge, read_calibration
+from dsareid.inference.calibrate import Judge
 from dsareid.inference.embedder import Embedder, embed
 from dsareid.inference.pixels import as_pixels
 from dsareid.inference.settings import Facts
@@ -96,7 +96,7 @@ class GalleryPage:
     ):
         check_model(store, embedder)
         self.store, self.embedder, self.make_map = store, embedder, make_map
-        self.fitted = None if calibration is None else read_calibration(calibration, embedder.model)
+        self.judge = Judge.of(embedder.model, calibration)
         self._lock = threading.Lock()  # one question at a time to the network
         self._cameras: tuple[float, list[str]] = (-1.0, [])
 
@@ -135,7 +135,9 @@ class GalleryPage:
             found = {row["camera"] for row in self.store.rows("", ["camera"])} - {None}
             self._cameras = time.monotonic() + _FRESH, sorted(found)
         rows, cameras = self.store.count(), self._cameras[1]
-        return show_page(self.store.name, self.store.info, rows, cameras, usable_rates(self.fitted))
+        return show_page(
+            self.store.name, self.store.info, rows, cameras, usable_rates(self.judge.calibration)
+        )
 
     async def _search(self, request: Request) -> Response:
         search = await self._ask(request)
@@ -183,14 +185,14 @@ class GalleryPage:
             before=parse_time(text_in(form, "before"), "before"),
         )
         rate = text_in(form, "rate")
-        judge = Judge(
-            self.fitted, self.fitted.threshold(number_in(rate, "rate")) if rate and self.fitted else None
-        )
+        judge = self.judge.within(number_in(rate, "rate") if rate else None)
         where = only.expression()
         check_some(self.store, where)
         wanted = count + bool(query.key)  # which finds itself
         found, beyond = find_rows(self.store, query.vector, wanted, where, judge, {})
-        return Search(query, [row for row in found if row.key != query.key][:count], judge.limit, beyond)
+        kept = [row for row in found if row.key != query.key][:count]
+        doubt = judge.doubt(row.mean for row in [*kept, beyond] if row)
+        return Search(query, kept, judge.limit, beyond, f"The calibration was {doubt}." if doubt else "")
 
     def _query(self, form: FormData, upload: tuple[str, bytes] | None) -> Query:
         """What is searched for: a row of the gallery, or the picture that was dropped."""

@@ -311,6 +311,7 @@ class GalleryStore:
             schema.add_field(word, kinds.VARCHAR, max_length=LONGEST)
         for word in ("identity", "camera", "track"):
             schema.add_field(word, kinds.VARCHAR, max_length=LONGEST, nullable=True)
+        schema.add_field("mean", kinds.BOOL)
         schema.add_field("time", kinds.INT64, nullable=True)
         schema.add_field("added", kinds.INT64)
         schema.add_field(

@@ -5,7 +5,8 @@ FEATURES/calibration.json     scores and false-match rates by distance, for the 
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from dsareid.evaluation.distances import FeatureDistances
 from dsareid.evaluation.positives import Labels
 from dsareid.evaluation.ranking import Ranking
 from dsareid.evaluation.verification import PairCounts
-from dsareid.ground.errors import DSAError, first_problem, logger
+from dsareid.ground.errors import DSAError, first_problem
 from dsareid.ground.files import atomic_path
 from dsareid.inference.feature_folder import IMAGES, FeatureFolder, open_features
 from dsareid.inference.pair_tables import chunks, read_pair_table
@@ -104,14 +105,12 @@ def calibrate(features: str | os.PathLike[str], pairs: str | os.PathLike[str] | 
     return Calibrated(path, fitted, held_out, notes)
 
 
-def read_calibration(path: str | os.PathLike[str], model: str, tracks: bool | None = None) -> Calibration:
+def read_calibration(path: str | os.PathLike[str], model: str) -> CalibrationFile:
     """Read a calibration.
 
     Args:
         path: a folder of features that was calibrated, or its calibration.json.
         model: the identity of the model whose distances are to be judged.
-        tracks: whether these are distances to means of tracks; a warning says if the calibration was learned
-            from the other. None: not known.
 
     Raises:
         DSAError: there is none, it is something else, or it was learned for another model.
@@ -131,12 +130,7 @@ def read_calibration(path: str | os.PathLike[str], model: str, tracks: bool | No
             f"{path}: learned for model {file.model}, but these features are of model {model}: calibrate "
             "features of that model"
         )
-    if tracks is not None and tracks != file.tracks:
-        learned, judged = ("tracks", "single pictures") if file.tracks else ("single pictures", "tracks")
-        logger.warning(
-            f"{path}: learned from {learned}, but these are distances to {judged}: rates may not hold"
-        )
-    return file.fitted
+    return file
 
 
 @dataclass(frozen=True)
@@ -144,18 +138,19 @@ class Judge:
     """What a search makes of its distances."""
 
     calibration: Calibration | None
-    limit: float | None
+    limit: float | None = None
     """The distance from which on somebody is somebody else; None: not asked for."""
+    tracks: bool = False
+    """Whether the calibration was learned from means of tracks."""
 
     @classmethod
     def of(
         cls,
         model: str,
         calibration: str | os.PathLike[str] | None,
-        false_match_rate: float | None,
-        tracks: bool | None = None,
+        false_match_rate: float | None = None,
     ) -> "Judge":
-        """The judge by a calibration for a model, if there is one; `tracks` as for read_calibration.
+        """The judge by a calibration for a model, if there is one.
 
         Raises:
             DSAError: as read_calibration, a rate without a calibration, or one that it cannot tell.
@@ -163,9 +158,26 @@ class Judge:
         if calibration is None:
             if false_match_rate is not None:
                 raise DSAError("`false_match_rate` needs a `calibration`; dsareid calibrate writes one")
-            return cls(None, None)
-        fitted = read_calibration(calibration, model, tracks)
-        return cls(fitted, None if false_match_rate is None else fitted.threshold(false_match_rate))
+            return cls(None)
+        file = read_calibration(calibration, model)
+        return cls(file.fitted, tracks=file.tracks).within(false_match_rate)
+
+    def within(self, false_match_rate: float | None) -> "Judge":
+        """The judge that answers within this rate; None: whatever the distance.
+
+        Raises:
+            DSAError: a rate that the calibration cannot tell.
+        """
+        if self.calibration is None or false_match_rate is None:
+            return replace(self, limit=None)
+        return replace(self, limit=self.calibration.threshold(false_match_rate))
+
+    def doubt(self, tracks: Iterable[bool]) -> str | None:
+        """What to say of distances to these rows, of which each is a track's mean or not; None: nothing."""
+        if self.calibration is None or all(each == self.tracks for each in tracks):
+            return None
+        learned, judged = ("tracks", "single pictures") if self.tracks else ("single pictures", "tracks")
+        return f"learned from {learned}, but these are distances to {judged}: rates may not hold"
 
     def score(self, distance: float) -> float | None:
         """The score of a distance; None without a calibration."""

@@ -90,8 +90,9 @@ def search(
     if opened:
         _check_model(opened, embedder, model)
     beside = gallery if false_match_rate is not None or (gallery / CALIBRATION).exists() else None
-    tracks = None if opened is None else opened.tracks is not None
-    judge = Judge.of(embedder.model, calibration or beside, false_match_rate, tracks)
+    judge = Judge.of(embedder.model, calibration or beside, false_match_rate)
+    if text := judge.doubt([opened is not None and opened.tracks is not None]):
+        logger.warning(f"{calibration or beside}: {text}")
     queries, features, asked = _embed_all(embedder, Path(query))
     rows: np.ndarray  # float32 [G, D]
     made = 0.0  # when the gallery's features were made; 0: in this call

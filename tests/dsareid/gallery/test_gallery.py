@@ -415,6 +415,28 @@ def test_unknown(world, tmp_path, capsys):
     assert "--false-match-rate needs a --calibration" in capsys.readouterr().err
 
 
+def test_learned_from_crops_but_rows_are_tracks(world, tmp_path, caplog):
+    run, data, features = world
+    shutil.copytree(features, tmp_path / "crops")
+    calibrate(tmp_path / "crops")
+    shutil.copytree(features, tmp_path / "tracks")
+    lines = (tmp_path / "tracks/images.csv").read_text().splitlines()
+    rows = [f"{line},{number}" for number, line in enumerate(lines[1:])]
+    (tmp_path / "tracks/images.csv").write_text("\n".join([f"{lines[0]},track", *rows]) + "\n")
+    for kind in ("crops", "tracks"):
+        add_rows(tmp_path / f"{kind}.db", tmp_path / kind)
+        search_gallery(
+            tmp_path / f"{kind}.db",
+            data / "query",
+            model=run,
+            device="cpu",
+            calibration=tmp_path / "crops",
+            false_match_rate=0.02,
+        )
+        said = "learned from single pictures, but these are distances to tracks: rates may not hold"
+        assert (said in caplog.text) == (kind == "tracks")
+
+
 def test_an_index_by_name(tmp_path):
     """What it returns is near, and is scored by the stored vectors."""
     features = random_features(tmp_path / "f", count=500, dimension=16)

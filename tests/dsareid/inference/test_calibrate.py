@@ -12,7 +12,7 @@ from tiny_market import make_data
 import dsareid
 from dsareid.commands.main import main
 from dsareid.ground.errors import DSAError
-from dsareid.inference.calibrate import CALIBRATION, calibrate, read_calibration
+from dsareid.inference.calibrate import CALIBRATION, Judge, calibrate, read_calibration
 from dsareid.inference.feature_folder import write_features
 from dsareid.inference.search import search
 
@@ -38,7 +38,7 @@ def test_all_labelled_pairs(tmp_path, capsys):
     other = distances[upper & ~same]
     right = (upper & same & (cams[:, None] != cams)).sum()
     assert f"{right:,} pairs of one person and {len(other):,} of two" in out
-    fitted = read_calibration(folder, "net")
+    fitted = read_calibration(folder, "net").fitted
     assert (fitted.same, fitted.other) == (right, len(other))
     for rate in (0.1, 0.01):
         assert (other < fitted.threshold(rate)).mean() <= rate + 1e-4
@@ -107,7 +107,7 @@ def test_pairs_of_tracks(tmp_path, capsys):
     same = [(a, b) for a, b in upper if track[a] == track[b]]
     other = [(a, b) for a, b in upper if track[a] != track[b] and shown[track[a]] & shown[track[b]]]
     assert len(same) == 12 * 6 and 0 < len(other) < len(upper) - len(same)
-    fitted = read_calibration(folder, "net")
+    fitted = read_calibration(folder, "net").fitted
     assert (fitted.same, fitted.other) == (len(same), len(other))
     far = [np.linalg.norm(features[a] - features[b]) for a, b in other]
     assert np.mean(np.array(far) < fitted.threshold(0.1)) <= 0.1
@@ -167,13 +167,12 @@ def test_a_file_that_is_none(tmp_path):
             read_calibration(folder, "net")
 
 
-def test_learned_from_crops_but_used_for_tracks(tmp_path, caplog):
+def test_learned_from_crops_but_used_for_tracks(tmp_path):
     folder, _, _ = people(tmp_path / "features")
     calibrate(folder)
-    read_calibration(folder, "net", tracks=False)
-    assert not caplog.text
-    read_calibration(folder, "net", tracks=True)
-    assert "learned from single pictures, but these are distances to tracks" in caplog.text
+    judge = Judge.of("net", folder)
+    assert judge.doubt([False, False]) is judge.doubt([]) is Judge(None).doubt([True]) is None
+    assert "learned from single pictures, but these are distances to tracks" in judge.doubt([False, True])
 
 
 # ---- search ----
@@ -193,7 +192,7 @@ def world(tmp_path_factory):
 def test_search_tells_scores(world, capsys):
     run, query, features = world
     found = search(run, query, features, count=3, device="cpu")
-    fitted = read_calibration(features, dsareid.embed(run).model)
+    fitted = read_calibration(features, dsareid.embed(run).model).fitted
     for one in found:
         assert one.limit is None and len(one.matches) == 3
         assert [match.score for match in one.matches] == [
@@ -205,7 +204,7 @@ def test_search_tells_scores(world, capsys):
 
 def test_search_says_unknown(world, tmp_path, capsys):
     run, query, features = world
-    limit = read_calibration(features, dsareid.embed(run).model).threshold(0.5)
+    limit = read_calibration(features, dsareid.embed(run).model).fitted.threshold(0.5)
     found = search(run, query, features, count=50, device="cpu", false_match_rate=0.5)
     plain = search(run, query, features, count=50, device="cpu")
     for one, other in zip(found, plain):
