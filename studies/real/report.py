@@ -70,6 +70,7 @@ def write(results: Path, stages: Iterable[str]) -> None:
 
 def counted_parts(results: Path, counted: Runs, confirmed: Runs) -> list[str]:
     """Tables of the counted runs, and the figure of where they help."""
+    check_alike(counted)
     form = best_form()
     control = FORMS[form]
     primary = [(form, "two-branch-long"), (form, control)]
@@ -91,25 +92,43 @@ def counted_parts(results: Path, counted: Runs, confirmed: Runs) -> list[str]:
         each = ", ".join(f"{x:+.1f}" for x in one.differences)
         low, high = one.within
         ps = f"{one.seeds:.4f} | {one.people:.4f} | {low:+.1f} to {high:+.1f}"
-        sign = _mean_difference(confirmed, more, less)
+        sign = _on_cuhk01(confirmed, more, less, one.mean)
         verdict = said.get(one.name, "exploratory")
         lines.append(f"| {one.name} | {each} | {one.mean:+.1f} | {ps} | {sign} | {verdict} |")
     parts = [f"CUHK03, detected, 767/700. {summary(counted)}", arms_table(counted), "\n".join(lines)]
     if confirmed:
         parts += [f"CUHK01, 485-sK. {summary(confirmed)}", arms_table(confirmed)]
     facts_of = json.loads((results / "where.json").read_text())
-    names = [x for x in ("two-branch-long", form, control) if x in counted]
-    common = sorted(set.intersection(*(set(counted[x]) for x in names))) if names else []
-    shown = {x: np.mean([ap_of(counted[x][seed]) for seed in common], 0) for x in names if common}
-    if len(shown) > 1 and "two-branch-long" in shown:
-        draw(facts_of, shown, "two-branch-long", results / WHERE)
-        parts += [table(facts_of, shown, "two-branch-long"), f"![Where it helps]({WHERE})"]
+    base = "two-branch-long"
+    if base in counted:
+        shown = _mean_of_seeds(counted, [base, *(arm for arm in counted if arm != base)])
+        parts.append(table(facts_of, shown, base))
+        if drawn := {arm: shown[arm] for arm in (base, form, control) if arm in shown and len(shown) > 1}:
+            draw(facts_of, drawn, base, results / WHERE)
+            parts.append(f"![Where it helps]({WHERE})")
     return [*parts, _further(counted)]
 
 
 def ap_of(run: Mapping) -> np.ndarray:
     """The average precision of each query by f."""
     return np.array([float(ap) for ap in run["queries"]["mf"].split()])
+
+
+def _mean_of_seeds(runs: Runs, arms: Iterable[str]) -> dict[str, np.ndarray]:
+    """Each query's average precision, the mean over the seeds that all these arms have."""
+    arms = list(arms)
+    common = sorted(set.intersection(*(set(runs[arm]) for arm in arms)))
+    return {arm: np.mean([ap_of(runs[arm][seed]) for seed in common], 0) for arm in arms if common}
+
+
+def check_alike(runs: Runs) -> None:
+    """Raise ValueError if runs of one arm have other settings, or any two runs other queries."""
+    asked = {run["queries"]["people"] for seeds in runs.values() for run in seeds.values()}
+    if len(asked) > 1:
+        raise ValueError(f"counted runs have {len(asked)} different lists of queries")
+    for arm, seeds in runs.items():
+        if len({json.dumps(run["changes"], sort_keys=True) for run in seeds.values()}) > 1:
+            raise ValueError(f"{arm}: its seeds have other settings than each other")
 
 
 def _contrast(runs: Runs, more: str, less: str) -> Contrast | None:
@@ -122,10 +141,16 @@ def _contrast(runs: Runs, more: str, less: str) -> Contrast | None:
     return contrast(f"{more} - {less}", *arms, people)
 
 
-def _mean_difference(runs: Runs, more: str, less: str) -> str:
+def _on_cuhk01(runs: Runs, more: str, less: str, mean: float) -> str:
+    """The mean difference over CUHK01's splits, and whether it has the sign of CUHK03's."""
     a, b = (figures(runs, arm, "mf") for arm in (more, less))
     found = [a[seed] - b[seed] for seed in a if seed in b]
-    return f"{statistics.mean(found):+.1f}" if found else ""
+    if not found:
+        return ""
+    splits, there = len(STAGES["confirmed"].seeds), statistics.mean(found)
+    if len(found) < splits:
+        return f"{there:+.1f}, {len(found)} of {splits} splits"
+    return f"{there:+.1f}, {'the same' if there * mean > 0 else 'another'} sign"
 
 
 def _further(runs: Runs) -> str:

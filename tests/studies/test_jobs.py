@@ -93,3 +93,5 @@ def test_each_query_is_kept_by_person(tiny_data, tmp_path, monkeypatch):
         each = [float(ap) for ap in kept[name].split()]
         assert len(each) == len(kept["people"].split()) == figures["queries"]
         assert sum(each) / len(each) == pytest.approx(figures["mAP"], abs=1e-4)
+    named = [int(path.name[:4]) for path in sorted((tiny_data / "query").glob("*.png"))]
+    assert [int(person) for person in kept["people"].split()] == named

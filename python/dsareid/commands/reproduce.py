@@ -30,10 +30,11 @@ def command(
         table: table2: the paper's own row, for the data set at hand.
             table3: what each component brings. table4: parts aligned or only cropped.
             table5: ways of fusion. dsap-alone: DSAP-images alone.
-            beyond: guidance by distillation, which is not in the paper.
+            beyond: guidance that is not in the paper (texture, pool, distill), each beside its control.
         data: The data set, or a store of it.
         out: A folder for the runs of this data set and preset; it is created.
-        preset: paper: the paper's network, for a GPU. study and demo: small ones, for two cores.
+        preset: paper: the paper's network, for a GPU. small: one for real people without a GPU. study and
+            demo: smaller ones, for synthetic people.
         seeds: Runs of each network, with seeds 0, 1, ...
         protocol: Protocol of the data set, if it has several.
         pretraining: CUHK03, for the row of table2 that is trained there first and fine-tuned on CUHK01.

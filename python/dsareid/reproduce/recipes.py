@@ -101,6 +101,10 @@ PRETRAINING = Network("pre-trained")
 FINE_TUNED = Network("dsa-fine-tuned", pretrained=True)
 DISTILLED = Network("dsa-distilled", guidance="distill")
 TAUGHT_BY_PATCHES = Network("patches-distilled", guidance="distill", guide_input="image-patches")
+TEXTURE = Network("texture", guidance="texture")
+TEXTURE_OF_OTHERS = Network("texture-of-others", guidance="texture", guide_input="others")
+POOLED = Network("pooled", guidance="pool")
+POOLED_BY_OTHERS = Network("pooled-by-others", guidance="pool", guide_input="others")
 
 
 def _market(name: str, network: Network, matched_by: MatchedBy, *figures: float) -> PaperRow:
@@ -149,8 +153,13 @@ TABLES: Mapping[TableName, tuple[PaperRow, ...]] = {
     ),
     # The paper says "failed to deliver good results", without a figure.
     "dsap-alone": (PaperRow("DSAP-images alone", DSAP_ALONE, "guide", {}),),
-    # Not in the paper: guidance by distillation, and its control, a guide that sees no alignment.
+    # Not in the paper: other guidance, each with its control, and the network without any.
     "beyond": (
+        PaperRow("two branches, no guidance", TWO_BRANCH, "mf", {}),
+        PaperRow("texture, f", TEXTURE, "mf", {}),
+        PaperRow("texture of other people, f", TEXTURE_OF_OTHERS, "mf", {}),
+        PaperRow("pooled through the map, f", POOLED, "mf", {}),
+        PaperRow("pooled through another's map, f", POOLED_BY_OTHERS, "mf", {}),
         PaperRow("distilled, f", DISTILLED, "mf", {}),
         PaperRow("distilled, its guide d", DISTILLED, "guide", {}),
         PaperRow("distilled from patches, f", TAUGHT_BY_PATCHES, "mf", {}),
@@ -186,5 +195,5 @@ TITLES: Mapping[TableName, str] = {
     "table4": "Table 4",
     "table5": "Table 5",
     "dsap-alone": "DSAP-images alone (section 4)",
-    "beyond": "Guidance by distillation (not in the paper)",
+    "beyond": "Guidance that is not in the paper",
 }

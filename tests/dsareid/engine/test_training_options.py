@@ -58,6 +58,7 @@ def test_options_compose(tiny_data, tmp_path, changes):
         ("pool", "others"),
         ("pool", "stripes"),
         ("texture", "part-images"),
+        ("texture", "others"),
         ("texture", "pictures"),
     ],
 )

@@ -65,6 +65,8 @@ def test_what_each_network_is():
     assert {x.model for x in (plain, erasing, both)} == {"baseline"}
     assert settings["csa"] == dataclasses.replace(paper, guide_input="part-crops")
     assert settings["patches-distilled"].guide_input == "image-patches"
+    for name, guidance in (("texture-of-others", "texture"), ("pooled-by-others", "pool")):
+        assert (settings[name].guidance, settings[name].guide_input) == (guidance, "others")
     assert settings["dsa-concat"] == dataclasses.replace(paper, guidance="concat")
     assert settings["dsap-alone"].streams == "dsag"
 
