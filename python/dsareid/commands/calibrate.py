@@ -22,7 +22,8 @@ def command(
             taken, but those of one person and one camera.
         pairs: Take the pairs of this table (.csv) instead. Columns a,b,same: two files as in images.csv, and
             1 if they show one person, else 0. Or columns file,track,frame, for a tracker's crops without
-            names: one track is one person, and two tracks that share a frame are two.
+            names: one track is one person, and two tracks that share a frame are two. With several videos
+            write the video into both words, as c1-7.
     """
     from dsareid.evaluation.calibration import FIRM, format_score
     from dsareid.inference.calibrate import RATES, calibrate

@@ -24,6 +24,7 @@ class Query(NamedTuple):
     identity: str | None
     pixels: np.ndarray | None = None  # uint8 [h, w, 3] of a picture that was dropped
     note: str = ""  # what a reader should know of it
+    mean: bool = False  # whether it is the row of a track
 
 
 class Search(NamedTuple):

@@ -191,14 +191,15 @@ class GalleryPage:
         wanted = count + bool(query.key)  # which finds itself
         found, beyond = find_rows(self.store, query.vector, wanted, where, judge, {})
         kept = [row for row in found if row.key != query.key][:count]
-        doubt = judge.doubt(row.mean for row in [*kept, beyond] if row)
+        doubt = judge.doubt([query.mean, *(row.mean for row in [*kept, beyond] if row)])
         return Search(query, kept, judge.limit, beyond, f"The calibration was {doubt}." if doubt else "")
 
     def _query(self, form: FormData, upload: tuple[str, bytes] | None) -> Query:
         """What is searched for: a row of the gallery, or the picture that was dropped."""
         if key := text_in(form, "key"):
             row = self._row(key)
-            return Query(Path(row["file"]).name, row["vector"], f"picture/{key}", key, row["identity"])
+            name, source = Path(row["file"]).name, f"picture/{key}"
+            return Query(name, row["vector"], source, key, row["identity"], mean=row["mean"])
         if upload is None:
             raise DSAError("Drop a picture on the page first.")
         name, content = upload

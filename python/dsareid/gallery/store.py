@@ -73,6 +73,7 @@ class GalleryStore:
         try:
             with self._errors():
                 self.info = self._read_info() or self._make(create)
+                self._check_fields()
                 if self._served_as not in (None, self.info.gallery):  # its port is another gallery's by now
                     raise DSAError(in_use(self.path))
                 self._client.load_collection(self._collection)
@@ -268,6 +269,15 @@ class GalleryStore:
             raise DSAError(
                 f"{self.name}: not a gallery of dsareid: it does not say of which model"
             ) from error
+
+    def _check_fields(self) -> None:
+        """Raise DSAError if the rows lack a field."""
+        fields = {each["name"] for each in self._client.describe_collection(self._collection)["fields"]}
+        if missing := {*FIELDS, "vector", "stamp"} - fields:
+            raise DSAError(
+                f"{self.name}: made by another version of dsareid: its rows lack "
+                f"{', '.join(sorted(missing))}; make the gallery again"
+            )
 
     def _make(self, info: GalleryInfo | None) -> GalleryInfo:
         """Make both collections; what says that there is a gallery is written last."""

@@ -30,7 +30,7 @@ from dsareid.inference.pair_tables import chunks, read_pair_table
 CALIBRATION = "calibration.json"
 RATES = 0.1, 0.01, 0.001, 0.0001
 """False-match rates of the table."""
-_CHUNK = 4096  # pairs whose features are in memory at once
+_CHUNK = 1 << 14  # pairs whose features are in memory at once
 _LONG = 1_000_000  # pairs from which on a bar shows how far it is
 _OF_TRACKS = (
     "pairs of one person are of one track, nearer than pictures of two cameras: scores and `same found` are "
@@ -77,7 +77,8 @@ def calibrate(features: str | os.PathLike[str], pairs: str | os.PathLike[str] | 
         features: a folder that extract wrote; of people whom training did not see, or scores are too high.
         pairs: a CSV file. With columns a,b,same: two files, as images.csv writes them, and 1 if they show one
             person, else 0. With columns file,track,frame: crops of a tracker; those of one track show one
-            person, and those of two tracks that share a frame show two.
+            person, and those of two tracks that share a frame show two. Both are words: of several videos
+            each needs its own, as c1-7.
 
     Raises:
         DSAError: the folder holds no features, `pairs` is something else, a label is missing, or there are no
@@ -156,9 +157,7 @@ class Judge:
             DSAError: as read_calibration, a rate without a calibration, or one that it cannot tell.
         """
         if calibration is None:
-            if false_match_rate is not None:
-                raise DSAError("`false_match_rate` needs a `calibration`; dsareid calibrate writes one")
-            return cls(None)
+            return cls(None).within(false_match_rate)
         file = read_calibration(calibration, model)
         return cls(file.fitted, tracks=file.tracks).within(false_match_rate)
 
@@ -166,18 +165,20 @@ class Judge:
         """The judge that answers within this rate; None: whatever the distance.
 
         Raises:
-            DSAError: a rate that the calibration cannot tell.
+            DSAError: a rate that the calibration cannot tell, or without one.
         """
-        if self.calibration is None or false_match_rate is None:
+        if false_match_rate is None:
             return replace(self, limit=None)
+        if self.calibration is None:
+            raise DSAError("`false_match_rate` needs a `calibration`; dsareid calibrate writes one")
         return replace(self, limit=self.calibration.threshold(false_match_rate))
 
     def doubt(self, tracks: Iterable[bool]) -> str | None:
-        """What to say of distances to these rows, of which each is a track's mean or not; None: nothing."""
+        """What to say of distances to these rows, each a track's mean or not; None: nothing."""
         if self.calibration is None or all(each == self.tracks for each in tracks):
             return None
         learned, judged = ("tracks", "single pictures") if self.tracks else ("single pictures", "tracks")
-        return f"learned from {learned}, but these are distances to {judged}: rates may not hold"
+        return f"learned from {learned}, but some of these distances are of {judged}: rates may not hold"
 
     def score(self, distance: float) -> float | None:
         """The score of a distance; None without a calibration."""
@@ -281,7 +282,8 @@ def _fit_listed(folder: FeatureFolder, path: Path) -> tuple[Calibration, str, li
     table = read_pair_table(path, rows, folder.path / IMAGES)
     counts = PairCounts(torch.device("cpu"))
     nowhere = torch.empty(0, 2, dtype=torch.int64)
-    with tqdm(total=table.pairs, unit="pair", unit_scale=True, disable=table.pairs < _LONG) as bar:
+    few = table.pairs < _LONG or None  # None: hidden without a terminal
+    with tqdm(total=table.pairs, desc="pairs", unit_scale=True, leave=False, disable=few) as bar:
         for one, other, same in chunks(table, _CHUNK):
             a, b = (folder.features[x].astype(np.float64) for x in (one, other))
             squares = torch.from_numpy(np.square(a - b).sum(1))[:, None]

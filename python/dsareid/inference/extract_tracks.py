@@ -199,13 +199,14 @@ def extract_tracks(
         "facts": facts,
     }
     source, out = Path(source), Path(out)
+    found = TrackRows(source, Path(boxes))  # before the network is loaded: its faults are the likeliest
 
     def join(embedder: Embedder, rows: TrackRows, kept: list[int]) -> None:
         weights = np.ones(len(rows.names)) if maps is None else rows.seen(Path(maps))
         _write_means(embedder, rows, np.array(kept), weights.clip(_LEAST), out, camera)
 
     more = {"maps": str(maps), "camera": str(camera)}
-    return extract_rows(model, source, out, lambda: TrackRows(source, Path(boxes)), join, settings, more)
+    return extract_rows(model, source, out, lambda: found, join, settings, more)
 
 
 def _write_means(

@@ -100,19 +100,32 @@ def _tracked(path: Path, lines: list[list[str]], rows: Mapping[str, int]) -> Pai
 
     def blocks() -> Iterator[Block]:
         for numbers in found.values():
-            one, other = np.triu_indices(len(numbers), 1)
-            yield numbers[one], numbers[other], True
+            for place, row in enumerate(numbers):
+                rest = numbers[place + 1 :]
+                yield np.full(len(rest), row), rest, True
         for a, b in sorted(together):
-            one, other = (x.ravel() for x in np.meshgrid(found[a], found[b]))
-            yield one, other, False
+            for row in found[a]:
+                yield np.full(len(found[b]), row), found[b], False
 
     count = sum(len(x) * (len(x) - 1) // 2 for x in found.values())
     count += sum(len(found[a]) * len(found[b]) for a, b in together)
     return PairTable(blocks(), count, len(lines), len(found))
 
 
+def _joined(held: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([one for one, _ in held]), np.concatenate([other for _, other in held])
+
+
 def chunks(table: PairTable, size: int) -> Iterator[Block]:
-    """The blocks in pieces of at most `size` pairs; once."""
+    """The pairs in pieces of about `size`, at most twice as many; once."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    count, kind = 0, True
     for one, other, same in table.blocks:
         for start in range(0, len(one), size):
-            yield one[start : start + size], other[start : start + size], same
+            if held and (same != kind or count >= size):
+                yield *_joined(held), kind
+                held, count = [], 0
+            held.append((one[start : start + size], other[start : start + size]))
+            count, kind = count + len(held[-1][0]), same
+    if held:
+        yield *_joined(held), kind

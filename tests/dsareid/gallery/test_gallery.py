@@ -22,6 +22,7 @@ from tiny_market import make_data  # noqa: E402
 
 import dsareid  # noqa: E402
 from dsareid.commands.main import main  # noqa: E402
+from dsareid.gallery import store as store_module  # noqa: E402
 from dsareid.gallery.add import add_rows, parse_time  # noqa: E402
 from dsareid.gallery.rows import quote  # noqa: E402
 from dsareid.gallery.search import GalleryFilter, search_gallery  # noqa: E402
@@ -415,6 +416,14 @@ def test_unknown(world, tmp_path, capsys):
     assert "--false-match-rate needs a --calibration" in capsys.readouterr().err
 
 
+def test_rows_of_another_version(tmp_path, monkeypatch):
+    random_features(tmp_path / "f")
+    add_rows(tmp_path / "g.db", tmp_path / "f")
+    monkeypatch.setattr(store_module, "FIELDS", (*store_module.FIELDS, "later"))
+    with pytest.raises(DSAError, match="g.db: made by another version of dsareid: its rows lack later; make"):
+        GalleryStore(tmp_path / "g.db")
+
+
 def test_learned_from_crops_but_rows_are_tracks(world, tmp_path, caplog):
     run, data, features = world
     shutil.copytree(features, tmp_path / "crops")
@@ -433,7 +442,7 @@ def test_learned_from_crops_but_rows_are_tracks(world, tmp_path, caplog):
             calibration=tmp_path / "crops",
             false_match_rate=0.02,
         )
-        said = "learned from single pictures, but these are distances to tracks: rates may not hold"
+        said = "learned from single pictures, but some of these distances are of tracks: rates may not hold"
         assert (said in caplog.text) == (kind == "tracks")
 
 

@@ -1,6 +1,7 @@
 """The page of a gallery: asked without a browser, and clicked through in one."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -137,15 +138,25 @@ def test_filters(client, world):
 def test_unknown(client, page, world, monkeypatch):
     _, data, _, _ = world
     picture = sorted((data / "query").glob("*.png"))[0]
-    limit = page.fitted.threshold(0.1)
+    fitted = page.judge.calibration
+    limit = fitted.threshold(0.1)
     rows = csv.DictReader(io.StringIO(ask(client, picture, "/export.csv", rate="0.1").text))
     assert all(float(row["distance"]) < limit for row in rows)
     rows = keys(ask(client, picture, rate="0.1").text)
     assert len(rows) < len(keys(ask(client, picture, count="100").text))
-    nobody = page.fitted.model_copy(update={"distances": [x * 1e-9 for x in page.fitted.distances]})
-    monkeypatch.setattr(page, "fitted", nobody)
+    nobody = fitted.model_copy(update={"distances": [x * 1e-9 for x in fitted.distances]})
+    monkeypatch.setattr(page, "judge", dataclasses.replace(page.judge, calibration=nobody))
     first = client.post("/search", data={"rate": "0.1", "camera": "1"}, files=upload(picture)).text
     assert "Unknown: nobody is nearer than" in first and "the nearest is at" in first and not keys(first)
+
+
+def test_learned_from_tracks_but_rows_are_pictures(client, page, world, monkeypatch):
+    _, data, _, _ = world
+    picture = sorted((data / "query").glob("*.png"))[0]
+    said = "The calibration was learned from tracks, but some of these distances are of single pictures"
+    assert said not in ask(client, picture).text
+    monkeypatch.setattr(page, "judge", dataclasses.replace(page.judge, tracks=True))
+    assert said in ask(client, picture).text
 
 
 def test_why(client, world):

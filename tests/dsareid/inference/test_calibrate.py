@@ -172,7 +172,11 @@ def test_learned_from_crops_but_used_for_tracks(tmp_path):
     calibrate(folder)
     judge = Judge.of("net", folder)
     assert judge.doubt([False, False]) is judge.doubt([]) is Judge(None).doubt([True]) is None
-    assert "learned from single pictures, but these are distances to tracks" in judge.doubt([False, True])
+    assert "learned from single pictures, but some of these distances are of tracks" in judge.doubt(
+        [False, True]
+    )
+    with pytest.raises(DSAError, match="`false_match_rate` needs a `calibration`"):
+        Judge(None).within(0.1)
 
 
 # ---- search ----

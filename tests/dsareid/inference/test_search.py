@@ -1,5 +1,6 @@
 """Searching images by images, and a picture of what was found."""
 
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from dsareid.commands.main import main
 from dsareid.data.images import read_image
 from dsareid.ground.errors import DSAError
 from dsareid.inference import search as search_module
+from dsareid.inference.calibrate import CALIBRATION, calibrate
 from dsareid.inference.embedder import embed
 from dsareid.inference.extract import extract
 from dsareid.inference.search import draw_lists, format_list, search
@@ -133,6 +135,17 @@ def test_a_gallery_image_that_is_gone(run, features, query, tmp_path):
     assert main(arguments) == 0  # the list needs the features alone
     assert main([*arguments, "--out", str(tmp_path / "list.png")]) == 1
     assert not (tmp_path / "list.png").exists()
+
+
+def test_a_calibration_of_the_other_kind(run, features, query, tmp_path, caplog):
+    copied = shutil.copytree(features, tmp_path / "features")
+    calibrate(copied)
+    search(run, query, copied, 3, "cpu")
+    assert "learned from" not in caplog.text
+    saved = json.loads((copied / CALIBRATION).read_text())
+    (copied / CALIBRATION).write_text(json.dumps({**saved, "tracks": True}))
+    search(run, query, copied, 3, "cpu")
+    assert "learned from tracks, but some of these distances are of single pictures" in caplog.text
 
 
 @pytest.mark.parametrize(
