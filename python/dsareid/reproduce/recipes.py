@@ -159,7 +159,7 @@ TABLES: Mapping[TableName, tuple[PaperRow, ...]] = {
         PaperRow("texture, f", TEXTURE, "mf", {}),
         PaperRow("texture of other people, f", TEXTURE_OF_OTHERS, "mf", {}),
         PaperRow("pooled through the map, f", POOLED, "mf", {}),
-        PaperRow("pooled through another's map, f", POOLED_BY_OTHERS, "mf", {}),
+        PaperRow("pooled through maps of others, f", POOLED_BY_OTHERS, "mf", {}),
         PaperRow("distilled, f", DISTILLED, "mf", {}),
         PaperRow("distilled, its guide d", DISTILLED, "guide", {}),
         PaperRow("distilled from patches, f", TAUGHT_BY_PATCHES, "mf", {}),
