@@ -81,8 +81,7 @@ def run_here(
         "features": {name: kept_of(x) for name, x in found.items()},
         "last_epoch": last_epoch(folder.log),
         "cpu_seconds": seconds,  # of training
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": {"cpu": processor(), "torch": torch.__version__, "python": platform.python_version()},
+        **made_here(),
     }
     record |= more(run) if more else {}
     if keep:
@@ -95,6 +94,14 @@ def run_here(
     result.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(result) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def made_here() -> dict[str, Any]:
+    """When and on what a record is made."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": {"cpu": processor(), "torch": torch.__version__, "python": platform.python_version()},
+    }
 
 
 def kept_of(found: RankResult) -> dict[str, float]:

@@ -10,11 +10,9 @@ step, stands apart.
 
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -23,14 +21,13 @@ from tqdm import tqdm
 from dsareid.cost.memory import training_peak
 from dsareid.data.layouts.base import TRAIN
 from dsareid.data.loader import TrainData
-from dsareid.data.person_targets import person_targets
 from dsareid.data.sampler import PKSampler
 from dsareid.data.store.cache import ensure_store
 from dsareid.engine.learner import Learner
-from dsareid.engine.loop import batch_config
+from dsareid.engine.loop import batch_config, texture_targets
 from dsareid.ground.files import atomic_path
-from dsareid.ground.machine import processor
 from dsareid.runs.config import TrainConfig
+from studies.jobs import made_here
 
 BASE = "two-branch"
 ROUNDS, STEPS = 15, 4
@@ -51,9 +48,7 @@ class Stepper:
         split = store.select(TRAIN, iuv=config.needs_iuv)
         self.data = TrainData(split, batch_config(config, _CPU), _CPU)
         began = time.process_time()
-        targets = None
-        if config.guidance == "texture":
-            targets = person_targets(split, config.guide_input, config.dsap_size, config.picture)
+        targets = texture_targets(config, split)
         self.once = time.process_time() - began
         self.learner = Learner(config, self.data.identities, _CPU, targets)
         self.index, self.repeat = PKSampler(split.ids, config.identities, config.images, config.seed).epoch(0)
@@ -98,8 +93,7 @@ def write_costs(configs: Mapping[str, TrainConfig], path: Path) -> None:
         "steps": forms[BASE].steps,  # of an epoch
         "measured": f"{ROUNDS} rounds of {STEPS} steps",
         "forms": found,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": {"cpu": processor(), "torch": torch.__version__, "python": platform.python_version()},
+        **made_here(),
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")

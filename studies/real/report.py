@@ -103,7 +103,8 @@ def counted_parts(results: Path, counted: Runs, confirmed: Runs) -> list[str]:
     if base in counted:
         shown = _mean_of_seeds(counted, [base, *(arm for arm in counted if arm != base)])
         parts.append(table(facts_of, shown, base))
-        if drawn := {arm: shown[arm] for arm in (base, form, control) if arm in shown and len(shown) > 1}:
+        drawn = {arm: shown[arm] for arm in (base, form, control) if arm in shown}
+        if len(drawn) > 1:
             draw(facts_of, drawn, base, results / WHERE)
             parts.append(f"![Where it helps]({WHERE})")
     return [*parts, _further(counted)]

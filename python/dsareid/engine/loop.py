@@ -22,6 +22,7 @@ from dsareid.data.loader import Planned, TrainData
 from dsareid.data.person_targets import person_targets
 from dsareid.data.sampler import PKSampler, check_identities
 from dsareid.data.store.cache import ensure_store, log_maps
+from dsareid.data.store.reader import Split
 from dsareid.engine.epoch import INTERRUPTED, EpochLog, Taken
 from dsareid.engine.learner import Learner, Readings
 from dsareid.engine.schedule import learning_rate
@@ -35,6 +36,7 @@ from dsareid.ground.distributed import (
 )
 from dsareid.ground.errors import DSAError, logger, quoted
 from dsareid.ground.files import check_writable_folder, make_folder
+from dsareid.models.texture_head import PersonTargets
 from dsareid.runs.config import TrainConfig
 from dsareid.runs.folder import Position, RunFolder
 from dsareid.runs.log import Log
@@ -104,9 +106,7 @@ def _prepare(
         log_maps(store, [TRAIN])
     sampler = PKSampler(split.ids, config.identities, config.images, config.seed, group.rank, group.world)
     data = TrainData(split, batch_config(config, device), device)
-    targets = None
-    if config.guidance == "texture":
-        targets = person_targets(split, config.guide_input, config.dsap_size, config.picture)
+    if (targets := texture_targets(config, split)) is not None:
         data.fingerprint["targets"] = targets.digest()
     learner = Learner(config, data.identities, device, targets)
     if resume:
@@ -117,6 +117,13 @@ def _prepare(
         make_folder(run.path)
         run.write_config(config)
     return _Training(run, learner, data, sampler, group, Position())
+
+
+def texture_targets(config: TrainConfig, split: Split) -> PersonTargets | None:
+    """What each person of a training split looks like; None unless guidance is texture."""
+    if config.guidance != "texture":
+        return None
+    return person_targets(split, config.guide_input, config.dsap_size, config.picture)
 
 
 def batch_config(config: TrainConfig, device: torch.device) -> BatchConfig:

@@ -270,10 +270,12 @@ class GalleryStore:
                 f"{self.name}: not a gallery of dsareid: it does not say of which model"
             ) from error
 
+    def _fields(self, collection: str) -> set[str]:
+        return {each["name"] for each in self._client.describe_collection(collection)["fields"]}
+
     def _check_fields(self) -> None:
         """Raise DSAError if the rows lack a field."""
-        fields = {each["name"] for each in self._client.describe_collection(self._collection)["fields"]}
-        if missing := {*FIELDS, "vector", "stamp"} - fields:
+        if missing := {*FIELDS, "vector", "stamp"} - self._fields(self._collection):
             raise DSAError(
                 f"{self.name}: made by another version of dsareid: its rows lack "
                 f"{', '.join(sorted(missing))}; make the gallery again"
@@ -306,8 +308,7 @@ class GalleryStore:
         for name, field in ((self._collection, "stamp"), (f"{self._collection}_info", "info")):
             if name not in self._client.list_collections():
                 continue
-            fields = {each["name"] for each in self._client.describe_collection(name)["fields"]}
-            if field not in fields or int(self._client.get_collection_stats(name)["row_count"]):
+            if field not in self._fields(name) or int(self._client.get_collection_stats(name)["row_count"]):
                 raise DSAError(f"{self.name}: not a gallery of dsareid: it does not say of which model")
             self._client.drop_collection(name)
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from dsareid.data.store.format import npy_header
 from dsareid.ground.distributed import rank_and_world
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path
-from dsareid.inference.embedder import BATCH_SIZE, Embedder
+from dsareid.inference.embedder import Embedder
 from dsareid.inference.extraction import Extracted, ExtractSettings, extract_rows
 from dsareid.inference.feature_folder import (
     FEATURES,
@@ -28,19 +29,14 @@ from dsareid.inference.feature_folder import (
 )
 from dsareid.inference.feature_parts import file_stamp, read_parts
 from dsareid.inference.pixels import read_ahead
-from dsareid.inference.settings import Facts, OtherSettings
+from dsareid.inference.settings import OtherSettings
 
 
 def extract(
     model: str | os.PathLike,
     images: str | os.PathLike,
     out: str | os.PathLike,
-    *,
-    batch_size: int = BATCH_SIZE,
-    device: str = "auto",
-    skip_broken: bool = False,
-    trust: bool = False,
-    facts: Facts | None = None,
+    **settings: Unpack[ExtractSettings],
 ) -> Extracted:
     """Write the features of all images below a folder, with a progress bar.
 
@@ -48,30 +44,22 @@ def extract(
     started share the work.
 
     Args:
-        model, device, trust, facts: as for embed().
+        model: as for embed().
         images: a folder; all images in it and below it, in the order of their names. image_labels gives
             their identities and cameras.
         out: the folder to make, or one that an earlier call for the same model and images has begun.
-        batch_size: images at a time.
-        skip_broken: leave out images that cannot be read, and list them, instead of raising.
+        settings: batch_size, device, skip_broken, trust, facts, see extraction.ExtractSettings.
 
     Raises:
         DSAError: as embed(); no images, one that cannot be read, `out` is something else or cannot be
             written, batch_size is below 1.
     """
-    settings: ExtractSettings = {
-        "batch_size": batch_size,
-        "device": device,
-        "skip_broken": skip_broken,
-        "trust": trust,
-        "facts": facts,
-    }
     folder, out = Path(images), Path(out)
 
     def join(embedder: Embedder, rows: _ImageRows, kept: list[int]) -> None:
         _join_parts(embedder, rows, kept, out)
 
-    found = extract_rows(model, folder, out, lambda: _ImageRows(folder), join, settings)
+    found = extract_rows(model, folder, out, lambda: _ImageRows(folder), join, **settings)
     if found.already and rank_and_world()[0] == 0:
         _compare_labels(open_features(out))
     return found

@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 from PIL import Image
@@ -24,12 +24,12 @@ from dsareid.data.tracked_boxes import TrackedBox, frame_places, read_tracks, vi
 from dsareid.data.video import is_video, read_frames
 from dsareid.ground.errors import DSAError, logger
 from dsareid.ground.files import atomic_path, make_folder
-from dsareid.inference.embedder import BATCH_SIZE, Embedder
+from dsareid.inference.embedder import Embedder
 from dsareid.inference.extraction import Extracted, ExtractSettings, extract_rows
 from dsareid.inference.feature_folder import FEATURES, FeatureFolderInfo, write_index
 from dsareid.inference.feature_parts import file_stamp, read_parts
 from dsareid.inference.pixels import as_pixels
-from dsareid.inference.settings import Facts, OtherSettings
+from dsareid.inference.settings import OtherSettings
 
 CROPS = "crops"
 _PARTS = 24
@@ -168,36 +168,24 @@ def extract_tracks(
     *,
     maps: str | os.PathLike | None = None,
     camera: str | None = None,
-    batch_size: int = BATCH_SIZE,
-    device: str = "auto",
-    skip_broken: bool = False,
-    trust: bool = False,
-    facts: Facts | None = None,
+    **settings: Unpack[ExtractSettings],
 ) -> Extracted:
     """Write the mean feature of each track, with a progress bar.
 
     Args:
-        model, device, trust, facts: as for embed().
+        model: as for embed().
         source: a video, or a folder of frames.
         boxes: a MOT file, or a folder of labels that YOLO wrote.
         out: the folder to make, or one that an earlier call with the same arguments has begun.
         maps: IUV maps of the frames, as `dsareid densepose estimate` writes them; default: all crops of a
             track weigh alike.
         camera: a word for the column camera; default: empty.
-        batch_size: crops at a time.
-        skip_broken: leave out crops that cannot be read, and list them, instead of raising.
+        settings: batch_size, device, skip_broken, trust, facts, see extraction.ExtractSettings.
 
     Raises:
         DSAError: as embed() and TrackRows; a frame or a map that cannot be read, `out` is something else or
             cannot be written, batch_size is below 1.
     """
-    settings: ExtractSettings = {
-        "batch_size": batch_size,
-        "device": device,
-        "skip_broken": skip_broken,
-        "trust": trust,
-        "facts": facts,
-    }
     source, out = Path(source), Path(out)
     found = TrackRows(source, Path(boxes))  # before the network is loaded: its faults are the likeliest
 
@@ -206,7 +194,7 @@ def extract_tracks(
         _write_means(embedder, rows, np.array(kept), weights.clip(_LEAST), out, camera)
 
     more = {"maps": str(maps), "camera": str(camera)}
-    return extract_rows(model, source, out, lambda: found, join, settings, more)
+    return extract_rows(model, source, out, lambda: found, join, more, **settings)
 
 
 def _write_means(

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypedDict, TypeVar
 from dsareid.ground.distributed import choose_device, join_group, own_device
 from dsareid.ground.errors import DSAError
 from dsareid.ground.files import atomic_path
-from dsareid.inference.embedder import Embedder, check_batch_size, embed
+from dsareid.inference.embedder import BATCH_SIZE, Embedder, check_batch_size, embed
 from dsareid.inference.feature_folder import HEADER, SKIPPED, open_features
 from dsareid.inference.feature_parts import (
     RowSource,
@@ -28,14 +28,19 @@ from dsareid.inference.settings import Facts
 Rows = TypeVar("Rows", bound=RowSource)
 
 
-class ExtractSettings(TypedDict):
-    """What extract and extract_tracks take alike."""
+class ExtractSettings(TypedDict, total=False):
+    """What extract and extract_tracks take alike, by keyword; extract_rows has the defaults."""
 
     batch_size: int
+    """Pictures at a time."""
     device: str
+    """As for embed()."""
     skip_broken: bool
+    """Leave out pictures that cannot be read, and list them, instead of raising."""
     trust: bool
+    """As for embed()."""
     facts: Facts | None
+    """As for embed()."""
 
 
 class Extracted(NamedTuple):
@@ -54,35 +59,40 @@ def extract_rows(
     out: Path,
     make_rows: Callable[[], Rows],
     join: Callable[[Embedder, Rows, list[int]], None],
-    settings: ExtractSettings,
     plan: Mapping[str, str] | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    device: str = "auto",
+    skip_broken: bool = False,
+    trust: bool = False,
+    facts: Facts | None = None,
 ) -> Extracted:
     """Write a folder of features; processes that torchrun started share the work.
 
     Args:
-        model: as for embed().
+        model, device, trust, facts: as for embed().
         source: where the rows come from.
         out: the folder to make, or one that an earlier call with the same arguments has begun.
         make_rows: lists the rows.
         join: writes the folder's files from the parts, in one process; it is given the rows that could be
             read.
         plan: what else an earlier call must have had.
+        batch_size, skip_broken: see ExtractSettings.
 
     Raises:
         DSAError: as embed() and make_rows; a row that cannot be read, `out` is something else or cannot be
             written, batch_size is below 1.
     """
-    check_batch_size(settings["batch_size"])
-    chosen = own_device(choose_device(settings["device"]))
+    check_batch_size(batch_size)
+    chosen = own_device(choose_device(device))
     with join_group(chosen) as group:
-        device = settings["device"] if group.alone else str(chosen)
-        embedder = embed(model, device, trust=settings["trust"], facts=settings["facts"])
+        embedder = embed(model, device if group.alone else str(chosen), trust=trust, facts=facts)
         rows = make_rows()
         with group.rank_0_first():
             begin(out, make_plan(embedder, source, rows) | dict(plan or {}))
         already = (out / HEADER).exists()
         if not already:
-            write_parts(embedder, rows, out, group, settings["batch_size"], settings["skip_broken"])
+            write_parts(embedder, rows, out, group, batch_size, skip_broken)
         with group.rank_0_first():
             if group.is_rank_0 and not already:
                 skipped = skipped_rows(out, rows)
